@@ -1,0 +1,43 @@
+"""kdhelpers: knowledge distillation in a few names. See README.md for the tour.
+
+    from kdhelpers import Run, fit, load_data, infer, evaluate
+
+    teacher = fit(Run(dataset="digits", model="resnet20", role="teacher"))
+    student = fit(Run(dataset="digits", model="resnet8", method="lm", teacher=teacher.name))
+    print(evaluate(infer(student.model, load_data("digits"))))
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+# Imported when first used: `import kdhelpers` alone must not cost torch, pydantic and the rest.
+_HOME = {
+    "Run": "settings",
+    "load_data": "data",
+    "DATASETS": "data",
+    "build_model": "models",
+    "MODELS": "models",
+    "METHODS": "methods",
+    "load_model": "teachers",
+    "fit": "train",
+    "infer": "evaluate",
+    "evaluate": "evaluate",
+    "compare": "evaluate",
+    "results": "results",
+}
+__all__ = [*_HOME, "notebook", "plots"]
+
+
+def __getattr__(name: str):
+    if name in ("notebook", "plots"):
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value  # also wins over a submodule of the same name, as `evaluate` and `results` are
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

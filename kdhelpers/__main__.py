@@ -1,0 +1,126 @@
+"""The command line: python -m kdhelpers suite | list | report | compare | data. Heavy imports wait for their command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from kdhelpers import __version__
+
+
+class OneLineErrors(click.Group):
+    """Faults in the input or the machine end as `error: ...` with exit code 1; KD_TRACEBACK=1 shows the traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError, FloatingPointError) as error:
+            if os.environ.get("KD_TRACEBACK") or isinstance(error, BrokenPipeError):
+                raise
+            click.echo(f"error: {' '.join(str(error).split())}", err=True)
+            sys.exit(1)
+
+
+class SpacedOptions(click.Command):
+    """Lets a repeatable option take its values in one go: `--seeds 0 1 2` for `--seeds 0 --seeds 1 --seeds 2`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        repeatable = {flag for option in self.params if getattr(option, "multiple", False) for flag in option.opts}
+        spelled_out: list[str] = []
+        option = None
+        for position, argument in enumerate(args):
+            if argument in repeatable:
+                option = argument
+                if position + 1 == len(args) or args[position + 1].startswith("-"):
+                    spelled_out.append(argument)  # without a value: click says so
+            elif argument.startswith("-"):
+                option = None
+                spelled_out.append(argument)
+            else:
+                spelled_out += [option, argument] if option else [argument]
+        return super().parse_args(ctx, spelled_out)
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name=None, version=__version__, prog_name="kdhelpers")
+def main() -> None:
+    """Knowledge distillation: replay the notebooks, look at what they left behind.
+
+    Artifacts go to the checkout (or KD_ROOT), data sets are looked for in its data/ folder (or KD_DATA).
+    """
+
+
+@main.command(cls=SpacedOptions)
+@click.option("--profile", default="smoke", show_default=True, metavar="NAME|PATH",
+              help="smoke, short, paper, or a YAML file of your own.")
+@click.option("--only", multiple=True, metavar="NAME ...", help="These jobs and what they need.")
+@click.option("--seeds", multiple=True, type=click.IntRange(min=0), default=[0], metavar="N ...",
+              help="Repeat the jobs marked `seeds: each` with each of these seeds (default: 0).")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N",
+              help="Jobs at a time (default: one per GPU; without one, what cores and memory carry).")
+@click.option("--ray", metavar="ADDRESS", help="Run the jobs as Ray tasks: local, auto, or a cluster's address.")
+@click.option("--force", is_flag=True, help="Run and train again even where nothing changed (the --only jobs, or all).")
+def suite(profile: str, only: tuple, seeds: tuple, workers: int | None, ray: str | None, force: bool) -> None:
+    """Replay a profile's notebooks in dependency order, then write the report.
+
+    Executed copies and logs go to notebooks/executed/. A finished job whose notebook, parameters and code are the same
+    is kept, so the same command continues an interrupted suite. Exit code 1 where a job failed.
+    """
+    from kdhelpers.gallery import write_gallery
+    from kdhelpers.suite import run_suite
+
+    try:
+        finished = run_suite(profile, only, seeds, workers, ray, force, live=sys.stdout.isatty())
+    except KeyboardInterrupt:
+        click.echo("interrupted; finished jobs are kept, the same command continues", err=True)
+        sys.exit(130)
+    click.echo(f"report: {write_gallery()}")
+    sys.exit(0 if finished else 1)
+
+
+@main.command("list")
+def list_() -> None:
+    """Notebooks and their parameters, profiles, what can be named in a run, and the stored runs."""
+    from kdhelpers.console import listing
+
+    click.echo(listing())
+
+
+@main.command()
+@click.option("--open", "show", is_flag=True, help="Open it in the browser.")
+def report(show: bool) -> None:
+    """Write plots/index.html, one static page over every stored run."""
+    from kdhelpers.gallery import write_gallery
+
+    page = write_gallery()
+    click.echo(page)
+    if show:
+        click.launch(page.as_uri())
+
+
+@main.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+def compare(first: str, second: str) -> None:
+    """Two stored runs by name: settings that differ, metrics side by side, and A - B on the same test images."""
+    from kdhelpers.console import comparison
+
+    click.echo(comparison(first, second))
+
+
+@main.command()
+@click.argument("name")
+@click.option("--image-size", type=click.IntRange(8, 1024), metavar="N", help="Side in pixels (default: the data's own).")
+def data(name: str, image_size: int | None) -> None:
+    """Load a data set, downloading it where it is missing, and print its data card."""
+    from kdhelpers.data import load_data
+    from kdhelpers.console import data_card
+
+    click.echo(data_card(load_data(name, image_size=image_size)))
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m kdhelpers")

@@ -1,0 +1,157 @@
+"""What the command line prints besides the suite: the listing, the comparison of two runs, a data card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from kdhelpers.artifacts import load_record, record_path, records, weights_path
+
+
+def columns(rows: Iterable[Iterable[Any]], indent: str = "  ") -> str:
+    """Rows of cells as aligned text; the last column is left as it is."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    return "\n".join(
+        (indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip()
+        for row in texts
+    )
+
+
+def listing() -> str:
+    """Everything that can be named: notebooks, profiles, data sets, models, methods, stored runs."""
+    from kdhelpers.data import DATASETS
+    from kdhelpers.methods import METHODS
+    from kdhelpers.models import MODELS
+
+    sections = {
+        "Notebooks (parameter = default)": _notebooks(),
+        "Profiles (python -m kdhelpers suite --profile NAME)": _profiles(),
+        "Data sets": f"  {', '.join(DATASETS)}, or a folder's name under the data root",
+        "Models": f"  {', '.join(MODELS)}",
+        "Methods": columns((name, _first_line(method)) for name, method in METHODS.items()),
+        "Stored runs": _stored_runs(),
+    }
+    return "\n\n".join(f"{title}\n{text or '  none yet'}" for title, text in sections.items())
+
+
+def _first_line(documented: Any) -> str:
+    return (documented.__doc__ or "").strip().partition("\n")[0]
+
+
+def _notebooks() -> str:
+    from kdhelpers.suite.profiles import notebooks_folder, parameters_of
+
+    lines = []
+    for path in sorted(notebooks_folder().glob("*.ipynb")):
+        lines.append(f"  {path.stem}: {_title(path)}")
+        settings = [f"{name} = {facts['default']}" for name, facts in parameters_of(path).items()]
+        lines += [f"      {', '.join(settings)}"] if settings else []
+    return "\n".join(lines)
+
+
+def _title(notebook: Path) -> str:
+    """The first markdown heading."""
+    for cell in json.loads(notebook.read_bytes())["cells"]:
+        for line in "".join(cell["source"]).splitlines() if cell["cell_type"] == "markdown" else ():
+            if line.startswith("#"):
+                return line.lstrip("# ")
+    return "(no title)"
+
+
+def _profiles() -> str:
+    from kdhelpers.suite.profiles import load_profile, profile_names
+
+    lines = []
+    for profile in profile_names():
+        try:
+            lines.append(f"  {profile}: {', '.join(job.name for job in load_profile(profile))}")
+        except ValueError as error:  # one faulty profile must not hide the rest
+            lines.append(f"  {profile}: faulty: {error}")
+    return "\n".join(lines)
+
+
+def _stored_runs() -> str:
+    rows = [
+        (record["name"], record.get("status", "?"), percent(record.get("metrics", {}).get("test_top1_pct")))
+        for record in records()
+    ]
+    return columns(rows) if rows else ""
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} %"
+
+
+def comparison(first: str, second: str) -> str:
+    """Two stored runs: settings that differ, metrics side by side, the paired difference on their test split.
+
+    Raises FileNotFoundError for a name that is not stored and lists the closest.
+    """
+    a, b = _record(first), _record(second)
+    names = ("", first, second)
+    metrics = dict.fromkeys([*a.get("metrics", {}), *b.get("metrics", {})])
+    measured = [(key, _number(a.get("metrics", {}).get(key)), _number(b.get("metrics", {}).get(key))) for key in metrics]
+    settings = _differences(a["run"], b["run"])
+    return "\n\n".join([
+        f"Settings that differ\n{columns([names, *settings])}" if settings else "Settings: the same",
+        f"Metrics\n{columns([names, *measured])}",
+        f"Paired on the test split\n  {_paired(a, b)}",
+    ])
+
+
+def _record(name: str) -> dict:
+    record = load_record(name)
+    if record is None:
+        known = [found["name"] for found in records()]
+        hint = ", ".join(get_close_matches(name, known, 3) or known) or "none; `python -m kdhelpers suite` makes some"
+        raise FileNotFoundError(f"no stored run {name!r} ({record_path(name)}); stored: {hint}")
+    return record
+
+
+def _differences(a: dict, b: dict) -> list[tuple[str, Any, Any]]:
+    return [(key, a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b])
+            if key != "name" and a.get(key) != b.get(key)]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _paired(a: dict, b: dict) -> str:
+    """The interval over test images, or in one sentence why there is none."""
+    if a.get("data", {}).get("hash") != b.get("data", {}).get("hash") or not a.get("data"):
+        return "not possible: the two runs saw different data (their data hashes differ)"
+    for record in (a, b):
+        if record.get("status") != "finished":
+            return f"not possible: {record['name']} is {record.get('status')}, not finished"
+        if not weights_path(record["name"]).is_file():
+            return f"not possible: {weights_path(record['name'])} is missing; run its notebook again"
+    from kdhelpers.data import load_data
+    from kdhelpers.evaluate import compare, infer
+    from kdhelpers.teachers import load_model
+
+    run = a["run"]
+    data = load_data(run["dataset"], run["image_size"], run["val_fraction"], run["split_seed"])
+    result = compare(*(infer(load_model(record["name"]), data) for record in (a, b)))
+    return (f"{a['name']} - {b['name']}: {result['difference_pct']:+.2f} points top-1, "
+            f"95 % interval {result['low_pct']:+.2f} to {result['high_pct']:+.2f} over {result['n']} test images; "
+            f"same answer on {result['agreement_pct']:.1f} %. It says nothing of other seeds.")
+
+
+def data_card(data: Any) -> str:
+    """The card of a loaded data set, a fact per line."""
+    return columns((name, _fact(value)) for name, value in data.card().items())
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_fact, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_fact(item)}" for key, item in value.items())
+    return str(value)

@@ -1,0 +1,138 @@
+"""`infer` once, look many times: one pass over a split gives `Predictions`; every metric is a function of those."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdhelpers.data import Data, Split, evaluation_batches
+from kdhelpers.models import Observed
+
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network says of a split, float32 on the CPU: logits [N, C], embeddings [N, d], labels [N], index [N]."""
+
+    logits: Tensor
+    embeddings: Tensor
+    labels: Tensor
+    index: Tensor
+
+    @property
+    def correct(self) -> Tensor:
+        """bool [N]."""
+        return self.logits.argmax(1) == self.labels
+
+
+@torch.no_grad()
+def infer(
+    model: nn.Module, data: Data, split: str | Split = "test", batch_size: int = 500, precision: str = "fp32"
+) -> Predictions:
+    """Run `model`, in eval mode on the device it is on, over a split of `data` without augmentation.
+
+    split: "train", "val", "test", or a Split of your own, normalised with data's mean and std. precision: fp32, bf16 or
+    fp16. Leaves the model in the mode (train or eval) it was in. Raises ValueError for an unknown or empty split.
+    """
+    images = split if isinstance(split, Split) else _split(data, split)
+    device = next(model.parameters()).device
+    observed = model if isinstance(model, Observed) else Observed(model)
+    was_training, results = model.training, []
+    model.eval()
+    with autocast(device, precision):
+        for batch in evaluation_batches(images, batch_size, data.mean, data.std, device):
+            outputs = observed(batch.views[0])
+            results.append((outputs.logits.float(), outputs.embedding.float(), batch.labels, batch.index))
+    model.train(was_training)
+    return Predictions(*(torch.cat(column).cpu() for column in zip(*results, strict=True)))
+
+
+def _split(data: Data, name: str) -> Split:
+    if name not in ("train", "val", "test"):
+        raise ValueError(f"split = {name}: known: train, val, test")
+    split = getattr(data, name)
+    if len(split.labels) == 0:
+        raise ValueError(f"split = {name}: {data.name} has no images there; load it with val_fraction > 0")
+    return split
+
+
+def autocast(device: torch.device, precision: str):
+    """The autocast context of a precision by name; fp32 switches it off."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+
+
+def top_k_pct(predictions: Predictions, k: int = 1) -> float:
+    """Percent of images whose label is among the k largest logits (all classes, where there are fewer than k)."""
+    k = min(k, predictions.logits.shape[1])
+    hits = (predictions.logits.topk(k, 1).indices == predictions.labels[:, None]).any(1)
+    return 100 * hits.double().mean().item()
+
+
+def negative_log_likelihood(predictions: Predictions) -> float:
+    """Mean cross-entropy in nats."""
+    return F.cross_entropy(predictions.logits.double(), predictions.labels).item()
+
+
+def calibration(predictions: Predictions, bins: int = CALIBRATION_BINS) -> Tensor:
+    """float64 [bins, 3]: share of the images, mean confidence and accuracy per bin of equal width in confidence."""
+    confidence = predictions.logits.double().softmax(1).amax(1)
+    place = (confidence * bins).long().clamp(max=bins - 1)
+    columns = torch.stack([torch.ones_like(confidence), confidence, predictions.correct.double()], 1)
+    sums = torch.zeros(bins, 3, dtype=torch.float64).index_add_(0, place, columns)
+    return torch.cat([sums[:, :1] / len(confidence), sums[:, 1:] / sums[:, :1].clamp(min=1)], 1)
+
+
+def calibration_error_pct(predictions: Predictions, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error (Guo et al. 2017) in percent: sum over bins of share |accuracy - confidence|."""
+    share, confidence, accuracy = calibration(predictions, bins).unbind(1)
+    return 100 * (share * (accuracy - confidence).abs()).sum().item()
+
+
+def per_class_pct(predictions: Predictions) -> Tensor:
+    """float64 [C]: accuracy of each class in percent, NaN for a class without images."""
+    classes = predictions.logits.shape[1]
+    count = torch.bincount(predictions.labels, minlength=classes).double()
+    return 100 * torch.bincount(predictions.labels[predictions.correct], minlength=classes).double() / count
+
+
+def evaluate(predictions: Predictions) -> dict[str, float]:
+    """The headline metrics: top1_pct, top5_pct, nll (nats), ece_pct (15 bins), n."""
+    return {
+        "top1_pct": top_k_pct(predictions, 1),
+        "top5_pct": top_k_pct(predictions, 5),
+        "nll": negative_log_likelihood(predictions),
+        "ece_pct": calibration_error_pct(predictions),
+        "n": len(predictions.labels),
+    }
+
+
+def compare(first: Predictions, second: Predictions, resamples: int = 10_000, seed: int = 0) -> dict[str, float]:
+    """Paired comparison on the same images: difference first - second in top-1, with a 95 % bootstrap interval over images.
+
+    Returns first_pct, second_pct, difference_pct, low_pct, high_pct, agreement_pct (same predicted class) and n. The
+    interval is over test images for these two networks; it says nothing of other seeds. Raises ValueError on other images.
+    """
+    if not torch.equal(first.index, second.index) or not torch.equal(first.labels, second.labels):
+        raise ValueError("the two predictions are of different images; infer both on the same split")
+    difference = first.correct.double() - second.correct.double()
+    n, generator = len(difference), torch.Generator().manual_seed(seed)
+    # A resample is settled by how many wins and losses it draws: two binomials instead of n draws each.
+    win, loss = (difference > 0).double().mean(), (difference < 0).double().mean()
+    wins = torch.binomial(torch.full((resamples,), float(n), dtype=torch.float64), win.expand(resamples), generator)
+    left = (loss / (1 - win)).nan_to_num().clamp(0, 1)
+    losses = torch.binomial(n - wins, left.expand(resamples), generator)
+    low, high = torch.quantile((wins - losses) / n, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return {
+        "first_pct": 100 * first.correct.double().mean().item(),
+        "second_pct": 100 * second.correct.double().mean().item(),
+        "difference_pct": 100 * difference.mean().item(),
+        "low_pct": 100 * low,
+        "high_pct": 100 * high,
+        "agreement_pct": 100 * (first.logits.argmax(1) == second.logits.argmax(1)).double().mean().item(),
+        "n": n,
+    }

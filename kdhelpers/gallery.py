@@ -1,0 +1,198 @@
+"""The gallery: plots/index.html, one static page over every stored run; opens from the file system, needs no network.
+
+Every text from a record or a file name is escaped by `html.element`; links are relative to plots/.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from kdhelpers.artifacts import folder, lock, record_path, records, root, run_lock_path, write_atomic
+from kdhelpers.html import STYLE, Html, curve, element, join
+
+EMBEDDED = "digits"  # toy data, shown last
+FIRST_COMMAND = "python -m kdhelpers suite --profile smoke"
+
+
+def write_gallery() -> Path:
+    """Write the page from json_results/ and plots/; returns its path. Without any record it says how to make the first."""
+    path = folder("plots") / "index.html"
+    return write_atomic(path, page(records(), sorted(folder("plots").glob("*.png"))).encode())
+
+
+def page(found: list[dict], pictures: list[Path]) -> str:
+    """The whole page; `found` are result records, `pictures` lie in plots/."""
+    by_dataset = sorted(found, key=lambda record: (_dataset(record) == EMBEDDED, _dataset(record)))
+    sections = [_section(name, list(runs)) for name, runs in groupby(by_dataset, _dataset)]
+    intro = f"{_count(len(found), 'stored run')}, written {time.strftime('%Y-%m-%d %H:%M')} from {folder('results').name}/"
+    body = join([
+        element("header", element("h1", "Knowledge distillation: the runs"), element("p", intro, class_="muted")),
+        *(sections or [_nothing_yet()]),
+        _pictures(pictures),
+    ])
+    head = join([
+        Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
+        element("title", "kdhelpers: the runs"), Html(f"<style>{STYLE}</style>"),
+    ])
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>{element("main", body)}</body></html>\n'
+
+
+def _dataset(record: dict) -> str:
+    return str(record.get("run", {}).get("dataset", "unknown data"))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _nothing_yet() -> Html:
+    return element("section", element("h2", "No runs yet"),
+                   element("p", "This command makes the first ones, on embedded data, in a few minutes:"),
+                   element("pre", FIRST_COMMAND), class_="empty")
+
+
+def _section(dataset: str, runs: list[dict]) -> Html:
+    from kdhelpers.results import evidence_note
+
+    note = evidence_note([dataset]).partition(": ")[2]
+    badge = element("span", note, class_="badge warn") if note else ""
+    finished = any(run.get("status") == "finished" for run in runs)
+    table = _summary_table(dataset) if finished else element("p", "No run on this data is finished.", class_="muted")
+    cards = [_card(run, badge) for run in sorted(runs, key=_card_order)]
+    return element("section", element("h2", dataset, " ", badge), table, element("div", *cards, class_="cards"))
+
+
+def _summary_table(dataset: str) -> Html:
+    """One line per setting, mean and standard deviation over its seeds; the best student of the data set in bold."""
+    from kdhelpers.results import results, summarize
+
+    heads = ("method", "network", "teacher", "n", "test top-1, %", "gain, points", "gap closed", "parameters", "MACs",
+             "s / epoch", "selection", "budget", "device")
+    summary = summarize(results(dataset)).to_dict("records")
+    best = max((row["test_top1_pct"] for row in summary if row["role"] == "student"), default=None)
+    lines = [_summary_line(row, row["role"] == "student" and row["test_top1_pct"] == best) for row in summary]
+    table = element("table", element("thead", element("tr", *(element("th", head) for head in heads))),
+                    element("tbody", *lines))
+    note = ("mean ± sample standard deviation over n seeds; best student in bold; gain over the independent student of "
+            "the same network and budget, and its share of the distance to the teacher")
+    return join([element("div", table, class_="scroll"), element("p", note, class_="muted")])
+
+
+def _summary_line(row: dict, best: bool) -> Html:
+    from kdhelpers.results import spread_text
+
+    accuracy = spread_text(row["test_top1_pct"], row["test_top1_std_pct"], row["n"])
+    cells = (
+        row["label"], row["model"], row["teacher"] or "–", row["n"], element("b", accuracy) if best else accuracy,
+        number(row["gain_points"], "{:+.2f}").replace("-", "−"), number(row["gap_closed_pct"], "{:.0f} %"),
+        magnitude(row["parameters"]), magnitude(row["macs"]), number(row["seconds_per_epoch"], "{:.3g}"),
+        row["selection"], row["budget"], row["device"],
+    )
+    return element("tr", *(element("td", cell) for cell in cells), class_=row["role"])
+
+
+def missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def number(value: Any, form: str) -> str:
+    return "–" if missing(value) else form.format(value)
+
+
+def magnitude(value: Any) -> str:
+    if missing(value):
+        return "–"
+    size, suffix = next(((s, x) for s, x in ((1e9, " G"), (1e6, " M"), (1e3, " k")) if value >= s), (1, ""))
+    return f"{value / size:.3g}{suffix}"
+
+
+def _card_order(record: dict) -> tuple:
+    run = record.get("run", {})
+    return run.get("role") != "teacher", run.get("model", ""), run.get("method", ""), run.get("seed", 0), record["name"]
+
+
+def _card(record: dict, badge: Html | str) -> Html:
+    from kdhelpers.results import method_label
+
+    run, status = record.get("run", {}), record.get("status", "unknown")
+    title = f"{method_label(run)} · {run.get('model', '?')} · seed {run.get('seed', 0)}"
+    parts: Iterable[Html] = _finished_parts(record) if status == "finished" else _unfinished_parts(record, status)
+    return element("article", element("h3", title, " ", badge), element("p", record["name"], class_="name"), *parts,
+                   element("p", *_links(record), class_="links"), class_=f"card {run.get('role', '')} {status}")
+
+
+def _finished_parts(record: dict) -> list[Html]:
+    run, metrics, model = record["run"], record.get("metrics", {}), record.get("model", {})
+    environment, selection = record.get("environment", {}), record.get("selection", {})
+    teacher = record.get("teacher") or {}
+    facts = {
+        "selection": f"{selection.get('rule', '?')}, epoch {selection.get('epoch', '?')}",
+        "budget": f"{run.get('epochs', '?')} epochs, batch {run.get('batch_size', '?')}, "
+                  f"{run.get('optimizer', '?')}, lr {run.get('lr', '?')}",
+        "device": f"{environment.get('device_name') or environment.get('device', '?')}, {environment.get('precision', '?')}",
+        "speed": f"{number(metrics.get('seconds_per_epoch'), '{:.3g} s')} / epoch, "
+                 f"{number(metrics.get('images_per_second'), '{:,.0f}')} images/s",
+        "network": f"{magnitude(model.get('parameters'))} parameters, {magnitude(model.get('macs'))} MACs",
+    }
+    if teacher:
+        facts["teacher"] = f"{teacher.get('name')}, {number(teacher.get('test_top1_pct'), '{:.2f} %')}"
+    others = " · ".join([f"top-5 {number(metrics.get('test_top5_pct'), '{:.1f} %')}",
+                         f"NLL {number(metrics.get('test_nll'), '{:.3f}')}",
+                         f"ECE {number(metrics.get('test_ece_pct'), '{:.1f} %')}"])
+    figure = element("p", element("span", number(metrics.get("test_top1_pct"), "{:.2f}"), class_="big"),
+                     " % test top-1 ", element("span", others, class_="muted"))
+    rows = (join([element("dt", name), element("dd", text)]) for name, text in facts.items())
+    return [figure, _curves(record.get("history", []), teacher.get("test_top1_pct")), element("dl", *rows)]
+
+
+def _curves(history: list[dict], teacher_top1_pct: float | None) -> Html:
+    """Accuracy and loss over the epochs, side by side."""
+    accuracy = {name: [row.get(key) for row in history]
+                for name, key in (("train", "train_top1_pct"), ("validation", "val_top1_pct"))}
+    known = {"epoch", "lr", "train_top1_pct", "val_top1_pct", "val_nll", "seconds", "images_per_second", "peak_memory_mib"}
+    terms = {key: [row.get(key) for row in history] for key in (history[0] if history else {}) if key not in known}
+    return element("div", curve("accuracy, %", accuracy, reference=("teacher (test)", teacher_top1_pct)),
+                   curve("loss", terms), class_="curves")
+
+
+def _unfinished_parts(record: dict, status: str) -> list[Html]:
+    if status == "running" and not _is_at_work(record):
+        return [element("span", "interrupted", class_="badge warn"),
+                element("p", "Its process ended early; the same run continues from its last epoch.")]
+    parts = [element("span", status, class_=f"badge {status}")]
+    return parts + ([element("p", record["error"], class_="error")] if record.get("error") else [])
+
+
+def _is_at_work(record: dict) -> bool:
+    try:
+        with lock(run_lock_path(record.get("identity", "")), wait=False):
+            return False
+    except BlockingIOError:
+        return True
+
+
+def _links(record: dict) -> list[Html]:
+    links = [("record", record_path(record["name"]))]
+    if record.get("notebook"):
+        links.append(("notebook", root() / record["notebook"]))
+    return [element("a", label, href=f"../{quote(path.relative_to(root()).as_posix())}")
+            for label, path in links if path.is_file() and path.is_relative_to(root())]
+
+
+def _pictures(pictures: list[Path]) -> Html:
+    if not pictures:
+        return Html("")
+    figures = []
+    for path in pictures:
+        table = path.with_suffix(".csv")
+        data = [" ", element("a", "data", href=quote(table.name))] if table.is_file() else []
+        image = Html(f'<img loading="lazy" src="{quote(path.name)}" alt="{element("i", path.stem)[3:-4]}">')
+        figures.append(element("figure", element("a", image, href=quote(path.name)),
+                               element("figcaption", path.stem.replace("_", " "), *data)))
+    return element("section", element("h2", "Pictures"), element("div", *figures, class_="pictures"))

@@ -1,0 +1,73 @@
+"""What every distillation method is: a module that turns one batch into named, already weighted loss terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may look at once, when it builds its own parts.
+
+    student:          the student network itself, e.g. to deep-copy a slow student from
+    student_outputs:  its Outputs(logits [B, C], embedding [B, d], maps {name: [B, c, h, w]}) on a few images, for shapes
+    teacher_outputs:  the teacher's, or None where there is no teacher
+    labels:           int64 [N], the labels of the training split in `batch.index` order
+    num_classes:      C
+    """
+
+    student: nn.Module
+    student_outputs: Any
+    teacher_outputs: Any
+    labels: Tensor
+    num_classes: int
+
+
+class Method(nn.Module):
+    """A distillation method. Subclasses take hyperparameters by keyword, with defaults, and check their ranges.
+
+    `forward(student, teacher, batch, epoch)` returns `{"ce": ..., "kd": ...}`: scalar terms, already weighted. The loop
+    sums them for the gradient and logs each. `student` and `teacher` are callables `view -> Outputs(logits, embedding,
+    maps)`; the teacher's outputs carry no gradient. `batch` has `views` (a tuple of `self.views` image tensors
+    [B, 3, H, W], one per independent augmentation), `labels` [B] and `index` [B] (place in the training split).
+    `epoch` counts from 1.
+
+    The method is a module beside the student: its parameters are trained with the student, its buffers are saved with
+    the checkpoint, and neither is ever in the student's weight file. How the methods of this suite fit:
+
+    - logit matching, label smoothing, DKD, standardised KD: only `forward`; DKD's warm-up is a function of `epoch`.
+    - several views (SupCon, SupCRD, ConKD, CoCoRD): `views = 2` or `3`; call `student(view)` once per view.
+    - projectors and regressors (hints, CRD, SupCRD): made in `build` from the shapes in `Context`; they are parameters.
+    - memory banks and queues (CRD, CoCoRD): `register_buffer` in `build`, read and updated in `forward`, in place and
+      under `no_grad`; negatives are drawn from torch's global generator, which the loop seeds from (seed, epoch).
+    - slow students (CoCoRD): a frozen deep copy of `context.student`, moved towards it at the start of `forward`, that is
+      before the optimiser's step.
+    - two stages (hints): while `epoch <= self.stage_epochs`, `forward` returns only the first stage's term, computed with
+      `student(view, stop_at="<map>")`, which ends the forward at that map: upper layers then get no gradient, so the
+      optimiser leaves them (and their momentum and weight decay) alone, and their BatchNorm statistics stay too.
+    - a fine-tuned projection head of the teacher (SupCRD's `co_trained`): a parameter of the method, like any projector.
+    - unlabelled images: `labels` is negative where a label must not be read.
+    """
+
+    needs_teacher = True
+    views = 1
+
+    def build(self, context: Context) -> None:
+        """Make projectors, banks, slow copies. Called once, before the optimiser is made."""
+
+    def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
+        raise NotImplementedError(f"{type(self).__name__} must return its loss terms from forward()")
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """float32 for half types, float32 and float64 as they are: what losses that exponentiate compute in."""
+    return x.float() if x.element_size() < 4 else x
+
+
+def check_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    """Raise ValueError unless low <= value <= high."""
+    if not low <= value <= high:
+        raise ValueError(f"{name} = {value}: must lie in [{low}, {high}]")

@@ -1,0 +1,20 @@
+"""Networks by name, seen through named feature maps. Knows nothing of the rest of the package."""
+
+from .architecture import Architecture
+from .counting import count_macs, count_parameters
+from .folding import fold_batchnorm
+from .registry import MODELS, build_model, check_model
+from .taps import Observed, Outputs, Taps
+
+__all__ = [
+    "MODELS",
+    "Architecture",
+    "Observed",
+    "Outputs",
+    "Taps",
+    "build_model",
+    "check_model",
+    "count_macs",
+    "count_parameters",
+    "fold_batchnorm",
+]

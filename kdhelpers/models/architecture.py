@@ -1,0 +1,46 @@
+"""What the registry knows of a network, and how the CIFAR networks are initialised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from .taps import Taps
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One entry of `MODELS`.
+
+    build: called as build(num_classes, **options), with pretrained=True added only where `pretrained` holds.
+    maps: name of a feature map -> path of the module that puts it out, from the input to the output.
+    classifier: path of the module whose input is the embedding and whose output is the logits.
+    options: name -> allowed values, the default first.
+    pretrained: whether ImageNet weights exist; `pretrained_needs` are the option values under which they fit.
+    """
+
+    build: Callable[..., nn.Module]
+    maps: Mapping[str, str]
+    classifier: str
+    options: Mapping[str, tuple] = field(default_factory=dict)
+    pretrained: bool = False
+    pretrained_needs: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def taps(self) -> Taps:
+        return Taps(dict(self.maps), self.classifier)
+
+
+def initialise(model: nn.Module) -> nn.Module:
+    """The CRD benchmark's start: He's normal by fan-out for convolutions, BatchNorm at 1 and 0."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+    return model

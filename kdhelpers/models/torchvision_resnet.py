@@ -1,0 +1,67 @@
+"""torchvision's ResNets (He et al. 2016, section 3), with a stem for 32 px or the stock one for 224 px."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from .architecture import Architecture
+
+NAMES = ("resnet18", "resnet34", "resnet50", "resnet101")
+
+
+def build(num_classes: int, name: str, stem: str, pretrained: bool = False) -> nn.Module:
+    """torchvision's own class; `stem="cifar"` puts a 3x3 convolution of stride 1 and no max-pooling in
+    front, as the stock stem shrinks 32 px to 1x1. With `pretrained` the classifier stays new unless
+    num_classes is 1000.
+
+    Raises FileNotFoundError where the ImageNet weights are neither stored nor to be had, ValueError where the
+    stored file is damaged.
+    """
+    from torchvision import models
+
+    model = getattr(models, name)(num_classes=num_classes)
+    if stem == "cifar":
+        model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        model.maxpool = nn.Identity()
+    if pretrained:
+        weights = _imagenet_weights(name)
+        if num_classes != weights["fc.bias"].numel():
+            weights |= {key: value for key, value in model.state_dict().items() if key.startswith("fc.")}
+        model.load_state_dict(weights)
+    return model
+
+
+def _imagenet_weights(name: str) -> dict[str, Tensor]:
+    """torchvision's first ImageNet weights: what `pretrained=True` has meant in published experiments."""
+    from torchvision.models import get_model_weights
+
+    url = get_model_weights(name)["IMAGENET1K_V1"].url
+    path = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
+    try:
+        return torch.hub.load_state_dict_from_url(url, check_hash=True, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"pretrained: {path} is damaged; delete it and fetch {url} again") from error
+    except OSError as error:
+        raise FileNotFoundError(
+            f"pretrained: no ImageNet weights of {name}: download failed ({error}); put {url} at {path}"
+        ) from error
+
+
+_MAPS = {"stem": "relu", "layer1": "layer1", "layer2": "layer2", "layer3": "layer3", "layer4": "layer4"}
+ARCHITECTURES = {
+    name: Architecture(
+        partial(build, name=name),
+        _MAPS,
+        "fc",
+        options={"stem": ("cifar", "imagenet")},
+        pretrained=True,
+        pretrained_needs={"stem": "imagenet"},
+    )
+    for name in NAMES
+}

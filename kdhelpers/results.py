@@ -1,0 +1,194 @@
+"""Tables over the stored result records: one row per run, then one row per setting with mean and spread over seeds."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Iterable
+
+from kdhelpers import artifacts
+
+SYMBOLS = {"temperature": "T", "alpha": "α", "beta": "β", "lam": "λ", "smoothing": "ε"}
+# A student's baseline is the run that differs from it in these alone.
+METHOD_FIELDS = ("method", "hyperparameters", "teacher")
+METRICS = ("test_top1_pct", "test_top5_pct", "test_nll", "test_ece_pct", "val_top1_pct", "train_seconds",
+           "seconds_per_epoch", "images_per_second", "peak_memory_mib")
+RUN_COLUMNS = ("name", "role", "dataset", "model", "method", "label", "teacher", "seed", "epochs", "batch_size", "selection",
+               "precision", "device", "device_name", *METRICS, "parameters", "macs", "teacher_top1_pct", "finished",
+               "identity", "setting")
+SUMMARY_COLUMNS = ("dataset", "role", "model", "label", "teacher", "n", "test_top1_pct", "test_top1_std_pct", "gain_points",
+                   "paired_n", "paired_gain_points", "paired_gain_std_points", "gap_closed_pct", "parameters", "macs",
+                   "seconds_per_epoch", "selection", "budget", "device", "setting")
+
+
+def results(dataset: str | None = None):
+    """A DataFrame with one row per finished record (of `dataset`, or of all), columns `RUN_COLUMNS`; NaN where missing.
+
+    `setting` is the canonical JSON of what makes runs repetitions of one another: the Run without seed and name, and
+    the sha256 of its teacher's weights.
+    """
+    import pandas
+
+    rows = [_row(record) for record in artifacts.records() if record.get("status") == "finished" and record.get("run")]
+    frame = pandas.DataFrame(rows, columns=list(RUN_COLUMNS))
+    return frame if dataset is None else frame[frame["dataset"] == dataset].reset_index(drop=True)
+
+
+def _row(record: dict) -> dict:
+    run, teacher = record["run"], record.get("teacher") or {}
+    known = {**run, **(record.get("metrics") or {}), **(record.get("model") or {}), **(record.get("environment") or {})}
+    setting = {field: value for field, value in run.items() if field not in ("seed", "name")}
+    return {column: known.get(column) for column in RUN_COLUMNS} | {
+        "name": record.get("name"),
+        "model": run.get("model"),
+        "label": method_label(run),
+        "teacher": run.get("teacher"),
+        "teacher_top1_pct": teacher.get("test_top1_pct"),
+        "identity": record.get("identity"),
+        "setting": _canonical({**setting, "teacher_sha256": teacher.get("sha256")}),
+    }
+
+
+def _canonical(value: dict) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def method_label(run: dict) -> str:
+    """How tables name a run's method: `teacher`, `SI`, `LM (T=2.0)`; hyperparameters at their default are left out.
+
+    The title is the method class's own `title`, where it has one, else its registered name in capitals.
+    """
+    if run.get("role") == "teacher":
+        return "teacher"
+    from kdhelpers.methods import METHODS
+
+    name = run.get("method") or "?"
+    method = METHODS.get(name)  # None for a record of a method that is no longer registered
+    defaults = inspect.signature(method).parameters if method else {}
+    chosen = [f"{SYMBOLS.get(field, field)}={value}" for field, value in (run.get("hyperparameters") or {}).items()
+              if field not in defaults or defaults[field].default != value]
+    title = getattr(method, "title", name.upper())
+    return f"{title} ({', '.join(chosen)})" if chosen else title
+
+
+def summarize(frame):
+    """One row per setting of a `results()` frame, columns `SUMMARY_COLUMNS`; the teachers of a data set come first.
+
+    n counts seeds: a seed that is stored twice counts once, its newest record. Mean and sample standard deviation
+    (ddof=1, NaN when n is 1) are in percent, gains in percentage points over the independent student: the setting with
+    method "si" and role "student" that agrees in everything but method, hyperparameters and teacher. `gain_points` is
+    the difference of the means; `paired_gain_points` and its standard deviation are over the `paired_n` seeds both have.
+    `gap_closed_pct` is the gain's share of (teacher - independent student), NaN unless that is positive.
+    """
+    import pandas
+
+    newest = frame.sort_values("finished", kind="stable", na_position="first").drop_duplicates(["setting", "seed"], keep="last")
+    groups = {setting: group.set_index("seed") for setting, group in newest.groupby("setting", sort=False)}
+    baselines = {_budget_key(setting): group for setting, group in groups.items() if _is_independent_student(group)}
+    rows = []
+    for setting, group in groups.items():
+        row = _spread(setting, group)
+        if row["role"] == "student" and not _is_independent_student(group):
+            row |= _gains(group, baselines.get(_budget_key(setting)))
+        rows.append(row)
+    summary = pandas.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+    summary["label"] = _distinct_labels(rows)
+    order = summary.assign(student=summary["role"] != "teacher")
+    order = order.sort_values(["dataset", "student", "model", "test_top1_pct"], ascending=[True, True, True, False], kind="stable")
+    return summary.loc[order.index].reset_index(drop=True)
+
+
+def _is_independent_student(group) -> bool:
+    return group["role"].iloc[0] == "student" and group["method"].iloc[0] == "si"
+
+
+def _budget_key(setting: str) -> str:
+    dropped = (*METHOD_FIELDS, "teacher_sha256")
+    return _canonical({field: value for field, value in json.loads(setting).items() if field not in dropped})
+
+
+def _spread(setting: str, group) -> dict:
+    first, top1 = group.iloc[0], group["test_top1_pct"].astype(float)
+    return {
+        **{field: first[field] for field in ("dataset", "role", "model", "label", "teacher", "selection", "parameters", "macs")},
+        "n": len(group),
+        "test_top1_pct": top1.mean(),
+        "test_top1_std_pct": top1.std(ddof=1),
+        "seconds_per_epoch": group["seconds_per_epoch"].astype(float).mean(),
+        "budget": f"{first['epochs']} epochs, batch {first['batch_size']}",
+        "device": ", ".join(sorted({_device(row) for _, row in group.iterrows()})),
+        "setting": setting,
+    }
+
+
+def _device(row) -> str:
+    return " ".join(str(part) for part in (row["device_name"] or row["device"] or "unknown device", row["precision"]) if part)
+
+
+def _gains(group, baseline) -> dict:
+    if baseline is None:
+        return {}
+    top1, alone = group["test_top1_pct"].astype(float), baseline["test_top1_pct"].astype(float)
+    gain, gap = top1.mean() - alone.mean(), group["teacher_top1_pct"].astype(float).mean() - alone.mean()
+    paired = (top1 - alone).dropna()  # aligned on the seed
+    return {
+        "gain_points": gain,
+        "paired_n": len(paired),
+        "paired_gain_points": paired.mean(),
+        "paired_gain_std_points": paired.std(ddof=1),
+        "gap_closed_pct": 100 * gain / gap if gap > 0 else math.nan,
+    }
+
+
+def _distinct_labels(rows: list[dict]) -> list[str]:
+    """The rows' labels; where two rows would read the same, with the settings in which they differ."""
+    alike: dict[tuple, list[dict]] = {}
+    for row in rows:
+        shown = tuple(row[field] for field in ("dataset", "role", "model", "label", "teacher", "selection", "budget"))
+        alike.setdefault(shown, []).append(json.loads(row["setting"]))
+    differing = {shown: [field for field in settings[0] if len({_canonical({"": s.get(field)}) for s in settings}) > 1]
+                 for shown, settings in alike.items()}
+    labels = []
+    for row in rows:
+        shown = tuple(row[field] for field in ("dataset", "role", "model", "label", "teacher", "selection", "budget"))
+        setting = json.loads(row["setting"])
+        notes = [f"{field} {_brief(setting.get(field))}" for field in differing[shown]]
+        labels.append(f"{row['label']} [{', '.join(notes)}]" if notes else row["label"])
+    return labels
+
+
+def _brief(value) -> str:
+    text = _canonical(value) if isinstance(value, dict) else str(value)
+    return text[:8] if len(text) == 64 else text  # a sha256
+
+
+def spread_text(mean: float, std: float, n: int) -> str:
+    """`61.20 ± 0.40`, or `61.20 (single run)`: a spread is never invented for one run."""
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:.2f} (single run)" if n == 1 else f"{mean:.2f} ± {std:.2f}"
+
+
+def evidence_note(datasets: Iterable[str]) -> str:
+    """The warning that belongs beside every result on the embedded digits; empty for other data."""
+    return "digits: machinery check, not evidence" if "digits" in set(datasets) else ""
+
+
+def caption(summary) -> str:
+    """What a reader must know beside a summary: n, spread, selection rule, budget, device, and what is no evidence."""
+    if summary.empty:
+        return "no finished run is stored"
+    counts = sorted(set(summary["n"]))
+    parts = [
+        evidence_note(summary["dataset"]),
+        f"test top-1 in %, mean ± sample standard deviation over n = {'–'.join(str(n) for n in (counts[0], counts[-1])[:len(counts)])} "
+        f"seed{'s' if counts[-1] > 1 else ''}",
+        *(f"{field}: {_one_or_several(summary[field])}" for field in ("selection", "budget", "device")),
+        "gain in points over the independent student of the same model and budget",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _one_or_several(values) -> str:
+    return str(values.iloc[0]) if values.nunique() == 1 else "several, see the column"

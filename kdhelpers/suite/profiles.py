@@ -1,0 +1,213 @@
+"""Profiles: YAML lists of jobs (a notebook, its parameters, the jobs it needs), checked whole before anything runs.
+
+papermill ignores a parameter that the notebook lacks and starts before it looks at anything else, so every name is
+checked here first. Each error is one ValueError line that names the file, the job and the remedy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kdhelpers.artifacts import root
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+class Entry(BaseModel):
+    """One job as written in a profile."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # it becomes file names
+    notebook: str
+    parameters: dict[str, Any] = {}
+    needs: list[str] = []
+    seeds: Literal["once", "each"] = "once"
+    num_gpus: Annotated[float, Field(ge=0)] | None = None  # asked of Ray; fractions share a GPU
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to replay, with `accepts` naming every parameter that its parameters cell has."""
+
+    name: str
+    entry: str
+    notebook: Path
+    parameters: dict[str, Any]
+    needs: tuple[str, ...]
+    accepts: frozenset[str]
+    num_gpus: float | None = None
+
+
+def notebooks_folder() -> Path:
+    """The notebooks under the artifacts' root, else those of the checkout that this package lies in."""
+    own = root() / "notebooks"
+    return own if any(own.glob("*.ipynb")) else PACKAGE.parent / "notebooks"
+
+
+def profile_names() -> list[str]:
+    return sorted(path.stem for path in (notebooks_folder() / "profiles").glob("*.yaml"))
+
+
+def profile_path(profile: str) -> Path:
+    """The file of a known profile's name, or the path of one's own. Raises ValueError that lists the known ones."""
+    known = notebooks_folder() / "profiles" / f"{profile}.yaml"
+    path = known if known.is_file() else Path(profile)
+    if not path.is_file():
+        raise ValueError(f"profile {profile!r}: no such name or file; known: {', '.join(profile_names()) or 'none'}")
+    return path
+
+
+def load_profile(profile: str, seeds: Sequence[int] = (0,), only: Sequence[str] = ()) -> list[Job]:
+    """The jobs of a profile in its order, those with `seeds: each` once per seed; validated fully.
+
+    `only` keeps the named jobs (a name without `_seed<n>` means each of its seeds) and whatever they need.
+    """
+    path = profile_path(profile)
+    entries = _read(path)
+    if repeated := _repeated(seeds):
+        raise ValueError(f"--seeds: {repeated} is given twice")
+    jobs = [job for entry in entries for job in _replicate(path, entry, entries, seeds)]
+    if repeated := _repeated(job.name for job in jobs):
+        raise ValueError(f"{path}: two jobs are named {repeated!r}; give each its own name")
+    _refuse_cycle(path, jobs)
+    return _select(path, jobs, only) if only else jobs
+
+
+def _read(path: Path) -> list[Entry]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, list) or not content:
+        raise ValueError(f"{path}: a profile is a list of jobs, `- {{name: ..., notebook: ...}}`")
+    return [_entry(path, number, item) for number, item in enumerate(content, start=1)]
+
+
+def _entry(path: Path, number: int, item: Any) -> Entry:
+    try:
+        return Entry.model_validate(item)
+    except ValidationError as error:
+        name = item.get("name", number) if isinstance(item, dict) else number
+        first = error.errors()[0]
+        field = first["loc"][0] if first["loc"] else "entry"
+        if first["type"] == "extra_forbidden":
+            problem = f"unknown key {field!r}; known: {', '.join(Entry.model_fields)}"
+        else:
+            problem = f"{field}: {first['msg']}"
+        raise ValueError(f"{path}: job {name!r}: {problem}") from error
+
+
+def _replicate(path: Path, entry: Entry, entries: list[Entry], seeds: Sequence[int]) -> list[Job]:
+    notebook, accepts = _notebook(path, entry)
+    return [
+        Job(
+            name=_replica(entry.name, seed),
+            entry=entry.name,
+            notebook=notebook,
+            parameters=entry.parameters | ({} if seed is None else {"seed": seed}),
+            needs=tuple(_needs(path, entry, seed, {other.name: other for other in entries}, seeds)),
+            accepts=accepts,
+            num_gpus=entry.num_gpus,
+        )
+        for seed in (seeds if entry.seeds == "each" else [None])
+    ]
+
+
+def _replica(name: str, seed: int | None) -> str:
+    return f"{name}_seed{seed}" if seed else name  # seed 0 keeps the plain name, as the stored runs do
+
+
+def _needs(path: Path, entry: Entry, seed: int | None, known: dict[str, Entry], seeds: Sequence[int]) -> Iterable[str]:
+    """A replica needs its own seed's replica of a replicated job; a job that runs once needs them all."""
+    for need in entry.needs:
+        if need not in known:
+            raise ValueError(f"{path}: job {entry.name!r} needs {need!r}, which is no job here; "
+                             f"jobs: {', '.join(known)}")
+        if known[need].seeds == "once":
+            yield need
+        else:
+            yield from (_replica(need, each) for each in (seeds if seed is None else [seed]))
+
+
+def _notebook(path: Path, entry: Entry) -> tuple[Path, frozenset[str]]:
+    """The entry's notebook and the names in its parameters cell, all that the entry sets being among them."""
+    notebook = notebooks_folder() / f"{entry.notebook.removesuffix('.ipynb')}.ipynb"
+    if not notebook.is_file():
+        known = ", ".join(sorted(found.stem for found in notebooks_folder().glob("*.ipynb")))
+        raise ValueError(f"{path}: job {entry.name!r}: unknown notebook {entry.notebook!r}; known: {known or 'none'}")
+    accepts = frozenset(parameters_of(notebook))
+    if entry.seeds == "each" and "seed" in entry.parameters:
+        raise ValueError(f"{path}: job {entry.name!r}: `seeds: each` sets the parameter seed; remove one of the two")
+    wanted = [*entry.parameters, *(["seed"] if entry.seeds == "each" else [])]
+    if missing := [name for name in wanted if name not in accepts]:
+        raise ValueError(f"{path}: job {entry.name!r}: notebook {notebook.stem} has no parameter {missing[0]!r}; "
+                         f"it has {', '.join(sorted(accepts)) or 'none'}")
+    return notebook, accepts
+
+
+@cache
+def parameters_of(notebook: Path) -> dict[str, dict]:
+    """Name -> {inferred_type_name, default, help} of the cell tagged `parameters`, as papermill reads it."""
+    from papermill import inspect_notebook
+
+    try:
+        return inspect_notebook(notebook)
+    except Exception as error:  # whatever nbformat or papermill stumbles over: the file is no usable notebook
+        raise ValueError(f"{notebook}: not a readable notebook ({' '.join(str(error).split())[:200]})") from error
+
+
+def _repeated(values: Iterable) -> str | None:
+    seen: set = set()
+    return next((str(value) for value in values if value in seen or seen.add(value)), None)
+
+
+def _refuse_cycle(path: Path, jobs: list[Job]) -> None:
+    try:
+        TopologicalSorter({job.name: job.needs for job in jobs}).prepare()
+    except CycleError as error:
+        raise ValueError(f"{path}: jobs need each other in a circle: {' -> '.join(reversed(error.args[1]))}") from error
+
+
+def _select(path: Path, jobs: list[Job], only: Sequence[str]) -> list[Job]:
+    by_name = {job.name: job for job in jobs}
+    wanted = [job.name for job in jobs if job.name in only or job.entry in only]
+    if unknown := set(only) - {alias for job in jobs for alias in (job.name, job.entry)}:
+        raise ValueError(f"{path}: --only {sorted(unknown)[0]!r} is no job here; jobs: {', '.join(by_name)}")
+    kept: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        if name not in kept:
+            kept.add(name)
+            wanted += by_name[name].needs
+    return [job for job in jobs if job.name in kept]
+
+
+def fingerprints(jobs: list[Job]) -> dict[str, str]:
+    """Job -> hash of its notebook's cells, its parameters, this package's sources and the jobs it needs."""
+    package = package_fingerprint()
+    known: dict[str, str] = {}
+    by_name = {job.name: job for job in jobs}
+    for name in TopologicalSorter({job.name: job.needs for job in jobs}).static_order():
+        job = by_name[name]
+        cells = [[cell["cell_type"], cell["source"]] for cell in json.loads(job.notebook.read_bytes())["cells"]]
+        facts = [cells, job.parameters, package, [known[need] for need in job.needs]]
+        known[name] = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    return known
+
+
+def package_fingerprint() -> str:
+    digest = hashlib.sha256()
+    for source in sorted(PACKAGE.rglob("*.py")):
+        digest.update(f"{source.relative_to(PACKAGE).as_posix()}\n".encode() + source.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,169 @@
+"""Where jobs run: in processes of this machine, or as Ray tasks. Both start the same child process, `replay`.
+
+A worker offers `start(job, order, log) -> handle`, `poll(handle) -> exit code | None`, `stop(handles)`, `free()`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from kdhelpers.artifacts import data_root, folder, root, save_json
+from kdhelpers.suite.profiles import PACKAGE, Job
+
+JOB_MEMORY_BYTES = 1.5e9  # a digits job: papermill plus a kernel with torch peak at about 1 GB
+STOP_SECONDS = 20  # a child has closed its kernel by then, see replay.py
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers(gpus: int) -> int:
+    """One job per GPU; without any, as many as the cores and the free memory carry (2 on a 2-core machine)."""
+    import psutil  # comes with ipykernel
+
+    if gpus:
+        return gpus
+    return max(1, min(cores(), int(psutil.virtual_memory().available / JOB_MEMORY_BYTES)))
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES may be set to, one entry per GPU this process may use."""
+    import torch
+
+    chosen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return chosen or [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _prepend(variable: str, path: Path) -> str:
+    return os.pathsep.join([str(path), *filter(None, [os.environ.get(variable)])])
+
+
+def job_environment(copy: str) -> dict[str, str]:
+    """The variables that make the kernel run this interpreter, this checkout and this artifacts' root."""
+    return {
+        "JUPYTER_PATH": _prepend("JUPYTER_PATH", _kernels()),
+        "PYTHONPATH": _prepend("PYTHONPATH", PACKAGE.parent),
+        "KD_ROOT": str(root()),
+        "KD_DATA": str(data_root()),
+        "KD_EXECUTED": copy,
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else each kernel start logs a debugger warning
+        "PYTHONUTF8": "1",
+    }
+
+
+def _kernels() -> Path:
+    """A Jupyter path with a `python3` kernel that is the asking interpreter; the user's own may be missing or another."""
+    from ipykernel.kernelspec import get_kernel_dict
+
+    kernel = get_kernel_dict()
+    kernel["argv"][0] = "python"  # which Jupyter reads as sys.executable, also on another host of a Ray cluster
+    home = folder("executed") / ".jupyter"
+    save_json(home / "kernels" / "python3" / "kernel.json", kernel)
+    return home
+
+
+def replay_process(order: dict, environment: dict[str, str], log: str) -> subprocess.Popen:
+    """Start `replay` with its order; the job lives as long as the returned process's stdin is open."""
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kdhelpers.suite.replay"],
+            stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=os.environ | environment,
+            start_new_session=True,  # a Ctrl-C is for the suite, which then ends its children in order
+        )
+    with suppress(BrokenPipeError):  # it died at once: its exit code will tell
+        process.stdin.write(json.dumps(order, default=str).encode() + b"\n")
+        process.stdin.flush()
+    return process
+
+
+class LocalWorkers:
+    """`count` processes of this machine; GPUs are dealt out to them in turn, cores are shared evenly."""
+
+    def __init__(self, count: int | None = None):
+        self.gpus = visible_gpus()
+        count = count or default_workers(len(self.gpus))
+        self.threads = max(1, cores() // count)
+        self.slots = list(range(count))
+        self.description = f"{count} workers, {self.threads} threads each, {len(self.gpus)} GPUs"
+
+    def free(self) -> bool:
+        return bool(self.slots)
+
+    def start(self, job: Job, order: dict, log: str, copy: str) -> tuple[int, subprocess.Popen]:
+        slot = self.slots.pop(0)
+        environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(self.threads))}
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+        return slot, replay_process(order, job_environment(copy) | environment, log)
+
+    def poll(self, handle: tuple[int, subprocess.Popen]) -> int | None:
+        slot, process = handle
+        if process.poll() is not None:
+            process.stdin.close()
+            self.slots.append(slot)
+        return process.returncode
+
+    def stop(self, handles: list[tuple[int, subprocess.Popen]]) -> None:
+        for _, process in handles:
+            process.stdin.close()
+        for _, process in handles:
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+class RayWorkers:
+    """Ray tasks, here or on a cluster that shares the artifacts' root; Ray decides how many run at once."""
+
+    def __init__(self, address: str, count: int | None = None):
+        try:
+            import ray
+        except ImportError as error:
+            raise ValueError("--ray needs Ray, which is not installed: pip install 'ray>=2.9'") from error
+        self.ray, self.count, self.running = ray, count, 0
+        self.started_here = not ray.is_initialized()
+        try:
+            ray.init(address=address, ignore_reinit_error=True, log_to_driver=False,
+                     runtime_env={"env_vars": {"PYTHONPATH": _prepend("PYTHONPATH", PACKAGE.parent)}})
+        except ConnectionError as error:
+            raise ConnectionError(f"--ray {address}: no Ray cluster answers there; start one with `ray start --head`, "
+                                  "or use --ray local") from error
+        self.gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        self.description = f"Ray at {address}, {int(ray.cluster_resources().get('CPU', 0))} CPUs, " \
+                           f"{ray.cluster_resources().get('GPU', 0):g} GPUs"
+
+    def free(self) -> bool:
+        return self.count is None or self.running < self.count
+
+    def start(self, job: Job, order: dict, log: str, copy: str) -> Any:
+        self.running += 1
+        num_gpus = self.gpus if job.num_gpus is None else job.num_gpus
+        task = self.ray.remote(num_gpus=num_gpus, max_retries=2)(_replay_in_task)  # retried where a worker is lost
+        return task.remote(order, job_environment(copy), log)
+
+    def poll(self, handle: Any) -> int | None:
+        if not self.ray.wait([handle], timeout=0)[0]:
+            return None
+        self.running -= 1
+        try:
+            return self.ray.get(handle)
+        except self.ray.exceptions.RayError as error:
+            print(f"ray: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+            return 1
+
+    def stop(self, handles: list) -> None:
+        for handle in handles:
+            self.ray.cancel(handle, force=True)  # the worker's end closes the job's stdin, which ends the job
+
+
+def _replay_in_task(order: dict, environment: dict[str, str], log: str) -> int:
+    return replay_process(order, environment, log).wait()

@@ -1,0 +1,95 @@
+"""Trained networks back from disk: `load_model` for any use, `Teacher` frozen and folded for the loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kdhelpers import artifacts
+from kdhelpers.models import Observed, Outputs, build_model, fold_batchnorm
+
+
+def find_weights(name: str) -> Path:
+    """The path of weights given by artifact name or by path. Raises FileNotFoundError that names the notebook to run."""
+    stored, path = artifacts.weights_path(name.removesuffix(".pth")), Path(name)
+    if path.suffix == ".pth" and path.is_file():
+        return path
+    if stored.is_file():
+        return stored
+    raise FileNotFoundError(f"{name} has not been trained yet: there is no {stored}; run notebook 01_teacher with that model and "
+                            "data set first (or `python -m kdhelpers suite`), or give the path of a .pth file")
+
+
+def sidecar(path: Path) -> dict | None:
+    """The JSON beside a weight file, or None; ValueError if it describes other content than the file holds."""
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        return None
+    described = artifacts.load_json(beside)
+    if described.get("sha256") != artifacts.sha256(path):
+        raise ValueError(f"{path}: its content is not what {beside.name} describes; restore the file, or delete that "
+                         "description and name the architecture yourself")
+    return described
+
+
+def load_model(name: str, model: str | None = None, num_classes: int | None = None, device: str = "cpu", **options) -> nn.Module:
+    """A trained network in eval mode, by artifact name (`student_lm_resnet8_digits`) or by path.
+
+    Architecture and classes come from the file's sidecar; `model`, `num_classes` and `options` give them where there is
+    none. Raises FileNotFoundError, or ValueError if the file is damaged, holds pickled objects or fits another network.
+    """
+    path = find_weights(name)
+    described = sidecar(path) or {}
+    model, num_classes = model or described.get("model"), num_classes or described.get("num_classes")
+    if not model or not num_classes:
+        raise ValueError(f"{path}: no description beside it; say load_model(..., model='resnet20', num_classes=100)")
+    network = build_model(model, num_classes, **(options or described.get("model_options", {})))
+    load_weights(network, artifacts.load_tensors(path), f"{path} (read as {model}, {num_classes} classes)")
+    return network.to(device).eval()
+
+
+def load_weights(network: nn.Module, state: dict[str, Tensor], what: str) -> None:
+    """`load_state_dict`, with the first difference in one line instead of all of them."""
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{what}: not a state_dict of tensors")
+    own = network.state_dict()
+    missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
+    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
+    if missing or extra or shapes:
+        first = (f"{shapes[0]} is {tuple(state[shapes[0]].shape)}, expected {tuple(own[shapes[0]].shape)}" if shapes else
+                 f"lacks {missing[0]}" if missing else f"has {extra[0]} besides")
+        raise ValueError(f"{what}: weights of another architecture: {first} ({len(missing)} missing, {len(extra)} unknown, "
+                         f"{len(shapes)} of other shape); name the right model")
+    network.load_state_dict(state)
+
+
+class Teacher:
+    """A frozen network as a callable `view [B, 3, H, W] -> Outputs`, without a graph.
+
+    It is in eval mode, its BatchNorm folded into the convolutions before it, channels_last, and in the loop's precision.
+    `network` is the unfolded original; `sha256` is that of its weight file; `described` its sidecar.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
+        self.network = network.to(device).eval().requires_grad_(False)
+        folded = fold_batchnorm(self.network).to(device, dtype, memory_format=torch.channels_last)
+        self.observed = Observed(folded.requires_grad_(False), *_taps(network))
+        self.dtype, self.described, self.sha256 = dtype, {}, ""
+
+    def __call__(self, view: Tensor) -> Outputs:
+        with torch.no_grad():
+            return self.observed(view.to(self.dtype))
+
+
+def _taps(network: nn.Module) -> tuple:
+    return (network.taps.maps, network.taps.classifier)
+
+
+def load_teacher(name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Teacher:
+    """The stored network as a `Teacher` on the device. Raises as `load_model` does."""
+    path = find_weights(name)
+    teacher = Teacher(load_model(name), device, dtype)
+    teacher.described, teacher.sha256 = sidecar(path) or {}, artifacts.sha256(path)
+    return teacher

@@ -1,0 +1,284 @@
+"""`fit`: a `Run` in, trained weights and a result record out; finished runs are loaded, interrupted ones go on.
+
+    torchrun --nproc_per_node=N -m kdhelpers.train RUN.json      the same on N devices, same global batch
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+import kdhelpers
+from kdhelpers import artifacts
+from kdhelpers.data import Data, load_data
+from kdhelpers.evaluate import evaluate, infer
+from kdhelpers.loop import DTYPES, Training, resolve_precision, weights_of
+from kdhelpers.models import count_macs, count_parameters
+from kdhelpers.progress import Progress, TerminalProgress
+from kdhelpers.settings import Run
+from kdhelpers.teachers import Teacher, load_model, load_teacher
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `fit` gives back. `cached`: it was finished before and loaded now."""
+
+    model: nn.Module
+    run: Run
+    record: dict
+    cached: bool
+
+    @property
+    def name(self) -> str:
+        """The artifacts' name; give it as `teacher=` to the next run."""
+        return self.record["name"]
+
+    @property
+    def history(self) -> list[dict]:
+        return self.record["history"]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return self.record["metrics"]
+
+    @property
+    def weights_path(self) -> Path:
+        return artifacts.weights_path(self.name)
+
+    @property
+    def record_path(self) -> Path:
+        return artifacts.record_path(self.name)
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """The given device, else this process's GPU, else Apple's, else the CPU. ValueError if it is not there."""
+    if device is None:
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if kind == "cuda" else kind
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device = {device}: torch sees no GPU here; leave device out to run on the CPU")
+    return device
+
+
+def fit(
+    run: Run,
+    data: Data | None = None,
+    *,
+    force_retrain: bool = False,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
+    tensorboard: bool = False,
+    compile: bool = False,
+) -> Trained:
+    """Train what `run` describes, or load it if it is finished, or go on from its last epoch if it was interrupted.
+
+    The same run means the same `Run`, the same training images and the same teacher weights, whatever the file's name.
+    data: the result of `load_data`, to save loading it again. tensorboard: scalars per epoch into runs/<name>. compile:
+    torch.compile of student and method (slow to start; pays on long GPU runs).
+
+    Writes pth_models/<name>.pth and its .json, and json_results/<name>.json; the test split is looked at once, at the end,
+    with the weights of the selected epoch. Raises FileNotFoundError for an untrained teacher and ValueError for weights,
+    data or classes that do not fit, before any training; FloatingPointError for a loss that is not finite.
+    """
+    device = pick_device(device)
+    precision = resolve_precision(run.precision, device)
+    data = data or load_data(run.dataset, run.image_size, run.val_fraction, run.split_seed)
+    teacher = load_teacher(run.teacher, device, DTYPES[precision]) if run.teacher else None
+    _check_teacher(teacher, data, run)
+    identity = run_identity(run, data, teacher)
+    with _sole_trainer(identity):
+        if not force_retrain and (found := _find_finished(run, identity, device)):
+            return found
+        job = _Job(run, data, teacher, device, precision, identity)
+        return job.train(progress or TerminalProgress(), force_retrain, tensorboard, compile)
+
+
+def run_identity(run: Run, data: Data, teacher: Teacher | None) -> str:
+    """What must agree for two trainings to be one: the Run, the images, the teacher's weights (sha256 of all three)."""
+    return hashlib.sha256(f"{run.id} {data.content_hash} {teacher.sha256 if teacher else ''}".encode()).hexdigest()
+
+
+def _check_teacher(teacher: Teacher | None, data: Data, run: Run) -> None:
+    if teacher is None or "num_classes" not in teacher.described:
+        return
+    classes = teacher.described["num_classes"]
+    if classes != data.num_classes:
+        raise ValueError(f"teacher = {run.teacher}: it knows {classes} classes, {data.name} has {data.num_classes}; "
+                         "train a teacher on this data set (notebook 01_teacher)")
+
+
+@contextlib.contextmanager
+def _sole_trainer(identity: str) -> Iterator[None]:
+    """One process trains a run at a time (under torchrun: one group, held by rank 0); others wait, and say so."""
+    if dist.is_initialized() and dist.get_rank() > 0:
+        yield
+        return
+    path = artifacts.run_lock_path(identity)
+    try:
+        with artifacts.lock(path, wait=False):
+            pass
+    except BlockingIOError:
+        print("this run is being trained by another process; waiting for it to end", file=sys.stderr)
+    with artifacts.lock(path):
+        yield
+
+
+def _find_finished(run: Run, identity: str, device: torch.device) -> Trained | None:
+    """The finished training of that identity, if its record, sidecar and weights agree."""
+    for record in artifacts.records():
+        if record.get("identity") == identity and record.get("status") == "finished":
+            try:
+                return Trained(load_model(record["name"], device=str(device)), run, record, cached=True)
+            except (OSError, ValueError) as error:
+                print(f"training again: {error}", file=sys.stderr)
+    return None
+
+
+class _Job:
+    """One training with its files: the record from start to end, the checkpoint, the weights."""
+
+    def __init__(self, run: Run, data: Data, teacher: Teacher | None, device: torch.device, precision: str, identity: str):
+        self.run, self.data, self.teacher, self.device = run, data, teacher, device
+        self.precision, self.identity = precision, identity
+        self.writes = not (dist.is_initialized() and dist.get_rank() > 0)
+        self.checkpoint = artifacts.checkpoint_path(identity)
+        self.record = {"status": "running", "error": None, "run": run.model_dump(), "teacher": self._teacher_facts(),
+                       "data": self._data_facts(), "environment": environment(device, precision),
+                       "notebook": os.environ.get("KD_EXECUTED"), "command": " ".join(sys.argv)}
+
+    def train(self, progress: Progress, afresh: bool, tensorboard: bool, compiled: bool) -> Trained:
+        name = artifacts.reserve(self.run.artifact_name, self.identity, self.record) if self.writes else "other rank"
+        self.record = {"schema": artifacts.SCHEMA, "name": name, "identity": self.identity, **self.record}
+        try:
+            with torch.random.fork_rng():
+                training = self._start(afresh, compiled)
+                self._run_epochs(training, progress, tensorboard)
+        except BaseException as error:
+            self._failed(error)
+            raise
+        progress.end(self.record)
+        return Trained(training.network.eval(), self.run, self.record, cached=False)
+
+    def _start(self, afresh: bool, compiled: bool) -> Training:
+        training = Training(self.run, self.data, self.teacher, self.device, self.precision, compiled)
+        if afresh and self.writes:
+            self.checkpoint.unlink(missing_ok=True)
+        if self.checkpoint.is_file() and not afresh:
+            training.restore(artifacts.load_tensors(self.checkpoint, str(self.device)))
+        self.record["model"] = {"parameters": count_parameters(training.network),
+                                "macs": count_macs(training.network, self.data.image_size)}
+        return training
+
+    def _run_epochs(self, training: Training, progress: Progress, tensorboard: bool) -> None:
+        progress.begin(self.record["name"], self.run.epochs, len(training.batches), training.epochs_done)
+        while training.epochs_done < self.run.epochs:
+            training.epoch(progress)
+            if self.writes:
+                artifacts.save_tensors(self.checkpoint, training.state())
+                if tensorboard:
+                    write_scalars(self.record["name"], training.history[-1])
+            progress.epoch(training.history)
+        training.network.load_state_dict(training.best["weights"])
+        if self.writes:
+            self._finish(training)
+
+    def _finish(self, training: Training) -> None:
+        """Test once, then write weights, sidecar and record, in this order: a finished record never lacks its weights."""
+        tested = evaluate(infer(training.network, self.data, "test", precision=self.precision))
+        path = artifacts.save_tensors(artifacts.weights_path(self.record["name"]), weights_of(training.network))
+        history, best = training.history, training.best
+        seconds = [row["seconds"] for row in history]
+        self.record |= {
+            "status": "finished",
+            "selection": {"rule": self.run.selection, "epoch": best["epoch"]},
+            "metrics": {f"test_{key}": value for key, value in tested.items() if key != "n"} | {
+                "val_top1_pct": best["val_top1_pct"], "train_seconds": sum(seconds),
+                "seconds_per_epoch": sorted(seconds)[len(seconds) // 2],
+                "images_per_second": sorted(row["images_per_second"] for row in history)[len(history) // 2],
+                "peak_memory_mib": max(row["peak_memory_mib"] for row in history)},
+            "history": history,
+            "weights": {"file": path.name, "sha256": artifacts.sha256(path)},
+        }
+        self.record["environment"]["finished"] = now()
+        artifacts.save_json(path.with_suffix(".json"), self._sidecar())
+        artifacts.save_json(artifacts.record_path(self.record["name"]), self.record)
+        self.checkpoint.unlink(missing_ok=True)
+
+    def _sidecar(self) -> dict:
+        """What is needed to use the weights alone, and to tell whether they are those of a Run."""
+        run, data, record = self.run, self.data, self.record
+        return {"schema": artifacts.SCHEMA, "name": record["name"], "identity": self.identity,
+                "sha256": record["weights"]["sha256"], "model": run.model, "model_options": run.model_options,
+                "num_classes": data.num_classes, "class_names": list(data.class_names), "image_size": data.image_size,
+                "mean": list(data.mean), "std": list(data.std), "test_top1_pct": record["metrics"]["test_top1_pct"],
+                "selection": record["selection"], "run": record["run"], "teacher": record["teacher"]}
+
+    def _failed(self, error: BaseException) -> None:
+        """Note the failure in the record, unless it holds an earlier finished training of this run."""
+        if not self.writes or not (stored := artifacts.load_record(self.record["name"])) or stored["status"] == "finished":
+            return
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        with contextlib.suppress(OSError):  # the disk may be the very failure
+            artifacts.save_json(artifacts.record_path(self.record["name"]), self.record | {"status": "failed", "error": reason})
+
+    def _teacher_facts(self) -> dict | None:
+        if self.teacher is None:
+            return None
+        described = self.teacher.described
+        return {"name": described.get("name", self.run.teacher), "sha256": self.teacher.sha256,
+                "model": described.get("model"), "test_top1_pct": described.get("test_top1_pct")}
+
+    def _data_facts(self) -> dict:
+        data = self.data
+        return {"name": data.name, "image_size": data.image_size, "classes": data.num_classes, "hash": data.content_hash,
+                **{split: len(getattr(data, split).labels) for split in ("train", "val", "test")}}
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def environment(device: torch.device, precision: str) -> dict:
+    """Where and with what a training ran."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {"python": platform.python_version(), "torch": torch.__version__, "kdhelpers": kdhelpers.__version__,
+            "platform": platform.platform(), "device": device.type, "device_name": name,
+            "threads": torch.get_num_threads(), "precision": precision, "started": now()}
+
+
+def write_scalars(name: str, row: dict) -> None:
+    """Append one epoch's numbers to TensorBoard's log in runs/<name> under the artifacts' root."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(artifacts.root() / "runs" / name)) as writer:
+        for key, value in row.items():
+            if key != "epoch" and value is not None:
+                writer.add_scalar(key, value, row["epoch"])
+
+
+def main(path: str) -> None:
+    """Train the Run in a JSON file under torchrun: every process takes its share of each batch."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    trained = fit(Run(**artifacts.load_json(path)))
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        print(f"{trained.name}: test top-1 {trained.metrics['test_top1_pct']:.2f} %")
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

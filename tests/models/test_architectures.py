@@ -1,0 +1,141 @@
+"""The registry's networks are the published ones, and what does not exist is refused in one line."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kdhelpers.models import MODELS, Observed, build_model, check_model, count_macs, count_parameters
+
+
+def test_state_dict_is_the_benchmarks(zoo_name, recorded):
+    model = build_model(zoo_name, num_classes=100)
+    layout = [[key, list(value.shape)] for key, value in model.state_dict().items()]
+    digest = hashlib.sha256(json.dumps(layout, separators=(",", ":")).encode()).hexdigest()
+    assert digest == recorded["state_dict_sha256"]
+    assert count_parameters(model) == recorded["parameters"]
+
+
+def test_maps_have_the_benchmarks_shapes_and_are_activations(zoo_name, recorded, zoo_images):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        outputs = Observed(build_model(zoo_name, num_classes=100).eval())(zoo_images)
+    assert [list(value.shape) for value in outputs.maps.values()] == recorded["maps"]
+    assert list(outputs.embedding.shape) == recorded["embedding"]
+    assert all((value >= 0).all() and (value == 0).any() for value in outputs.maps.values())
+
+
+@pytest.mark.parametrize("zoo_name", ["resnet8", "vgg8"])
+def test_logits_are_the_benchmarks(zoo_name, recorded, zoo_images, fill_by_name):
+    model = fill_by_name(build_model(zoo_name, num_classes=100)).double().eval()
+    with torch.no_grad():
+        logits = model(zoo_images.double()).numpy()
+    np.testing.assert_allclose(logits[:, :5], recorded["logits_first_five"], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(logits, axis=1), recorded["logits_norms"], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_imagenet_stem_is_torchvisions_network(name, fill_by_name, zoo_images):
+    from torchvision import models
+
+    ours = fill_by_name(build_model(name, num_classes=100, stem="imagenet")).eval()
+    theirs = getattr(models, name)(num_classes=100).eval()
+    theirs.load_state_dict(ours.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(ours(zoo_images), theirs(zoo_images), rtol=0, atol=0)
+
+
+def test_cifar_stem_keeps_the_maps_large(zoo_images):
+    with torch.no_grad():
+        outputs = Observed(build_model("resnet18", num_classes=10).eval())(zoo_images)
+    sizes = {name: tuple(value.shape[1:]) for name, value in outputs.maps.items()}
+    assert sizes == {
+        "stem": (64, 32, 32),
+        "layer1": (64, 32, 32),
+        "layer2": (128, 16, 16),
+        "layer3": (256, 8, 8),
+        "layer4": (512, 4, 4),
+    }
+
+
+def test_vgg_pools_once_more_for_larger_images():
+    with torch.no_grad():
+        maps = Observed(build_model("vgg8", num_classes=10).eval())(torch.zeros(1, 3, 64, 64)).maps
+    assert [value.shape[-1] for value in maps.values()] == [64, 32, 16, 8, 4]
+
+
+def test_initialisation_is_the_benchmarks():
+    torch.manual_seed(0)
+    vgg = build_model("vgg8", num_classes=100)
+    convolution = vgg.block3[0]
+    assert convolution.weight.std().item() == pytest.approx((2 / (9 * 512)) ** 0.5, rel=0.01)
+    assert not convolution.bias.any()
+    assert not vgg.classifier.bias.any()
+    assert vgg.classifier.weight.std().item() == pytest.approx(0.01, rel=0.02)
+    wide = build_model("resnet32x4", num_classes=100).layer3[1].conv1
+    assert wide.weight.std().item() == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.01)
+
+
+def test_build_draws_from_the_global_generator_only():
+    torch.manual_seed(3)
+    first = build_model("resnet8", num_classes=10).state_dict()
+    torch.manual_seed(3)
+    second = build_model("resnet8", num_classes=10).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_counts_by_hand():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Conv2d(8, 8, 3, 2, 1, groups=4))
+    model.extend([nn.Flatten(), nn.Linear(8 * 4 * 4, 5)])
+    model.train()
+    assert count_parameters(model) == 8 * 3 * 9 + (8 * 2 * 9 + 8) + (128 * 5 + 5)
+    assert count_macs(model, image_size=8) == 8 * 64 * 3 * 9 + 8 * 16 * 2 * 9 + 128 * 5
+    assert model.training
+    assert not model[0]._forward_hooks
+
+
+def test_counting_leaves_batchnorm_statistics_alone():
+    model = build_model("resnet8", num_classes=10)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert count_macs(model, 32) > 0
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("resnet9", {}, "model='resnet9' is unknown; use one of resnet8, resnet14"),
+        ("resnet8", {"stem": "cifar"}, "'stem' is unknown to resnet8; known options: it has none"),
+        ("resnet18", {"stam": "cifar"}, "'stam' is unknown to resnet18; known options: stem"),
+        ("resnet18", {"stem": "mnist"}, "stem='mnist' of resnet18 must be one of 'cifar', 'imagenet'"),
+        (
+            "resnet20",
+            {"pretrained": True},
+            "has no ImageNet weights; use one of resnet18, resnet34, resnet50",
+        ),
+        ("resnet18", {"pretrained": True}, "need stem='imagenet', their shapes do not fit stem='cifar'"),
+        ("resnet8", {"num_classes": 0}, "num_classes=0 must be a whole number of at least 1"),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line(name, options, says):
+    with pytest.raises(ValueError) as refused:
+        build_model(name, **{"num_classes": 10} | options)
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_check_model_fills_in_defaults():
+    assert check_model("resnet18") == {"stem": "cifar"}
+    assert check_model("resnet8", options={}) == {}
+
+
+def test_every_network_remembers_its_taps():
+    for name, architecture in MODELS.items():
+        if name in ("resnet110", "resnet101"):
+            continue  # slow to build, and the same classes as their siblings
+        model = build_model(name, num_classes=2)
+        assert model.taps.maps == architecture.maps
+        assert model.get_submodule(model.taps.classifier).out_features == 2

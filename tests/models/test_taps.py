@@ -1,0 +1,181 @@
+"""Observed sees what the network computes, leaves it alone, and survives copying, compiling and DDP."""
+
+import copy
+import gc
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from kdhelpers.models import Observed, Outputs, build_model
+
+
+class Spoken(nn.Module):
+    """A user's network: modules in odd places, one shared activation, one module never called."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.ModuleDict({"first": nn.Conv2d(3, 4, 3), "second": nn.Conv2d(4, 6, 3)})
+        self.relu = nn.ReLU()
+        self.unused = nn.Linear(2, 2)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, images):
+        x = self.relu(self.body["first"](images))
+        x = self.relu(self.body["second"](x))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.fixture
+def images():
+    return torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def spoken():
+    torch.manual_seed(0)
+    return Spoken()
+
+
+@pytest.fixture
+def small():
+    torch.manual_seed(0)
+    return build_model("resnet8", num_classes=7)
+
+
+def test_any_network_by_naming_modules(spoken, images):
+    outputs = Observed(spoken, {"a": "body.first", "b": "relu"}, classifier="head")(images)
+    first = spoken.body["first"](images)
+    second = spoken.body["second"](first.relu()).relu()
+    embedding = second.mean((2, 3))
+    assert isinstance(outputs, Outputs)
+    assert list(outputs.maps) == ["a", "b"]
+    torch.testing.assert_close(outputs.maps["a"], first, rtol=0, atol=0)
+    torch.testing.assert_close(outputs.maps["b"], second, rtol=0, atol=0)  # called twice: the last output
+    torch.testing.assert_close(outputs.embedding, embedding, rtol=0, atol=0)
+    torch.testing.assert_close(outputs.logits, spoken.head(embedding), rtol=0, atol=0)
+
+
+def test_embedding_is_flat_before_a_convolutional_classifier(images):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 5, 1), nn.Flatten())
+    assert Observed(model, classifier="2")(images).embedding.shape == (4, 4)
+
+
+def test_maps_survive_in_place_layers_above(small, images):
+    outputs = Observed(small.eval())(images)
+    kept = {name: value.clone() for name, value in outputs.maps.items()}
+    stem = small.bn1(small.conv1(images)).relu()
+    layer1 = small.layer1(stem.clone())
+    torch.testing.assert_close(kept["stem"], stem, rtol=0, atol=0)
+    torch.testing.assert_close(kept["layer1"], layer1, rtol=0, atol=0)
+    sum(value.sum() for value in outputs.maps.values()).backward()  # raises had autograd's copy changed
+
+
+def test_the_network_is_untouched(small, images):
+    keys, plain = list(small.state_dict()), small.eval()(images)
+    observed = Observed(small)
+    assert list(small.state_dict()) == keys
+    torch.testing.assert_close(small(images), plain, rtol=0, atol=0)
+    torch.testing.assert_close(observed(images).logits, plain, rtol=0, atol=0)
+    del observed
+    gc.collect()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in small.modules())
+
+
+def test_two_observers_of_one_network_do_not_mix(small, images):
+    few, all_maps = Observed(small.eval(), {"x": "layer2"}), Observed(small)
+    assert list(few(images).maps) == ["x"]
+    assert list(all_maps(images).maps) == ["stem", "layer1", "layer2", "layer3"]
+
+
+def test_several_views_share_one_graph(small, images):
+    observed = Observed(small.eval())
+    first, second = observed(images), observed(images.flip(3))
+    assert not torch.equal(first.maps["layer3"], second.maps["layer3"])
+    loss = ((first.embedding - second.embedding) ** 2).sum() + first.maps["layer1"].sum()
+    gradients = torch.autograd.grad(loss, list(small.parameters()), allow_unused=True)
+    by_hand = Observed(copy.deepcopy(small))
+    views = by_hand(torch.cat([images, images.flip(3)]))
+    whole = ((views.embedding[:4] - views.embedding[4:]) ** 2).sum() + views.maps["layer1"][:4].sum()
+    expected = torch.autograd.grad(whole, list(by_hand.model.parameters()), allow_unused=True)
+    for got, want in zip(gradients, expected, strict=True):
+        assert (got is None) == (want is None)
+        if want is not None:
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_stop_at_computes_and_trains_nothing_above(small, images):
+    observed = Observed(small)
+    statistics = small.layer3[0].bn1.running_mean.clone()
+    outputs = observed(images, stop_at="layer2")
+    assert outputs.logits is None
+    assert outputs.embedding is None
+    assert list(outputs.maps) == ["stem", "layer1", "layer2"]
+    assert torch.equal(small.layer3[0].bn1.running_mean, statistics)
+    outputs.maps["layer2"].sum().backward()
+    assert small.layer2[0].conv1.weight.grad is not None
+    assert small.layer3[0].conv1.weight.grad is None
+    assert observed(images).logits is not None  # the next forward goes all the way again
+
+
+def test_an_error_of_the_network_passes_through_and_leaves_it_usable(small, images):
+    observed = Observed(small)
+    with pytest.raises(RuntimeError, match="channels"):
+        observed(images[:, :2])
+    assert observed(images).maps["stem"].shape == (4, 16, 8, 8)
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_see_their_own_network(small, images, clone):
+    observed = Observed(small.eval())
+    twin = clone(observed)
+    with torch.no_grad():
+        twin.model.conv1.weight.zero_()
+        torch.testing.assert_close(twin(images).maps["stem"], torch.zeros(4, 16, 8, 8))
+        assert observed(images).maps["stem"].any()
+    del observed
+    gc.collect()
+    assert list(twin(images).maps) == ["stem", "layer1", "layer2", "layer3"]
+
+
+def test_a_copied_networks_left_over_hooks_keep_nothing(small, images):
+    observed = Observed(small)
+    twin = copy.deepcopy(observed.model)
+    twin(images)
+    (hook,) = twin.layer1._forward_hooks.values()
+    assert hook.args[1].caught is None
+
+
+def test_compiles_without_a_graph_break(small, images):
+    observed = Observed(small.eval())
+    compiled = torch.compile(observed, backend="aot_eager", fullgraph=True)
+    want, got = observed(images), compiled(images)
+    torch.testing.assert_close(got.logits, want.logits)
+    torch.testing.assert_close(got.embedding, want.embedding)
+    torch.testing.assert_close(got.maps, want.maps)
+    assert list(compiled(images, stop_at="layer1").maps) == ["stem", "layer1"]
+
+
+def test_works_inside_distributed_data_parallel(small, images, tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        parallel = nn.parallel.DistributedDataParallel(Observed(small))
+        outputs = parallel(images)
+        (outputs.logits.sum() + outputs.maps["layer1"].sum()).backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert small.fc.weight.grad is not None
+
+
+def test_names_the_modules_there_are(spoken, small, images):
+    with pytest.raises(ValueError, match=r"maps\['a'\]: the model has no module 'third'; it has body, body.first"):
+        Observed(spoken, {"a": "third"}, classifier="head")
+    with pytest.raises(ValueError, match="classifier: the model has no module 'fc'; it has body"):
+        Observed(spoken, classifier="fc")
+    with pytest.raises(ValueError, match="classifier: name the module that puts out the logits, one of body"):
+        Observed(spoken)
+    with pytest.raises(ValueError, match="module 'unused' was not called"):
+        Observed(spoken, {"a": "unused"}, classifier="head")(images)
+    with pytest.raises(ValueError, match="stop_at='layer9' is not a map of this model; use one of stem"):
+        Observed(small)(images, stop_at="layer9")

@@ -1,0 +1,148 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from kdhelpers import artifacts
+
+
+def test_folders_are_under_the_root_and_made_on_demand(root):
+    assert artifacts.folder("weights") == root / "pth_models"
+    assert (root / "pth_models").is_dir()
+    assert artifacts.data_root() == root / "data"
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(root):
+    path = artifacts.save_json(root / "a.json", {"x": 1})
+
+    def fails(file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="cannot write .*a.json: No space left on device; free some space or set KD_ROOT"):
+        artifacts.write_atomic(path, fails)
+    assert artifacts.load_json(path) == {"x": 1}
+    assert os.listdir(root) == ["a.json"]
+
+
+def test_torch_save_on_a_full_disk_is_an_os_error(root, monkeypatch):
+    def full(value, file):
+        raise RuntimeError("[enforce fail at inline_container.cc:664] unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="cannot write .*w.pth"):
+        artifacts.save_tensors(root / "w.pth", {})
+    assert os.listdir(root) == []
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_names_the_remedy(root):
+    root.chmod(0o500)
+    with pytest.raises(OSError, match="set KD_ROOT"):
+        artifacts.folder("weights")
+
+
+def test_a_file_in_the_way_of_a_folder_names_the_remedy(root):
+    (root / "pth_models").write_text("not a folder")
+    with pytest.raises(OSError, match="cannot write .*pth_models.*set KD_ROOT"):
+        artifacts.folder("weights")
+
+
+def test_json_refuses_nan_and_names_damage(root):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        artifacts.save_json(root / "nan.json", {"x": float("nan")})
+    (root / "bad.json").write_text('{"x": ')
+    with pytest.raises(ValueError, match=r"bad.json: damaged JSON .* delete it"):
+        artifacts.load_json(root / "bad.json")
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch evil_was_here",)
+
+
+def test_pickled_objects_are_refused_and_do_not_run(root, monkeypatch):
+    monkeypatch.chdir(root)
+    torch.save({"model": Evil()}, root / "evil.pth")
+    with pytest.raises(ValueError, match="pickled objects"):
+        artifacts.load_tensors(root / "evil.pth")
+    assert not (root / "evil_was_here").exists()
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_truncated_weight_file_is_named(root, share):
+    path = artifacts.save_tensors(root / "w.pth", {"a": torch.arange(1000)})
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"w.pth: damaged"):
+        artifacts.load_tensors(path)
+
+
+def test_a_missing_weight_file_is_file_not_found(root):
+    with pytest.raises(FileNotFoundError, match="no such weight file"):
+        artifacts.load_tensors(root / "none.pth")
+
+
+def test_sha256(root):
+    (root / "abc").write_bytes(b"abc")
+    assert artifacts.sha256(root / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+HOLD = "import sys, time; from kdhelpers import artifacts\nwith artifacts.lock(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+
+
+def hold(path):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_lock_is_seen_by_another_process_and_freed_when_its_holder_is_killed(root):
+    process = hold(root / "x.lock")
+    with pytest.raises(BlockingIOError, match="another process"), artifacts.lock(root / "x.lock", wait=False):
+        pass
+    process.kill()
+    process.wait()
+    with artifacts.lock(root / "x.lock", wait=False):
+        pass
+
+
+A, B = "a" * 64, "b" * 64
+
+
+def finish(name, identity):
+    artifacts.save_json(artifacts.record_path(name), {"schema": 1, "name": name, "identity": identity, "status": "finished"})
+
+
+def test_a_name_is_reserved_once_and_never_taken_from_a_finished_run(root):
+    assert artifacts.reserve("student", A, {"status": "running"}) == "student"
+    finish("student", A)
+    assert artifacts.reserve("student", B, {"status": "running"}) == "student-bbbbbbbb"
+    assert artifacts.load_record("student")["identity"] == A
+    assert artifacts.reserve("student", A, {"status": "running"}) == "student"
+    assert artifacts.load_record("student")["status"] == "finished"  # kept until the retraining is done
+
+
+def test_an_unfinished_run_gives_its_name_up_unless_it_is_still_running(root):
+    artifacts.reserve("student", A, {"status": "running"})
+    process = hold(artifacts.run_lock_path(A))
+    assert artifacts.reserve("student", B, {"status": "running"}) == "student-bbbbbbbb"
+    process.kill()
+    process.wait()
+    assert artifacts.reserve("student", "c" * 64, {"status": "running"}) == "student"
+
+
+def test_a_foreign_json_is_left_alone(root):
+    artifacts.folder("results")
+    (root / "json_results" / "student.json").write_text("[1, 2]")
+    assert artifacts.reserve("student", A, {"status": "running"}) == "student-aaaaaaaa"
+    assert (root / "json_results" / "student.json").read_text() == "[1, 2]"
+
+
+def test_records_pass_over_what_is_not_theirs(root):
+    finish("b", B)
+    finish("a", A)
+    (root / "json_results" / "half.json").write_text("{")
+    (root / "json_results" / "other.json").write_text('{"schema": 99}')
+    assert [record["name"] for record in artifacts.records()] == ["a", "b"]

@@ -1,0 +1,57 @@
+import math
+
+import pytest
+import torch
+
+from kdhelpers.optim import build_optimizer, learning_rate
+
+
+def test_cosine_starts_at_the_peak_and_ends_at_final():
+    assert learning_rate("cosine", {"final": 0.1}, 2.0, 0, 10) == 2.0
+    assert learning_rate("cosine", {"final": 0.1}, 2.0, 10, 10) == pytest.approx(0.2)
+    assert learning_rate("cosine", {}, 2.0, 2.5, 10) == pytest.approx(1 + math.cos(math.pi / 4))
+
+
+def test_multistep_defaults_are_the_benchmarks_milestones():
+    rates = [learning_rate("multistep", {}, 0.05, e, 240) for e in (149.99, 150, 179.9, 180, 209.9, 210, 239)]
+    assert rates == pytest.approx([0.05, 0.005, 0.005, 5e-4, 5e-4, 5e-5, 5e-5])
+    assert learning_rate("multistep", {"milestones": [3], "gamma": 0.5}, 1.0, 3, 10) == 0.5
+
+
+def test_warmup_rises_linearly_then_leaves_the_schedule_alone():
+    assert learning_rate("constant", {}, 1.0, 1, 10, warmup_epochs=4) == pytest.approx(0.25)
+    assert learning_rate("constant", {}, 1.0, 4, 10, warmup_epochs=4) == 1.0
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lion"])
+def test_each_optimiser_steps_down_a_quadratic_and_skips_frozen_parameters(name):
+    weight, frozen = torch.nn.Parameter(torch.tensor([3.0])), torch.nn.Parameter(torch.ones(1), requires_grad=False)
+    optimizer = build_optimizer(name, [weight, frozen], 0.1, 0.0, {})
+    for _ in range(5):
+        optimizer.zero_grad(set_to_none=True)
+        weight.square().sum().backward()
+        optimizer.step()
+    assert abs(weight.item()) < 2.6
+    assert frozen.item() == 1
+
+
+def test_lion_steps_are_exactly_the_learning_rate():
+    weight = torch.nn.Parameter(torch.tensor([3.0, -2.0, 1e-6]))
+    optimizer = build_optimizer("lion", [weight], 0.01, 0.0, {})
+    before = weight.detach().clone()
+    weight.square().sum().backward()
+    optimizer.step()
+    torch.testing.assert_close((weight - before).abs(), torch.full((3,), 0.01))
+
+
+def test_sgd_nesterov_equals_its_definition():
+    weight = torch.nn.Parameter(torch.tensor([1.0]))
+    optimizer = build_optimizer("sgd", [weight], 0.1, 0.01, {"momentum": 0.9, "nesterov": True})
+    value, velocity = 1.0, 0.0
+    for step in range(3):
+        weight.grad = torch.tensor([2.0])
+        optimizer.step()
+        gradient = 2.0 + 0.01 * value
+        velocity = gradient if step == 0 else 0.9 * velocity + gradient
+        value -= 0.1 * (gradient + 0.9 * velocity)
+    assert weight.item() == pytest.approx(value)

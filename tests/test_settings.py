@@ -1,0 +1,87 @@
+import pytest
+from pydantic import ValidationError
+
+from kdhelpers import Run
+
+
+def test_strings_become_numbers_as_papermill_passes_them():
+    run = Run(lr="1e-3", epochs="5", pretrained="false")
+    assert (run.lr, run.epochs, run.pretrained) == (1e-3, 5, False)
+
+
+def test_the_id_is_that_of_the_value():
+    assert Run(lr=0.1).id == Run(lr="0.1", name="other").id
+    assert Run(lr=0.1).id != Run(lr=0.2).id
+    assert len(Run().id) == 64
+
+
+def test_defaults_spelled_out_give_the_same_id():
+    short = Run(method="lm", teacher="resnet20", optimizer_options={}, augmentation="flip crop")
+    spelled = Run(
+        method="lm",
+        teacher="teacher_resnet20_digits",
+        hyperparameters={"temperature": 4, "kd_weight": "0.5"},
+        optimizer_options={"momentum": 0.9},
+        augmentation="crop=4 flip",
+    )
+    assert short == spelled
+    assert short.id == spelled.id
+
+
+def test_a_run_survives_json():
+    run = Run(schedule="multistep", schedule_options={"milestones": [2, 4]}, seed=3)
+    assert Run(**run.model_dump(mode="json")) == run
+
+
+def test_a_run_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        Run().lr = 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"dataset": "cifar1000"}, r"dataset = 'cifar1000': is neither registered \(.*cifar100.*\) nor a folder in"),
+        ({"model": "resnet21"}, "resnet21.*resnet20"),
+        ({"method": "kd"}, "method = kd: unknown; .*known: si, lm"),
+        ({"optimizer": "adam"}, "optimizer = adam: unknown; did you mean adamw"),
+        ({"schedule": "linear"}, "schedule = linear: unknown; .*cosine"),
+        ({"learning_rate": 1}, "learning_rate = 1: unknown field; known: dataset, .*lr"),
+        ({"lr": "fast"}, "lr = 'fast': .*number"),
+        ({"lr": 0}, "lr = 0: .*greater than 0"),
+        ({"lr": float("nan")}, "lr = nan"),
+        ({"epochs": 0}, "epochs = 0: .*greater than or equal to 1"),
+        ({"epochs": 2.5}, "epochs = 2.5: .*integer"),
+        ({"batch_size": 1}, "batch_size = 1: .*greater than or equal to 2"),
+        ({"val_fraction": 0.9}, "val_fraction = 0.9"),
+        ({"val_fraction": 0}, "val_fraction = 0: selection best_val needs held-out images"),
+        ({"precision": "int8"}, "precision = 'int8': .*'bf16'"),
+        ({"augmentation": "crop mixup"}, "mixup"),
+        ({"warmup_epochs": 8}, "warmup_epochs = 8.0: must be less than epochs = 8"),
+        ({"name": "../evil"}, "name = '../evil': is no file name"),
+        ({"method": "lm"}, "teacher: method lm needs one"),
+        ({"teacher": "resnet20"}, "method si uses none"),
+        ({"method": "lm", "teacher": "t", "hyperparameters": {"T": 4}}, "unknown T; known: temperature, ce_weight"),
+        ({"method": "lm", "teacher": "t", "hyperparameters": {"temperature": "hot"}}, "temperature = 'hot'"),
+        ({"method": "lm", "teacher": "t", "hyperparameters": {"temperature": 0}}, r"temperature = 0.0: must lie in \[0.01"),
+        ({"optimizer_options": {"beta1": 0.9}}, "optimizer_options of sgd: unknown beta1; known: momentum, nesterov"),
+        ({"model_options": {"stem": "cifar"}}, "stem"),
+        ({"model": "resnet18", "model_options": {"stem": "huge"}}, "stem.*huge"),
+        ({"model": "resnet20", "pretrained": True}, "resnet20 has no ImageNet weights"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_field_value_and_remedy(root, fields, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        Run(**fields)
+    assert "\n" not in str(caught.value)
+
+
+def test_artifact_names():
+    assert Run(role="teacher", model="resnet20").artifact_name == "teacher_resnet20_digits"
+    assert Run(method="lm", teacher="resnet20", seed=2).artifact_name == "student_lm_resnet8_digits_seed2"
+    assert Run(name="best_student_si", seed=1).artifact_name == "best_student_si_seed1"
+
+
+def test_a_folder_under_the_data_root_is_a_data_set(root):
+    (root / "data" / "birds").mkdir(parents=True)
+    assert Run(dataset="birds").dataset == "birds"

@@ -1,0 +1,424 @@
+"""The suite: profiles refused before anything runs, real papermill runs of tiny notebooks, scheduling with fakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from kdhelpers.suite import run_suite
+from kdhelpers.suite.profiles import fingerprints, load_profile
+from kdhelpers.suite.replay import MARKER, end_marker
+from kdhelpers.suite.schedule import Suite
+from kdhelpers.suite.workers import LocalWorkers, RayWorkers, default_workers, job_environment
+
+RECORD = """
+import json, os, sys
+record = {"schema": 1, "name": name, "identity": "0" * 64, "status": "finished", "notebook": os.environ["KD_EXECUTED"],
+          "run": {"dataset": "digits", "role": "student", "method": "si", "model": "resnet8", "seed": seed,
+                  "hyperparameters": {}}, "metrics": {"test_top1_pct": 62.5},
+          "interpreter": sys.executable, "folder": os.getcwd(), "threads": os.environ["OMP_NUM_THREADS"]}
+root = os.environ["KD_ROOT"]
+os.makedirs(f"{root}/json_results", exist_ok=True); os.makedirs(f"{root}/pth_models", exist_ok=True)
+open(f"{root}/pth_models/{name}.pth", "w").close()
+json.dump(record, open(f"{root}/json_results/{name}.json", "w"))
+"""
+NOTEBOOKS = {
+    "good": ["name: str = 'one'  # of the record\nseed: int = 0  # seed\nforce_retrain: bool = False  # anew", RECORD],
+    "raises": ["rate: float = 0.1  # how fast", "raise ValueError(f'rate = {rate}:\\n too fast')", "1"],
+    "killed": ["x = 1", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "1"],
+    "leaves": ["x = 1", "raise SystemExit(0)", "1"],
+    "sleeps": ["length = 60", "import os, time; open(os.environ['KD_ROOT'] + '/pid', 'w').write(str(os.getpid()))",
+               "time.sleep(length)"],
+}
+
+
+def write_notebook(folder: Path, name: str, cells: list[str]) -> None:
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "language": "python",
+                                                                 "display_name": "Python 3"}})
+    notebook.cells = [nbformat.v4.new_markdown_cell(f"# The {name} one"), *map(nbformat.v4.new_code_cell, cells)]
+    notebook.cells[1].metadata["tags"] = ["parameters"]
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+def make_root(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (path / "notebooks" / "profiles").mkdir(parents=True)
+    for name, cells in NOTEBOOKS.items():
+        write_notebook(path / "notebooks", name, cells)
+    monkeypatch.setenv("KD_ROOT", str(path))
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return make_root(tmp_path, monkeypatch)
+
+
+def profile(root: Path, *jobs: dict, name: str = "tiny") -> str:
+    path = root / "notebooks" / "profiles" / f"{name}.yaml"
+    path.write_text(json.dumps(jobs))  # JSON is YAML
+    return name
+
+
+def job(name: str, notebook: str = "good", **rest) -> dict:
+    return {"name": name, "notebook": notebook, **rest}
+
+
+def state(root: Path, name: str = "tiny") -> dict:
+    return json.loads((root / "notebooks" / "executed" / f"{name}.json").read_text())["jobs"]
+
+
+# --- profiles ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("jobs", "message"),
+    [
+        ([job("a", "nowhere")], "job 'a': unknown notebook 'nowhere'; known: good, killed"),
+        ([job("a", parameters={"epochs": 3})], "notebook good has no parameter 'epochs'; it has force_retrain, name, seed"),
+        ([job("a", "killed", seeds="each")], "notebook killed has no parameter 'seed'; it has x"),
+        ([job("a", needs=["b"])], "job 'a' needs 'b', which is no job here; jobs: a"),
+        ([job("a", needs=["b"]), job("b", needs=["a"])], "in a circle: a -> b -> a"),
+        ([job("a"), job("a")], "two jobs are named 'a'"),
+        ([job("a", seeds="each", parameters={"seed": 3})], "sets the parameter seed; remove one"),
+        ([job("a", seeds="sometimes")], "job 'a': seeds: Input should be 'once' or 'each'"),
+        ([job("a", need=["b"])], "job 'a': unknown key 'need'; known: name, notebook, parameters, needs, seeds"),
+        ([job("../a")], "name: String should match pattern"),
+        ([{"notebook": "good"}], "job 1: name: Field required"),
+        (["good"], "job 1: entry: Input should be a valid dictionary"),
+        ([], "a profile is a list of jobs"),
+    ],
+)
+def test_a_faulty_profile_is_refused_in_one_line(root: Path, jobs: list, message: str):
+    with pytest.raises(ValueError) as error:
+        load_profile(profile(root, *jobs))
+    assert message in str(error.value).replace("b -> a -> b", "a -> b -> a")
+    assert "\n" not in str(error.value)
+    assert not (root / "notebooks" / "executed").exists()
+
+
+def test_unknown_profile_broken_yaml_and_broken_notebook(root: Path):
+    profile(root, job("a"))
+    with pytest.raises(ValueError, match="no such name or file; known: tiny"):
+        load_profile("huge")
+    (root / "mine.yaml").write_text("- {name: a")
+    with pytest.raises(ValueError, match="mine.yaml: not YAML"):
+        load_profile(str(root / "mine.yaml"))
+    (root / "notebooks" / "good.ipynb").write_text("{")
+    with pytest.raises(ValueError, match="good.ipynb: not a readable notebook"):
+        load_profile("tiny")
+
+
+def test_seeds_replicate_jobs_and_their_needs(root: Path):
+    name = profile(root, job("teacher"), job("a", seeds="each", needs=["teacher"]), job("b", seeds="each", needs=["a"]),
+                   job("results", needs=["b"]))
+    jobs = {each.name: each for each in load_profile(name, seeds=[0, 2])}
+    assert list(jobs) == ["teacher", "a", "a_seed2", "b", "b_seed2", "results"]
+    assert [jobs[each].parameters for each in ("teacher", "a", "a_seed2")] == [{}, {"seed": 0}, {"seed": 2}]
+    assert jobs["b"].needs == ("a",) and jobs["b_seed2"].needs == ("a_seed2",) and jobs["a_seed2"].needs == ("teacher",)
+    assert jobs["results"].needs == ("b", "b_seed2")
+    assert [each.name for each in load_profile(name, [0, 2], only=["b_seed2"])] == ["teacher", "a_seed2", "b_seed2"]
+    assert [each.name for each in load_profile(name, [0, 2], only=["a"])] == ["teacher", "a", "a_seed2"]
+    with pytest.raises(ValueError, match="--only 'c' is no job here; jobs: teacher, a"):
+        load_profile(name, only=["c"])
+    with pytest.raises(ValueError, match="--seeds: 1 is given twice"):
+        load_profile(name, [1, 1])
+
+
+def test_fingerprint_follows_cells_parameters_and_needs_but_not_outputs(root: Path):
+    def prints(**parameters) -> dict:
+        return fingerprints(load_profile(profile(root, job("a", parameters=parameters), job("b", needs=["a"]), job("c"))))
+
+    before, changed = prints(), prints(name="two")
+    assert before["a"] != changed["a"] and before["b"] != changed["b"] and before["c"] == changed["c"]
+    path = root / "notebooks" / "good.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="hello")]
+    nbformat.write(notebook, path)
+    assert prints() == before
+    notebook.cells[2].source += "\n1"
+    nbformat.write(notebook, path)
+    assert prints()["c"] != before["c"]
+
+
+# --- real runs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory):
+    """One real suite run over good and bad notebooks: (root, its output, the exit code)."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        root = make_root(tmp_path_factory.mktemp("suite"), monkeypatch)
+        jobs = [job("after", needs=["middle"]), job("middle", needs=["raises"]), job("raises", "raises"),
+                job("killed", "killed"), job("leaves", "leaves"), job("one"),
+                job("two", parameters={"name": "two", "seed": "1e-3"}, needs=["one"])]
+        monkeypatch.setenv("JUPYTER_PATH", "/nowhere")
+        process = command(root, "suite", "--profile", profile(root, *jobs), "--workers", "2")
+        output = process.communicate(timeout=120)
+        return root, *output, process.returncode
+
+
+def command(root: Path, *arguments: str) -> subprocess.Popen:
+    checkout = Path(__file__).resolve().parent.parent
+    environment = os.environ | {"KD_ROOT": str(root), "PYTHONPATH": str(checkout)}
+    return subprocess.Popen([sys.executable, "-m", "kdhelpers", *arguments], env=environment, cwd=root,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_one_failed_job_fails_its_dependants_and_no_other(finished):
+    root, output, errors, exit_code = finished
+    assert exit_code == 1, errors
+    jobs = state(root)
+    assert {name: each["state"] for name, each in jobs.items()} == {
+        "after": "blocked", "middle": "blocked", "raises": "failed", "killed": "failed", "leaves": "failed",
+        "one": "done", "two": "done"}
+    assert jobs["raises"]["error"] == "ValueError: rate = 0.1: too fast"
+    assert jobs["after"]["error"] == jobs["middle"]["error"] == "needs raises, which failed: ValueError: rate = 0.1: too fast"
+    assert "after: blocked" in output and "62.50 %" in output.splitlines()[-2] and "report: " in output.splitlines()[-1]
+
+
+def test_a_killed_kernel_and_an_early_exit_are_failures(finished):
+    """papermill's own metadata says `completed` for both."""
+    root, *_ = finished
+    jobs, executed = state(root), root / "notebooks" / "executed"
+    assert jobs["killed"]["exit_code"] == 138 and "the kernel died" in jobs["killed"]["error"]
+    assert jobs["leaves"]["exit_code"] == 1 and "stopped before its last cell" in jobs["leaves"]["error"]
+    for name in ("killed", "leaves", "raises"):
+        assert (executed / f"{name}.failed.ipynb").is_file() and not (executed / f"{name}.ipynb").exists()
+    assert not list(executed.glob("*.running.ipynb"))
+
+
+def test_the_kernel_runs_here_and_knows_its_executed_copy(finished):
+    root, *_ = finished
+    record = json.loads((root / "json_results" / "two.json").read_text())
+    assert record["notebook"] == "notebooks/executed/two.ipynb" and (root / record["notebook"]).is_file()
+    assert Path(record["interpreter"]) == Path(sys.executable)
+    assert Path(record["folder"]) == root / "notebooks"
+    assert record["run"]["seed"] == "1e-3"  # handed on as it stands in the profile
+    assert state(root)["two"]["records"] == ["two"]
+
+
+def test_finished_jobs_are_kept_until_something_they_stand_on_changes(finished, monkeypatch: pytest.MonkeyPatch):
+    root, *_ = finished
+    monkeypatch.setenv("KD_ROOT", str(root))
+    started: list[str] = []
+
+    def again(**options) -> list[str]:
+        """The jobs that a suite would start now, each failing at once, so that the stored state stays `done` or not."""
+        started.clear()
+        suite = Suite("tiny", load_profile("tiny", only=["two"]), **options)
+        stored = suite.state_path.read_bytes()
+        suite.run(FakeWorkers(started, exit_code=1))
+        suite.state_path.write_bytes(stored)
+        return started
+
+    assert again() == []
+    assert again(force=frozenset(["two"])) == ["two"]
+    weights = root / "pth_models" / "one.pth"
+    weights.unlink()
+    assert again() == ["one"]  # `two` needs it and would follow
+    weights.touch()
+    copy = root / "notebooks" / "executed" / "two.ipynb"
+    content = copy.read_text()
+    copy.write_text(content.replace(end_marker(copy), "another"))
+    assert again() == ["two"]
+    copy.write_text(content)
+    assert again() == []
+
+
+def test_an_interrupted_suite_ends_its_kernels_and_continues_with_the_rest(root: Path):
+    name = profile(root, job("one"), job("sleeps", "sleeps", needs=["one"]))
+    process = command(root, "suite", "--profile", name, "--workers", "1")
+    kernel = wait_for(root / "pid")
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and "the same command continues" in errors
+    assert gone(kernel)
+    assert {key: each["state"] for key, each in state(root).items()} == {"one": "done", "sleeps": "interrupted"}
+
+    profile(root, job("one"), job("sleeps", "sleeps", needs=["one"], parameters={"length": 0}))
+    process = command(root, "suite", "--profile", name)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "one: unchanged" in output and "sleeps: done" in output
+
+
+def test_jobs_end_with_a_suite_that_is_killed(root: Path):
+    process = command(root, "suite", "--profile", profile(root, job("sleeps", "sleeps")))
+    kernel = wait_for(root / "pid")
+    process.kill()
+    process.communicate()
+    assert gone(kernel)
+
+
+def wait_for(path: Path) -> int:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if path.is_file() and path.read_text():
+            return int(path.read_text())
+        time.sleep(0.1)
+    raise TimeoutError(path)
+
+
+def gone(pid: int) -> bool:
+    deadline = time.monotonic() + 25
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        if Path(f"/proc/{pid}/stat").is_file() and Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z":
+            return True
+        time.sleep(0.1)
+    return False
+
+
+# --- scheduling with fakes --------------------------------------------------------------------------------------------
+
+
+class FakeWorkers:
+    """Runs nothing: a started job ends at the next poll, with its end marker set where it succeeds."""
+
+    description = "fakes"
+
+    def __init__(self, started: list[str], exit_code: int = 0, marked: bool = True, count: int = 2):
+        self.started, self.exit_code, self.marked, self.count = started, exit_code, marked, count
+        self.at_work, self.most, self.orders, self.stopped = 0, 0, {}, []
+
+    def free(self) -> bool:
+        return self.at_work < self.count
+
+    def start(self, job, order: dict, log: str, copy: str) -> dict:
+        self.started.append(job.name)
+        self.orders[job.name] = order
+        self.at_work += 1
+        self.most = max(self.most, self.at_work)
+        marker = {MARKER: {"fingerprint": order["fingerprint"]}} if self.marked else {}
+        Path(order["copy"]).write_text(json.dumps({"metadata": marker}))
+        Path(log).write_text("")
+        return order
+
+    def poll(self, handle: dict) -> int:
+        self.at_work -= 1
+        return self.exit_code
+
+    def stop(self, handles: list) -> None:
+        self.stopped += handles
+
+
+def test_order_capacity_and_forced_training(root: Path):
+    jobs = load_profile(profile(root, job("last", needs=["b", "c"]), job("b", needs=["a"]), job("c", needs=["a"]), job("a"),
+                                job("d", "raises")))
+    started: list[str] = []
+    workers = FakeWorkers(started)
+    assert Suite("tiny", jobs, frozenset(["a", "d"])).run(workers)
+    assert started[0] == "a" and started[-1] == "last" and set(started) == {"a", "b", "c", "d", "last"}
+    assert workers.most == 2
+    assert workers.orders["a"]["parameters"] == {"force_retrain": True}
+    assert workers.orders["b"]["parameters"] == workers.orders["d"]["parameters"] == {}  # not forced; has no such parameter
+
+
+def test_exit_code_zero_without_the_end_marker_is_a_failure(root: Path):
+    jobs = load_profile(profile(root, job("a")))
+    suite = Suite("tiny", jobs)
+    assert not suite.run(FakeWorkers([], marked=False))
+    assert suite.status["a"].state == "failed" and "no end marker" in suite.status["a"].error
+
+
+def test_a_failure_keeps_the_last_good_copy(root: Path):
+    jobs = load_profile(profile(root, job("a")))
+    Suite("tiny", jobs).run(FakeWorkers([]))
+    good = (root / "notebooks/executed/a.ipynb").read_bytes()
+    suite = Suite("tiny", jobs, frozenset(["a"]))
+    suite.run(FakeWorkers([], exit_code=-9, marked=False))
+    assert (root / "notebooks/executed/a.ipynb").read_bytes() == good
+    assert (root / "notebooks/executed/a.failed.ipynb").is_file()
+    assert "killed by signal 9" in suite.status["a"].error
+
+
+def test_two_suites_at_once_are_refused(root: Path):
+    jobs = load_profile(profile(root, job("a")))
+
+    class Nested(FakeWorkers):
+        def start(self, *arguments):
+            with pytest.raises(BlockingIOError, match="another suite is at work"):
+                Suite("tiny", jobs).run(FakeWorkers([]))
+            return super().start(*arguments)
+
+    assert Suite("tiny", jobs).run(Nested([]))
+
+
+def test_a_full_disk_stops_the_running_jobs(root: Path):
+    jobs = load_profile(profile(root, job("a"), job("b")))
+
+    class Full(FakeWorkers):
+        def poll(self, handle):
+            raise OSError("no space left")
+
+    workers = Full([])
+    suite = Suite("tiny", jobs)
+    with pytest.raises(OSError, match="no space left"):
+        suite.run(workers)
+    assert len(workers.stopped) == 2 and suite.status["a"].state == "interrupted"
+
+
+# --- workers ----------------------------------------------------------------------------------------------------------
+
+
+def test_workers_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("kdhelpers.suite.workers.cores", lambda: 8)
+    monkeypatch.setattr("kdhelpers.suite.workers.visible_gpus", lambda: ["0", "3"])
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    seen = []
+    monkeypatch.setattr("kdhelpers.suite.workers.replay_process", lambda order, environment, log: seen.append(environment))
+    workers = LocalWorkers(4)
+    for _ in range(4):
+        workers.start(None, {}, "", "")
+    assert not workers.free()
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in seen] == ["0", "3", "0", "3"]
+    assert {each["OMP_NUM_THREADS"] for each in seen} == {"2"}
+    assert default_workers(gpus=2) == 2 and 1 <= default_workers(gpus=0) <= 8
+
+
+def test_the_job_finds_this_interpreters_kernel_first(root: Path):
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    environment = job_environment("notebooks/executed/a.ipynb")
+    home = Path(environment["JUPYTER_PATH"].split(os.pathsep)[0])
+    spec = KernelSpecManager(kernel_dirs=[str(home / "kernels")], ensure_native_kernel=False).get_kernel_spec("python3")
+    assert spec.argv[:3] == ["python", "-Xfrozen_modules=off", "-m"] or spec.argv[0] == "python"
+    assert environment["KD_EXECUTED"] == "notebooks/executed/a.ipynb"
+
+
+def test_ray_missing_is_said(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match="--ray needs Ray, which is not installed: pip install"):
+        RayWorkers("local")
+
+
+def test_ray_runs_the_same_jobs(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """A stand-in for Ray's five calls; the job's own process is real."""
+    asked = []
+
+    def remote(**options):
+        asked.append(options)
+        return lambda function: types.SimpleNamespace(remote=function)
+
+    fake = types.SimpleNamespace(
+        init=lambda **_: None, is_initialized=lambda: False, cluster_resources=lambda: {"CPU": 2.0, "GPU": 1.0},
+        remote=remote, wait=lambda handles, timeout: (handles, []), get=lambda handle: handle, cancel=None,
+        exceptions=types.SimpleNamespace(RayError=RuntimeError))
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    name = profile(root, job("one"), job("raises", "raises", num_gpus=0.5))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert not run_suite(name, ray="auto")
+    assert {key: each["state"] for key, each in state(root).items()} == {"one": "done", "raises": "failed"}
+    assert [each["num_gpus"] for each in asked] == [1, 0.5]

@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from kdhelpers import artifacts, load_model
+from kdhelpers.models import build_model
+from kdhelpers.teachers import Teacher, load_teacher
+
+
+@pytest.fixture
+def stored(root):
+    """A teacher's weights with a sidecar, as fit writes them."""
+    torch.manual_seed(0)
+    network = build_model("resnet8", 10).eval()
+    path = artifacts.save_tensors(artifacts.weights_path("teacher_resnet8_digits"), network.state_dict())
+    facts = {"schema": 1, "sha256": artifacts.sha256(path), "model": "resnet8", "model_options": {}, "num_classes": 10}
+    artifacts.save_json(path.with_suffix(".json"), facts)
+    return network, path
+
+
+def test_load_model_by_name_and_by_path_gives_the_same_network(stored):
+    network, path = stored
+    images = torch.randn(3, 3, 32, 32)
+    for name in ("teacher_resnet8_digits", "teacher_resnet8_digits.pth", str(path)):
+        assert torch.equal(load_model(name)(images), network(images))
+
+
+def test_a_file_without_sidecar_needs_its_architecture(stored):
+    network, path = stored
+    path.with_suffix(".json").unlink()
+    with pytest.raises(ValueError, match="no description beside it; say load_model"):
+        load_model(str(path))
+    assert not load_model(str(path), model="resnet8", num_classes=10).training
+
+
+def test_a_file_that_disagrees_with_its_sidecar_is_not_used(stored):
+    _, path = stored
+    artifacts.save_tensors(path, build_model("resnet8", 10).state_dict())
+    with pytest.raises(ValueError, match="its content is not what teacher_resnet8_digits.json describes"):
+        load_model(str(path))
+
+
+def test_weights_of_another_architecture_say_what_differs(stored):
+    _, path = stored
+    with pytest.raises(ValueError, match=r"read as resnet14.*another architecture: lacks layer1.1.conv1.weight"):
+        load_model(str(path), model="resnet14")
+    with pytest.raises(ValueError, match=r"fc.weight is \(10, 64\), expected \(7, 64\)"):
+        load_model(str(path), num_classes=7)
+
+
+def test_a_checkpoint_that_is_no_state_dict_is_refused(root):
+    path = artifacts.save_tensors(root / "x.pth", {"epoch": 3, "weights": [1.0]})
+    with pytest.raises(ValueError, match="not a state_dict"):
+        load_model(str(path), model="resnet8", num_classes=10)
+
+
+def test_an_untrained_teacher_names_the_notebook(root):
+    with pytest.raises(FileNotFoundError, match="teacher_resnet20_digits has not been trained yet.*01_teacher"):
+        load_teacher("teacher_resnet20_digits")
+
+
+def test_a_teacher_is_frozen_folded_and_says_the_same(stored):
+    network, _ = stored
+    teacher = load_teacher("teacher_resnet8_digits")
+    images = torch.randn(4, 3, 32, 32, requires_grad=True)
+    outputs = teacher(images)
+    torch.testing.assert_close(outputs.logits, network(images).detach(), rtol=1e-4, atol=1e-4)
+    assert not outputs.logits.requires_grad
+    assert not any(p.requires_grad for p in teacher.observed.parameters())
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in teacher.observed.modules())
+    assert outputs.maps["layer2"].shape == (4, 32, 16, 16)
+    assert len(teacher.sha256) == 64
+
+
+def test_a_bf16_teacher_stays_close(stored):
+    network, _ = stored
+    images = torch.randn(16, 3, 32, 32)
+    exact, rough = network(images), Teacher(network, dtype=torch.bfloat16)(images).logits.float()
+    assert (exact - rough).abs().max() < 0.05 * exact.std() + 0.05
