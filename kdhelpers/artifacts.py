@@ -117,7 +117,7 @@ def load_tensors(path: Path | str, device: str = "cpu") -> Any:
             raise ValueError(f"{path}: holds pickled objects besides tensors and is not loaded, since a pickle can "
                              "run code; save its state_dict alone") from error
         raise ValueError(f"{path}: damaged or not a torch file; delete it and train or download again") from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # on damaged bytes torch's unpickler stumbles in many ways: IndexError, KeyError, ...
         raise ValueError(f"{path}: damaged or truncated; delete it and train or download again") from error
 
 

@@ -70,35 +70,42 @@ def _section(dataset: str, runs: list[dict]) -> Html:
 
 def _summary_table(dataset: str) -> Html:
     """One line per setting, mean and standard deviation over its seeds; the best student of the data set in bold."""
-    from kdhelpers.results import results, summarize
+    from kdhelpers.results import caption, results, summarize
 
-    heads = ("method", "network", "teacher", "n", "test top-1, %", "gain, points", "gap closed", "parameters", "MACs",
-             "s / epoch", "selection", "budget", "device")
-    summary = summarize(results(dataset)).to_dict("records")
-    best = max((row["test_top1_pct"] for row in summary if row["role"] == "student"), default=None)
-    lines = [_summary_line(row, row["role"] == "student" and row["test_top1_pct"] == best) for row in summary]
-    table = element("table", element("thead", element("tr", *(element("th", head) for head in heads))),
-                    element("tbody", *lines))
-    note = ("mean ± sample standard deviation over n seeds; best student in bold; gain over the independent student of "
-            "the same network and budget, and its share of the distance to the teacher")
-    return join([element("div", table, class_="scroll"), element("p", note, class_="muted")])
+    summary = summarize(results(dataset))
+    rows = summary.to_dict("records")
+    best = max((row["test_top1_pct"] for row in rows if row["role"] == "student"), default=None)
+    lines = [_summary_line(row, row["role"] == "student" and row["test_top1_pct"] == best) for row in rows]
+    varied = [field for field in ("selection", "budget", "device") if summary[field].nunique() > 1]  # else in the caption
+    cells = [{**line, **{field: row[field] for field in varied}} for line, row in zip(lines, rows, strict=True)]
+    body = (element("tr", *(element("td", cell) for cell in line.values()), class_=row["role"])
+            for line, row in zip(cells, rows, strict=True))
+    head = element("tr", *(element("th", name) for name in cells[0]))
+    table = element("table", element("thead", head), element("tbody", *body))
+    return join([element("div", table, class_="scroll"),
+                 element("p", f"{caption(summary)} · best student in bold", class_="muted")])
 
 
-def _summary_line(row: dict, best: bool) -> Html:
+def _summary_line(row: dict, best: bool) -> dict[str, object]:
     from kdhelpers.results import spread_text
 
     accuracy = spread_text(row["test_top1_pct"], row["test_top1_std_pct"], row["n"])
-    cells = (
-        row["label"], row["model"], row["teacher"] or "–", row["n"], element("b", accuracy) if best else accuracy,
-        number(row["gain_points"], "{:+.2f}").replace("-", "−"), number(row["gap_closed_pct"], "{:.0f} %"),
-        magnitude(row["parameters"]), magnitude(row["macs"]), number(row["seconds_per_epoch"], "{:.3g}"),
-        row["selection"], row["budget"], row["device"],
-    )
-    return element("tr", *(element("td", cell) for cell in cells), class_=row["role"])
+    return {
+        "method": row["label"],
+        "network": row["model"],
+        "teacher": "–" if missing(row["teacher"]) else row["teacher"],
+        "n": row["n"],
+        "test top-1, %": element("b", accuracy) if best else accuracy,
+        "gain, points": number(row["gain_points"], "{:+.2f}").replace("-", "−"),
+        "gap closed": number(row["gap_closed_pct"], "{:.0f} %"),
+        "parameters": magnitude(row["parameters"]),
+        "MACs": magnitude(row["macs"]),
+        "s / epoch": number(row["seconds_per_epoch"], "{:.3g}"),
+    }
 
 
 def missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    return value in (None, "") or (isinstance(value, float) and math.isnan(value))
 
 
 def number(value: Any, form: str) -> str:
@@ -108,13 +115,16 @@ def number(value: Any, form: str) -> str:
 def magnitude(value: Any) -> str:
     if missing(value):
         return "–"
-    size, suffix = next(((s, x) for s, x in ((1e9, " G"), (1e6, " M"), (1e3, " k")) if value >= s), (1, ""))
-    return f"{value / size:.3g}{suffix}"
+    for size, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.0f}"
 
 
 def _card_order(record: dict) -> tuple:
     run = record.get("run", {})
-    return run.get("role") != "teacher", run.get("model", ""), run.get("method", ""), run.get("seed", 0), record["name"]
+    texts = [str(run.get(field, "")) for field in ("model", "method", "seed")]
+    return run.get("role") != "teacher", *texts, record["name"]
 
 
 def _card(record: dict, badge: Html | str) -> Html:
@@ -145,8 +155,8 @@ def _finished_parts(record: dict) -> list[Html]:
     others = " · ".join([f"top-5 {number(metrics.get('test_top5_pct'), '{:.1f} %')}",
                          f"NLL {number(metrics.get('test_nll'), '{:.3f}')}",
                          f"ECE {number(metrics.get('test_ece_pct'), '{:.1f} %')}"])
-    figure = element("p", element("span", number(metrics.get("test_top1_pct"), "{:.2f}"), class_="big"),
-                     " % test top-1 ", element("span", others, class_="muted"))
+    figure = join([element("p", element("span", number(metrics.get("test_top1_pct"), "{:.2f}"), class_="big"), " % test top-1"),
+                   element("p", others, class_="muted")])
     rows = (join([element("dt", name), element("dd", text)]) for name, text in facts.items())
     return [figure, _curves(record.get("history", []), teacher.get("test_top1_pct")), element("dl", *rows)]
 
@@ -154,7 +164,7 @@ def _finished_parts(record: dict) -> list[Html]:
 def _curves(history: list[dict], teacher_top1_pct: float | None) -> Html:
     """Accuracy and loss over the epochs, side by side."""
     accuracy = {name: [row.get(key) for row in history]
-                for name, key in (("train", "train_top1_pct"), ("validation", "val_top1_pct"))}
+                for name, key in (("validation", "val_top1_pct"), ("train", "train_top1_pct"))}
     known = {"epoch", "lr", "train_top1_pct", "val_top1_pct", "val_nll", "seconds", "images_per_second", "peak_memory_mib"}
     terms = {key: [row.get(key) for row in history] for key in (history[0] if history else {}) if key not in known}
     return element("div", curve("accuracy, %", accuracy, reference=("teacher (test)", teacher_top1_pct)),

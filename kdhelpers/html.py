@@ -54,7 +54,7 @@ class _Scale:
 
     def line(self, values: Sequence[float | None]) -> str:
         points = [(index, value) for index, value in enumerate(values) if _is_number(value)]
-        points = points * 2 if len(points) == 1 else points  # one epoch: a dot, by the round line cap
+        points += [(index + self.last / 8, value) for index, value in points if len(points) == 1]  # one epoch: a dash
         return " ".join(f"{self._x(index):.1f},{self._y(value):.1f}" for index, value in points)
 
     def _x(self, index: int) -> float:
@@ -83,7 +83,7 @@ table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-nu
 th { text-align: left; font-size: 12px; font-weight: 600; color: var(--muted); }
 th, td { padding: 7px 12px 7px 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 tr.teacher td { color: var(--muted); font-style: italic; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(360px, 100%), 1fr)); gap: 16px; margin-top: 16px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(360px, 100%), 1fr)); gap: 16px; margin-top: 16px; align-items: start; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 16px; min-width: 0; }
 .card.failed { border-color: var(--bad); }
 .name { color: var(--muted); font: 12px ui-monospace, monospace; overflow-wrap: anywhere; }
@@ -99,6 +99,7 @@ polyline { fill: none; stroke: currentColor; stroke-width: 2; stroke-linecap: ro
 .reference { color: var(--muted); } polyline.reference { stroke-dasharray: 5 4; stroke-width: 1.5; }
 .legend { display: flex; flex-wrap: wrap; gap: 0 10px; } .key::before { content: ""; display: inline-block; width: 12px; height: 3px;
   margin-right: 4px; vertical-align: middle; background: currentColor; border-radius: 2px; }
+.key.reference::before { background: repeating-linear-gradient(90deg, currentColor 0 4px, transparent 4px 6px); }
 dl { display: grid; grid-template-columns: auto 1fr; gap: 2px 12px; margin: 8px 0; font-size: 13px; }
 dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
 .links { display: flex; gap: 14px; font-size: 13px; }

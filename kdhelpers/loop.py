@@ -7,6 +7,7 @@ everything is read once, at the end of an epoch.
 from __future__ import annotations
 
 import math
+import sys
 import time
 import zlib
 
@@ -121,28 +122,31 @@ class Training:
         """All steps of one epoch (counted from 1); mean loss terms and accuracy over its images."""
         seed_everything(self.run.seed, "epoch", epoch, self.rank)
         self.joint.train()
-        sums: dict[str, Tensor] = {}
-        images = 0
+        log, sizes = torch.empty(0), []
         for number, batch in enumerate(self.batches.epoch(epoch)):
             terms, hits = self.step(batch, epoch, epoch - 1 + number / len(self.batches))
-            images += len(batch.labels)
-            for name, term in terms.items():
-                _add(sums, name, term.detach(), len(batch.labels))
-            _add(sums, "train_top1_pct", hits, 100)
+            with torch.no_grad():
+                row = torch.stack([*(term.float() for term in terms.values()), hits.float()])
+                log = row.new_empty(len(self.batches), len(row)) if number == 0 else log
+                log[number] = row
+            sizes.append(len(batch.labels))
             progress.step(number + 1)
-        return self._read(sums, images, epoch)
+        return self._read(list(terms), log, torch.tensor(sizes, dtype=torch.float64), epoch)
 
-    def _read(self, sums: dict[str, Tensor], images: int, epoch: int) -> dict[str, float]:
-        totals = torch.stack([value.double() for value in sums.values()] + [torch.tensor(images, device=self.device).double()])
+    def _read(self, names: list[str], log: Tensor, sizes: Tensor, epoch: int) -> dict[str, float]:
+        """The epoch's one look at the device: log is [steps, terms + 1], the loss terms and the hits of each step."""
+        log = log.cpu().double()
+        terms, hits = log[:, :-1], log[:, -1]
+        if bad := (~terms.isfinite()).nonzero().tolist():
+            step, term = bad[0]  # later steps are spoilt by the first, and so are the other terms
+            raise FloatingPointError(f"epoch {epoch}, step {step + 1}: loss term {names[term]} is {terms[step, term].item()}; "
+                                     f"lower lr = {self.run.lr} or take precision fp32 (finished epochs are kept)")
+        totals = torch.cat([(terms * sizes[:, None]).sum(0), hits.sum()[None] * 100, sizes.sum()[None]])
         if self.world > 1:
+            totals = totals.to(self.device)
             dist.all_reduce(totals)
-        *values, images = totals.tolist()
-        means = {name: value / images for name, value in zip(sums, values, strict=True)}
-        for name, value in means.items():
-            if not math.isfinite(value):
-                raise FloatingPointError(f"epoch {epoch}: loss term {name} is {value}; lower lr = {self.run.lr} or take "
-                                         "precision fp32 (finished epochs are kept)")
-        return {"loss": sum(v for n, v in means.items() if n != "train_top1_pct"), **means}
+        *means, accuracy = (totals[:-1] / totals[-1]).tolist()
+        return {"loss": sum(means), **dict(zip(names, means, strict=True)), "train_top1_pct": accuracy}
 
     def epoch(self, progress: Progress) -> None:
         """Train one more epoch, look at the held-out images, and add a row to the history."""
@@ -154,6 +158,9 @@ class Training:
         if len(self.data.val.labels):
             predictions = infer(self.student, self.data, "val", precision=self.precision)
             row |= {"val_top1_pct": top_k_pct(predictions), "val_nll": negative_log_likelihood(predictions)}
+            if not math.isfinite(row["val_nll"]):
+                raise FloatingPointError(f"epoch {epoch}: the loss on the held-out images is {row['val_nll']}; lower "
+                                         f"lr = {self.run.lr} or take precision fp32 (finished epochs are kept)")
         row |= {"lr": self.optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - start,
                 "peak_memory_mib": peak_memory_mib(self.device)}
         self.history.append(row)
@@ -180,13 +187,6 @@ class Training:
             getattr(self, part).load_state_dict(state[part])
 
 
-def _add(sums: dict[str, Tensor], name: str, value: Tensor, times: int) -> None:
-    if name in sums:
-        sums[name].add_(value, alpha=times)
-    else:
-        sums[name] = value * times
-
-
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
     """The state_dict as contiguous tensors on the CPU, copied."""
     return {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
@@ -196,8 +196,6 @@ def peak_memory_mib(device: torch.device) -> float:
     """Largest memory in use so far: allocated on the GPU since the last reset, else this process's resident set."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    import sys
-
     try:
         import resource
     except ImportError:  # Windows

@@ -14,7 +14,11 @@ from torch import nn
 
 def sgd(parameters, lr: float, weight_decay: float, *, momentum: float = 0.9, nesterov: bool = False):
     """Stochastic gradient descent; with nesterov=True, Nesterov's momentum."""
-    return torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
+    optimizer = torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
+    if momentum:  # zeros step as torch's lazily made buffers do, and the fused kernel takes no half-made set of them,
+        for parameter in parameters:  # which a first training stage that leaves some layers out would give it
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def adamw(parameters, lr: float, weight_decay: float, *, beta1: float = 0.9, beta2: float = 0.999):

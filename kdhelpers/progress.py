@@ -7,7 +7,8 @@ import time
 
 # Everything in a history row that is not a loss term: a method names its own terms, so they are what is left over.
 MEASUREMENTS = frozenset({
-    "epoch", "lr", "loss", "train_top1_pct", "val_top1_pct", "val_nll", "seconds", "images_per_second", "peak_memory_mib",
+    "epoch", "lr", "loss", "train_top1_pct", "val_top1_pct", "val_nll",
+    "seconds", "images_per_second", "peak_memory_mib",
 })
 
 
@@ -67,7 +68,7 @@ class Progress:
 
 
 class TimedProgress(Progress):
-    """Keeps count and time, and calls `draw()` at every begin, epoch and end but only every `interval` seconds between."""
+    """Keeps count and time, and calls `draw()` at each begin, epoch and end, and every `interval` seconds between."""
 
     interval = 0.25  # seconds; people cannot read faster, and a redraw must not cost the training anything
 
@@ -128,7 +129,8 @@ class TerminalProgress(TimedProgress):
     def draw(self) -> None:
         if self.bar is None:
             return
-        self.bar.set_description_str(f"{self.name} epoch {min(self.done + 1, self.epochs)}/{self.epochs}", refresh=False)
+        epoch = min(self.done + 1, self.epochs)
+        self.bar.set_description_str(f"{self.name} epoch {epoch}/{self.epochs}", refresh=False)
         self.bar.set_postfix_str(row_text(self.history[-1]) if self.history else "", refresh=False)
         self.bar.update(self.count - self.bar.n)
         self.bar.refresh()

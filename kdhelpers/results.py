@@ -14,19 +14,23 @@ SYMBOLS = {"temperature": "T", "alpha": "α", "beta": "β", "lam": "λ", "smooth
 METHOD_FIELDS = ("method", "hyperparameters", "teacher")
 METRICS = ("test_top1_pct", "test_top5_pct", "test_nll", "test_ece_pct", "val_top1_pct", "train_seconds",
            "seconds_per_epoch", "images_per_second", "peak_memory_mib")
-RUN_COLUMNS = ("name", "role", "dataset", "model", "method", "label", "teacher", "seed", "epochs", "batch_size", "selection",
-               "precision", "device", "device_name", *METRICS, "parameters", "macs", "teacher_top1_pct", "finished",
-               "identity", "setting")
-SUMMARY_COLUMNS = ("dataset", "role", "model", "label", "teacher", "n", "test_top1_pct", "test_top1_std_pct", "gain_points",
-                   "paired_n", "paired_gain_points", "paired_gain_std_points", "gap_closed_pct", "parameters", "macs",
-                   "seconds_per_epoch", "selection", "budget", "device", "setting")
+RUN_COLUMNS = (
+    "name", "role", "dataset", "model", "method", "label", "teacher", "seed", "epochs", "batch_size", "selection",
+    "precision", "device", *METRICS, "parameters", "macs", "teacher_top1_pct", "finished", "identity", "setting",
+)
+SUMMARY_COLUMNS = (
+    "dataset", "role", "model", "label", "teacher", "n", "test_top1_pct", "test_top1_std_pct",
+    "gain_points", "paired_n", "paired_gain_points", "paired_gain_std_points", "gap_closed_pct",
+    "parameters", "macs", "seconds_per_epoch", "selection", "budget", "device", "setting",
+)
+SHOWN = ("dataset", "role", "model", "teacher", "selection", "epochs", "batch_size")  # what a summary has columns for
 
 
 def results(dataset: str | None = None):
     """A DataFrame with one row per finished record (of `dataset`, or of all), columns `RUN_COLUMNS`; NaN where missing.
 
-    `setting` is the canonical JSON of what makes runs repetitions of one another: the Run without seed and name, and
-    the sha256 of its teacher's weights.
+    `setting` is the canonical JSON of what makes runs repetitions of one another: the Run without seed and name, the
+    images' hash and the sha256 of the teacher's weights.
     """
     import pandas
 
@@ -36,17 +40,19 @@ def results(dataset: str | None = None):
 
 
 def _row(record: dict) -> dict:
-    run, teacher = record["run"], record.get("teacher") or {}
-    known = {**run, **(record.get("metrics") or {}), **(record.get("model") or {}), **(record.get("environment") or {})}
+    run, teacher, environment = (record.get(part) or {} for part in ("run", "teacher", "environment"))
+    known = {**run, **(record.get("metrics") or {}), **(record.get("model") or {}), **environment}
     setting = {field: value for field, value in run.items() if field not in ("seed", "name")}
     return {column: known.get(column) for column in RUN_COLUMNS} | {
         "name": record.get("name"),
         "model": run.get("model"),
         "label": method_label(run),
-        "teacher": run.get("teacher"),
+        "teacher": run.get("teacher") or "",
+        "device": "CPU" if environment.get("device") == "cpu" else environment.get("device_name") or "unknown device",
         "teacher_top1_pct": teacher.get("test_top1_pct"),
         "identity": record.get("identity"),
-        "setting": _canonical({**setting, "teacher_sha256": teacher.get("sha256")}),
+        "setting": _canonical({**setting, "data_hash": (record.get("data") or {}).get("hash"),
+                               "teacher_sha256": teacher.get("sha256")}),
     }
 
 
@@ -78,12 +84,13 @@ def summarize(frame):
     n counts seeds: a seed that is stored twice counts once, its newest record. Mean and sample standard deviation
     (ddof=1, NaN when n is 1) are in percent, gains in percentage points over the independent student: the setting with
     method "si" and role "student" that agrees in everything but method, hyperparameters and teacher. `gain_points` is
-    the difference of the means; `paired_gain_points` and its standard deviation are over the `paired_n` seeds both have.
-    `gap_closed_pct` is the gain's share of (teacher - independent student), NaN unless that is positive.
+    the difference of the means; `paired_gain_points` and its standard deviation are over the `paired_n` seeds that both
+    have. `gap_closed_pct` is the gain's share of (teacher - independent student), NaN unless that is positive.
     """
     import pandas
 
-    newest = frame.sort_values("finished", kind="stable", na_position="first").drop_duplicates(["setting", "seed"], keep="last")
+    tested = frame.dropna(subset=["test_top1_pct"]).sort_values("finished", kind="stable", na_position="first")
+    newest = tested.drop_duplicates(["setting", "seed"], keep="last")
     groups = {setting: group.set_index("seed") for setting, group in newest.groupby("setting", sort=False)}
     baselines = {_budget_key(setting): group for setting, group in groups.items() if _is_independent_student(group)}
     rows = []
@@ -94,9 +101,9 @@ def summarize(frame):
         rows.append(row)
     summary = pandas.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
     summary["label"] = _distinct_labels(rows)
-    order = summary.assign(student=summary["role"] != "teacher")
-    order = order.sort_values(["dataset", "student", "model", "test_top1_pct"], ascending=[True, True, True, False], kind="stable")
-    return summary.loc[order.index].reset_index(drop=True)
+    best_first = summary.sort_values("test_top1_pct", ascending=False)
+    teachers_first = {"by": ["dataset", "role", "model"], "ascending": [True, False, True]}
+    return best_first.sort_values(**teachers_first, kind="stable", ignore_index=True)
 
 
 def _is_independent_student(group) -> bool:
@@ -111,19 +118,15 @@ def _budget_key(setting: str) -> str:
 def _spread(setting: str, group) -> dict:
     first, top1 = group.iloc[0], group["test_top1_pct"].astype(float)
     return {
-        **{field: first[field] for field in ("dataset", "role", "model", "label", "teacher", "selection", "parameters", "macs")},
+        **first[["dataset", "role", "model", "label", "teacher", "selection", "parameters", "macs"]],
         "n": len(group),
         "test_top1_pct": top1.mean(),
         "test_top1_std_pct": top1.std(ddof=1),
         "seconds_per_epoch": group["seconds_per_epoch"].astype(float).mean(),
         "budget": f"{first['epochs']} epochs, batch {first['batch_size']}",
-        "device": ", ".join(sorted({_device(row) for _, row in group.iterrows()})),
+        "device": ", ".join(sorted(set(group["device"] + " " + group["precision"]))),
         "setting": setting,
     }
-
-
-def _device(row) -> str:
-    return " ".join(str(part) for part in (row["device_name"] or row["device"] or "unknown device", row["precision"]) if part)
 
 
 def _gains(group, baseline) -> dict:
@@ -142,25 +145,21 @@ def _gains(group, baseline) -> dict:
 
 
 def _distinct_labels(rows: list[dict]) -> list[str]:
-    """The rows' labels; where two rows would read the same, with the settings in which they differ."""
-    alike: dict[tuple, list[dict]] = {}
-    for row in rows:
-        shown = tuple(row[field] for field in ("dataset", "role", "model", "label", "teacher", "selection", "budget"))
-        alike.setdefault(shown, []).append(json.loads(row["setting"]))
-    differing = {shown: [field for field in settings[0] if len({_canonical({"": s.get(field)}) for s in settings}) > 1]
-                 for shown, settings in alike.items()}
+    """The rows' labels; where two rows would read the same, each with its value of the settings that differ."""
+    settings = [json.loads(row["setting"]) for row in rows]
+    shown = [(row["label"], *map(setting.get, SHOWN)) for row, setting in zip(rows, settings, strict=True)]
     labels = []
-    for row in rows:
-        shown = tuple(row[field] for field in ("dataset", "role", "model", "label", "teacher", "selection", "budget"))
-        setting = json.loads(row["setting"])
-        notes = [f"{field} {_brief(setting.get(field))}" for field in differing[shown]]
+    for row, setting, same in zip(rows, settings, shown, strict=True):
+        alike = [other for other, text in zip(settings, shown, strict=True) if text == same]
+        notes = [f"{field} {_brief(value)}" for field, value in setting.items()
+                 if any(other.get(field) != value for other in alike)]
         labels.append(f"{row['label']} [{', '.join(notes)}]" if notes else row["label"])
     return labels
 
 
 def _brief(value) -> str:
     text = _canonical(value) if isinstance(value, dict) else str(value)
-    return text[:8] if len(text) == 64 else text  # a sha256
+    return text[:8] if len(text) == 64 else text  # the beginning tells two hashes apart
 
 
 def spread_text(mean: float, std: float, n: int) -> str:
@@ -179,11 +178,11 @@ def caption(summary) -> str:
     """What a reader must know beside a summary: n, spread, selection rule, budget, device, and what is no evidence."""
     if summary.empty:
         return "no finished run is stored"
-    counts = sorted(set(summary["n"]))
+    low, high = summary["n"].min(), summary["n"].max()
+    seeds = f"n = {high} seed{'s' if high > 1 else ''}" if low == high else f"n = {low} to {high} seeds"
     parts = [
         evidence_note(summary["dataset"]),
-        f"test top-1 in %, mean ± sample standard deviation over n = {'–'.join(str(n) for n in (counts[0], counts[-1])[:len(counts)])} "
-        f"seed{'s' if counts[-1] > 1 else ''}",
+        f"test top-1 in %, mean ± sample standard deviation over {seeds}",
         *(f"{field}: {_one_or_several(summary[field])}" for field in ("selection", "budget", "device")),
         "gain in points over the independent student of the same model and budget",
     ]

@@ -98,11 +98,13 @@ def fit(
     teacher = load_teacher(run.teacher, device, DTYPES[precision]) if run.teacher else None
     _check_teacher(teacher, data, run)
     identity = run_identity(run, data, teacher)
+    progress = progress or TerminalProgress()
     with _sole_trainer(identity):
         if not force_retrain and (found := _find_finished(run, identity, device)):
+            progress.end(found.record)
             return found
         job = _Job(run, data, teacher, device, precision, identity)
-        return job.train(progress or TerminalProgress(), force_retrain, tensorboard, compile)
+        return job.train(progress, force_retrain, tensorboard, compile)
 
 
 def run_identity(run: Run, data: Data, teacher: Teacher | None) -> str:
@@ -252,10 +254,19 @@ def now() -> str:
 
 def environment(device: torch.device, precision: str) -> dict:
     """Where and with what a training ran."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     return {"python": platform.python_version(), "torch": torch.__version__, "kdhelpers": kdhelpers.__version__,
             "platform": platform.platform(), "device": device.type, "device_name": name,
             "threads": torch.get_num_threads(), "precision": precision, "started": now()}
+
+
+def cpu_name() -> str:
+    """The processor as the system calls it."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def write_scalars(name: str, row: dict) -> None:

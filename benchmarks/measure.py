@@ -1,0 +1,82 @@
+"""How everything here is measured: cases take turns, so that whatever else the machine does meets all of them."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of a case in each round, and the memory peak of this process meanwhile (MiB; None where unknown)."""
+
+    seconds: list[float]
+    peak_mib: float | None = None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def ratio_to(self, other: Timing) -> float:
+        """Median over the rounds of this case's time by the other's: a slow round slows both."""
+        return statistics.median(a / b for a, b in zip(self.seconds, other.seconds, strict=True))
+
+
+def interleave(cases: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, Timing]:
+    """Time every case once per round, after a round that warms up and notes the memory peaks."""
+    peaks = {name: peak_memory_mib(case) for name, case in cases.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, case in cases.items():
+            start = time.perf_counter()
+            case()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: Timing(seconds[name], peaks[name]) for name in cases}
+
+
+def peak_memory_mib(case: Callable[[], object]) -> float | None:
+    """Run the case; the largest resident set of this process meanwhile, where Linux lets it be reset."""
+    status = Path("/proc/self/status")
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        case()
+        return None
+    case()
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def row(
+    case: str,
+    value: float | Timing,
+    unit: str,
+    ratio: float | None = None,
+    goal: str = "",
+    met: bool | None = None,
+    scale: float = 1.0,
+) -> dict:
+    """One line of a table. A Timing gives median, range and memory peak; `scale` turns seconds into `unit`."""
+    spread, peak = None, None
+    if isinstance(value, Timing):
+        spread = [scale * min(value.seconds), scale * max(value.seconds)]
+        value, peak = scale * value.median, value.peak_mib
+    return {
+        "case": case,
+        "value": value,
+        "unit": unit,
+        "spread": spread,
+        "peak_mib": peak,
+        "ratio": ratio,
+        "goal": goal,
+        "met": met,
+    }
+
+
+def note(message: str) -> None:
+    """Say on stderr what is being measured, as the table only comes at the end."""
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,158 @@
+"""The distillation step that the benchmarks time: resnet32x4 teaches resnet8x4, 32 px, 100 classes, logit matching.
+
+Three forms of it: `ours` is the loop of `kdhelpers` itself; `PeerStyle` is the usual research loop, written anew by us
+in the behaviour of RepDistiller's; `bare` is what no loop can do without.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdhelpers.data import Data, Split
+from kdhelpers.evaluate import autocast
+from kdhelpers.loop import DTYPES, Training
+from kdhelpers.models import build_model
+from kdhelpers.settings import Run
+from kdhelpers.teachers import Teacher
+
+CLASSES = 100
+BATCH = 64
+TEMPERATURE, CE_WEIGHT, KD_WEIGHT = 4.0, 0.1, 0.9
+LR, MOMENTUM, WEIGHT_DECAY = 0.05, 0.9, 5e-4
+MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+
+
+def images_and_labels(count: int) -> Split:
+    """Noise of CIFAR's shape: a step's time does not depend on the picture."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return Split(images, torch.randint(0, CLASSES, (count,), generator=generator))
+
+
+def teacher_network() -> nn.Module:
+    """An untrained teacher whose BatchNorm statistics fit its activations, as a trained one's do."""
+    torch.manual_seed(1)
+    network = build_model("resnet32x4", CLASSES)
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.randn(BATCH, 3, 32, 32))
+    return network.eval()
+
+
+def student_network() -> nn.Module:
+    return build_model("resnet8x4", CLASSES)
+
+
+def ours(network: nn.Module, precision: str, steps: int, batch_size: int = BATCH) -> Training:
+    """The package's own training of an epoch of `steps` steps, data included."""
+    train, none = images_and_labels(steps * batch_size), images_and_labels(0)
+    data = Data("cifar100", train, none, none, [str(c) for c in range(CLASSES)], None, None, MEAN, STD)
+    run = Run(dataset="cifar100", model="resnet8x4", teacher="resnet32x4", method="lm", lr=LR, epochs=1000,
+              hyperparameters={"temperature": TEMPERATURE, "ce_weight": CE_WEIGHT, "kd_weight": KD_WEIGHT},
+              weight_decay=WEIGHT_DECAY, optimizer_options={"momentum": MOMENTUM}, schedule="constant",
+              batch_size=batch_size, precision=precision, selection="last", val_fraction=0)
+    device = torch.device("cpu")
+    return Training(run, data, Teacher(copy.deepcopy(network), device, DTYPES[precision]), device, precision)
+
+
+def bare(network: nn.Module, precision: str, batch_size: int = BATCH) -> Callable[[], None]:
+    """Folded teacher forward, student forward and backward on a batch that is already there: the bound of a step."""
+    device, dtype = torch.device("cpu"), DTYPES[precision]
+    teacher = Teacher(copy.deepcopy(network), device, dtype).observed.model
+    student = student_network().to(memory_format=torch.channels_last)
+    images = torch.randn(batch_size, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    teacher_images = images.to(dtype)
+
+    def step() -> None:
+        with torch.no_grad():
+            teacher(teacher_images)
+        with autocast(device, precision):
+            logits = student(images)
+        logits.float().sum().backward()
+        student.zero_grad(set_to_none=True)
+
+    return step
+
+
+class PilImages(torch.utils.data.Dataset):
+    """A data set as torchvision's CIFAR: one PIL image at a time through crop, flip, tensor, normalise."""
+
+    def __init__(self, split: Split, length: int):
+        from torchvision import transforms
+
+        self.images, self.labels, self.length = split.images.permute(0, 2, 3, 1).numpy(), split.labels.tolist(), length
+        self.transform = transforms.Compose([
+            transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ])
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int):
+        from PIL import Image
+
+        place = index % len(self.labels)
+        return self.transform(Image.fromarray(np.ascontiguousarray(self.images[place]))), self.labels[place], index
+
+
+def pil_batches(split: Split, batch_size: int = BATCH, workers: int = 2) -> Iterator:
+    """An epoch of 50000 such images from a shuffling DataLoader."""
+    return iter(torch.utils.data.DataLoader(PilImages(split, 50_000), batch_size, shuffle=True, num_workers=workers))
+
+
+class PeerStyle:
+    """The usual loop: fp32, NCHW, unfolded teacher, accuracies and the loss's `.item()` in every step."""
+
+    def __init__(self, teacher: nn.Module, student: nn.Module):
+        self.teacher = copy.deepcopy(teacher).to(memory_format=torch.contiguous_format)
+        self.student = copy.deepcopy(student).to(memory_format=torch.contiguous_format).train()
+        self.optimizer = torch.optim.SGD(self.student.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY)
+        self.losses, self.top1, self.top5 = Average(), Average(), Average()
+
+    def train(self, batches: Iterator, steps: int) -> None:
+        for _ in range(steps):
+            images, labels, _index = next(batches)
+            self.step(images.float(), labels)
+
+    def step(self, images: Tensor, labels: Tensor) -> None:
+        logits = self.student(images)
+        with torch.no_grad():
+            teacher_logits = self.teacher(images).detach()
+        soft_student = F.log_softmax(logits / TEMPERATURE, dim=1)
+        soft_teacher = F.softmax(teacher_logits / TEMPERATURE, dim=1)
+        divergence = F.kl_div(soft_student, soft_teacher, reduction="sum") * TEMPERATURE**2 / len(images)
+        loss = CE_WEIGHT * F.cross_entropy(logits, labels) + KD_WEIGHT * divergence
+        top1, top5 = _accuracy(logits, labels)
+        self.losses.update(loss.item(), len(images))
+        self.top1.update(top1, len(images))
+        self.top5.update(top5, len(images))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+
+class Average:
+    """A running mean, kept up to date in every step."""
+
+    def __init__(self):
+        self.sum = self.count = self.mean = 0.0
+
+    def update(self, value: float | Tensor, times: int) -> None:
+        self.sum += value * times
+        self.count += times
+        self.mean = self.sum / self.count
+
+
+@torch.no_grad()
+def _accuracy(logits: Tensor, labels: Tensor) -> list[Tensor]:
+    """Top-1 and top-5 in percent."""
+    predicted = logits.topk(5, 1, True, True).indices.t()
+    correct = predicted.eq(labels.view(1, -1).expand_as(predicted))
+    return [correct[:k].reshape(-1).float().sum(0, keepdim=True).mul_(100 / len(labels)) for k in (1, 5)]

@@ -1,0 +1,196 @@
+"""Data in, matplotlib Figure out. Figures stand alone: no pyplot state, no show(), nothing left open.
+
+A notebook shows a figure that ends a cell (after `notebook.setup()`); `save` writes it with the data behind it.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from pathlib import Path
+
+from kdhelpers import artifacts
+from kdhelpers.progress import loss_terms
+from kdhelpers.results import evidence_note
+
+DOTS_PER_INCH = 150
+# Okabe and Ito's colours, told apart by colour-blind readers too; black is kept for the teacher.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
+TEACHER_LINE = {"color": "black", "linestyle": "--", "linewidth": 1.2}
+LINES = ("-", "-.", (0, (1, 1.2)))  # once the colours are used up; dashed is the teacher's
+STYLE = {
+    "figure.facecolor": "white",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "0.4",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "xtick.color": "0.3",
+    "ytick.color": "0.3",
+}
+
+
+def styled():
+    """Context in which figures are made and drawn in the house style, whatever the user's settings are afterwards."""
+    import matplotlib
+
+    return matplotlib.rc_context(STYLE)
+
+
+def new_figure(width: float, height: float):
+    """An empty Figure of that many inches that lays out its own parts without overlap."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def png(figure, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    with styled():
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=dots_per_inch)
+    return file.getvalue()
+
+
+def save(figure, name: str, data=None) -> Path:
+    """Write plots/<name>.png at 150 dpi and the DataFrame behind it as plots/<name>.csv; returns the PNG's path.
+
+    Raises ValueError for a name that is no file name, OSError where the folder cannot be written.
+    """
+    if not re.fullmatch(r"[\w.=+-]+", name):
+        raise ValueError(f"name = {name!r}: is no file name; use letters, digits and . _ - = + only")
+    path = artifacts.folder("plots") / f"{name}.png"
+    if data is not None:
+        artifacts.write_atomic(path.with_name(f"{name}.csv"), data.to_csv(index=False).encode())
+    return artifacts.write_atomic(path, png(figure))
+
+
+def samples(images, titles, columns: int = 8):
+    """A grid of uint8 images [N, 3, H, W] (tensor or array), each under its title; at most `columns` in a row."""
+    if len(images) != len(titles):
+        raise ValueError(f"titles: {len(titles)} given for {len(images)} images; give one per image")
+    columns = max(1, min(columns, len(images)))
+    rows = max(1, math.ceil(len(images) / columns))
+    with styled():
+        figure = new_figure(1.15 * columns, 1.35 * rows)
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid:
+            axes.set_axis_off()
+        for axes, image, title in zip(grid, images, titles, strict=False):
+            axes.imshow(image.permute(1, 2, 0) if hasattr(image, "permute") else image.transpose(1, 2, 0))
+            axes.set_title(_shorten(str(title), 16), fontsize=8, fontweight="normal", pad=3)
+    return figure
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def curves(records: dict[str, list[dict]], teacher_top1_pct: float | None = None):
+    """A panel per loss term, then accuracy: training thin, validation thick, the teacher's test accuracy dashed.
+
+    records: label -> history, the rows as in a result record. A term that a run does not have is left out for that run.
+    """
+    terms = list(dict.fromkeys(term for history in records.values() for row in history for term in loss_terms(row)))
+    columns = min(3, len(terms) + 1)
+    rows = math.ceil((len(terms) + 1) / columns)
+    with styled():
+        figure = new_figure(3.4 * columns, 2.7 * rows + 0.25 * math.ceil((len(records) + 1) / 3))
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, term in zip(grid, terms, strict=False):
+            for number, history in enumerate(records.values()):
+                _line(axes, history, term, **_look(number))
+            _epoch_axis(axes, f"{term} loss", "loss (weighted)")
+        accuracy = grid[len(terms)]
+        for number, (label, history) in enumerate(records.items()):
+            _line(accuracy, history, "train_top1_pct", **_look(number) | {"linewidth": 0.8, "alpha": 0.7})
+            _line(accuracy, history, "val_top1_pct", **_look(number), label=label)
+        if teacher_top1_pct is not None:
+            accuracy.axhline(teacher_top1_pct, **TEACHER_LINE, label=f"teacher (test {teacher_top1_pct:.1f} %)")
+        _epoch_axis(accuracy, "top-1: validation thick, training thin", "top-1 accuracy (%)")
+        for axes in grid[len(terms) + 1 :]:
+            axes.set_axis_off()
+        handles, labels = accuracy.get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), columns))
+    return figure
+
+
+def live(history: list[dict], epochs: int):
+    """One run as it trains: its loss terms beside its accuracies, over the epochs that are planned."""
+    with styled():
+        figure = new_figure(6.4, 2.0)
+        losses, accuracy = figure.subplots(1, 2)
+        for number, term in enumerate(loss_terms(history[-1])):
+            _line(losses, history, term, **_look(number), label=term)
+        for number, (key, label) in enumerate((("train_top1_pct", "training"), ("val_top1_pct", "validation"))):
+            _line(accuracy, history, key, **_look(number), label=label)
+        for axes, label in ((losses, "loss"), (accuracy, "top-1 accuracy (%)")):
+            _epoch_axis(axes, "", label)
+            axes.set_xlim(0.5, epochs + 0.5)
+            axes.legend(loc="best")
+    return figure
+
+
+def _look(number: int) -> dict:
+    return {"color": PALETTE[number % len(PALETTE)], "linestyle": LINES[number // len(PALETTE) % len(LINES)]}
+
+
+def _line(axes, history: list[dict], key: str, **look) -> None:
+    points = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), marker="o" if len(points) == 1 else None, markersize=4, **look)
+
+
+def _epoch_axis(axes, title: str, label: str) -> None:
+    axes.set_title(title)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+
+
+def bars(summary):
+    """Test top-1 of each setting of a `results.summarize` frame: mean, standard deviation as whisker, n in the label.
+
+    A bar starts at zero, so its length is the accuracy; a single run has no whisker. The teacher is grey, and dashed
+    where there is one alone.
+    """
+    rows = summary.iloc[::-1].to_dict("records")  # barh draws upwards
+    teachers = [row["test_top1_pct"] for row in rows if row["role"] == "teacher"]
+    several = {field: summary[field].nunique() > 1 for field in ("dataset", "model")}
+    colours = {"teacher": "0.55", "student": PALETTE[0]}
+    with styled():
+        figure = new_figure(6.8, 0.8 + 0.34 * max(1, len(rows)))
+        axes = figure.subplots()
+        for place, row in enumerate(rows):
+            spread = None if math.isnan(row["test_top1_std_pct"]) else row["test_top1_std_pct"]
+            axes.barh(place, row["test_top1_pct"], height=0.62, color=colours[row["role"]], xerr=spread,
+                      error_kw={"ecolor": "0.15", "capsize": 3, "elinewidth": 1})
+            axes.annotate(f"{row['test_top1_pct']:.1f}", (row["test_top1_pct"] + (spread or 0), place), xytext=(5, 0),
+                          textcoords="offset points", va="center", fontsize=8)
+        axes.set_yticks(range(len(rows)), [_bar_label(row, several) for row in rows])
+        if len(teachers) == 1:  # lines of several teachers could not be told apart
+            axes.axvline(*teachers, **TEACHER_LINE)
+        axes.set_xlim(0, 1.12 * max((row["test_top1_pct"] for row in rows), default=100))
+        axes.set_xlabel("test top-1 accuracy (%), mean ± sample standard deviation over n seeds")
+        axes.set_title(evidence_note(summary["dataset"]), loc="left", color="#B03A2E")
+        axes.grid(False, axis="y")
+    return figure
+
+
+def _bar_label(row: dict, several: dict[str, bool]) -> str:
+    parts = [row[field] for field in ("dataset", "model") if several[field]]
+    seeds = "single run" if row["n"] == 1 else f"n = {row['n']}"
+    return f"{' · '.join([*parts, row['label']])} ({seeds})"
