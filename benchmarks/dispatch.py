@@ -1,8 +1,8 @@
 """Goal 6: operations that torch dispatches per distillation step, and how often a step waits for the device.
 
 Operations that compute are counted: views, allocations and changes of metadata are left out. Counted with a
-TorchDispatchMode as the difference of a long and a short epoch, so that what an epoch does once drops out. Peer-style is
-the main process of the usual loop; what its DataLoader workers do is not counted.
+TorchDispatchMode as the difference of a long and a short epoch, so that what an epoch does once drops out. Peer-style
+is the main process of the usual loop; what its DataLoader workers do is not counted.
 """
 
 from __future__ import annotations

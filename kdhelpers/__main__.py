@@ -1,4 +1,7 @@
-"""The command line: python -m kdhelpers suite | list | report | compare | data. Heavy imports wait for their command."""
+"""The command line: python -m kdhelpers suite | list | report | compare | data.
+
+Heavy imports wait for the command that needs them.
+"""
 
 from __future__ import annotations
 
@@ -113,11 +116,11 @@ def compare(first: str, second: str) -> None:
 
 @main.command()
 @click.argument("name")
-@click.option("--image-size", type=click.IntRange(8, 1024), metavar="N", help="Side in pixels (default: the data's own).")
+@click.option("--image-size", type=click.IntRange(8, 1024), metavar="N", help="Side in pixels (default: its own).")
 def data(name: str, image_size: int | None) -> None:
     """Load a data set, downloading it where it is missing, and print its data card."""
-    from kdhelpers.data import load_data
     from kdhelpers.console import data_card
+    from kdhelpers.data import load_data
 
     click.echo(data_card(load_data(name, image_size=image_size)))
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from difflib import get_close_matches
-from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from kdhelpers.artifacts import load_record, record_path, records, weights_path
@@ -31,11 +30,15 @@ def listing() -> str:
         "Notebooks (parameter = default)": _notebooks(),
         "Profiles (python -m kdhelpers suite --profile NAME)": _profiles(),
         "Data sets": f"  {', '.join(DATASETS)}, or a folder's name under the data root",
-        "Models": f"  {', '.join(MODELS)}",
+        "Models": _wrapped(", ".join(MODELS)),
         "Methods": columns((name, _first_line(method)) for name, method in METHODS.items()),
         "Stored runs": _stored_runs(),
     }
     return "\n\n".join(f"{title}\n{text or '  none yet'}" for title, text in sections.items())
+
+
+def _wrapped(text: str) -> str:
+    return fill(text, 110, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False)
 
 
 def _first_line(documented: Any) -> str:
@@ -43,23 +46,15 @@ def _first_line(documented: Any) -> str:
 
 
 def _notebooks() -> str:
-    from kdhelpers.suite.profiles import notebooks_folder, parameters_of
+    from kdhelpers.suite.profiles import cells_of, notebooks_folder, parameters_of, source_of
 
     lines = []
     for path in sorted(notebooks_folder().glob("*.ipynb")):
-        lines.append(f"  {path.stem}: {_title(path)}")
-        settings = [f"{name} = {facts['default']}" for name, facts in parameters_of(path).items()]
-        lines += [f"      {', '.join(settings)}"] if settings else []
+        prose = "\n".join(source_of(cell) for cell in cells_of(path) if cell["cell_type"] == "markdown")
+        title = next((line.lstrip("# ") for line in prose.splitlines() if line.startswith("#")), "(no title)")
+        lines.append(f"  {path.stem}: {title}")
+        lines.append(_wrapped(", ".join(f"{name} = {default}" for name, default in parameters_of(path).items())))
     return "\n".join(lines)
-
-
-def _title(notebook: Path) -> str:
-    """The first markdown heading."""
-    for cell in json.loads(notebook.read_bytes())["cells"]:
-        for line in "".join(cell["source"]).splitlines() if cell["cell_type"] == "markdown" else ():
-            if line.startswith("#"):
-                return line.lstrip("# ")
-    return "(no title)"
 
 
 def _profiles() -> str:
@@ -68,7 +63,8 @@ def _profiles() -> str:
     lines = []
     for profile in profile_names():
         try:
-            lines.append(f"  {profile}: {', '.join(job.name for job in load_profile(profile))}")
+            jobs = load_profile(profile)
+            lines += [f"  {profile}: {len(jobs)} jobs", _wrapped(", ".join(job.name for job in jobs))]
         except ValueError as error:  # one faulty profile must not hide the rest
             lines.append(f"  {profile}: faulty: {error}")
     return "\n".join(lines)
@@ -93,8 +89,8 @@ def comparison(first: str, second: str) -> str:
     """
     a, b = _record(first), _record(second)
     names = ("", first, second)
-    metrics = dict.fromkeys([*a.get("metrics", {}), *b.get("metrics", {})])
-    measured = [(key, _number(a.get("metrics", {}).get(key)), _number(b.get("metrics", {}).get(key))) for key in metrics]
+    ours, theirs = a.get("metrics", {}), b.get("metrics", {})
+    measured = [(key, _number(ours.get(key)), _number(theirs.get(key))) for key in dict.fromkeys([*ours, *theirs])]
     settings = _differences(a["run"], b["run"])
     return "\n\n".join([
         f"Settings that differ\n{columns([names, *settings])}" if settings else "Settings: the same",

@@ -17,11 +17,13 @@ from kdhelpers.artifacts import folder, lock, record_path, records, root, run_lo
 from kdhelpers.html import STYLE, Html, curve, element, join
 
 EMBEDDED = "digits"  # toy data, shown last
+NOT_A_LOSS = {"epoch", "lr", "train_top1_pct", "val_top1_pct", "val_nll", "seconds", "images_per_second",
+              "peak_memory_mib"}
 FIRST_COMMAND = "python -m kdhelpers suite --profile smoke"
 
 
 def write_gallery() -> Path:
-    """Write the page from json_results/ and plots/; returns its path. Without any record it says how to make the first."""
+    """Write the page from json_results/ and plots/; returns its path. Without records it says how to make the first."""
     path = folder("plots") / "index.html"
     return write_atomic(path, page(records(), sorted(folder("plots").glob("*.png"))).encode())
 
@@ -30,7 +32,8 @@ def page(found: list[dict], pictures: list[Path]) -> str:
     """The whole page; `found` are result records, `pictures` lie in plots/."""
     by_dataset = sorted(found, key=lambda record: (_dataset(record) == EMBEDDED, _dataset(record)))
     sections = [_section(name, list(runs)) for name, runs in groupby(by_dataset, _dataset)]
-    intro = f"{_count(len(found), 'stored run')}, written {time.strftime('%Y-%m-%d %H:%M')} from {folder('results').name}/"
+    runs = f"{len(found)} stored run{'' if len(found) == 1 else 's'}"
+    intro = f"{runs}, written {time.strftime('%Y-%m-%d %H:%M')} from {folder('results').name}/"
     body = join([
         element("header", element("h1", "Knowledge distillation: the runs"), element("p", intro, class_="muted")),
         *(sections or [_nothing_yet()]),
@@ -45,10 +48,6 @@ def page(found: list[dict], pictures: list[Path]) -> str:
 
 def _dataset(record: dict) -> str:
     return str(record.get("run", {}).get("dataset", "unknown data"))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _nothing_yet() -> Html:
@@ -76,7 +75,7 @@ def _summary_table(dataset: str) -> Html:
     rows = summary.to_dict("records")
     best = max((row["test_top1_pct"] for row in rows if row["role"] == "student"), default=None)
     lines = [_summary_line(row, row["role"] == "student" and row["test_top1_pct"] == best) for row in rows]
-    varied = [field for field in ("selection", "budget", "device") if summary[field].nunique() > 1]  # else in the caption
+    varied = [field for field in ("selection", "budget", "device") if summary[field].nunique() > 1]  # else: caption
     cells = [{**line, **{field: row[field] for field in varied}} for line, row in zip(lines, rows, strict=True)]
     body = (element("tr", *(element("td", cell) for cell in line.values()), class_=row["role"])
             for line, row in zip(cells, rows, strict=True))
@@ -145,7 +144,7 @@ def _finished_parts(record: dict) -> list[Html]:
         "selection": f"{selection.get('rule', '?')}, epoch {selection.get('epoch', '?')}",
         "budget": f"{run.get('epochs', '?')} epochs, batch {run.get('batch_size', '?')}, "
                   f"{run.get('optimizer', '?')}, lr {run.get('lr', '?')}",
-        "device": f"{environment.get('device_name') or environment.get('device', '?')}, {environment.get('precision', '?')}",
+        "device": f"{environment.get('device_name') or environment.get('device')}, {environment.get('precision')}",
         "speed": f"{number(metrics.get('seconds_per_epoch'), '{:.3g} s')} / epoch, "
                  f"{number(metrics.get('images_per_second'), '{:,.0f}')} images/s",
         "network": f"{magnitude(model.get('parameters'))} parameters, {magnitude(model.get('macs'))} MACs",
@@ -155,8 +154,8 @@ def _finished_parts(record: dict) -> list[Html]:
     others = " · ".join([f"top-5 {number(metrics.get('test_top5_pct'), '{:.1f} %')}",
                          f"NLL {number(metrics.get('test_nll'), '{:.3f}')}",
                          f"ECE {number(metrics.get('test_ece_pct'), '{:.1f} %')}"])
-    figure = join([element("p", element("span", number(metrics.get("test_top1_pct"), "{:.2f}"), class_="big"), " % test top-1"),
-                   element("p", others, class_="muted")])
+    top1 = element("span", number(metrics.get("test_top1_pct"), "{:.2f}"), class_="big")
+    figure = join([element("p", top1, " % test top-1"), element("p", others, class_="muted")])
     rows = (join([element("dt", name), element("dd", text)]) for name, text in facts.items())
     return [figure, _curves(record.get("history", []), teacher.get("test_top1_pct")), element("dl", *rows)]
 
@@ -165,8 +164,7 @@ def _curves(history: list[dict], teacher_top1_pct: float | None) -> Html:
     """Accuracy and loss over the epochs, side by side."""
     accuracy = {name: [row.get(key) for row in history]
                 for name, key in (("validation", "val_top1_pct"), ("train", "train_top1_pct"))}
-    known = {"epoch", "lr", "train_top1_pct", "val_top1_pct", "val_nll", "seconds", "images_per_second", "peak_memory_mib"}
-    terms = {key: [row.get(key) for row in history] for key in (history[0] if history else {}) if key not in known}
+    terms = {key: [row.get(key) for row in history] for key in (history[0] if history else {}) if key not in NOT_A_LOSS}
     return element("div", curve("accuracy, %", accuracy, reference=("teacher (test)", teacher_top1_pct)),
                    curve("loss", terms), class_="curves")
 

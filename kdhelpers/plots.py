@@ -87,7 +87,7 @@ def samples(images, titles, columns: int = 8):
         for axes in grid:
             axes.set_axis_off()
         for axes, image, title in zip(grid, images, titles, strict=False):
-            axes.imshow(image.permute(1, 2, 0) if hasattr(image, "permute") else image.transpose(1, 2, 0))
+            axes.imshow(image.permute(1, 2, 0).cpu().numpy() if hasattr(image, "permute") else image.transpose(1, 2, 0))
             axes.set_title(_shorten(str(title), 16), fontsize=8, fontweight="normal", pad=3)
     return figure
 
@@ -117,7 +117,7 @@ def curves(records: dict[str, list[dict]], teacher_top1_pct: float | None = None
             _line(accuracy, history, "val_top1_pct", **_look(number), label=label)
         if teacher_top1_pct is not None:
             accuracy.axhline(teacher_top1_pct, **TEACHER_LINE, label=f"teacher (test {teacher_top1_pct:.1f} %)")
-        _epoch_axis(accuracy, "top-1: validation thick, training thin", "top-1 accuracy (%)")
+        _epoch_axis(accuracy, "validation (thin: training)", "top-1 accuracy (%)")
         for axes in grid[len(terms) + 1 :]:
             axes.set_axis_off()
         handles, labels = accuracy.get_legend_handles_labels()
@@ -156,7 +156,7 @@ def _epoch_axis(axes, title: str, label: str) -> None:
     axes.set_title(title)
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
 
@@ -168,29 +168,34 @@ def bars(summary):
     where there is one alone.
     """
     rows = summary.iloc[::-1].to_dict("records")  # barh draws upwards
+    several = [field for field in ("dataset", "model") if summary[field].nunique() > 1]
+    labels = [_bar_label(row, several) for row in rows]
     teachers = [row["test_top1_pct"] for row in rows if row["role"] == "teacher"]
-    several = {field: summary[field].nunique() > 1 for field in ("dataset", "model")}
-    colours = {"teacher": "0.55", "student": PALETTE[0]}
     with styled():
-        figure = new_figure(6.8, 0.8 + 0.34 * max(1, len(rows)))
+        figure = new_figure(4.4 + 0.075 * max(map(len, labels), default=0), 0.9 + 0.32 * max(1, len(rows)))
         axes = figure.subplots()
         for place, row in enumerate(rows):
-            spread = None if math.isnan(row["test_top1_std_pct"]) else row["test_top1_std_pct"]
-            axes.barh(place, row["test_top1_pct"], height=0.62, color=colours[row["role"]], xerr=spread,
-                      error_kw={"ecolor": "0.15", "capsize": 3, "elinewidth": 1})
-            axes.annotate(f"{row['test_top1_pct']:.1f}", (row["test_top1_pct"] + (spread or 0), place), xytext=(5, 0),
-                          textcoords="offset points", va="center", fontsize=8)
-        axes.set_yticks(range(len(rows)), [_bar_label(row, several) for row in rows])
-        if len(teachers) == 1:  # lines of several teachers could not be told apart
-            axes.axvline(*teachers, **TEACHER_LINE)
-        axes.set_xlim(0, 1.12 * max((row["test_top1_pct"] for row in rows), default=100))
-        axes.set_xlabel("test top-1 accuracy (%), mean ± sample standard deviation over n seeds")
+            _bar(axes, place, row)
+        axes.set_yticks(range(len(rows)), labels)
+        if len(teachers) == 1 and "dataset" not in several:  # it must be clear whose line it is
+            axes.axvline(*teachers, zorder=0.9, **TEACHER_LINE)
+        axes.set_xlim(0, 1.15 * max((row["test_top1_pct"] for row in rows), default=100))
+        axes.set_xlabel("test top-1 accuracy (%), mean ± std over seeds")
         axes.set_title(evidence_note(summary["dataset"]), loc="left", color="#B03A2E")
         axes.grid(False, axis="y")
     return figure
 
 
-def _bar_label(row: dict, several: dict[str, bool]) -> str:
-    parts = [row[field] for field in ("dataset", "model") if several[field]]
+def _bar(axes, place: int, row: dict) -> None:
+    mean, spread = row["test_top1_pct"], row["test_top1_std_pct"]
+    whisker = None if math.isnan(spread) else spread
+    axes.barh(place, mean, height=0.62, color="0.6" if row["role"] == "teacher" else PALETTE[0], xerr=whisker,
+              error_kw={"ecolor": "0.15", "capsize": 3, "elinewidth": 1})
+    axes.annotate(f"{mean:.1f}", (mean + (whisker or 0), place), xytext=(5, 0), textcoords="offset points", va="center",
+                  fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
+
+
+def _bar_label(row: dict, several: list[str]) -> str:
+    parts = [row[field] for field in several]
     seeds = "single run" if row["n"] == 1 else f"n = {row['n']}"
     return f"{' · '.join([*parts, row['label']])} ({seeds})"

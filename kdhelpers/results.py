@@ -169,6 +169,14 @@ def spread_text(mean: float, std: float, n: int) -> str:
     return f"{mean:.2f} (single run)" if n == 1 else f"{mean:.2f} ± {std:.2f}"
 
 
+def magnitude_text(value: float) -> str:
+    """A count in engineering units: `78.0 k`, `12.5 M`; a dash for NaN."""
+    if math.isnan(value):
+        return "–"
+    size, suffix = next((unit for unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")) if value >= unit[0]), (1, ""))
+    return f"{value / size:.3g}{suffix}"
+
+
 def evidence_note(datasets: Iterable[str]) -> str:
     """The warning that belongs beside every result on the embedded digits; empty for other data."""
     return "digits: machinery check, not evidence" if "digits" in set(datasets) else ""

@@ -27,7 +27,7 @@ class Run(BaseModel):
     gives the same `id` as one left out. `name` renames the artifacts and is no part of the id.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
 
     dataset: str = Field("digits", description="registered data set, or a folder under the data root")
     image_size: int | None = Field(None, ge=8, le=1024, description="side in pixels; None keeps the data set's own")

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from pydantic import ValidationError
 
@@ -30,7 +32,9 @@ def test_defaults_spelled_out_give_the_same_id():
 
 def test_a_run_survives_json():
     run = Run(schedule="multistep", schedule_options={"milestones": [2, 4]}, seed=3)
-    assert Run(**run.model_dump(mode="json")) == run
+    again = Run(**json.loads(json.dumps(run.model_dump())))
+    assert again == run
+    assert again.id == run.id
 
 
 def test_a_run_is_frozen():

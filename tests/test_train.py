@@ -361,3 +361,19 @@ def test_a_one_pixel_nan_never_reaches_the_loop(root):
         for split in ("train", "test"):
             np.savez(folder / f"{split}.npz", images=images, labels=[0, 1, 0, 1], class_names=["a", "b"])
         load_data("bad")
+
+
+def test_two_processes_train_the_same_run_together(root):
+    """torchrun: the global batch is shared, rank 0 writes, and the result is near a single process's (BatchNorm differs)."""
+    run = Run(model="resnet8", epochs=1, batch_size=128, precision="fp32", augmentation="none", val_fraction=0.5)
+    artifacts.save_json(root / "run.json", run.model_dump())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "kdhelpers.train"]
+    done = subprocess.run([*command, str(root / "run.json")], capture_output=True, text=True, timeout=200,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    together = artifacts.load_record("student_si_resnet8_digits")
+    assert together["status"] == "finished"
+    assert done.stdout.count("test top-1") == 1
+    alone = fit(run, force_retrain=True)
+    assert together["history"][0]["ce"] == pytest.approx(alone.history[0]["ce"], rel=0.15)
+    assert len(artifacts.records()) == 1

@@ -1,16 +1,16 @@
 """Profiles: YAML lists of jobs (a notebook, its parameters, the jobs it needs), checked whole before anything runs.
 
-papermill ignores a parameter that the notebook lacks and starts before it looks at anything else, so every name is
-checked here first. Each error is one ValueError line that names the file, the job and the remedy.
+papermill ignores a parameter that the notebook lacks, so every name is checked here before a kernel starts. Each error
+is one ValueError line that names the file, the job and the remedy.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -156,15 +156,38 @@ def _notebook(path: Path, entry: Entry) -> tuple[Path, frozenset[str]]:
     return notebook, accepts
 
 
-@cache
-def parameters_of(notebook: Path) -> dict[str, dict]:
-    """Name -> {inferred_type_name, default, help} of the cell tagged `parameters`, as papermill reads it."""
-    from papermill import inspect_notebook
+def parameters_of(notebook: Path) -> dict[str, str]:
+    """Name -> default, as written, of each assignment in the cell tagged `parameters`.
 
+    Read as Python: papermill's own inspection loses a line whose comment holds a quote or an equals sign.
+    """
+    for cell in cells_of(notebook):
+        if "parameters" in cell["metadata"].get("tags", ()):
+            try:
+                statements = ast.parse(source_of(cell)).body
+            except SyntaxError as error:
+                raise ValueError(f"{notebook}: its parameters cell is not plain Python: {error}") from error
+            return dict(pair for statement in statements for pair in _assigned(statement))
+    return {}
+
+
+def _assigned(statement: ast.stmt) -> Iterable[tuple[str, str]]:
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(
+            target=ast.Name(id=name), value=ast.expr() as value
+        ):
+            yield name, ast.unparse(value)
+
+
+def cells_of(notebook: Path) -> list[dict]:
     try:
-        return inspect_notebook(notebook)
-    except Exception as error:  # whatever nbformat or papermill stumbles over: the file is no usable notebook
-        raise ValueError(f"{notebook}: not a readable notebook ({' '.join(str(error).split())[:200]})") from error
+        return json.loads(notebook.read_bytes())["cells"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{notebook}: not a notebook (damaged JSON or no cells); restore it") from error
+
+
+def source_of(cell: dict) -> str:
+    return "".join(cell["source"])  # nbformat allows one text or a list of lines
 
 
 def _repeated(values: Iterable) -> str | None:
@@ -200,7 +223,7 @@ def fingerprints(jobs: list[Job]) -> dict[str, str]:
     by_name = {job.name: job for job in jobs}
     for name in TopologicalSorter({job.name: job.needs for job in jobs}).static_order():
         job = by_name[name]
-        cells = [[cell["cell_type"], cell["source"]] for cell in json.loads(job.notebook.read_bytes())["cells"]]
+        cells = [[cell["cell_type"], source_of(cell)] for cell in cells_of(job.notebook)]
         facts = [cells, job.parameters, package, [known[need] for need in job.needs]]
         known[name] = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
     return known

@@ -192,7 +192,7 @@ def records_of(job: Job) -> list[dict]:
     return [
         record for record in records()
         if record.get("notebook") == copies(job).link and record.get("status") == "finished"
-        and job.parameters.get("dataset") in (None, record["run"].get("dataset"))
+        and job.parameters.get("dataset", record["run"].get("dataset")) == record["run"].get("dataset")
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a suite shows: a table redrawn in place on a terminal, a line per change elsewhere, the same table at the end."""
+"""What a suite shows: on a terminal a table redrawn in place, elsewhere a line per change; the table at the end."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def job_environment(copy: str) -> dict[str, str]:
 
 
 def _kernels() -> Path:
-    """A Jupyter path with a `python3` kernel that is the asking interpreter; the user's own may be missing or another."""
+    """A Jupyter path whose `python3` kernel is the asking interpreter; the user's own may be missing or another."""
     from ipykernel.kernelspec import get_kernel_dict
 
     kernel = get_kernel_dict()
@@ -128,7 +128,7 @@ class RayWorkers:
         try:
             import ray
         except ImportError as error:
-            raise ValueError("--ray needs Ray, which is not installed: pip install 'ray>=2.9'") from error
+            raise ValueError("--ray needs Ray, which is not installed: pip install -r requirements-ray.txt") from error
         self.ray, self.count, self.running = ray, count, 0
         self.started_here = not ray.is_initialized()
         try:

@@ -1,0 +1,119 @@
+"""Goal 1: the input pipeline, from 50,000 stored images to normalised fp32 batches of 64 with crop and flip.
+
+Ours is an epoch of `Batches`, its plan included. Peer-style: torchvision's CIFAR data set as usual (PIL, RandomCrop with
+padding 4, flip, ToTensor, Normalize) behind a DataLoader with two workers, which have a core each where there is one.
+Limit: gather and cast by plain indexing, `images[index].float()`, with nothing done to the pixels; "bare copy" is the
+same by `index_select` on contiguous rows, the fastest gather torch has, for scale. Equality: our crops against padding,
+cropping and flipping one image at a time with the same draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from benchmarks.measure import interleave, row
+from kdhelpers.data import Batches, Split
+
+COUNT, BATCH, PEER_COUNT, WORKERS = 50_000, 64, 6_400, 2
+MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+PEER_GOAL, LIMIT_GOAL = 20, 0.65
+
+
+def run(threads: int = 1, rounds: int = 5) -> list[dict]:
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(0)
+    split = Split(
+        torch.randint(0, 256, (COUNT, 3, 32, 32), dtype=torch.uint8, generator=generator),
+        torch.randint(0, 100, (COUNT,), generator=generator),
+    )
+    batches = Batches(split, "crop flip", BATCH, MEAN, STD)
+    loader = peer_style(split, PEER_COUNT)
+    cases = {
+        "peer-style": lambda: exhaust(loader),
+        "ours": lambda: exhaust(batches.epoch(1)),
+        "limit": lambda: gather_and_cast(split.images.__getitem__),
+        "bare copy": lambda: gather_and_cast(rows_of(split.images)),
+    }
+    timings = interleave(cases, rounds)
+    images = {name: PEER_COUNT if name == "peer-style" else COUNT for name in cases}
+    rows = [
+        {**row(name, timing, "ms/1000 images", scale=1e6 / images[name]), "images_per_s": images[name] / timing.median}
+        for name, timing in timings.items()
+    ]
+    gain = timings["peer-style"].ratio_to(timings["ours"]) * COUNT / PEER_COUNT
+    share, bare = (timings[name].ratio_to(timings["ours"]) for name in ("limit", "bare copy"))
+    rows.append(row("ours / peer-style, images per s", gain, "x", gain, f">= {PEER_GOAL}", gain >= PEER_GOAL))
+    rows.append(row("ours / limit, images per s", share, "x", share, f">= {LIMIT_GOAL}", share >= LIMIT_GOAL))
+    rows.append(row("ours / bare copy, images per s", bare, "x", bare))
+    apart = differing_crops(split, batches)
+    rows.append(row("crops that differ from pad-crop-flip", apart, "images", None, "0", apart == 0))
+    return rows
+
+
+def exhaust(batches) -> None:
+    for _ in batches:
+        pass
+
+
+def gather_and_cast(gather: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    for index in torch.randperm(COUNT).split(BATCH):
+        gather(index).to(torch.float32)
+
+
+def rows_of(images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    flat = images.flatten(1)
+    return lambda index: flat.index_select(0, index)
+
+
+class PilImages:
+    """What torchvision's CIFAR data sets do per image."""
+
+    def __init__(self, split: Split, count: int):
+        from torchvision import transforms
+
+        self.arrays = split.images[:count].permute(0, 2, 3, 1).contiguous().numpy()
+        self.labels = split.labels[:count].tolist()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(MEAN, STD),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.arrays[index])), self.labels[index]
+
+
+def peer_style(split: Split, count: int) -> DataLoader:
+    # The workers live on from epoch to epoch, so that starting them is not counted against the peers.
+    return DataLoader(
+        PilImages(split, count), batch_size=BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True
+    )
+
+
+def differing_crops(split: Split, batches: Batches, checked: int = 640) -> int:
+    """How many of the first images of an epoch differ in any bit from the same draws applied one image at a time."""
+    differing, mean, std = 0, torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
+    scale, shift = 1 / (255 * std), -mean / std
+    for step, batch in enumerate(batches.epoch(1)):
+        if step * BATCH >= checked:
+            break
+        for place, index in enumerate(batch.index):
+            row_offset, column_offset = batch.draws["crop"][0, place].tolist()
+            image = F.pad(split.images[index], (4, 4, 4, 4))
+            image = image[:, row_offset : row_offset + 32, column_offset : column_offset + 32]
+            image = image.flip(-1) if batch.draws["flip"][0, place] else image
+            expected = torch.addcmul(shift, image.float(), scale)
+            differing += not torch.equal(batch.views[0][place], expected)
+    return differing

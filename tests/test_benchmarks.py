@@ -1,0 +1,94 @@
+"""The machinery of the benchmarks; what they measure is never part of the timed tests."""
+
+import json
+import sys
+import types
+
+import pytest
+import torch
+
+import benchmarks
+from benchmarks import __main__ as command
+from benchmarks.dispatch import Counting, per_step
+from benchmarks.measure import Timing, interleave, row
+
+
+def test_cases_take_turns_after_one_warm_up():
+    calls = []
+    timings = interleave({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3)
+    assert "".join(calls) == "ab" * 4
+    assert len(timings["a"].seconds) == 3
+
+
+def test_ratio_pairs_the_rounds():
+    ours, bound = Timing([1.0, 10.0, 2.0]), Timing([2.0, 20.0, 1.0])  # a slow round slows both
+    assert ours.ratio_to(bound) == 0.5
+    assert ours.median == 2.0
+
+
+def test_row_scales_a_timing():
+    line = row("case", Timing([0.1, 0.3, 0.2], 50.0), "ms", scale=1e3)
+    assert line["value"] == pytest.approx(200)
+    assert line["spread"] == pytest.approx([100, 300])
+    assert line["peak_mib"] == 50
+
+
+def test_counts_operations_that_compute():
+    x = torch.randn(4, 4)
+    with Counting() as mode:
+        (x.view(16).view(4, 4).t() @ x).relu_()
+        torch.empty(3)
+    assert mode.counts == {"aten::mm": 1, "aten::relu_": 1}
+
+
+def test_counts_per_step_leave_out_what_an_epoch_does_once():
+    x = torch.randn(3)
+
+    def epoch(steps):
+        return lambda: (x.exp(), [x.add(1).item() for _ in range(steps)])
+
+    counts = per_step(epoch)
+    assert {name: count for name, count in counts.items() if count} == {"aten::add": 1, "aten::_local_scalar_dense": 1}
+
+
+@pytest.fixture
+def fake_benchmark(monkeypatch):
+    """A benchmark named `fake` whose only goal is met or missed as told."""
+
+    def install(met):
+        module = types.ModuleType("benchmarks.fake")
+        module.run = lambda threads: [row("ours", 12.5, "ms", 0.9, "<= 1", met)]
+        monkeypatch.setitem(sys.modules, "benchmarks.fake", module)
+        monkeypatch.setattr(command, "BENCHMARKS", ("fake",))
+
+    return install
+
+
+@pytest.mark.parametrize(("met", "code"), [(True, 0), (False, 1), (None, 0)])
+def test_exit_code_tells_a_missed_goal(fake_benchmark, monkeypatch, capsys, tmp_path, met, code):
+    fake_benchmark(met)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "fake", "--json", str(tmp_path / "rows.json")])
+    assert command.main() == code
+    printed = capsys.readouterr().out
+    assert "threads 1, load average" in printed
+    assert torch.__version__ in printed
+    assert "12.5" in printed
+    assert json.loads((tmp_path / "rows.json").read_text())["rows"][0]["met"] is met
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["startup", "--threads", "0"]])
+def test_bad_arguments_are_refused(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    with pytest.raises(SystemExit) as refused:
+        command.main()
+    assert refused.value.code == 2
+    assert arguments[-1] in capsys.readouterr().err
+
+
+def test_every_benchmark_is_there():
+    from importlib import import_module
+
+    for name in benchmarks.BENCHMARKS:
+        module = import_module(f"benchmarks.{name}")
+        assert callable(module.run)
+        assert module.__doc__

@@ -1,0 +1,136 @@
+"""The command line: what it prints, its exit codes, one-line errors, a start without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import kdhelpers.suite
+from kdhelpers import Run, fit
+from kdhelpers.__main__ import main
+from kdhelpers.progress import Progress
+from test_suite import job, make_root, profile
+
+COMMANDS = ("suite", "list", "report", "compare", "data")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return make_root(tmp_path, monkeypatch)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def test_help_is_everywhere_and_needs_no_torch():
+    check = "import sys; from kdhelpers.__main__ import main; main(['--help'], standalone_mode=False);" \
+            "sys.exit(bool({'torch', 'pandas', 'papermill', 'pydantic'} & set(sys.modules)))"
+    process = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert all(f"  {command} " in process.stdout for command in COMMANDS)
+    for command in COMMANDS:
+        assert run(command, "--help").output.startswith(f"Usage: main {command}")
+
+
+def test_suite_takes_several_values_per_option(monkeypatch: pytest.MonkeyPatch, root: Path):
+    asked = {}
+
+    def run_suite(profile, only, seeds, workers, ray, force, live) -> bool:
+        asked.update(profile=profile, only=only, seeds=seeds, workers=workers, ray=ray, force=force)
+        return True
+
+    monkeypatch.setattr(kdhelpers.suite, "run_suite", run_suite)
+    result = run("suite", "--seeds", "0", "1", "2", "--profile", "paper", "--only", "a", "b", "--workers", "3", "--force")
+    assert result.exit_code == 0, result.output
+    assert asked == {"profile": "paper", "only": ("a", "b"), "seeds": (0, 1, 2), "workers": 3, "ray": None, "force": True}
+    assert run("suite").exit_code == 0
+    assert asked == {"profile": "smoke", "only": (), "seeds": (0,), "workers": None, "ray": None, "force": False}
+    for wrong in (["--seeds"], ["--seeds", "x"], ["--seeds", "--force"], ["--workers", "0"], ["extra"]):
+        assert run("suite", *wrong).exit_code == 2
+
+
+@pytest.mark.parametrize(("outcome", "exit_code", "said"), [
+    (lambda: True, 0, "report: "), (lambda: False, 1, "report: "),
+])
+def test_suite_writes_the_report_and_tells_failure(monkeypatch, root: Path, outcome, exit_code: int, said: str):
+    monkeypatch.setattr(kdhelpers.suite, "run_suite", lambda *_, **__: outcome())
+    result = run("suite")
+    assert result.exit_code == exit_code
+    assert result.output == f"report: {root / 'plots' / 'index.html'}\n"
+    assert (root / "plots" / "index.html").is_file()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["suite", "--profile", "huge"], "profile 'huge': no such name or file; known: tiny"),
+    (["suite", "--profile", "tiny", "--only", "x"], "--only 'x' is no job here; jobs: a"),
+    (["compare", "first", "second"], "no stored run 'first'"),
+    (["data", "nothing"], "unknown data set 'nothing'"),
+])
+def test_errors_are_one_line_on_stderr(root: Path, arguments: list[str], message: str):
+    profile(root, job("a"))
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_read_only_folder_is_one_line_too_and_a_traceback_on_request(root: Path, monkeypatch: pytest.MonkeyPatch):
+    (root / "plots").write_text("a file where the folder should be")
+    result = run("report")
+    assert result.exit_code == 1
+    assert "error: cannot write" in result.stderr
+    monkeypatch.setenv("KD_TRACEBACK", "1")
+    assert isinstance(run("report").exception, OSError)
+
+
+def test_list_names_everything(root: Path):
+    profile(root, job("a", seeds="each"), job("b", "killed"))
+    profile(root, job("a", "nowhere"), name="broken")
+    result = run("list")
+    assert result.exit_code == 0, result.output
+    for text in ("good: The good one", "name = 'one', seed = 0", "tiny: 2 jobs\n      a, b", "broken: faulty: ", "digits",
+                 "resnet8x4", "lm ", "Stored runs\n  none yet"):
+        assert text in result.output
+
+
+def test_data_prints_the_card(root: Path):
+    result = run("data", "digits")
+    assert result.exit_code == 0, result.output
+    card = dict(line.split(maxsplit=1) for line in result.output.splitlines() if len(line.split(maxsplit=1)) == 2)
+    assert card["test"] == "360"
+    assert int(card["train"]) + int(card["val"]) == 1437
+
+
+def test_compare_two_stored_runs(root: Path):
+    shared = {"epochs": 1, "augmentation": "none"}
+    first = fit(Run(**shared), progress=Progress())
+    second = fit(Run(**shared, lr=0.01, seed=1), progress=Progress())
+    result = run("compare", first.name, second.name)
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.output.splitlines()]
+    assert ["lr", "0.05", "0.01"] in lines
+    assert ["seed", "0", "1"] in lines
+    assert not any(line[:1] == ["epochs"] for line in lines)
+    difference = first.metrics["test_top1_pct"] - second.metrics["test_top1_pct"]
+    assert f"{first.name} - {second.name}: {difference:+.2f} points top-1, 95 % interval" in result.output
+    assert "over 360 test images" in result.output
+
+    second.weights_path.unlink()
+    assert f"not possible: {second.weights_path} is missing" in run("compare", first.name, second.name).output
+    assert f"stored: {first.name}" in run("compare", "student_si_resnet8_digit", first.name).stderr
+
+
+def test_report_can_open_the_page(root: Path, monkeypatch: pytest.MonkeyPatch):
+    opened = []
+    monkeypatch.setattr("click.launch", lambda url: opened.append(url))
+    assert run("report").exit_code == 0
+    assert opened == []
+    assert run("report", "--open").exit_code == 0
+    assert opened == [(root / "plots" / "index.html").as_uri()]

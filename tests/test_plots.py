@@ -1,0 +1,149 @@
+"""Figures: what is drawn is what was given, and what is saved can be read back."""
+
+import subprocess
+import sys
+
+import numpy
+import pandas
+import pytest
+import record_fixtures as fixtures
+import torch
+from matplotlib.text import Text
+from PIL import Image
+
+from kdhelpers import plots
+from kdhelpers.results import results, summarize
+
+
+def drawn(axes):
+    """The lines of an axes that have a label, as label -> y values."""
+    return {line.get_label(): list(line.get_ydata()) for line in axes.lines if not line.get_label().startswith("_")}
+
+
+def overlapping(figure):
+    """Pairs of texts whose drawn boxes overlap."""
+    figure.draw_without_rendering()  # lays it out
+    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    return [(a, b) for number, (a, one) in enumerate(boxes) for b, other in boxes[number + 1:] if one.overlaps(other)]
+
+
+@pytest.mark.parametrize("kind", [torch.from_numpy, lambda array: array])
+def test_samples_shows_every_image_under_its_title(kind):
+    images = numpy.random.default_rng(0).integers(0, 256, (11, 3, 8, 8), dtype=numpy.uint8)
+    figure = plots.samples(kind(images), [f"class {number}" for number in range(11)], columns=4)
+    assert len(figure.axes) == 12
+    for number, axes in enumerate(figure.axes[:11]):
+        assert axes.get_title() == f"class {number}"
+        assert numpy.array_equal(axes.images[0].get_array(), images[number].transpose(1, 2, 0))
+    assert not figure.axes[11].images
+    assert not overlapping(figure)
+
+
+def test_samples_wants_a_title_per_image():
+    with pytest.raises(ValueError, match="titles: 1 given for 2 images"):
+        plots.samples(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), ["one"])
+
+
+def test_long_titles_do_not_run_into_each_other():
+    figure = plots.samples(torch.zeros(8, 3, 32, 32, dtype=torch.uint8), ["aquarium_fish_with_a_long_name"] * 8)
+    assert not overlapping(figure)
+
+
+def test_curves_has_a_panel_per_loss_term_and_accuracy():
+    alone, taught = fixtures.history(4, 50.0), fixtures.history(4, 52.0, ("ce", "kd"))
+    figure = plots.curves({"SI": alone, "LM": taught}, teacher_top1_pct=60.0)
+    ce, kd, accuracy = figure.axes
+    assert [axes.get_title().split()[0] for axes in figure.axes] == ["ce", "kd", "validation"]
+    assert [list(line.get_ydata()) for line in ce.lines] == [[row["ce"] for row in history] for history in (alone, taught)]
+    assert [list(line.get_ydata()) for line in kd.lines] == [[row["kd"] for row in taught]]  # SI has no such term
+    assert kd.lines[0].get_color() == ce.lines[1].get_color()  # a run keeps its colour
+    assert drawn(accuracy)["LM"] == [row["val_top1_pct"] for row in taught]
+    teacher = accuracy.lines[-1]
+    assert (teacher.get_linestyle(), teacher.get_ydata()[0]) == ("--", 60.0)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SI", "LM", "teacher (test 60.0 %)"]
+    assert all(axes.get_xlabel() == "epoch" and axes.get_ylabel() for axes in figure.axes)
+    assert not overlapping(figure)
+
+
+def test_curves_of_many_runs_and_terms_stay_apart():
+    labels = [f"LM (T={number}.0, ce_weight=0.1)" for number in range(10)]
+    figure = plots.curves({label: fixtures.history(30, 50.0, ("ce", "kd", "hint", "crd")) for label in labels}, 70.0)
+    looks = {(line.get_color(), str(line.get_linestyle())) for line in figure.axes[0].lines}
+    assert len(looks) == 10
+    assert not overlapping(figure)
+
+
+@pytest.mark.parametrize("records", [{}, {"SI": []}, {"SI": fixtures.history(1)}, {"SI": [{"epoch": 1, "loss": 2.0}]}])
+def test_curves_of_little_or_nothing_still_draw(records):
+    assert plots.png(plots.curves(records)).startswith(b"\x89PNG")
+
+
+def test_missing_values_leave_no_point():
+    history = fixtures.history(3)
+    history[1] = history[1] | {"val_top1_pct": None}
+    assert len(drawn(plots.curves({"SI": history}).axes[1])["SI"]) == 2
+
+
+def test_live_leaves_room_for_the_epochs_to_come():
+    losses, accuracy = plots.live(fixtures.history(2, terms=("ce", "kd")), epochs=8).axes
+    assert set(drawn(losses)) == {"ce", "kd"}
+    assert set(drawn(accuracy)) == {"training", "validation"}
+    assert losses.get_xlim()[1] >= 8
+
+
+@pytest.fixture
+def summary(root):
+    fixtures.store(*fixtures.study())
+    return summarize(results())
+
+
+def test_bars_show_mean_deviation_and_n(summary):
+    figure = plots.bars(summary)
+    axes = figure.axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    widths = dict(zip(labels, (bar.get_width() for bar in axes.patches), strict=True))
+    assert widths == {"resnet20 · teacher (single run)": 60.0, "resnet8 · LM (T=2.0) (single run)": 53.0,
+                      "resnet8 · LM (n = 3)": 52.0, "resnet8 · SI (n = 3)": 50.0}
+    whiskers = [container.errorbar for container in axes.containers if getattr(container, "errorbar", None)]
+    spans = sorted(float(numpy.ptp(bar.lines[2][0].get_segments()[0][:, 0])) for bar in whiskers)
+    assert spans == pytest.approx([1.0, 2.0])  # twice the deviation, for the two settings that have one
+    assert axes.get_xlim()[0] == 0
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] == [60.0]
+    assert not overlapping(figure)
+
+
+def test_bars_of_digits_say_that_they_are_no_evidence(summary):
+    assert plots.bars(summary).axes[0].get_title(loc="left") == ""
+    assert "not evidence" in plots.bars(summary.assign(dataset="digits")).axes[0].get_title(loc="left")
+
+
+def test_bars_of_no_run_still_draw(summary):
+    assert plots.png(plots.bars(summary.iloc[:0])).startswith(b"\x89PNG")
+
+
+def test_save_writes_picture_and_data(root):
+    figure = plots.curves({"SI": fixtures.history(2)})
+    data = pandas.DataFrame(fixtures.history(2))
+    path = plots.save(figure, "student_curves", data)
+    assert path == root / "plots" / "student_curves.png"
+    with Image.open(path) as picture:
+        assert picture.size == tuple(round(150 * inches) for inches in figure.get_size_inches())
+    pandas.testing.assert_frame_equal(pandas.read_csv(path.with_suffix(".csv")), data)
+    assert sorted(item.name for item in path.parent.iterdir()) == ["student_curves.csv", "student_curves.png"]
+
+
+@pytest.mark.parametrize("name", ["", "../escaped", "a/b", "a b"])
+def test_save_refuses_what_is_no_file_name(root, name):
+    with pytest.raises(ValueError, match="is no file name"):
+        plots.save(plots.curves({}), name)
+    assert not (root / "plots").exists()
+
+
+def test_figures_leave_pyplot_and_the_users_style_alone():
+    code = ("import matplotlib; matplotlib.rcParams['font.size'] = 31; from kdhelpers import plots; import sys\n"
+            "figure = plots.curves({'SI': [{'epoch': 1, 'ce': 1.0}]}); plots.png(figure)\n"
+            "assert matplotlib.rcParams['font.size'] == 31\n"
+            "assert figure.axes[0].xaxis.label.get_fontsize() == 9\n"
+            "assert 'matplotlib.pyplot' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True)

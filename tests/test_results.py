@@ -1,0 +1,175 @@
+"""The tables over stored runs, against numbers worked out by hand."""
+
+import math
+
+import pandas
+import pytest
+import record_fixtures as fixtures
+
+from kdhelpers import artifacts
+from kdhelpers.results import caption, evidence_note, magnitude_text, method_label, results, spread_text, summarize
+
+
+@pytest.fixture
+def study(root):
+    fixtures.store(*fixtures.study())
+    return summarize(results())
+
+
+def row(summary, label, **columns):
+    """The one row of that label, as a dict."""
+    found = summary[summary["label"] == label]
+    for column, value in columns.items():
+        found = found[found[column] == value]
+    assert len(found) == 1, summary[["label", *columns]]
+    return found.iloc[0].to_dict()
+
+
+def test_results_has_a_row_per_finished_record(root):
+    fixtures.store(*fixtures.study(), fixtures.record(95.0, dataset="digits"))
+    frame = results()
+    assert len(frame) == 9
+    assert set(results("digits")["dataset"]) == {"digits"}
+    assert results("imagenette").empty
+    first = frame[frame["name"] == "student_lm_resnet8_cifar100_seed1"].iloc[0]
+    assert first["model"] == "resnet8"  # not the record's own "model", the counts
+    assert (first["parameters"], first["seed"], first["test_top1_pct"]) == (78042, 1, 52.5)
+    assert (first["precision"], first["device"], first["teacher_top1_pct"]) == ("fp32", "CPU", 60.0)
+
+
+def test_no_record_gives_empty_tables(root):
+    assert results().empty
+    assert summarize(results()).empty
+    assert "no finished run" in caption(summarize(results()))
+
+
+def test_a_record_with_keys_missing_is_shown_as_far_as_it_goes(root):
+    whole, bare = fixtures.record(50.0), fixtures.record(51.0, seed=1)
+    for part in ("model", "environment", "data", "history", "selection"):
+        del bare[part]
+    bare["metrics"] = {"test_top1_pct": 51.0}
+    untested = fixtures.record(seed=2) | {"metrics": {}}
+    fixtures.store(whole, bare, untested, {"schema": 1, "name": "odd", "status": "finished"})
+    frame = results()
+    assert len(frame) == 3
+    assert math.isnan(frame.set_index("seed").loc[1, "parameters"])
+    assert frame.set_index("seed").loc[1, "device"] == "unknown device"
+    assert sum(summarize(frame)["n"]) == 2  # nothing to average in the third
+
+
+def test_mean_and_sample_deviation_over_seeds(study):
+    alone = row(study, "SI")
+    assert (alone["n"], alone["test_top1_pct"]) == (3, 50.0)
+    assert alone["test_top1_std_pct"] == pytest.approx(1.0)  # of 50, 51, 49, over n - 1
+    assert math.isnan(alone["gain_points"])  # it is the baseline
+    single = row(study, "LM (T=2.0)")
+    assert single["n"] == 1
+    assert math.isnan(single["test_top1_std_pct"])
+
+
+def test_gain_over_the_independent_student(study):
+    taught = row(study, "LM")
+    assert taught["gain_points"] == pytest.approx(2.0)
+    assert taught["gap_closed_pct"] == pytest.approx(100 * 2 / 10)
+    assert taught["paired_n"] == 3  # 52 - 50, 52.5 - 51, 51.5 - 49
+    assert taught["paired_gain_points"] == pytest.approx(2.0)
+    assert taught["paired_gain_std_points"] == pytest.approx(0.5)
+
+
+def test_pairs_are_of_one_seed_and_means_of_all(study):
+    single = row(study, "LM (T=2.0)")  # seed 0 alone: 53; the independent student's seed 0 is 50, its mean too
+    assert (single["paired_n"], single["paired_gain_points"]) == (1, 3.0)
+    assert math.isnan(single["paired_gain_std_points"])
+
+
+def test_unshared_seeds_leave_the_paired_gain_blank(root):
+    fixtures.store(fixtures.record(50.0, seed=0), fixtures.record(53.0, seed=7, **fixtures.LM))
+    taught = row(summarize(results()), "LM")
+    assert (taught["gain_points"], taught["paired_n"]) == (3.0, 0)
+    assert math.isnan(taught["paired_gain_points"])
+
+
+@pytest.mark.parametrize("alone", [60.0, 61.0])
+def test_no_share_of_a_gap_that_is_none(root, alone):
+    fixtures.store(fixtures.record(alone), fixtures.record(62.0, **fixtures.LM))
+    taught = row(summarize(results()), "LM")
+    assert taught["gain_points"] == 62.0 - alone
+    assert math.isnan(taught["gap_closed_pct"])
+
+
+@pytest.mark.parametrize("other", [
+    {"lr": 0.1}, {"epochs": 16}, {"augmentation": "crop=4"}, {"precision": "bf16"}, {"selection": "last"},
+    {"model": "resnet14"}, {"dataset": "cifar10"}, {"split_seed": 1}, {"optimizer_options": {"momentum": 0.8}},
+])
+def test_the_baseline_has_the_same_settings(root, other):
+    fixtures.store(fixtures.record(50.0, name="alone", **other), fixtures.record(53.0, **fixtures.LM))
+    assert math.isnan(row(summarize(results()), "LM")["gain_points"])
+
+
+def test_settings_that_differ_are_rows_of_their_own_and_say_how(root):
+    fixtures.store(fixtures.record(50.0), fixtures.record(51.0, lr=0.1, name="b"), fixtures.record(52.0, lr=0.1, seed=1, name="b"),
+                   fixtures.record(53.0, epochs=16, name="c"))
+    summary = summarize(results())
+    assert sorted(summary["label"]) == ["SI", "SI [lr 0.05]", "SI [lr 0.1]"]  # the epochs have a column
+    assert row(summary, "SI [lr 0.1]")["n"] == 2
+    assert row(summary, "SI")["budget"] == "16 epochs, batch 64"
+
+
+def test_a_teacher_of_other_weights_is_another_setting(root):
+    retrained = fixtures.record(54.0, seed=1, **fixtures.LM)
+    retrained["teacher"]["sha256"] = "c" * 64
+    fixtures.store(fixtures.record(53.0, **fixtures.LM), retrained)
+    assert sorted(summarize(results())["label"]) == [f"LM [teacher_sha256 {letter * 8}]" for letter in "ac"]
+
+
+def test_a_seed_stored_under_two_names_counts_once(root):
+    again = fixtures.record(55.0, name="another_name")
+    again["environment"]["finished"] = "2026-11-22T00:00:00+00:00"
+    fixtures.store(fixtures.record(50.0), fixtures.record(52.0, seed=1), again)
+    summary = summarize(results())
+    assert (row(summary, "SI")["n"], row(summary, "SI")["test_top1_pct"]) == (2, 53.5)  # the newest of seed 0
+
+
+def test_order_teachers_first_then_best_first(study):
+    assert list(study["label"]) == ["teacher", "LM (T=2.0)", "LM", "SI"]
+
+
+def test_devices_that_were_mixed_are_both_named(root):
+    fixtures.store(fixtures.record(50.0), fixtures.record(51.0, seed=1, device="cuda"))
+    assert list(summarize(results())["device"]) == ["CPU fp32, NVIDIA H200 bf16"]
+
+
+def test_method_label_names_only_what_is_not_default():
+    lm = fixtures.RUN | fixtures.LM
+    assert method_label(lm) == "LM"
+    assert method_label(lm | {"hyperparameters": {"temperature": 2.0, "ce_weight": 0.1, "kd_weight": 0.5}}) == (
+        "LM (T=2.0, ce_weight=0.1)")
+    assert method_label(fixtures.RUN) == "SI"
+    assert method_label(lm | {"role": "teacher"}) == "teacher"
+    assert method_label({"method": "forgotten", "hyperparameters": {"alpha": 1}}) == "FORGOTTEN (α=1)"
+    assert method_label({}) == "?"
+
+
+def test_caption_states_what_the_figures_rest_on(study):
+    text = caption(study)
+    for part in ("n = 1 to 3 seeds", "sample standard deviation", "selection: best_val", "budget: 8 epochs, batch 64",
+                 "device: CPU fp32"):
+        assert part in text
+    assert "machinery" not in text
+    mixed = pandas.concat([study, study.assign(dataset="digits", budget="2 epochs, batch 64")])
+    assert caption(mixed).startswith("digits: machinery check, not evidence")
+    assert "budget: several, see the column" in caption(mixed)
+    assert evidence_note(["cifar10"]) == ""
+
+
+def test_texts():
+    assert spread_text(61.204, 0.4, 3) == "61.20 ± 0.40"
+    assert spread_text(61.204, math.nan, 1) == "61.20 (single run)"
+    assert spread_text(math.nan, math.nan, 0) == "–"
+    assert [magnitude_text(value) for value in (12, 78042, 12.5e6, 4.1e9, math.nan)] == ["12", "78 k", "12.5 M", "4.1 G", "–"]
+
+
+def test_damaged_records_are_passed_over(root):
+    fixtures.store(fixtures.record(50.0))
+    artifacts.record_path("broken").write_text('{"schema": 1, "na')
+    assert list(results()["name"]) == ["student_si_resnet8_cifar100"]
