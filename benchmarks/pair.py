@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from kdhelpers.data import Data, Split
 from kdhelpers.evaluate import autocast
 from kdhelpers.loop import DTYPES, Training
-from kdhelpers.models import build_model
+from kdhelpers.models import Observed, build_model
+from kdhelpers.models.cifar_resnet import BasicBlock
 from kdhelpers.settings import Run
 from kdhelpers.teachers import Teacher
 
@@ -107,12 +108,30 @@ def pil_batches(split: Split, batch_size: int = BATCH, workers: int = 2) -> Iter
     return iter(torch.utils.data.DataLoader(PilImages(split, 50_000), batch_size, shuffle=True, num_workers=workers))
 
 
+class PeerBlock(BasicBlock):
+    """The last ReLU leaves its input alone, as the peers' block hands out that pre-activation too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
+        out += shortcut
+        return F.relu(out)
+
+
+def peer_network(network: nn.Module) -> Observed:
+    """A copy in NCHW with the peers' blocks, that gives its feature maps with the logits."""
+    network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    for module in network.modules():
+        if isinstance(module, BasicBlock):
+            module.__class__ = PeerBlock
+    return Observed(network)
+
+
 class PeerStyle:
     """The usual loop: fp32, NCHW, unfolded teacher, accuracies and the loss's `.item()` in every step."""
 
     def __init__(self, teacher: nn.Module, student: nn.Module):
-        self.teacher = copy.deepcopy(teacher).to(memory_format=torch.contiguous_format)
-        self.student = copy.deepcopy(student).to(memory_format=torch.contiguous_format).train()
+        self.teacher, self.student = peer_network(teacher).eval(), peer_network(student).train()
         self.optimizer = torch.optim.SGD(self.student.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY)
         self.losses, self.top1, self.top5 = Average(), Average(), Average()
 
@@ -122,9 +141,9 @@ class PeerStyle:
             self.step(images.float(), labels)
 
     def step(self, images: Tensor, labels: Tensor) -> None:
-        logits = self.student(images)
+        logits, *self.student_features = self.student(images)  # kept until the next step's take their place
         with torch.no_grad():
-            teacher_logits = self.teacher(images).detach()
+            teacher_logits, *self.teacher_features = self.teacher(images)
         soft_student = F.log_softmax(logits / TEMPERATURE, dim=1)
         soft_teacher = F.softmax(teacher_logits / TEMPERATURE, dim=1)
         divergence = F.kl_div(soft_student, soft_teacher, reduction="sum") * TEMPERATURE**2 / len(images)

@@ -135,7 +135,7 @@ def _paired(a: dict, b: dict) -> str:
     result = compare(*(infer(load_model(record["name"]), data) for record in (a, b)))
     return (f"{a['name']} - {b['name']}: {result['difference_pct']:+.2f} points top-1, "
             f"95 % interval {result['low_pct']:+.2f} to {result['high_pct']:+.2f} over {result['n']} test images; "
-            f"same answer on {result['agreement_pct']:.1f} %. It says nothing of other seeds.")
+            f"same answer on {result['agreement_pct']:.1f} %. In fp32; it says nothing of other seeds.")
 
 
 def data_card(data: Any) -> str:

@@ -11,6 +11,7 @@ import math
 import platform
 import sys
 import time
+from html import escape
 from pathlib import Path
 
 import kdhelpers
@@ -27,9 +28,8 @@ def setup() -> None:
     import torch
 
     kept = ", ".join(artifacts.FOLDERS[kind] for kind in ("weights", "plots", "results"))
-    print(f"python {platform.python_version()} · torch {torch.__version__} · kdhelpers {kdhelpers.__version__}")
-    print(f"device: {device_text()}")
-    print(f"artifacts: {kept} in {artifacts.root()}")
+    print(f"python {platform.python_version()} · torch {torch.__version__} · kdhelpers {kdhelpers.__version__}\n"
+          f"device: {device_text()}\nartifacts: {kept} in {artifacts.root()}")
     if shell := _kernel_shell():
         formatter = shell.display_formatter.formatters["image/png"]
         # By name, since matplotlib is not imported yet.
@@ -245,6 +245,8 @@ def _size_text(count: int) -> str:
 
 
 def _plain(styler, caption_text: str):
+    """The finish of every table: texts escaped, no row numbers, all to the left, the caption above."""
     sides = [{"selector": "caption", "props": "caption-side: top; text-align: left"},
              {"selector": "th, td", "props": "text-align: left; padding: 2px 8px"}]
-    return styler.hide(axis="index").set_caption(caption_text).set_table_styles(sides)
+    styler = styler.format(escape="html").hide(axis="index")  # names are users' own
+    return styler.set_caption(escape(caption_text)).set_table_styles(sides)

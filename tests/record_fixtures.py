@@ -32,7 +32,7 @@ def history(epochs: int = 8, top1_pct: float = 50.0, terms: tuple[str, ...] = ("
 
 
 def record(test_top1_pct: float = 50.0, *, status: str = "finished", device: str = "cpu", **run) -> dict:
-    """A record of the Run `RUN | run`; a student with a teacher had one of TEACHER_TOP1_PCT. Not finished: early keys only."""
+    """A record of the Run `RUN | run`, its teacher of TEACHER_TOP1_PCT, if any; early keys alone if unfinished."""
     run = RUN | run
     method = "" if run["role"] == "teacher" else f"_{run['method']}"
     stem = run["name"] or f"{run['role']}{method}_{run['model']}_{run['dataset']}"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from test_suite import job, make_root, profile
 
 import kdhelpers.suite
 from kdhelpers import Run, fit
 from kdhelpers.__main__ import main
 from kdhelpers.progress import Progress
-from test_suite import job, make_root, profile
 
 COMMANDS = ("suite", "list", "report", "compare", "data")
 
@@ -45,20 +45,19 @@ def test_suite_takes_several_values_per_option(monkeypatch: pytest.MonkeyPatch, 
         return True
 
     monkeypatch.setattr(kdhelpers.suite, "run_suite", run_suite)
-    result = run("suite", "--seeds", "0", "1", "2", "--profile", "paper", "--only", "a", "b", "--workers", "3", "--force")
+    given = "--seeds 0 1 2 --profile paper --only a b --workers 3 --force"
+    result = run("suite", *given.split())
     assert result.exit_code == 0, result.output
-    assert asked == {"profile": "paper", "only": ("a", "b"), "seeds": (0, 1, 2), "workers": 3, "ray": None, "force": True}
+    assert asked == dict(profile="paper", only=("a", "b"), seeds=(0, 1, 2), workers=3, ray=None, force=True)
     assert run("suite").exit_code == 0
-    assert asked == {"profile": "smoke", "only": (), "seeds": (0,), "workers": None, "ray": None, "force": False}
+    assert asked == dict(profile="smoke", only=(), seeds=(0,), workers=None, ray=None, force=False)
     for wrong in (["--seeds"], ["--seeds", "x"], ["--seeds", "--force"], ["--workers", "0"], ["extra"]):
         assert run("suite", *wrong).exit_code == 2
 
 
-@pytest.mark.parametrize(("outcome", "exit_code", "said"), [
-    (lambda: True, 0, "report: "), (lambda: False, 1, "report: "),
-])
-def test_suite_writes_the_report_and_tells_failure(monkeypatch, root: Path, outcome, exit_code: int, said: str):
-    monkeypatch.setattr(kdhelpers.suite, "run_suite", lambda *_, **__: outcome())
+@pytest.mark.parametrize(("finished", "exit_code"), [(True, 0), (False, 1)])
+def test_suite_writes_the_report_and_tells_failure(monkeypatch, root: Path, finished: bool, exit_code: int):
+    monkeypatch.setattr(kdhelpers.suite, "run_suite", lambda *_, **__: finished)
     result = run("suite")
     assert result.exit_code == exit_code
     assert result.output == f"report: {root / 'plots' / 'index.html'}\n"
@@ -95,8 +94,8 @@ def test_list_names_everything(root: Path):
     profile(root, job("a", "nowhere"), name="broken")
     result = run("list")
     assert result.exit_code == 0, result.output
-    for text in ("good: The good one", "name = 'one', seed = 0", "tiny: 2 jobs\n      a, b", "broken: faulty: ", "digits",
-                 "resnet8x4", "lm ", "Stored runs\n  none yet"):
+    for text in ("good: The good one", "name = 'one', seed = 0", "tiny: 2 jobs\n      a, b", "broken: faulty: ",
+                 "digits, cifar10", "resnet8x4", "lm ", "Stored runs\n  none yet"):
         assert text in result.output
 
 
@@ -109,7 +108,7 @@ def test_data_prints_the_card(root: Path):
 
 
 def test_compare_two_stored_runs(root: Path):
-    shared = {"epochs": 1, "augmentation": "none"}
+    shared = {"epochs": 1, "augmentation": "none", "precision": "fp32"}
     first = fit(Run(**shared), progress=Progress())
     second = fit(Run(**shared, lr=0.01, seed=1), progress=Progress())
     result = run("compare", first.name, second.name)

@@ -56,8 +56,8 @@ def test_loss_terms_are_what_is_no_measurement():
 
 
 @pytest.mark.parametrize(("seconds", "text"), [
-    (0, "0.0 s"), (4.25, "4.2 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (185, "3 min 05 s"), (3599.6, "1 h 00 min"),
-    (7620, "2 h 07 min"),
+    (0, "0.0 s"), (4.25, "4.2 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (185, "3 min 05 s"),
+    (3599.6, "1 h 00 min"), (7620, "2 h 07 min"),
 ])
 def test_duration(seconds, text):
     assert duration(seconds) == text

@@ -107,8 +107,8 @@ def test_the_baseline_has_the_same_settings(root, other):
 
 
 def test_settings_that_differ_are_rows_of_their_own_and_say_how(root):
-    fixtures.store(fixtures.record(50.0), fixtures.record(51.0, lr=0.1, name="b"), fixtures.record(52.0, lr=0.1, seed=1, name="b"),
-                   fixtures.record(53.0, epochs=16, name="c"))
+    fixtures.store(fixtures.record(50.0), fixtures.record(51.0, lr=0.1, name="b"),
+                   fixtures.record(52.0, lr=0.1, seed=1, name="b"), fixtures.record(53.0, epochs=16, name="c"))
     summary = summarize(results())
     assert sorted(summary["label"]) == ["SI", "SI [lr 0.05]", "SI [lr 0.1]"]  # the epochs have a column
     assert row(summary, "SI [lr 0.1]")["n"] == 2
@@ -166,7 +166,8 @@ def test_texts():
     assert spread_text(61.204, 0.4, 3) == "61.20 ± 0.40"
     assert spread_text(61.204, math.nan, 1) == "61.20 (single run)"
     assert spread_text(math.nan, math.nan, 0) == "–"
-    assert [magnitude_text(value) for value in (12, 78042, 12.5e6, 4.1e9, math.nan)] == ["12", "78 k", "12.5 M", "4.1 G", "–"]
+    counts = (12, 78042, 12.5e6, 4.1e9, math.nan)
+    assert [magnitude_text(count) for count in counts] == ["12", "78 k", "12.5 M", "4.1 G", "–"]
 
 
 def test_damaged_records_are_passed_over(root):

@@ -18,7 +18,7 @@ import nbformat
 import pytest
 
 from kdhelpers.suite import run_suite
-from kdhelpers.suite.profiles import fingerprints, load_profile
+from kdhelpers.suite.profiles import fingerprints, load_profile, notebooks_folder, parameters_of, profile_names
 from kdhelpers.suite.replay import MARKER, end_marker
 from kdhelpers.suite.schedule import Suite
 from kdhelpers.suite.workers import LocalWorkers, RayWorkers, default_workers, job_environment, replay_process
@@ -118,6 +118,31 @@ def test_unknown_profile_broken_yaml_and_broken_notebook(root: Path):
     (root / "notebooks" / "good.ipynb").write_text("{")
     with pytest.raises(ValueError, match="good.ipynb: not a notebook"):
         load_profile("tiny")
+
+
+def test_parameters_are_read_as_papermill_reads_them_and_where_it_stumbles(root: Path):
+    from papermill import inspect_notebook
+
+    cell = "name: str = 'one'  # of the record\nrate = 1e-3\noptions: dict = {'a': [1]}\n# a remark\nprint(rate)"
+    write_notebook(root / "notebooks", "plain", [cell, "other = 2"])
+    path = root / "notebooks" / "plain.ipynb"
+    assert parameters_of(path) == {"name": "'one'", "rate": "0.001", "options": "{'a': [1]}"}
+    assert set(parameters_of(path)) == set(inspect_notebook(str(path)))
+    write_notebook(root / "notebooks", "plain", ['steps: str = "crop"  # e.g. "crop=4"; "none" for none'])
+    assert list(parameters_of(path)) == ["steps"]
+    assert inspect_notebook(str(path)) == {}
+    write_notebook(root / "notebooks", "plain", ["rate = = 1"])
+    with pytest.raises(ValueError, match="plain.ipynb: its parameters cell is not plain Python"):
+        parameters_of(path)
+
+
+def test_the_profiles_that_ship_are_sound(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KD_ROOT", str(Path(__file__).resolve().parent.parent))
+    assert profile_names() == ["paper", "short", "smoke"]
+    names = {name: [job.name for job in load_profile(name, seeds=[0, 1])] for name in profile_names()}
+    assert all(jobs[-1] == "30_results" for jobs in names.values())
+    notebooks = {job.notebook.stem for job in load_profile("smoke")}
+    assert notebooks == {path.stem for path in notebooks_folder().glob("*.ipynb")}  # smoke replays every notebook
 
 
 def test_seeds_replicate_jobs_and_their_needs(root: Path):

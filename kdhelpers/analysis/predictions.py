@@ -1,0 +1,66 @@
+"""Pictures of what networks predict: accuracy per class, softened class probabilities."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from kdhelpers.plots import PALETTE, new_figure, styled
+
+NAMED = 10  # classes that get their name on the axis
+RIGHT, WRONG = "#1B7F3B", "#B03A2E"
+
+
+def per_class(predictions, class_names):
+    """Accuracy of every class in percent, worst first; the ten worst are named (all, where there are few)."""
+    from kdhelpers.evaluate import per_class_pct
+
+    accuracy = per_class_pct(predictions)
+    order = accuracy.nan_to_num(nan=-1).argsort()
+    few = len(order) <= 2 * NAMED
+    with styled():
+        figure = new_figure(7.0, 2.8)
+        axes = figure.subplots()
+        axes.bar(range(len(order)), accuracy[order], color=[PALETTE[0] if few or i >= NAMED else PALETTE[1]
+                                                            for i in range(len(order))])
+        mean = 100 * predictions.correct.double().mean().item()
+        axes.axhline(mean, color="0.2", linewidth=1, linestyle=":", label=f"all images: {mean:.1f} %")
+        shown = range(len(order)) if few else range(NAMED)
+        axes.set_xticks(list(shown), [class_names[order[i]] for i in shown], rotation=45, ha="right", fontsize=7)
+        axes.set(ylabel="test top-1 accuracy (%)", title="Accuracy per class" + ("" if few else f", the {NAMED} worst named"))
+        axes.grid(False, axis="x")
+        axes.legend(loc="lower right")
+    return figure
+
+
+def soft_targets(images, teacher, student, class_names, temperature: float, count: int = 4, top: int = 5):
+    """The test images of which the teacher is least sure, beside both networks' probabilities softened at `temperature`.
+
+    images: uint8 [N, 3, H, W] in the order of the two `Predictions`. Titles give the true class, green where the student
+    is right and red where it is wrong.
+    """
+    p_teacher, p_student = ((p.logits.double() / temperature).softmax(1) for p in (teacher, student))
+    entropy = -(p_teacher * p_teacher.clamp(min=1e-300).log()).sum(1)
+    chosen = entropy.argsort(descending=True)[:count].tolist()
+    with styled():
+        figure = new_figure(7.0, 1.5 * len(chosen))
+        grid = figure.subplots(len(chosen), 2, squeeze=False, width_ratios=[1, 3])
+        for (picture, bars), i in zip(grid, chosen, strict=True):
+            picture.imshow(images[i].permute(1, 2, 0))
+            picture.set_axis_off()
+            picture.set_title(class_names[teacher.labels[i]], color=RIGHT if student.correct[i] else WRONG, fontsize=9)
+            _probabilities(bars, p_teacher[i], p_student[i], class_names, top)
+        grid[0, 1].legend(loc="upper right")
+        grid[0, 1].set_title(f"class probabilities at T = {temperature:g}")
+    return figure
+
+
+def _probabilities(axes, teacher, student, class_names, top: int) -> None:
+    classes = teacher.argsort(descending=True)[:top]
+    places = torch.arange(len(classes)).double()
+    axes.bar(places - 0.2, teacher[classes], width=0.38, color="0.4", label="teacher")
+    axes.bar(places + 0.2, student[classes], width=0.38, color=PALETTE[0], label="student")
+    axes.set_xticks(places.tolist(), [class_names[c] for c in classes], fontsize=8)
+    axes.set_ylim(0, 1.1 * max(teacher.max().item(), student.max().item(), math.ulp(1.0)))
+    axes.grid(False, axis="x")
