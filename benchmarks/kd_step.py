@@ -2,55 +2,63 @@
 
 Ours is an epoch of one step of the package's loop, what an epoch does once (plan, reading the metrics) included.
 Bound: folded teacher forward, student forward and backward, nothing else. Peer-style: PIL data set, two DataLoader
-workers, fp32 NCHW, unfolded teacher, `.item()` in every step. Equality: both train the same student on the same batches
-in fp32, then show their logits.
+workers, fp32 NCHW, unfolded teacher, `.item()` in every step. Each case has a process of its own, as in use; they take
+turns. Equality: ours and peer-style train the same student on the same batches in fp32, then show their logits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
 
 import torch
 
 from benchmarks import pair
-from benchmarks.measure import interleave, row
-from kdhelpers.loop import Training, has_avx512_bf16
+from benchmarks.measure import Apart, Timing, interleave, row
+from kdhelpers.loop import has_avx512_bf16
 from kdhelpers.progress import Progress
 
-STEPS = 1  # an epoch each: the finer the turns, the less a disturbance meets one case only
-BOUND_GOAL, FP32_GOAL, BF16_GOAL, LOGITS_GOAL = 1.05, 1.3, 2.5, 1e-4
+BOUND_GOAL, LOGITS_GOAL = 1.05, 1e-4
+PEER_GOALS = {"fp32": 1.3, "bf16": 2.5}
 
 
 def run(threads: int = 1, rounds: int = 15) -> list[dict]:
     torch.set_num_threads(threads)
-    network = pair.teacher_network()
     precisions = ["fp32", "bf16"] if has_avx512_bf16() else ["fp32"]
-    training = {precision: pair.ours(network, precision, STEPS) for precision in precisions}
-    peer = pair.PeerStyle(network, training["fp32"].network)
-    batches = pair.pil_batches(pair.images_and_labels(STEPS * pair.BATCH))
-    cases = {"peer-style fp32": lambda: peer.train(batches, STEPS)}
-    for precision in precisions:
-        cases[f"bound {precision}"] = _repeated(pair.bare(network, precision))
-        cases[f"ours {precision}"] = _epochs(training[precision])
-    timings = interleave(cases, rounds)
-    rows = [row(name, timing, "ms/step", scale=1e3 / STEPS) for name, timing in timings.items()]
-    for precision, goal in zip(precisions, (FP32_GOAL, BF16_GOAL), strict=False):
-        ours = timings[f"ours {precision}"]
-        over, gain = ours.ratio_to(timings[f"bound {precision}"]), timings["peer-style fp32"].ratio_to(ours)
-        rows.append(row(f"ours / bound, {precision}", over, "x", over, f"<= {BOUND_GOAL}", over <= BOUND_GOAL))
-        rows.append(row(f"peer-style / ours, {precision}", gain, "x", gain, f">= {goal}", gain >= goal))
-    difference = logits_difference(network)
-    rows.append(row("logits apart after 6 steps, fp32", difference, "", None, "<= 1e-4", difference <= LOGITS_GOAL))
-    return rows
+    kinds = [("peer-style", "fp32"), *((kind, precision) for precision in precisions for kind in ("bound", "ours"))]
+    cases = {f"{kind} {precision}": Apart(prepare, kind, precision, threads) for kind, precision in kinds}
+    try:
+        timings = interleave(cases, rounds)
+    finally:
+        for case in cases.values():
+            case.close()
+    rows = [row(name, timing, "ms/step", scale=1e3) for name, timing in timings.items()]
+    rows += [line for precision in precisions for line in ratios(timings, precision)]
+    apart = logits_difference(pair.teacher_network())
+    return [*rows, row("logits apart after 6 steps, fp32", apart, "", None, f"<= {LOGITS_GOAL}", apart <= LOGITS_GOAL)]
 
 
-def _repeated(step):
-    return lambda: [step() for _ in range(STEPS)]
+def prepare(kind: str, precision: str, threads: int) -> Callable[[], object]:
+    """What one step of a case runs."""
+    torch.set_num_threads(threads)
+    network = pair.teacher_network()
+    if kind == "bound":
+        return pair.bare(network, precision)
+    if kind == "ours":
+        training, numbers = pair.ours(network, precision, steps=1), count(1)
+        return lambda: training.train_epoch(next(numbers), Progress())
+    peer, batches = pair.PeerStyle(network, pair.student_network()), pair.pil_batches(pair.images_and_labels(pair.BATCH))
+    return lambda: peer.train(batches, steps=1)
 
 
-def _epochs(training: Training):
-    numbers = count(1)
-    return lambda: training.train_epoch(next(numbers), Progress())
+def ratios(timings: dict[str, Timing], precision: str) -> list[dict]:
+    ours, goal = timings[f"ours {precision}"], PEER_GOALS[precision]
+    over = ours.ratio_to(timings[f"bound {precision}"])
+    gain = timings["peer-style fp32"].ratio_to(ours)
+    return [
+        row(f"ours / bound, {precision}", over, "x", over, f"<= {BOUND_GOAL}", over <= BOUND_GOAL),
+        row(f"peer-style / ours, {precision}", gain, "x", gain, f">= {goal}", gain >= goal),
+    ]
 
 
 def logits_difference(network: torch.nn.Module, steps: int = 6) -> float:

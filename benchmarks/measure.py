@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import statistics
 import sys
 import time
@@ -39,16 +41,50 @@ def interleave(cases: dict[str, Callable[[], object]], rounds: int = 5) -> dict[
 
 
 def peak_memory_mib(case: Callable[[], object]) -> float | None:
-    """Run the case; the largest resident set of this process meanwhile, where Linux lets it be reset."""
-    status = Path("/proc/self/status")
+    """Run the case; the largest resident set of its process meanwhile, where Linux lets it be reset."""
+    if isinstance(case, Apart):
+        return case()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         case()
         return None
     case()
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    status = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in status if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
+
+
+class Apart:
+    """A case in a process of its own, where no other case warms or fragments the memory it works in.
+
+    `prepare(*arguments)`, importable by name, makes the case there; calling this object runs it and waits.
+    """
+
+    def __init__(self, prepare: Callable[..., Callable[[], object]], *arguments):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, prepare, arguments))
+        self._process.start()
+        theirs.close()  # so that the end of that process ends our waiting
+        self._pipe.recv()
+
+    def __call__(self) -> float | None:
+        """Run the case once; the largest resident set of its process meanwhile (MiB)."""
+        self._pipe.send("run")
+        return self._pipe.recv()
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(pipe, prepare: Callable[..., Callable[[], object]], arguments: tuple) -> None:
+    case = prepare(*arguments)
+    pipe.send("ready")
+    with contextlib.suppress(EOFError):  # the other side has closed: no more rounds
+        while pipe.recv():
+            pipe.send(peak_memory_mib(case))
 
 
 def row(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdhelpers.data import Data, Split
-from kdhelpers.evaluate import autocast
+from kdhelpers.evaluation import autocast
 from kdhelpers.loop import DTYPES, Training
 from kdhelpers.models import Observed, build_model
 from kdhelpers.models.cifar_resnet import BasicBlock

@@ -21,21 +21,22 @@ _HOME = {
     "METHODS": "methods",
     "load_model": "teachers",
     "fit": "train",
-    "infer": "evaluate",
-    "evaluate": "evaluate",
-    "compare": "evaluate",
-    "results": "results",
+    "infer": "evaluation",
+    "evaluate": "evaluation",
+    "compare": "evaluation",
+    "results": "summary",
 }
-__all__ = [*_HOME, "notebook", "plots"]
+_MODULES = ("analysis", "notebook", "plots", "tables")
+__all__ = [*_HOME, *_MODULES]
 
 
 def __getattr__(name: str):
-    if name in ("notebook", "plots"):
+    if name in _MODULES:
         return import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
     value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value  # also wins over a submodule of the same name, as `evaluate` and `results` are
+    globals()[name] = value
     return value
 
 

@@ -127,7 +127,7 @@ def _paired(a: dict, b: dict) -> str:
         if not weights_path(record["name"]).is_file():
             return f"not possible: {weights_path(record['name'])} is missing; run its notebook again"
     from kdhelpers.data import load_data
-    from kdhelpers.evaluate import compare, infer
+    from kdhelpers.evaluation import compare, infer
     from kdhelpers.teachers import load_model
 
     run = a["run"]

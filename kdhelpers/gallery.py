@@ -57,7 +57,7 @@ def _nothing_yet() -> Html:
 
 
 def _section(dataset: str, runs: list[dict]) -> Html:
-    from kdhelpers.results import evidence_note
+    from kdhelpers.summary import evidence_note
 
     note = evidence_note([dataset]).partition(": ")[2]
     badge = element("span", note, class_="badge warn") if note else ""
@@ -69,7 +69,7 @@ def _section(dataset: str, runs: list[dict]) -> Html:
 
 def _summary_table(dataset: str) -> Html:
     """One line per setting, mean and standard deviation over its seeds; the best student of the data set in bold."""
-    from kdhelpers.results import caption, results, summarize
+    from kdhelpers.summary import caption, results, summarize
 
     summary = summarize(results(dataset))
     rows = summary.to_dict("records")
@@ -86,7 +86,7 @@ def _summary_table(dataset: str) -> Html:
 
 
 def _summary_line(row: dict, best: bool) -> dict[str, object]:
-    from kdhelpers.results import spread_text
+    from kdhelpers.summary import spread_text
 
     accuracy = spread_text(row["test_top1_pct"], row["test_top1_std_pct"], row["n"])
     return {
@@ -95,7 +95,7 @@ def _summary_line(row: dict, best: bool) -> dict[str, object]:
         "teacher": "–" if missing(row["teacher"]) else row["teacher"],
         "n": row["n"],
         "test top-1, %": element("b", accuracy) if best else accuracy,
-        "gain, points": number(row["gain_points"], "{:+.2f}").replace("-", "−"),
+        "gain, points": number(row["gain_points"], "{:+.2f}"),
         "gap closed": number(row["gap_closed_pct"], "{:.0f} %"),
         "parameters": magnitude(row["parameters"]),
         "MACs": magnitude(row["macs"]),
@@ -108,16 +108,13 @@ def missing(value: Any) -> bool:
 
 
 def number(value: Any, form: str) -> str:
-    return "–" if missing(value) else form.format(value)
+    return "–" if missing(value) else form.format(value).replace("-", "−")
 
 
 def magnitude(value: Any) -> str:
-    if missing(value):
-        return "–"
-    for size, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:.3g}{suffix}"
-    return f"{value:.0f}"
+    from kdhelpers.summary import magnitude_text
+
+    return "–" if missing(value) else magnitude_text(value)
 
 
 def _card_order(record: dict) -> tuple:
@@ -127,7 +124,7 @@ def _card_order(record: dict) -> tuple:
 
 
 def _card(record: dict, badge: Html | str) -> Html:
-    from kdhelpers.results import method_label
+    from kdhelpers.summary import method_label
 
     run, status = record.get("run", {}), record.get("status", "unknown")
     title = f"{method_label(run)} · {run.get('model', '?')} · seed {run.get('seed', 0)}"

@@ -91,7 +91,7 @@ th { text-align: left; font-size: 12px; font-weight: 600; color: var(--muted); }
 th, td { padding: 7px 12px 7px 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 tr.teacher td { color: var(--muted); font-style: italic; }
 .cards, .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(360px, 100%), 1fr)); gap: 16px; }
-.cards { margin-top: 16px; align-items: start; }
+.cards, .pictures { margin-top: 16px; align-items: start; }
 .card { padding: 16px; min-width: 0; }
 .card.failed { border-color: var(--bad); }
 .name { color: var(--muted); font: 12px ui-monospace, monospace; overflow-wrap: anywhere; }
@@ -121,7 +121,7 @@ dt { color: var(--muted); }
 dd { margin: 0; overflow-wrap: anywhere; }
 .links { display: flex; gap: 14px; font-size: 13px; }
 figure { margin: 0; padding: 12px; }
-figure img { width: 100%; height: 240px; object-fit: contain; background: #fff; border-radius: 6px; }
+figure img { display: block; width: 100%; max-height: 320px; object-fit: contain; background: #fff; }
 figcaption { font-size: 13px; color: var(--muted); overflow-wrap: anywhere; }
 pre { padding: 12px; overflow-x: auto; }
 """

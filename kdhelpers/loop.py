@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kdhelpers.data import Batch, Batches, Data
-from kdhelpers.evaluate import autocast, infer, negative_log_likelihood, top_k_pct
+from kdhelpers.evaluation import autocast, infer, negative_log_likelihood, top_k_pct
 from kdhelpers.methods import METHODS, Context, Method
 from kdhelpers.models import Observed, build_model
 from kdhelpers.optim import build_optimizer, learning_rate

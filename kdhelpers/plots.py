@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kdhelpers import artifacts
 from kdhelpers.progress import loss_terms
-from kdhelpers.results import evidence_note
+from kdhelpers.summary import evidence_note
 
 DOTS_PER_INCH = 150
 # Okabe and Ito's colours, told apart by colour-blind readers too; black is kept for the teacher.
@@ -126,6 +126,13 @@ def curves(records: dict[str, list[dict]], teacher_top1_pct: float | None = None
     return figure
 
 
+def history_frame(records: dict[str, list[dict]]):
+    """The numbers behind `curves` as a DataFrame: a row per run and epoch, the run's label in column `run`."""
+    import pandas
+
+    return pandas.DataFrame([{"run": label, **row} for label, history in records.items() for row in history])
+
+
 def live(history: list[dict], epochs: int):
     """One run as it trains: its loss terms beside its accuracies, over the epochs that are planned."""
     with styled():
@@ -157,8 +164,6 @@ def _epoch_axis(axes, title: str, label: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-
-
 
 
 def bars(summary):

@@ -22,7 +22,7 @@ from torch import nn
 import kdhelpers
 from kdhelpers import artifacts
 from kdhelpers.data import Data, load_data
-from kdhelpers.evaluate import evaluate, infer
+from kdhelpers.evaluation import evaluate, infer
 from kdhelpers.loop import DTYPES, Training, resolve_precision, weights_of
 from kdhelpers.models import count_macs, count_parameters
 from kdhelpers.progress import Progress, TerminalProgress

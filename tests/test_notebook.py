@@ -1,7 +1,6 @@
 """What a notebook shows: executed in a real kernel where that matters, else the tables' text."""
 
 import base64
-import html
 import json
 import os
 import re
@@ -12,7 +11,6 @@ import nbformat
 import pytest
 import record_fixtures as fixtures
 from nbclient import NotebookClient
-from pydantic import BaseModel, Field
 
 from kdhelpers import artifacts, notebook
 from kdhelpers.progress import TerminalProgress
@@ -157,113 +155,3 @@ def test_live_progress_costs_a_step_next_to_nothing(display):
     for step in range(10_000):
         live.step(step)
     assert (time.perf_counter() - started) / 10_000 < 50e-6
-
-
-class Settings(BaseModel):
-    """A stand-in for Run."""
-
-    model: str = "resnet8"
-    epochs: int = Field(8, description="passes over the training split")
-    teacher: str | None = None
-    options: dict = {}
-
-
-def text(styler):
-    """A table as rows of its cells' text, and whether each row's first cell is bold."""
-    page = styler.to_html()
-    body = re.findall(r"<tr>(.*?)</tr>", page.split("<tbody>")[1], re.DOTALL)
-    rows = [[html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in body]
-    bold = set()
-    for selectors, css in re.findall(r"((?:#\w+(?:,\s*)?)+) \{([^}]*)\}", page):
-        if "font-weight: bold" in css:
-            bold |= {int(number) for number in re.findall(r"row(\d+)_col0", selectors)}
-    return rows, bold
-
-
-def caption_of(styler):
-    return html.unescape(re.search(r"<caption>(.*?)</caption>", styler.to_html()).group(1))
-
-
-def test_run_table_has_non_defaults_first_and_bold():
-    rows, bold = text(notebook.run_table(Settings(epochs=3, options={"stem": "cifar"})))
-    assert rows == [["epochs", "3", "passes over the training split"], ["options", "stem=cifar", ""],
-                    ["model", "resnet8", ""], ["teacher", "–", ""]]
-    assert bold == {0, 1}
-
-
-def test_run_table_of_a_run_knows_completed_options(root):
-    from kdhelpers import Run
-
-    run = Run(method="lm", teacher="teacher_resnet20_digits", hyperparameters={"temperature": 2.0})
-    rows, bold = text(notebook.run_table(run))
-    assert {rows[number][0] for number in bold} == {"method", "teacher", "hyperparameters"}
-    assert ["hyperparameters", "temperature=2.0, ce_weight=0.5, kd_weight=0.5", "the method's own parameters"] in rows
-    assert [row[0] for row in text(notebook.run_table(Run()))[0]] == list(Run.model_fields)
-
-
-def test_run_table_takes_anything_with_model_dump():
-    rows, _ = text(notebook.run_table(SimpleNamespace(model_dump=lambda: {"lr": 0.1})))
-    assert rows == [["lr", "0.1", ""]]
-
-
-def test_results_table_of_a_study(root):
-    fixtures.store(*fixtures.study())
-    styler = notebook.results_table("cifar100", highlight="student_lm_resnet8_cifar100_seed1")
-    rows, bold = text(styler)
-    assert [row[:5] for row in rows] == [
-        ["teacher", "resnet20", "", "60.00 (single run)", "1"],
-        ["LM (T=2.0)", "resnet8", "teacher_resnet20_cifar100", "53.00 (single run)", "1"],
-        ["LM", "resnet8", "teacher_resnet20_cifar100", "52.00 ± 0.50", "3"],
-        ["SI", "resnet8", "", "50.00 ± 1.00", "3"],
-    ]
-    assert rows[2][5:8] == ["+2.00", "+2.00 ± 0.50 (3 seeds)", "20"]
-    assert rows[1][6] == "+3.00 (1 seed)"
-    assert rows[3][5:8] == ["–", "–", "–"]
-    assert bold == {1}  # not the teacher
-    assert re.search(r"row2_col0[^{]*\{\s*background-color", styler.to_html())  # all three seeds are its setting
-    for part in ("cifar100 · test top-1", "n = 1 to 3 seeds", "selection: best_val", "budget: 8 epochs, batch 64",
-                 "device: CPU fp32", "bold: best", "shaded: student_lm_resnet8_cifar100_seed1"):
-        assert part in caption_of(styler)
-
-
-def test_results_table_shows_columns_for_what_varies(root):
-    fixtures.store(fixtures.record(50.0), fixtures.record(90.0, dataset="digits", epochs=2, device="cuda"))
-    styler = notebook.results_table()
-    rows, bold = text(styler)
-    assert rows[1][0] == "digits"
-    assert rows[1][-2:] == ["2 epochs, batch 64", "NVIDIA H200 bf16"]
-    assert not bold  # neither has a rival
-    assert caption_of(styler).startswith("digits: machinery check, not evidence")
-
-
-def test_results_table_without_runs_says_what_to_do(root):
-    styler = notebook.results_table("cifar100")
-    assert text(styler) == ([], set())
-    assert "run notebooks 01_teacher" in caption_of(styler)
-
-
-def test_results_table_refuses_to_highlight_a_run_that_is_not_there(root):
-    fixtures.store(fixtures.record(50.0), fixtures.record(status="failed", **fixtures.LM))
-    with pytest.raises(ValueError, match="highlight = student_lm_.*: not a finished run .*; known: student_si_"):
-        notebook.results_table("cifar100", highlight="student_lm_resnet8_cifar100")
-
-
-def test_texts_of_users_are_escaped(root):
-    fixtures.store(fixtures.record(50.0, dataset="<b>mine</b>"), fixtures.record(50.0, model="<i>"))
-    assert "<b>mine" not in notebook.results_table().to_html()
-    assert "<i>" not in notebook.results_table().to_html()
-
-
-def test_saved_lists_files_that_exist(root):
-    fixtures.store(fixtures.record(50.0))
-    name = "student_si_resnet8_cifar100"
-    artifacts.write_atomic(artifacts.weights_path(name), bytes(3 * 2**20))
-    trained = SimpleNamespace(weights_path=artifacts.weights_path(name), record_path=artifacts.record_path(name),
-                              record=artifacts.load_record(name) | {"notebook": "executed/none.ipynb"}, cached=True)
-    styler = notebook.saved(trained)
-    rows, _ = text(styler)
-    assert [row[0] for row in rows] == ["weights", "result record"]  # no sidecar, no executed copy
-    assert rows[0][1:] == [f"pth_models/{name}.pth", "3.0 MiB"]
-    assert rows[1][1] == f"json_results/{name}.json"
-    assert rows[1][2].endswith(" KiB")
-    assert "trained before" in caption_of(styler)

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from kdhelpers import plots
-from kdhelpers.results import results, summarize
+from kdhelpers.summary import results, summarize
 
 
 def drawn(axes):

@@ -452,6 +452,8 @@ def test_ray_runs_the_same_jobs(root: Path, monkeypatch: pytest.MonkeyPatch):
         remote=remote, wait=lambda handles, timeout: (handles, []), get=lambda handle: handle, cancel=None,
         exceptions=types.SimpleNamespace(RayError=RuntimeError))
     monkeypatch.setitem(sys.modules, "ray", fake)
+    with pytest.raises(ConnectionError, match="--ray 127.0.0.1:1: no Ray cluster answers there"):
+        RayWorkers("127.0.0.1:1")
     name = profile(root, job("raises", "raises", num_gpus=0.5))
     assert not run_suite(name, ray="auto")
     assert state(root)["raises"]["error"] == "ValueError: rate = 0.1: too fast"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -130,16 +131,16 @@ class RayWorkers:
         except ImportError as error:
             raise ValueError("--ray needs Ray, which is not installed: pip install -r requirements-ray.txt") from error
         self.ray, self.count, self.running = ray, count, 0
-        self.started_here = not ray.is_initialized()
         try:
+            _knock(address)
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=False,
                      runtime_env={"env_vars": {"PYTHONPATH": _prepend("PYTHONPATH", PACKAGE.parent)}})
-        except ConnectionError as error:
+        except OSError as error:  # ConnectionError among them
             raise ConnectionError(f"--ray {address}: no Ray cluster answers there; start one with `ray start --head`, "
                                   "or use --ray local") from error
-        self.gpus = 1 if ray.cluster_resources().get("GPU") else 0
-        self.description = f"Ray at {address}, {int(ray.cluster_resources().get('CPU', 0))} CPUs, " \
-                           f"{ray.cluster_resources().get('GPU', 0):g} GPUs"
+        resources = ray.cluster_resources()
+        self.gpus = 1 if resources.get("GPU") else 0
+        self.description = f"Ray at {address}, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
 
     def free(self) -> bool:
         return self.count is None or self.running < self.count
@@ -163,6 +164,13 @@ class RayWorkers:
     def stop(self, handles: list) -> None:
         for handle in handles:
             self.ray.cancel(handle, force=True)  # the worker's end closes the job's stdin, which ends the job
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nothing listens at host:port; Ray itself would retry for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _replay_in_task(order: dict, environment: dict[str, str], log: str) -> int:

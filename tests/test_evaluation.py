@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kdhelpers.data import load_data
-from kdhelpers.evaluate import Predictions, calibration, compare, evaluate, infer, per_class_pct, top_k_pct
+from kdhelpers.evaluation import Predictions, calibration, compare, evaluate, infer, per_class_pct, top_k_pct
 from kdhelpers.models import build_model
 
 

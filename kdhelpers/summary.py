@@ -162,6 +162,23 @@ def _brief(value) -> str:
     return text[:8] if len(text) == 64 else text  # the beginning tells two hashes apart
 
 
+def histories(dataset: str | None = None) -> dict[str, dict[str, list[dict]]]:
+    """data set -> label of a setting -> its history, each number the mean over the setting's stored runs."""
+    frame = results(dataset)
+    stored = {record["name"]: record.get("history") or [] for record in artifacts.records()}
+    found: dict[str, dict[str, list[dict]]] = {}
+    for row in summarize(frame).to_dict("records"):
+        runs = [stored[name] for name in frame.loc[frame["setting"] == row["setting"], "name"]]
+        label = f"{row['model']} {row['label']}" + (f" (mean of {len(runs)})" if len(runs) > 1 else "")
+        found.setdefault(row["dataset"], {})[label] = [_mean_row(rows) for rows in zip(*runs, strict=False)]
+    return found
+
+
+def _mean_row(rows: tuple[dict, ...]) -> dict:
+    common = [key for key in rows[0] if all(isinstance(row.get(key), (int, float)) for row in rows)]
+    return {key: sum(row[key] for row in rows) / len(rows) for key in common}
+
+
 def spread_text(mean: float, std: float, n: int) -> str:
     """`61.20 ± 0.40`, or `61.20 (single run)`: a spread is never invented for one run."""
     if math.isnan(mean):

@@ -7,7 +7,7 @@ import pytest
 import record_fixtures as fixtures
 
 from kdhelpers import artifacts
-from kdhelpers.results import caption, evidence_note, magnitude_text, method_label, results, spread_text, summarize
+from kdhelpers.summary import caption, evidence_note, magnitude_text, method_label, results, spread_text, summarize
 
 
 @pytest.fixture

@@ -1,0 +1,153 @@
+"""What is done to a batch of images, and in what order: the recipe, and its pure application to given draws.
+
+A recipe is written as words, `"crop flip cutout=8"`. Random numbers are not made here: `plan.plan_epoch` draws them per
+sample, and everything below is a function of the images and those draws, so that any path through it (resident,
+streamed, one image at a time) gives the same pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from kdhelpers.data.colour import jitter
+from kdhelpers.data.geometry import Windows, resized_crop, rotate
+
+Draws = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The steps of an augmentation; None (or False) leaves a step out. Applied in the order of `str(recipe)`:
+    crop or resized_crop, flip, rotation, jitter, normalisation, cutout."""
+
+    crop: int | None = None  # pixels of zeros around the image before a crop of its own size
+    resized_crop: float | None = None  # least share of the image's area that the box takes
+    flip: bool = False  # mirrored left to right, one time in two
+    rotation: int | None = None  # degrees to either side
+    jitter: tuple[float, float] | None = None  # (brightness = contrast = saturation, hue)
+    cutout: int | None = None  # side of the square that is set to zero, in pixels
+
+    def __str__(self) -> str:
+        words = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None or value is False:
+                continue
+            text = "/".join(f"{part:g}" for part in value) if isinstance(value, tuple) else f"{value:g}"
+            words.append(field.name if value is True or value == DEFAULTS[field.name] else f"{field.name}={text}")
+        return " ".join(words) or "none"
+
+
+DEFAULTS = {"crop": 4, "resized_crop": 0.35, "flip": True, "rotation": 15, "jitter": (0.4, 0.1), "cutout": 8}
+_EXAMPLE = "crop=4 flip rotation=15 jitter=0.4/0.1 cutout=8 or resized_crop=0.35 flip"
+
+
+def parse_recipe(text: str | Recipe) -> Recipe:
+    """Read a recipe such as `"crop flip jitter=0.4/0.1"`; `""` and `"none"` mean no augmentation.
+
+    Raises ValueError for an unknown step (listing the known ones), a value out of range, a step named twice, and crop
+    together with resized_crop.
+    """
+    if isinstance(text, Recipe):
+        return text
+    words = text.split() if text.strip() != "none" else []
+    steps = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in DEFAULTS:
+            known = ", ".join(DEFAULTS)
+            raise ValueError(f"augmentation {text!r}: unknown step {name!r}; known: {known} (as in {_EXAMPLE})")
+        if name in steps:
+            raise ValueError(f"augmentation {text!r}: step {name!r} stands twice; name it once")
+        steps[name] = _read_value(name, value) if "=" in word else DEFAULTS[name]
+    if "crop" in steps and "resized_crop" in steps:
+        raise ValueError(f"augmentation {text!r}: crop and resized_crop exclude each other; keep one")
+    return Recipe(**steps)
+
+
+def _read_value(name: str, text: str) -> int | float | tuple[float, float]:
+    try:
+        if name in ("crop", "cutout") and int(text) > 0:
+            return int(text)
+        if name == "rotation" and 0 < int(text) <= 180:
+            return int(text)
+        if name == "resized_crop" and 0 < float(text) <= 1:
+            return float(text)
+        if name == "jitter":
+            strength, slash, hue = text.partition("/")
+            pair = float(strength), float(hue if slash else 0)
+            if 0 <= pair[0] <= 1 and 0 <= pair[1] <= 0.5:
+                return pair
+    except ValueError:
+        pass  # not a number: refused below, with the same words as a number out of range
+    ranges = {
+        "crop": "a whole number of pixels above 0",
+        "cutout": "a whole number of pixels above 0",
+        "rotation": "whole degrees in 1..180",
+        "resized_crop": "a share of the area in (0, 1]",
+        "jitter": "strength/hue with strength in [0, 1] and hue in [0, 0.5]",
+        "flip": "no value",
+    }
+    raise ValueError(f"augmentation step {name}={text}: {name} takes {ranges[name]}")
+
+
+class Normalise:
+    """`(pixels / 255 - mean) / std` as one multiply-add with per-row constants.
+
+    The constants are repeated to a whole row of `width` pixels: with three channels innermost, loops of length 3 would
+    cost several times as much.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor, width: int, device: torch.device | str):
+        mean, std = (torch.as_tensor(values, dtype=torch.float32, device=device) for values in (mean, std))
+        self.scale, self.shift = (1 / (255 * std)).repeat(width), (-mean / std).repeat(width)  # [W * 3]
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 or float in 0..255, [B, H, W, 3] -> float32 [B, 3, H, W], channels_last."""
+        rows = pixels.to(torch.float32, memory_format=torch.contiguous_format, copy=True).flatten(2)  # [B, H, W * 3]
+        torch.addcmul(self.shift, rows, self.scale, out=rows)
+        return rows.view(pixels.shape).permute(0, 3, 1, 2)
+
+
+def augment(
+    images: Tensor, draws: Draws, recipe: Recipe, mean: Tensor, std: Tensor, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Augment and normalise a batch: uint8 [B, 3, H, W] and one view's draws [B, ...] -> `dtype` [B, 3, H, W].
+
+    The result is channels_last. `draws` holds one entry per step of `recipe`, as `plan_epoch` makes them.
+    """
+    windows = Windows(images, recipe.crop, recipe.flip and recipe.resized_crop is None)
+    index = torch.arange(len(images), device=images.device)
+    pixels = windows.gather(windows.starts(index, draws))
+    return finish(pixels, draws, recipe, Normalise(mean, std, images.shape[-1], images.device), dtype)
+
+
+def finish(pixels: Tensor, draws: Draws, recipe: Recipe, normalise: Normalise, dtype: torch.dtype) -> Tensor:
+    """What follows crop and flip: uint8 [B, H, W, 3] (any strides) -> normalised `dtype` [B, 3, H, W]."""
+    if recipe.resized_crop or recipe.rotation or recipe.jitter:
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
+        if recipe.resized_crop:
+            images = resized_crop(images, draws["resized_crop"], draws.get("flip"))
+        if recipe.rotation:
+            images = rotate(images, draws["rotation"])
+        if recipe.jitter:
+            images = jitter(images, draws["jitter"])
+        pixels = images.permute(0, 2, 3, 1) * 255
+    images = normalise(pixels)
+    if recipe.cutout:
+        images = cut_out(images, draws["cutout"], recipe.cutout)
+    return images if dtype == images.dtype else images.to(dtype)
+
+
+def cut_out(images: Tensor, centre: Tensor, size: int) -> Tensor:
+    """Set a `size` x `size` square to 0 in place, clipped at the border; `centre` int64 [B, 2] holds (row, column)."""
+
+    def covered(length: int, middle: Tensor) -> Tensor:
+        distance = torch.arange(length, device=images.device) - middle[:, None] + size // 2
+        return (distance >= 0) & (distance < size)
+
+    rows, columns = covered(images.shape[2], centre[:, 0]), covered(images.shape[3], centre[:, 1])
+    return images.masked_fill_((rows[:, :, None] & columns[:, None, :])[:, None], 0)

@@ -1,0 +1,137 @@
+"""What a loaded data set is: uint8 images with labels in three splits, and what can be said about them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    images: Tensor  # uint8 [N, 3, H, W], contiguous
+    labels: Tensor  # int64 [N]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, index: Tensor) -> Split:
+        return Split(self.images.index_select(0, index), self.labels.index_select(0, index))
+
+
+@dataclass(frozen=True)
+class Data:
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    class_names: list[str]
+    superclasses: list[int] | None  # class -> superclass
+    superclass_names: list[str] | None
+    mean: tuple[float, float, float]  # per channel, of pixels in 0..1
+    std: tuple[float, float, float]
+    source: str = "memory"  # where the images came from
+    notes: tuple[str, ...] = ()  # what a user should know about this copy
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def image_size(self) -> int:
+        return self.train.images.shape[-1]
+
+    @cached_property
+    def content_hash(self) -> str:
+        """sha256 over the images and labels of all three splits, 64 hex digits."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.val, self.test):
+            digest.update(repr(tuple(split.images.shape)).encode())
+            digest.update(split.images.numpy())
+            digest.update(split.labels.numpy())
+        return digest.hexdigest()
+
+    def card(self) -> dict:
+        """The data card: where from, counts, sizes, statistics, hash, and how many test images are also trained on."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "image_size": self.image_size,
+            "classes": self.num_classes,
+            "superclasses": len(self.superclass_names or []),
+            "train": len(self.train),
+            "val": len(self.val),
+            "test": len(self.test),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "hash": self.content_hash,
+            "test_images_also_in_train_or_val": count_duplicates(self.test, [self.train, self.val]),
+            "notes": list(self.notes),
+        }
+
+
+def count_duplicates(split: Split, others: Sequence[Split]) -> int:
+    """How many images of `split` stand, pixel for pixel, in one of the `others` too."""
+    seen = {digest for other in others for digest in image_digests(other.images)}
+    return sum(digest in seen for digest in image_digests(split.images))
+
+
+def image_digests(images: Tensor) -> list[bytes]:
+    return [hashlib.sha256(image).digest() for image in images.numpy()]
+
+
+def fingerprint(split: Split) -> str:
+    """sha256 of the set of (image, label) pairs, whatever their order: names the official content of a split."""
+    pairs = zip(image_digests(split.images), split.labels.tolist(), strict=True)
+    return hashlib.sha256(b"".join(sorted(digest + bytes([label]) for digest, label in pairs))).hexdigest()
+
+
+def stratified(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Part the indices of `labels` [N] into (the rest, `count` chosen ones), each class in proportion; both ascending.
+
+    A pure function of its arguments, the same on every version: exactly `count` are chosen, and every class keeps at
+    least one of its samples in the rest (so fewer are chosen where most classes have a single sample).
+    """
+    classes, sizes = np.unique(labels.numpy(), return_counts=True)
+    share = sizes * count / len(labels)
+    quota = np.floor(share).astype(int)
+    by_remainder = np.argsort(quota - share, kind="stable")
+    by_remainder = by_remainder[(quota + 1 < sizes)[by_remainder]]
+    quota[by_remainder[: count - quota.sum()]] += 1
+    random = np.random.RandomState(seed)  # its stream is frozen for good, torch's and default_rng's are not
+    chosen = np.zeros(len(labels), bool)
+    for label, number in zip(classes, quota, strict=True):
+        members = np.flatnonzero(labels.numpy() == label)
+        chosen[random.permutation(members)[:number]] = True
+    return torch.from_numpy(np.flatnonzero(~chosen)), torch.from_numpy(np.flatnonzero(chosen))
+
+
+def split_validation(train: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """(train without them, a stratified `fraction` of it for validation); a fraction of 0 leaves validation empty.
+
+    Raises ValueError for a fraction outside [0, 1).
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"val_fraction={fraction} is out of range; choose a number in [0, 1), such as 0.1")
+    rest, chosen = stratified(train.labels, round(fraction * len(train)), seed)
+    return (train.select(rest) if fraction else train), train.select(chosen)
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of uint8 [N, 3, H, W] as pixels in 0..1, from exact histograms."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in images.unbind(1):
+        counts = torch.zeros(256, dtype=torch.float64)
+        for block in channel.split(4096):  # bincount works on int64 copies: keep them small
+            counts += torch.bincount(block.flatten(), minlength=256)
+        share = counts / counts.sum()
+        mean = (share * values).sum()
+        means.append(mean.item())
+        deviations.append((share * (values - mean) ** 2).sum().sqrt().clamp(min=1e-3).item())
+    return tuple(means), tuple(deviations)

@@ -1,0 +1,106 @@
+"""Getting files over a network that may be slow or broken: with progress, resumed, verified, unpacked safely."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from kdhelpers import artifacts
+from kdhelpers.data.bar import progress_bar
+
+BLOCK = 1 << 16  # bytes read at a time
+TIMEOUT = 30.0  # seconds without a byte
+ATTEMPTS = 5  # in a row that bring nothing new
+
+
+def download(url: str, path: Path, md5: str | None = None) -> Path:
+    """Fetch `url` to `path`, going on with an earlier partial download, and verify it before it takes its name.
+
+    Verified are the size the server tells and the `md5`, where it is known. Raises ConnectionError where the
+    server cannot be reached or stops answering (what came is kept for the next time), ValueError for another md5.
+    """
+    with artifacts.lock(path.with_name(path.name + ".lock")):
+        if path.is_file():  # another process got it while this one waited
+            return path
+        partial = path.with_name(path.name + ".part")
+        _fetch_with_retries(url, partial)
+        if md5 and (found := _md5(partial)) != md5:
+            partial.unlink()
+            raise ValueError(f"{url}: md5 of the download is {found}, not {md5}; try again later")
+        os.replace(partial, path)
+    return path
+
+
+def _md5(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _fetch_with_retries(url: str, partial: Path) -> None:
+    """Fetch until complete, each attempt going on where the last broke off."""
+    failures = 0
+    while failures < ATTEMPTS:
+        before = _size(partial)
+        try:
+            return _fetch(url, partial)
+        except urllib.error.HTTPError as error:
+            if error.code != 416:
+                raise ConnectionError(f"{url}: the server answers {error.code} {error.reason}") from error
+            partial.unlink(missing_ok=True)  # 416: what is here is no part of the server's file; begin anew
+        except urllib.error.URLError as error:
+            raise ConnectionError(f"{url}: {error.reason}") from error
+        except (ConnectionError, TimeoutError, http.client.HTTPException):
+            pass  # it broke off on the way
+        except OSError as error:
+            raise OSError(f"{partial}: {error.strerror or error}; free some space there and try again") from error
+        failures = 0 if _size(partial) > before else failures + 1
+    raise ConnectionError(f"{url}: broke off {ATTEMPTS} times without a new byte")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _fetch(url: str, partial: Path) -> None:
+    have = _size(partial)
+    request = urllib.request.Request(url, headers={"User-Agent": "kdhelpers"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+        resumed = response.status == 206
+        have = have if resumed else 0  # a server that ignores the range sends it all again
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        with (
+            open(partial, "ab" if resumed else "wb") as file,
+            progress_bar(total=total, initial=have, unit="B", unit_scale=True, desc=partial.stem) as bar,
+        ):
+            while block := response.read(BLOCK):
+                file.write(block)
+                bar.update(len(block))
+        if total is not None and _size(partial) < total:
+            raise ConnectionError("the connection broke off")
+
+
+def unpack(archive: Path, root: Path) -> None:
+    """Unpack a tar archive's top-level folders into `root`, each appearing at once and whole.
+
+    Raises ValueError for an archive that is damaged or whose members point outside of it.
+    """
+    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=root) as temporary:
+        try:
+            with tarfile.open(archive) as file:
+                file.extractall(temporary, filter="data")
+        except (tarfile.TarError, EOFError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{archive}: not unpacked ({reason}); delete it and download it again") from error
+        for entry in Path(temporary).iterdir():
+            if (root / entry.name).exists():
+                raise FileExistsError(f"{root / entry.name} is in the way of {archive.name}; move it away")
+            os.replace(entry, root / entry.name)

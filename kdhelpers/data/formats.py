@@ -1,0 +1,153 @@
+"""Reading a data set from arrays: torchvision's CIFAR pickles and `.npz` files. Every reader returns Raw or None."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from kdhelpers.data.dataset import Split
+from kdhelpers.data.pickles import restricted_load
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A data set as a source holds it, before the validation split and the statistics."""
+
+    splits: dict[str, Split]  # "train", "test" and, where the source has a third, "val"
+    class_names: list[str]
+    source: str
+    superclasses: list[int] | None = None
+    superclass_names: list[str] | None = None
+    verified: bool = False  # byte for byte the official files
+
+
+@dataclass(frozen=True)
+class PickleLayout:
+    """torchvision's files of a CIFAR data set: name -> md5."""
+
+    folder: str
+    train: dict[str, str]
+    test: dict[str, str]
+    meta: dict[str, str]
+    labels: str  # key of the labels in a batch
+    names: str  # key of the class names in the meta file
+    superclass_labels: str | None = None
+    superclass_names: str | None = None
+
+
+def read_pickles(root: Path, layout: PickleLayout) -> Raw | None:
+    """torchvision's own layout of CIFAR, every md5 checked. Raises ValueError for a damaged file, FileNotFoundError
+    for a missing one; returns None where the whole folder is missing."""
+    folder = root / layout.folder
+    if not folder.is_dir():
+        return None
+    [(meta_file, meta_md5)] = layout.meta.items()
+    meta = restricted_load(folder / meta_file, meta_md5)
+    train = [restricted_load(folder / file, md5) for file, md5 in layout.train.items()]
+    test = [restricted_load(folder / file, md5) for file, md5 in layout.test.items()]
+    splits = {
+        name: _stack(batches, layout.labels, len(meta[layout.names]), folder / name)
+        for name, batches in (("train", train), ("test", test))
+    }
+    superclasses = None
+    if layout.superclass_labels:
+        coarse = [label for batch in train for label in batch[layout.superclass_labels]]
+        of_class = dict(zip(splits["train"].labels.tolist(), coarse, strict=True))
+        superclasses = [of_class[label] for label in sorted(of_class)]
+    superclass_names = list(meta[layout.superclass_names]) if layout.superclass_names else None
+    source = f"{folder} (torchvision's pickles, md5 checked)"
+    return Raw(splits, list(meta[layout.names]), source, superclasses, superclass_names, verified=True)
+
+
+def _stack(batches: list[dict], labels: str, classes: int, where: Path) -> Split:
+    images = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return checked_split(images, np.concatenate([batch[labels] for batch in batches]), classes, where)
+
+
+def read_npz(folder: Path) -> Raw | None:
+    """`{train,test}.npz` (and `val.npz`, if any) with `images` uint8 [N, H, W, 3], `labels` integer [N] and, in
+    train.npz, `class_names`. Raises ValueError that names the file and what is wrong with its content."""
+    if not (folder / "train.npz").is_file():
+        return None
+    files = {name: folder / f"{name}.npz" for name in ("train", "val", "test") if (folder / f"{name}.npz").is_file()}
+    arrays = {name: _load_npz(path) for name, path in files.items()}
+    names = arrays["train"].get("class_names", _numbered(arrays["train"]["labels"]))
+    splits = {
+        name: checked_split(part["images"], part["labels"], len(names), files[name]) for name, part in arrays.items()
+    }
+    return Raw(official_splits(splits, folder), [str(name) for name in names], f"{folder}/*.npz")
+
+
+def _numbered(labels: np.ndarray) -> list[str]:
+    """Class names for integer labels without any."""
+    highest = labels.max(initial=0) if np.issubdtype(labels.dtype, np.integer) else 0
+    return [str(label) for label in range(highest + 1)]
+
+
+def _load_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in ("images", "labels", "class_names") if key in file}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: not a readable .npz ({reason}); make it with numpy.savez") from error
+    if missing := {"images", "labels"} - set(arrays):
+        names = " and no ".join(sorted(missing))
+        raise ValueError(f"{path}: has no array {names}; save images [N, H, W, 3] and labels [N]")
+    return arrays
+
+
+def checked_split(images: np.ndarray, labels: np.ndarray, classes: int, where: Path | str) -> Split:
+    """Arrays [N, H, W, 3] and [N] -> Split. Raises ValueError for another type or shape, NaN, labels out of range."""
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.ndim != 4 or images.shape[3] != 3:
+        raise ValueError(
+            f"{where}: images have shape {list(images.shape)}; they must be [N, H, W, 3] (repeat grey three times)"
+        )
+    if np.issubdtype(images.dtype, np.floating) and np.isnan(images).any():
+        first = int(np.isnan(images).any(axis=(1, 2, 3)).argmax())
+        raise ValueError(f"{where}: image {first} holds NaN; repair or leave out such images and save uint8 in 0..255")
+    if images.dtype != np.uint8:
+        raise ValueError(f"{where}: images are {images.dtype}; save them as uint8 in 0..255")
+    if labels.shape != (len(images),):
+        raise ValueError(
+            f"{where}: {len(images)} images but labels of shape {list(labels.shape)}; give one label per image"
+        )
+    if len(labels) == 0:
+        raise ValueError(f"{where}: no images; add some")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{where}: labels are {labels.dtype}; save them as integers in 0..{classes - 1}")
+    if labels.min() < 0 or labels.max() >= classes:
+        wrong = int(((labels < 0) | (labels >= classes)).argmax())
+        raise ValueError(
+            f"{where}: label {labels[wrong]} of image {wrong} is out of range; labels go from 0 to {classes - 1}"
+        )
+    pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return Split(pixels, torch.from_numpy(labels.astype(np.int64)))
+
+
+def official_splits(splits: dict[str, Split], where: Path) -> dict[str, Split]:
+    """Name the splits train, test and perhaps val: of two, the second is the test split, whatever it is called."""
+    if "test" in splits:
+        return splits
+    if "val" not in splits:
+        raise ValueError(f"{where}: has train but neither test nor val; add a test split")
+    return {"train": splits["train"], "test": splits["val"]}
+
+
+def resize(images: torch.Tensor, size: int) -> torch.Tensor:
+    """uint8 [N, 3, H, W] -> [N, 3, size, size]: the central square, resized bilinearly with antialiasing."""
+    height, width = images.shape[2:]
+    if height == width == size:
+        return images
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = images[:, :, top : top + side, left : left + side]
+    blocks = (F.interpolate(block, size=(size, size), mode="bilinear", antialias=True) for block in square.split(1024))
+    return torch.cat(list(blocks))

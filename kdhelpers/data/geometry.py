@@ -1,0 +1,100 @@
+"""Moving pixels about, per sample and for a whole batch at once: crop and flip, rotation, resized crop."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Windows:
+    """Images laid out so that crop + flip is one contiguous copy per sample.
+
+    They are stored [mirror, N, H + 2p, W + 2p, 3] with p pixels of zeros around, and once more mirrored where flips are
+    wanted. A window's bytes, from its first pixel to its last, are then one span of memory, and a batch is one
+    `index_select` of spans, whatever each sample's offset and flip. Takes (1 + mirrored) * (1 + 2p / H)^2 of the bytes.
+    """
+
+    def __init__(self, images: Tensor, padding: int | None, mirrored: bool, device: torch.device | str | None = None):
+        count, channels, self.height, self.width = images.shape
+        self.padding, self.mirrored, self.count = padding or 0, mirrored, count
+        self.rows, self.columns = self.height + 2 * self.padding, self.width + 2 * self.padding
+        store = torch.zeros(
+            1 + mirrored, count, self.rows, self.columns, channels, dtype=torch.uint8, device=device or images.device
+        )
+        inner = store[:, :, self.padding : self.padding + self.height, self.padding : self.padding + self.width]
+        inner[0].copy_(images.permute(0, 2, 3, 1))
+        if mirrored:
+            inner[1].copy_(inner[0].flip(2))
+        self.row_bytes = self.columns * channels
+        span = (self.height - 1) * self.row_bytes + self.width * channels
+        positions = (store.numel() - span) // channels + 1 if count else 0
+        self.channels, self.spans = channels, store.view(-1).as_strided((positions, span), (channels, 1))
+
+    @staticmethod
+    def bytes_needed(shape: torch.Size, padding: int | None, mirrored: bool) -> int:
+        count, channels, height, width = shape
+        padding = padding or 0
+        return (1 + mirrored) * count * channels * (height + 2 * padding) * (width + 2 * padding)
+
+    def starts(self, index: Tensor, draws: dict[str, Tensor]) -> Tensor:
+        """Where each window begins, int64 [..., B]: index [B], draws "crop" [..., B, 2] and "flip" [..., B]."""
+        row = column = torch.zeros_like(index)
+        if self.padding:
+            row, column = draws["crop"].unbind(-1)
+        if self.mirrored:  # in the mirrored copy the same window is counted from the other side
+            flip = draws["flip"]
+            column = torch.where(flip, 2 * self.padding - column, column)
+            index = index + flip * self.count
+        return (index * self.rows + row) * self.columns + column
+
+    def gather(self, starts: Tensor) -> Tensor:
+        """The windows at `starts` [B] as uint8 [B, H, W, 3]; rows lie `row_bytes` apart, pixels are contiguous."""
+        spans = self.spans.index_select(0, starts)
+        return spans.as_strided(
+            (len(starts), self.height, self.width, self.channels), (spans.shape[1], self.row_bytes, self.channels, 1)
+        )
+
+
+def rotate(images: Tensor, degrees: Tensor) -> Tensor:
+    """Turn each image counter-clockwise about its centre; nearest pixel, zeros outside. [B, 3, H, W], degrees [B]."""
+    height, width = images.shape[2:]
+    radians = torch.deg2rad(degrees.double())
+    cosine, sine = radians.cos(), radians.sin()
+    matrix = torch.stack([cosine, -sine, sine, cosine], -1).view(-1, 2, 2).float()  # target pixel -> source pixel
+    size = torch.stack([images.new_full((), width), images.new_full((), height)])
+    x = torch.arange(width, device=images.device) - (width - 1) / 2
+    y = torch.arange(height, device=images.device) - (height - 1) / 2
+    target = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).view(1, -1, 2).expand(len(images), -1, -1)
+    source = target.bmm(matrix.transpose(1, 2) / (size / 2)).view(-1, height, width, 2)  # the image spans -1..1
+    return F.grid_sample(images, source, mode="nearest", padding_mode="zeros", align_corners=False)
+
+
+def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor | None = None) -> Tensor:
+    """Cut out a box per sample, enlarge it bilinearly to the image's own size, and mirror it where asked.
+
+    images float [B, 3, H, W]; boxes int64 [B, 4] of (top, left, height, width); flip bool [B].
+    """
+    height, width = images.shape[2:]
+    top, left, box_height, box_width = boxes.unbind(-1)
+    vertical = resampling(top, box_height, height)
+    horizontal = resampling(left, box_width, width)
+    if flip is not None:
+        horizontal = torch.where(flip[:, None, None], horizontal.flip(1), horizontal)
+    batch, channels = images.shape[:2]
+    narrow = images.reshape(batch, channels * height, width).bmm(horizontal.transpose(1, 2))
+    columns = narrow.view(batch, channels, height, width).transpose(1, 2).reshape(batch, height, -1)
+    return vertical.bmm(columns).view(batch, height, channels, width).transpose(1, 2)
+
+
+def resampling(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """Bilinear weights [B, size, size] that stretch pixels [start, start + length) to `size` of them.
+
+    A box is never larger than its image, so that nothing shrinks and antialiasing would change nothing.
+    """
+    step = (length.float() / size)[:, None, None]
+    pixel = torch.arange(size, device=start.device)
+    inside = pixel - start[:, None]  # [B, in] position within the box
+    distance = inside[:, None, :] + 0.5 - (pixel[:, None] + 0.5) * step  # [B, out, in]
+    weight = (1 - distance.abs()).clamp(min=0) * ((inside >= 0) & (inside < length[:, None]))[:, None, :]
+    return weight / weight.sum(-1, keepdim=True)

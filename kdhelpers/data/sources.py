@@ -1,0 +1,157 @@
+"""Finding and loading a data set by its name: `load_data`.
+
+The data root is searched in this order: torchvision's own layout, class folders, `.npz`, Hugging Face parquet; only
+then is anything downloaded. A folder of the user's in one of the last three layouts is a data set by its own name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from kdhelpers import artifacts
+from kdhelpers.data.catalogue import DATASETS, Source
+from kdhelpers.data.dataset import Data, Split, channel_statistics, fingerprint, split_validation
+from kdhelpers.data.digits import load_digits
+from kdhelpers.data.download import download, unpack
+from kdhelpers.data.encoded import read_class_folders, read_parquet
+from kdhelpers.data.formats import Raw, read_npz, read_pickles, resize
+
+LAYOUTS = "{train,test}/<class>/*.png, {train,test}.npz or {train,test}*.parquet"
+
+
+def load_data(
+    name: str = "digits",
+    image_size: int | None = None,
+    val_fraction: float = 0.1,
+    split_seed: int = 0,
+    root: Path | str | None = None,
+) -> Data:
+    """Load a data set by its name in `DATASETS`, or by the name of a folder under the data root.
+
+    Images are uint8 [N, 3, S, S] with S = `image_size` (None: the data set's own); others are cut to their central
+    square and resized. Validation is a stratified `val_fraction` of the training images, the same for the same
+    `split_seed`, unless the source has train, val and test of its own. `root` overrides the data root.
+
+    Raises ValueError for an unknown name, an argument out of range or bad content, FileNotFoundError for a missing
+    file of a set that is there in part, ConnectionError where a download is needed and fails.
+    """
+    root = Path(root) if root is not None else artifacts.data_root()
+    if image_size is not None and (type(image_size) is not int or image_size < 8):
+        raise ValueError(f"image_size={image_size} is out of range; choose whole pixels from 8, such as 32")
+    source = _find_source(name, root)
+    size = image_size or source.image_size
+    if name == "digits":
+        raw = _read_digits(size)
+    else:  # official content is compared pixel for pixel, so it is read as it is and resized afterwards
+        raw = _read_or_download(name, source, root, None if source.fingerprints else size)
+    notes = tuple(_deviations(raw, source))
+    splits = _resized(raw, size)
+    if "val" in splits:
+        train, val = splits["train"], splits["val"]
+    else:
+        train, val = split_validation(splits["train"], val_fraction, split_seed)
+    mean, std = source.statistics or channel_statistics(train.images)
+    return Data(
+        name,
+        train,
+        val,
+        splits["test"],
+        raw.class_names,
+        raw.superclasses,
+        raw.superclass_names,
+        mean,
+        std,
+        raw.source,
+        notes,
+    )
+
+
+def _find_source(name: str, root: Path) -> Source:
+    if name in DATASETS:
+        return DATASETS[name]
+    if name and Path(name).name == name and not name.startswith(".") and (root / name).is_dir():
+        return Source(f"the folder {root / name}")
+    raise ValueError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}, or the name of a folder under {root}")
+
+
+def _read_digits(size: int) -> Raw:
+    train, test = load_digits(size)
+    names = [str(digit) for digit in range(10)]
+    return Raw({"train": train, "test": test}, names, "scikit-learn's load_digits, tinted")
+
+
+def _read_or_download(name: str, source: Source, root: Path, size: int | None) -> Raw:
+    if raw := _read(name, source, root, size):
+        return raw
+    if name not in DATASETS:
+        raise ValueError(f"{root / name}: no data set in it; put {LAYOUTS} there")
+    reasons = []
+    for fetch in _downloads(name, source, root):
+        try:
+            fetch()
+            return _read(name, source, root, size)
+        except (OSError, ValueError) as error:
+            reasons.append(str(error))
+    official = f"{source.pickles.folder}/" if source.pickles else f"{source.folders[0]}/{{train,val}}/<class>/*"
+    raise ConnectionError(
+        f"{name} is not under {root} and could not be downloaded ({'; '.join(reasons)}); put there by hand "
+        f"{official} (from {source.archive.url}), or {LAYOUTS} under {name}/"
+    )
+
+
+def _read(name: str, source: Source, root: Path, size: int | None) -> Raw | None:
+    """The first layout that is there; None where none is."""
+    if source.pickles and (raw := read_pickles(root, source.pickles)):
+        return raw
+    for folder in (name, *source.folders):
+        if raw := read_class_folders(root / folder, size, root / ".cache", source.words or {}):
+            return raw
+    return read_npz(root / name) or read_parquet(root / name, size, root / ".cache")
+
+
+def _downloads(name: str, source: Source, root: Path) -> list[Callable[[], None]]:
+    """What can be tried, best first: the host of the original CIFAR archives has been throttled since 2026."""
+
+    def fetch_parquet() -> None:
+        aside = root / ".cache" / name  # the data set's own folder gets all files or none, and only the right ones
+        files = [download(url, aside / f"{split}.parquet") for split, url in source.parquet.items()]
+        try:
+            for wrong in _deviations(read_parquet(aside, None, root / ".cache"), source):
+                raise ValueError(f"{files[0].parent}: {wrong}; the download is discarded")
+        except ValueError:
+            for file in files:
+                file.unlink()
+            raise
+        (root / name).mkdir(exist_ok=True)
+        for file in files:
+            os.replace(file, root / name / file.name)
+
+    def fetch_archive() -> None:
+        file = root / ".cache" / source.archive.url.rsplit("/", 1)[1]
+        unpack(download(source.archive.url, file, source.archive.md5), root)
+        file.unlink()
+
+    return [fetch_parquet] * bool(source.parquet) + [fetch_archive] * bool(source.archive)
+
+
+def _deviations(raw: Raw, source: Source) -> Iterator[str]:
+    """How the content differs from the official one."""
+    if raw.verified:
+        return
+    for split, count in (source.counts or {}).items():
+        found = raw.splits[split]
+        if len(found) != count:
+            yield f"{split} holds {len(found):,} images where the official set has {count:,}"
+        elif split in (source.fingerprints or {}) and fingerprint(found) != source.fingerprints[split]:
+            yield f"{split} differs from the official images or labels"
+
+
+def _resized(raw: Raw, size: int | None) -> dict[str, Split]:
+    shapes = {name: tuple(split.images.shape[2:]) for name, split in raw.splits.items()}
+    height, width = shapes["train"]
+    if size is None and (height != width or len(set(shapes.values())) > 1):
+        listed = ", ".join(f"{name} {shape[1]}x{shape[0]}" for name, shape in shapes.items())
+        raise ValueError(f"{raw.source}: the images are not all squares of one size ({listed}); give an image_size")
+    return {name: Split(resize(split.images, size or height), split.labels) for name, split in raw.splits.items()}
