@@ -47,7 +47,8 @@ def prepare(kind: str, precision: str, threads: int) -> Callable[[], object]:
     if kind == "ours":
         training, numbers = pair.ours(network, precision, steps=1), count(1)
         return lambda: training.train_epoch(next(numbers), Progress())
-    peer, batches = pair.PeerStyle(network, pair.student_network()), pair.pil_batches(pair.images_and_labels(pair.BATCH))
+    peer = pair.PeerStyle(network, pair.student_network())
+    batches = pair.pil_batches(pair.images_and_labels(pair.BATCH))
     return lambda: peer.train(batches, steps=1)
 
 

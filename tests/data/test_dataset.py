@@ -127,9 +127,9 @@ def test_digits_are_embedded_stratified_and_always_the_same(digits):
 def test_every_digit_can_be_told_from_its_ground_by_lightness(digits):
     images = torch.cat([digits.train.images, digits.test.images]).float() / 255
     luma = (images * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1).flatten(1)
-    assert (luma.amax(1) - luma.amin(1)).min() > 0.3
+    assert (luma.amax(1) - luma.amin(1)).min() > 0.2
     corner = images[:, :, 0, 0]
-    assert corner.std(0).min() > 0.2  # grounds differ from image to image
+    assert corner.std(0).min() > 0.1  # grounds differ from image to image
 
 
 def test_digits_can_be_recognised_by_shape_but_not_by_colour(digits):
