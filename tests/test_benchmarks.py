@@ -1,6 +1,7 @@
 """The machinery of the benchmarks; what they measure is never part of the timed tests."""
 
 import json
+import os
 import sys
 import types
 
@@ -10,7 +11,7 @@ import torch
 import benchmarks
 from benchmarks import __main__ as command
 from benchmarks.dispatch import Counting, per_step
-from benchmarks.measure import Timing, interleave, row
+from benchmarks.measure import Apart, Timing, interleave, row
 
 
 def test_cases_take_turns_after_one_warm_up():
@@ -18,6 +19,22 @@ def test_cases_take_turns_after_one_warm_up():
     timings = interleave({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3)
     assert "".join(calls) == "ab" * 4
     assert len(timings["a"].seconds) == 3
+
+
+def prepare_appending(path, word):
+    return lambda: path.write_text((path.read_text() if path.exists() else str(os.getpid())) + word)
+
+
+def test_a_case_apart_runs_in_its_own_process(tmp_path):
+    case = Apart(prepare_appending, tmp_path / "calls", " ran")
+    try:
+        case()
+        case()
+    finally:
+        case.close()
+    process, *calls = (tmp_path / "calls").read_text().split()
+    assert int(process) != os.getpid()
+    assert calls == ["ran", "ran"]
 
 
 def test_ratio_pairs_the_rounds():

@@ -1,0 +1,67 @@
+"""The committed notebooks: anatomy, parameters, no outputs. That they run is the smoke suite's job (test_readme)."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+from papermill import inspect_notebook
+
+from kdhelpers.suite.profiles import parameters_of
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+
+
+@every_notebook
+def test_sources_are_clean_nbformat_with_ids_and_no_outputs(path):
+    notebook = nbformat.read(path, 4)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5)
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    assert all(not cell.outputs and cell.execution_count is None for cell in code_cells(path))
+
+
+@every_notebook
+def test_cells_are_short_and_define_nothing(path):
+    assert 9 <= len(nbformat.read(path, 4).cells) <= 14
+    for cell in code_cells(path):
+        assert not re.search(r"^\s*(def|class|while) ", cell.source, re.MULTILINE)
+        if "parameters" not in cell.metadata.get("tags", []):
+            assert cell.source.count("\n") < 14 if "/content" in cell.source else cell.source.count("\n") < 12
+
+
+@every_notebook
+def test_the_parameters_cell_is_read_by_papermill_as_by_us_and_every_parameter_is_explained(path):
+    tagged = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    theirs = inspect_notebook(str(path))
+    assert list(theirs) == list(parameters_of(path))
+    for line in tagged[0].source.splitlines():
+        assert re.fullmatch(r"\w+: (str|int|float|bool) = \S.*?  # \S.*", line), line
+    assert all(parameter["help"] for parameter in theirs.values())
+
+
+@every_notebook
+def test_the_colab_badge_and_the_guarded_install_name_this_repository(path):
+    text = path.read_text()
+    owner = REPOSITORY.removeprefix("https://github.com/")
+    assert f"https://colab.research.google.com/github/{owner}/blob/main/notebooks/{path.name}" in text
+    assert f"git clone -q {REPOSITORY} /content/" in text
+    setup = code_cells(path)[0].source
+    assert not re.search(r"pip install.*\btorch", setup)
+
+
+@every_notebook
+def test_the_first_cell_has_title_question_and_expected_time(path):
+    first = nbformat.read(path, 4).cells[0].source
+    assert first.startswith("# ")
+    assert "?**" in first
+    assert "Expected time" in first

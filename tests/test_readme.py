@@ -1,0 +1,57 @@
+"""What the README promises: its commands exist, and `make suite`'s job runs from a bare checkout."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kdhelpers import artifacts
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_two_commands_and_the_plain_ones_are_there():
+    for command in ("make suite", "make test", "python -m venv", "pip install -r requirements.txt", "python -m kdhelpers suite"):
+        assert command in README
+
+
+def test_every_command_of_ours_that_it_names_is_accepted():
+    """`python -m kdhelpers NAME --option` and `python -m benchmarks NAME`: names and options exist."""
+    helped = {}
+    for module, name, rest in set(re.findall(r"python -m (kdhelpers|benchmarks) ([a-z_]+)([^\n`|#]*)", README)):
+        if module == "benchmarks":
+            assert name == "all" or (ROOT / "benchmarks" / f"{name}.py").is_file(), name
+            continue
+        if name not in helped:
+            helped[name] = subprocess.run([sys.executable, "-m", "kdhelpers", name, "--help"], cwd=ROOT, check=True,
+                                          capture_output=True, text=True).stdout
+        for option in re.findall(r"--[a-z-]+", rest):
+            assert option in helped[name], f"{name} {option}"
+
+
+def test_files_that_it_links_to_exist():
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.slow
+def test_the_smoke_suite_replays_every_notebook(root):
+    """What `make suite` does once the environment stands: every notebook, its records, plots and the results page."""
+    done = subprocess.run([sys.executable, "-m", "kdhelpers", "suite", "--profile", "smoke"], cwd=ROOT, text=True,
+                          capture_output=True, timeout=900, env=os.environ | {"KD_ROOT": str(root)}, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = {record["name"]: record for record in artifacts.records()}
+    assert {record["status"] for record in found.values()} == {"finished"}
+    assert found["teacher_resnet20_digits"]["metrics"]["test_top1_pct"] > 60  # far above chance, even on two epochs' luck
+    assert set(found) >= {"student_si_resnet8_digits", "student_lm_resnet8_digits", "start_student_taught"}
+    for name in found:
+        assert artifacts.weights_path(name).is_file()
+    page = (root / "plots" / "index.html").read_text()
+    assert all(name in page for name in found)
+    assert (root / "plots" / "student_lm_resnet8_digits_curves.png").stat().st_size > 10_000
+    assert {path.stem for path in (root / "notebooks" / "executed").glob("*.ipynb")} == {
+        path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
