@@ -14,6 +14,7 @@ import torch
 from benchmarks import BENCHMARKS
 from benchmarks.measure import note
 from kdhelpers import artifacts
+from kdhelpers.record import cpu_name
 
 
 def main() -> int:
@@ -47,18 +48,9 @@ def describe(threads: int) -> dict:
         "load average before": load,
         "torch": torch.__version__,
         "Python": platform.python_version(),
-        "CPU": f"{_cpu_name()} ({os.cpu_count()} cores)",
+        "CPU": f"{cpu_name()} ({os.cpu_count()} cores)",
         **gpu,
     }
-
-
-def _cpu_name() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def table(rows: list[dict]) -> str:

@@ -54,10 +54,22 @@ def ours(network: nn.Module, precision: str, steps: int, batch_size: int = BATCH
     """The package's own training of an epoch of `steps` steps, data included."""
     train, none = images_and_labels(steps * batch_size), images_and_labels(0)
     data = Data("cifar100", train, none, none, [str(c) for c in range(CLASSES)], None, None, MEAN, STD)
-    run = Run(dataset="cifar100", model="resnet8x4", teacher="resnet32x4", method="lm", lr=LR, epochs=1000,
-              hyperparameters={"temperature": TEMPERATURE, "ce_weight": CE_WEIGHT, "kd_weight": KD_WEIGHT},
-              weight_decay=WEIGHT_DECAY, optimizer_options={"momentum": MOMENTUM}, schedule="constant",
-              batch_size=batch_size, precision=precision, selection="last", val_fraction=0)
+    run = Run(
+        dataset="cifar100",
+        model="resnet8x4",
+        teacher="resnet32x4",
+        method="lm",
+        lr=LR,
+        epochs=1000,
+        hyperparameters={"temperature": TEMPERATURE, "ce_weight": CE_WEIGHT, "kd_weight": KD_WEIGHT},
+        weight_decay=WEIGHT_DECAY,
+        optimizer_options={"momentum": MOMENTUM},
+        schedule="constant",
+        batch_size=batch_size,
+        precision=precision,
+        selection="last",
+        val_fraction=0,
+    )
     device = torch.device("cpu")
     return Training(run, data, Teacher(copy.deepcopy(network), device, DTYPES[precision]), device, precision)
 
@@ -88,10 +100,14 @@ class PilImages(torch.utils.data.Dataset):
         from torchvision import transforms
 
         self.images, self.labels, self.length = split.images.permute(0, 2, 3, 1).numpy(), split.labels.tolist(), length
-        self.transform = transforms.Compose([
-            transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
-            transforms.Normalize(MEAN, STD),
-        ])
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(MEAN, STD),
+            ]
+        )
 
     def __len__(self) -> int:
         return self.length

@@ -1,10 +1,10 @@
 """kdhelpers: knowledge distillation in a few names. See README.md for the tour.
 
-    from kdhelpers import Run, fit, load_data, infer, evaluate
+from kdhelpers import Run, fit, load_data, infer, evaluate
 
-    teacher = fit(Run(dataset="digits", model="resnet20", role="teacher"))
-    student = fit(Run(dataset="digits", model="resnet8", method="lm", teacher=teacher.name))
-    print(evaluate(infer(student.model, load_data("digits"))))
+teacher = fit(Run(dataset="digits", model="resnet20", role="teacher"))
+student = fit(Run(dataset="digits", model="resnet8", method="lm", teacher=teacher.name))
+print(evaluate(infer(student.model, load_data("digits"))))
 """
 
 from importlib import import_module

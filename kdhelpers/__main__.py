@@ -57,13 +57,28 @@ def main() -> None:
 
 
 @main.command(cls=SpacedOptions)
-@click.option("--profile", default="smoke", show_default=True, metavar="NAME|PATH",
-              help="smoke, short, paper, or a YAML file of your own.")
+@click.option(
+    "--profile",
+    default="smoke",
+    show_default=True,
+    metavar="NAME|PATH",
+    help="smoke, short, paper, or a YAML file of your own.",
+)
 @click.option("--only", multiple=True, metavar="NAME ...", help="These jobs and what they need.")
-@click.option("--seeds", multiple=True, type=click.IntRange(min=0), default=[0], metavar="N ...",
-              help="Repeat the jobs marked `seeds: each` with each of these seeds (default: 0).")
-@click.option("--workers", type=click.IntRange(min=1), metavar="N",
-              help="Jobs at a time (default: one per GPU; without one, what cores and memory carry).")
+@click.option(
+    "--seeds",
+    multiple=True,
+    type=click.IntRange(min=0),
+    default=[0],
+    metavar="N ...",
+    help="Repeat the jobs marked `seeds: each` with each of these seeds (default: 0).",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Jobs at a time (default: one per GPU; without one, what cores and memory carry).",
+)
 @click.option("--ray", metavar="ADDRESS", help="Run the jobs as Ray tasks: local, auto, or a cluster's address.")
 @click.option("--force", is_flag=True, help="Run and train again even where nothing changed (the --only jobs, or all).")
 def suite(profile: str, only: tuple, seeds: tuple, workers: int | None, ray: str | None, force: bool) -> None:

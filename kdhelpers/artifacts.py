@@ -114,8 +114,10 @@ def load_tensors(path: Path | str, device: str = "cpu") -> Any:
         return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported" in str(error) or "GLOBAL" in str(error):
-            raise ValueError(f"{path}: holds pickled objects besides tensors and is not loaded, since a pickle can "
-                             "run code; save its state_dict alone") from error
+            raise ValueError(
+                f"{path}: holds pickled objects besides tensors and is not loaded, since a pickle can "
+                "run code; save its state_dict alone"
+            ) from error
         raise ValueError(f"{path}: damaged or not a torch file; delete it and train or download again") from error
     except Exception as error:  # on damaged bytes torch's unpickler stumbles in many ways: IndexError, KeyError, ...
         raise ValueError(f"{path}: damaged or truncated; delete it and train or download again") from error
@@ -202,7 +204,9 @@ def reserve(name: str, identity: str, stub: dict) -> str:
             record = _record_or_none(candidate)
             if record is None or record.get("identity") == identity or not _is_taken(record):
                 if record is None or record.get("identity") != identity or record.get("status") != "finished":
-                    save_json(record_path(candidate), {"schema": SCHEMA, "name": candidate, "identity": identity, **stub})
+                    save_json(
+                        record_path(candidate), {"schema": SCHEMA, "name": candidate, "identity": identity, **stub}
+                    )
                 return candidate
     raise ValueError(f"both {name} and {own} hold other runs; give this run another name")
 

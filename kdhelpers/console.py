@@ -92,11 +92,13 @@ def comparison(first: str, second: str) -> str:
     ours, theirs = a.get("metrics", {}), b.get("metrics", {})
     measured = [(key, _number(ours.get(key)), _number(theirs.get(key))) for key in dict.fromkeys([*ours, *theirs])]
     settings = _differences(a["run"], b["run"])
-    return "\n\n".join([
-        f"Settings that differ\n{columns([names, *settings])}" if settings else "Settings: the same",
-        f"Metrics\n{columns([names, *measured])}",
-        f"Paired on the test split\n  {_paired(a, b)}",
-    ])
+    return "\n\n".join(
+        [
+            f"Settings that differ\n{columns([names, *settings])}" if settings else "Settings: the same",
+            f"Metrics\n{columns([names, *measured])}",
+            f"Paired on the test split\n  {_paired(a, b)}",
+        ]
+    )
 
 
 def _record(name: str) -> dict:
@@ -109,8 +111,9 @@ def _record(name: str) -> dict:
 
 
 def _differences(a: dict, b: dict) -> list[tuple[str, Any, Any]]:
-    return [(key, a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b])
-            if key != "name" and a.get(key) != b.get(key)]
+    return [
+        (key, a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b]) if key != "name" and a.get(key) != b.get(key)
+    ]
 
 
 def _number(value: float | None) -> str:
@@ -133,9 +136,11 @@ def _paired(a: dict, b: dict) -> str:
     run = a["run"]
     data = load_data(run["dataset"], run["image_size"], run["val_fraction"], run["split_seed"])
     result = compare(*(infer(load_model(record["name"]), data) for record in (a, b)))
-    return (f"{a['name']} - {b['name']}: {result['difference_pct']:+.2f} points top-1, "
-            f"95 % interval {result['low_pct']:+.2f} to {result['high_pct']:+.2f} over {result['n']} test images; "
-            f"same answer on {result['agreement_pct']:.1f} %. In fp32; it says nothing of other seeds.")
+    return (
+        f"{a['name']} - {b['name']}: {result['difference_pct']:+.2f} points top-1, "
+        f"95 % interval {result['low_pct']:+.2f} to {result['high_pct']:+.2f} over {result['n']} test images; "
+        f"same answer on {result['agreement_pct']:.1f} %. In fp32; it says nothing of other seeds."
+    )
 
 
 def data_card(data: Any) -> str:

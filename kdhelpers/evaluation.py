@@ -112,10 +112,11 @@ def evaluate(predictions: Predictions) -> dict[str, float]:
 
 
 def compare(first: Predictions, second: Predictions, resamples: int = 10_000, seed: int = 0) -> dict[str, float]:
-    """Paired comparison on the same images: difference first - second in top-1, with a 95 % bootstrap interval over images.
+    """Paired comparison on the same images: top-1 of first minus second, with a 95 % bootstrap interval over images.
 
     Returns first_pct, second_pct, difference_pct, low_pct, high_pct, agreement_pct (same predicted class) and n. The
-    interval is over test images for these two networks; it says nothing of other seeds. Raises ValueError on other images.
+    interval is over test images for these two networks; it says nothing of other seeds. Raises ValueError where the
+    two are not of the same images.
     """
     if not torch.equal(first.index, second.index) or not torch.equal(first.labels, second.labels):
         raise ValueError("the two predictions are of different images; infer both on the same split")

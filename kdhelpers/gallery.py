@@ -17,8 +17,16 @@ from kdhelpers.artifacts import folder, lock, record_path, records, root, run_lo
 from kdhelpers.html import STYLE, Html, curve, element, join
 
 EMBEDDED = "digits"  # toy data, shown last
-NOT_A_LOSS = {"epoch", "lr", "train_top1_pct", "val_top1_pct", "val_nll", "seconds", "images_per_second",
-              "peak_memory_mib"}
+NOT_A_LOSS = {
+    "epoch",
+    "lr",
+    "train_top1_pct",
+    "val_top1_pct",
+    "val_nll",
+    "seconds",
+    "images_per_second",
+    "peak_memory_mib",
+}
 FIRST_COMMAND = "python -m kdhelpers suite --profile smoke"
 
 
@@ -34,15 +42,20 @@ def page(found: list[dict], pictures: list[Path]) -> str:
     sections = [_section(name, list(runs)) for name, runs in groupby(by_dataset, _dataset)]
     runs = f"{len(found)} stored run{'' if len(found) == 1 else 's'}"
     intro = f"{runs}, written {time.strftime('%Y-%m-%d %H:%M')} from {folder('results').name}/"
-    body = join([
-        element("header", element("h1", "Knowledge distillation: the runs"), element("p", intro, class_="muted")),
-        *(sections or [_nothing_yet()]),
-        _pictures(pictures),
-    ])
-    head = join([
-        Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
-        element("title", "kdhelpers: the runs"), Html(f"<style>{STYLE}</style>"),
-    ])
+    body = join(
+        [
+            element("header", element("h1", "Knowledge distillation: the runs"), element("p", intro, class_="muted")),
+            *(sections or [_nothing_yet()]),
+            _pictures(pictures),
+        ]
+    )
+    head = join(
+        [
+            Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
+            element("title", "kdhelpers: the runs"),
+            Html(f"<style>{STYLE}</style>"),
+        ]
+    )
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>{element("main", body)}</body></html>\n'
 
 
@@ -51,9 +64,13 @@ def _dataset(record: dict) -> str:
 
 
 def _nothing_yet() -> Html:
-    return element("section", element("h2", "No runs yet"),
-                   element("p", "This command makes the first ones, on embedded data, in a few minutes:"),
-                   element("pre", FIRST_COMMAND), class_="empty")
+    return element(
+        "section",
+        element("h2", "No runs yet"),
+        element("p", "This command makes the first ones, on embedded data, in a few minutes:"),
+        element("pre", FIRST_COMMAND),
+        class_="empty",
+    )
 
 
 def _section(dataset: str, runs: list[dict]) -> Html:
@@ -77,12 +94,18 @@ def _summary_table(dataset: str) -> Html:
     lines = [_summary_line(row, row["role"] == "student" and row["test_top1_pct"] == best) for row in rows]
     varied = [field for field in ("selection", "budget", "device") if summary[field].nunique() > 1]  # else: caption
     cells = [{**line, **{field: row[field] for field in varied}} for line, row in zip(lines, rows, strict=True)]
-    body = (element("tr", *(element("td", cell) for cell in line.values()), class_=row["role"])
-            for line, row in zip(cells, rows, strict=True))
+    body = (
+        element("tr", *(element("td", cell) for cell in line.values()), class_=row["role"])
+        for line, row in zip(cells, rows, strict=True)
+    )
     head = element("tr", *(element("th", name) for name in cells[0]))
     table = element("table", element("thead", head), element("tbody", *body))
-    return join([element("div", table, class_="scroll"),
-                 element("p", f"{caption(summary)} · best student in bold", class_="muted")])
+    return join(
+        [
+            element("div", table, class_="scroll"),
+            element("p", f"{caption(summary)} · best student in bold", class_="muted"),
+        ]
+    )
 
 
 def _summary_line(row: dict, best: bool) -> dict[str, object]:
@@ -129,8 +152,14 @@ def _card(record: dict, badge: Html | str) -> Html:
     run, status = record.get("run", {}), record.get("status", "unknown")
     title = f"{method_label(run)} · {run.get('model', '?')} · seed {run.get('seed', 0)}"
     parts: Iterable[Html] = _finished_parts(record) if status == "finished" else _unfinished_parts(record, status)
-    return element("article", element("h3", title, " ", badge), element("p", record["name"], class_="name"), *parts,
-                   element("p", *_links(record), class_="links"), class_=f"card {run.get('role', '')} {status}")
+    return element(
+        "article",
+        element("h3", title, " ", badge),
+        element("p", record["name"], class_="name"),
+        *parts,
+        element("p", *_links(record), class_="links"),
+        class_=f"card {run.get('role', '')} {status}",
+    )
 
 
 def _finished_parts(record: dict) -> list[Html]:
@@ -140,17 +169,21 @@ def _finished_parts(record: dict) -> list[Html]:
     facts = {
         "selection": f"{selection.get('rule', '?')}, epoch {selection.get('epoch', '?')}",
         "budget": f"{run.get('epochs', '?')} epochs, batch {run.get('batch_size', '?')}, "
-                  f"{run.get('optimizer', '?')}, lr {run.get('lr', '?')}",
+        f"{run.get('optimizer', '?')}, lr {run.get('lr', '?')}",
         "device": f"{environment.get('device_name') or environment.get('device')}, {environment.get('precision')}",
         "speed": f"{number(metrics.get('seconds_per_epoch'), '{:.3g} s')} / epoch, "
-                 f"{number(metrics.get('images_per_second'), '{:,.0f}')} images/s",
+        f"{number(metrics.get('images_per_second'), '{:,.0f}')} images/s",
         "network": f"{magnitude(model.get('parameters'))} parameters, {magnitude(model.get('macs'))} MACs",
     }
     if teacher:
         facts["teacher"] = f"{teacher.get('name')}, {number(teacher.get('test_top1_pct'), '{:.2f} %')}"
-    others = " · ".join([f"top-5 {number(metrics.get('test_top5_pct'), '{:.1f} %')}",
-                         f"NLL {number(metrics.get('test_nll'), '{:.3f}')}",
-                         f"ECE {number(metrics.get('test_ece_pct'), '{:.1f} %')}"])
+    others = " · ".join(
+        [
+            f"top-5 {number(metrics.get('test_top5_pct'), '{:.1f} %')}",
+            f"NLL {number(metrics.get('test_nll'), '{:.3f}')}",
+            f"ECE {number(metrics.get('test_ece_pct'), '{:.1f} %')}",
+        ]
+    )
     top1 = element("span", number(metrics.get("test_top1_pct"), "{:.2f}"), class_="big")
     figure = join([element("p", top1, " % test top-1"), element("p", others, class_="muted")])
     rows = (join([element("dt", name), element("dd", text)]) for name, text in facts.items())
@@ -159,17 +192,25 @@ def _finished_parts(record: dict) -> list[Html]:
 
 def _curves(history: list[dict], teacher_top1_pct: float | None) -> Html:
     """Accuracy and loss over the epochs, side by side."""
-    accuracy = {name: [row.get(key) for row in history]
-                for name, key in (("validation", "val_top1_pct"), ("train", "train_top1_pct"))}
+    accuracy = {
+        name: [row.get(key) for row in history]
+        for name, key in (("validation", "val_top1_pct"), ("train", "train_top1_pct"))
+    }
     terms = {key: [row.get(key) for row in history] for key in (history[0] if history else {}) if key not in NOT_A_LOSS}
-    return element("div", curve("accuracy, %", accuracy, reference=("teacher (test)", teacher_top1_pct)),
-                   curve("loss", terms), class_="curves")
+    return element(
+        "div",
+        curve("accuracy, %", accuracy, reference=("teacher (test)", teacher_top1_pct)),
+        curve("loss", terms),
+        class_="curves",
+    )
 
 
 def _unfinished_parts(record: dict, status: str) -> list[Html]:
     if status == "running" and not _is_at_work(record):
-        return [element("span", "interrupted", class_="badge warn"),
-                element("p", "Its process ended early; the same run continues from its last epoch.")]
+        return [
+            element("span", "interrupted", class_="badge warn"),
+            element("p", "Its process ended early; the same run continues from its last epoch."),
+        ]
     parts = [element("span", status, class_=f"badge {status}")]
     return parts + ([element("p", record["error"], class_="error")] if record.get("error") else [])
 
@@ -186,8 +227,11 @@ def _links(record: dict) -> list[Html]:
     links = [("record", record_path(record["name"]))]
     if record.get("notebook"):
         links.append(("notebook", root() / record["notebook"]))
-    return [element("a", label, href=f"../{quote(path.relative_to(root()).as_posix())}")
-            for label, path in links if path.is_file() and path.is_relative_to(root())]
+    return [
+        element("a", label, href=f"../{quote(path.relative_to(root()).as_posix())}")
+        for label, path in links
+        if path.is_file() and path.is_relative_to(root())
+    ]
 
 
 def _pictures(pictures: list[Path]) -> Html:
@@ -198,6 +242,11 @@ def _pictures(pictures: list[Path]) -> Html:
         table = path.with_suffix(".csv")
         data = [" ", element("a", "data", href=quote(table.name))] if table.is_file() else []
         image = Html(f'<img loading="lazy" src="{quote(path.name)}" alt="{element("i", path.stem)[3:-4]}">')
-        figures.append(element("figure", element("a", image, href=quote(path.name)),
-                               element("figcaption", path.stem.replace("_", " "), *data)))
+        figures.append(
+            element(
+                "figure",
+                element("a", image, href=quote(path.name)),
+                element("figcaption", path.stem.replace("_", " "), *data),
+            )
+        )
     return element("section", element("h2", "Pictures"), element("div", *figures, class_="pictures"))

@@ -38,15 +38,28 @@ def curve(
     epochs = max(map(len, lines.values()))
     place = _Scale(low, high, epochs)
     drawn = [element("polyline", points=place.line([level] * max(2, epochs)), class_="reference") for level in levels]
-    drawn += [element("polyline", points=place.line(values), class_=f"line{index}")
-              for index, values in enumerate(lines.values())]
-    chart = element("svg", *drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none", role="img",
-                    aria_label=f"{title} over {epochs} epochs")
+    drawn += [
+        element("polyline", points=place.line(values), class_=f"line{index}")
+        for index, values in enumerate(lines.values())
+    ]
+    chart = element(
+        "svg",
+        *drawn,
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        preserveAspectRatio="none",
+        role="img",
+        aria_label=f"{title} over {epochs} epochs",
+    )
     names = [element("span", name, class_=f"key line{index}") for index, name in enumerate(lines)]
     names += [element("span", reference[0], class_="key reference") for _ in levels]
     span = element("span", f"{low:.3g} to {high:.3g}", class_="muted")
-    return element("div", element("p", element("b", title), " ", span), chart, element("p", *names, class_="legend"),
-                   class_="chart")
+    return element(
+        "div",
+        element("p", element("b", title), " ", span),
+        chart,
+        element("p", *names, class_="legend"),
+        class_="chart",
+    )
 
 
 class _Scale:

@@ -17,13 +17,16 @@ from kdhelpers import artifacts, plots
 from kdhelpers.html import Html, element, join
 from kdhelpers.progress import TerminalProgress, TimedProgress, duration, record_text, row_text
 
+
 def setup() -> None:
     """Print the versions, the device and where artifacts go; make figures that end a cell show as pictures."""
     import torch
 
     kept = ", ".join(artifacts.FOLDERS[kind] for kind in ("weights", "plots", "results"))
-    print(f"python {platform.python_version()} · torch {torch.__version__} · kdhelpers {kdhelpers.__version__}\n"
-          f"device: {device_text()}\nartifacts: {kept} in {artifacts.root()}")
+    print(
+        f"python {platform.python_version()} · torch {torch.__version__} · kdhelpers {kdhelpers.__version__}\n"
+        f"device: {device_text()}\nartifacts: {kept} in {artifacts.root()}"
+    )
     if shell := _kernel_shell():
         formatter = shell.display_formatter.formatters["image/png"]
         # By name, since matplotlib is not imported yet.

@@ -27,7 +27,7 @@ def adamw(parameters, lr: float, weight_decay: float, *, beta1: float = 0.9, bet
 
 
 def lion(parameters, lr: float, weight_decay: float, *, beta1: float = 0.9, beta2: float = 0.99):
-    """Lion (Chen et al. 2023): sign of an interpolated momentum. Use lr 3-10x below and weight decay 3-10x above AdamW's."""
+    """Lion (Chen et al. 2023), the sign of a momentum: lr 3-10x below and weight decay 3-10x above AdamW's."""
     from lion_pytorch import Lion
 
     return Lion(parameters, lr, (beta1, beta2), weight_decay=weight_decay)
@@ -59,7 +59,9 @@ def multistep(epoch: float, epochs: int, *, milestones: Sequence[float] = (), ga
 SCHEDULES: dict[str, Callable] = {"cosine": cosine, "multistep": multistep, "constant": constant}
 
 
-def learning_rate(schedule: str, options: dict, lr: float, epoch: float, epochs: int, warmup_epochs: float = 0) -> float:
+def learning_rate(
+    schedule: str, options: dict, lr: float, epoch: float, epochs: int, warmup_epochs: float = 0
+) -> float:
     """The learning rate at `epoch` (a float counted from 0) of `epochs`; it rises linearly over the warm-up."""
     warmup = min(1.0, epoch / warmup_epochs) if warmup_epochs else 1.0
     return lr * warmup * SCHEDULES[schedule](epoch, epochs, **options)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kdhelpers import artifacts
 from kdhelpers.progress import loss_terms
-from kdhelpers.summary import evidence_note
+from kdhelpers.summary import evidence_note, row_names
 
 DOTS_PER_INCH = 150
 # Okabe and Ito's colours, told apart by colour-blind readers too; black is kept for the teacher.
@@ -173,8 +173,7 @@ def bars(summary):
     where there is one alone.
     """
     rows = summary.iloc[::-1].to_dict("records")  # barh draws upwards
-    several = [field for field in ("dataset", "model") if summary[field].nunique() > 1]
-    labels = [_bar_label(row, several) for row in rows]
+    labels = row_names(summary)[::-1]
     teachers = [row["test_top1_pct"] for row in rows if row["role"] == "teacher"]
     with styled():
         figure = new_figure(4.4 + 0.075 * max(map(len, labels), default=0), 0.9 + 0.32 * max(1, len(rows)))
@@ -182,7 +181,7 @@ def bars(summary):
         for place, row in enumerate(rows):
             _bar(axes, place, row)
         axes.set_yticks(range(len(rows)), labels)
-        if len(teachers) == 1 and "dataset" not in several:  # it must be clear whose line it is
+        if len(teachers) == 1 and summary["dataset"].nunique() == 1:  # it must be clear whose line it is
             axes.axvline(*teachers, zorder=0.9, **TEACHER_LINE)
         axes.set_xlim(0, 1.15 * max((row["test_top1_pct"] for row in rows), default=100))
         axes.set_xlabel("test top-1 accuracy (%), mean ± std over seeds")
@@ -194,13 +193,20 @@ def bars(summary):
 def _bar(axes, place: int, row: dict) -> None:
     mean, spread = row["test_top1_pct"], row["test_top1_std_pct"]
     whisker = None if math.isnan(spread) else spread
-    axes.barh(place, mean, height=0.62, color="0.6" if row["role"] == "teacher" else PALETTE[0], xerr=whisker,
-              error_kw={"ecolor": "0.15", "capsize": 3, "elinewidth": 1})
-    axes.annotate(f"{mean:.1f}", (mean + (whisker or 0), place), xytext=(5, 0), textcoords="offset points", va="center",
-                  fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
-
-
-def _bar_label(row: dict, several: list[str]) -> str:
-    parts = [row[field] for field in several]
-    seeds = "single run" if row["n"] == 1 else f"n = {row['n']}"
-    return f"{' · '.join([*parts, row['label']])} ({seeds})"
+    axes.barh(
+        place,
+        mean,
+        height=0.62,
+        color="0.6" if row["role"] == "teacher" else PALETTE[0],
+        xerr=whisker,
+        error_kw={"ecolor": "0.15", "capsize": 3, "elinewidth": 1},
+    )
+    axes.annotate(
+        f"{mean:.1f}",
+        (mean + (whisker or 0), place),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+    )

@@ -6,10 +6,19 @@ import sys
 import time
 
 # Everything in a history row that is not a loss term: a method names its own terms, so they are what is left over.
-MEASUREMENTS = frozenset({
-    "epoch", "lr", "loss", "train_top1_pct", "val_top1_pct", "val_nll",
-    "seconds", "images_per_second", "peak_memory_mib",
-})
+MEASUREMENTS = frozenset(
+    {
+        "epoch",
+        "lr",
+        "loss",
+        "train_top1_pct",
+        "val_top1_pct",
+        "val_nll",
+        "seconds",
+        "images_per_second",
+        "peak_memory_mib",
+    }
+)
 
 
 def loss_terms(row: dict) -> dict[str, float]:
@@ -122,8 +131,15 @@ class TerminalProgress(TimedProgress):
             from tqdm import tqdm
 
             # Ours is the throttle; smoothing=0 makes tqdm's remaining time that of the mean pace, over the whole run.
-            self.bar = tqdm(total=epochs * steps, initial=done * steps, smoothing=0, mininterval=0, dynamic_ncols=True,
-                            leave=False, bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")
+            self.bar = tqdm(
+                total=epochs * steps,
+                initial=done * steps,
+                smoothing=0,
+                mininterval=0,
+                dynamic_ncols=True,
+                leave=False,
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+            )
         super().begin(name, epochs, steps, done)
 
     def draw(self) -> None:

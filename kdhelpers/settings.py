@@ -107,12 +107,16 @@ class Run(BaseModel):
     def _parts_agree(self) -> Run:
         method = METHODS[self.method](**self.hyperparameters)  # its own range checks
         if method.needs_teacher and not self.teacher:
-            raise ValueError(f"teacher: method {self.method} needs one; give the architecture of a trained one, "
-                             "e.g. resnet20 (notebook 01_teacher trains it), or the name of its weights")
+            raise ValueError(
+                f"teacher: method {self.method} needs one; give the architecture of a trained one, "
+                "e.g. resnet20 (notebook 01_teacher trains it), or the name of its weights"
+            )
         if self.teacher and not method.needs_teacher:
             raise ValueError(f"teacher = {self.teacher}: method {self.method} uses none; leave it out")
         if self.selection == "best_val" and self.val_fraction == 0:
-            raise ValueError("val_fraction = 0: selection best_val needs held-out images; raise it or take selection last")
+            raise ValueError(
+                "val_fraction = 0: selection best_val needs held-out images; raise it or take selection last"
+            )
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs = {self.warmup_epochs}: must be less than epochs = {self.epochs}")
         return self

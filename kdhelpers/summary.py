@@ -12,16 +12,60 @@ from kdhelpers import artifacts
 SYMBOLS = {"temperature": "T", "alpha": "α", "beta": "β", "lam": "λ", "smoothing": "ε"}
 # A student's baseline is the run that differs from it in these alone.
 METHOD_FIELDS = ("method", "hyperparameters", "teacher")
-METRICS = ("test_top1_pct", "test_top5_pct", "test_nll", "test_ece_pct", "val_top1_pct", "train_seconds",
-           "seconds_per_epoch", "images_per_second", "peak_memory_mib")
+METRICS = (
+    "test_top1_pct",
+    "test_top5_pct",
+    "test_nll",
+    "test_ece_pct",
+    "val_top1_pct",
+    "train_seconds",
+    "seconds_per_epoch",
+    "images_per_second",
+    "peak_memory_mib",
+)
 RUN_COLUMNS = (
-    "name", "role", "dataset", "model", "method", "label", "teacher", "seed", "epochs", "batch_size", "selection",
-    "precision", "device", *METRICS, "parameters", "macs", "teacher_top1_pct", "finished", "identity", "setting",
+    "name",
+    "role",
+    "dataset",
+    "model",
+    "method",
+    "label",
+    "teacher",
+    "seed",
+    "epochs",
+    "batch_size",
+    "selection",
+    "precision",
+    "device",
+    *METRICS,
+    "parameters",
+    "macs",
+    "teacher_top1_pct",
+    "finished",
+    "identity",
+    "setting",
 )
 SUMMARY_COLUMNS = (
-    "dataset", "role", "model", "label", "teacher", "n", "test_top1_pct", "test_top1_std_pct",
-    "gain_points", "paired_n", "paired_gain_points", "paired_gain_std_points", "gap_closed_pct",
-    "parameters", "macs", "seconds_per_epoch", "selection", "budget", "device", "setting",
+    "dataset",
+    "role",
+    "model",
+    "label",
+    "teacher",
+    "n",
+    "test_top1_pct",
+    "test_top1_std_pct",
+    "gain_points",
+    "paired_n",
+    "paired_gain_points",
+    "paired_gain_std_points",
+    "gap_closed_pct",
+    "parameters",
+    "macs",
+    "seconds_per_epoch",
+    "selection",
+    "budget",
+    "device",
+    "setting",
 )
 SHOWN = ("dataset", "role", "model", "teacher", "selection", "epochs", "batch_size")  # what a summary has columns for
 
@@ -51,8 +95,9 @@ def _row(record: dict) -> dict:
         "device": "CPU" if environment.get("device") == "cpu" else environment.get("device_name") or "unknown device",
         "teacher_top1_pct": teacher.get("test_top1_pct"),
         "identity": record.get("identity"),
-        "setting": _canonical({**setting, "data_hash": (record.get("data") or {}).get("hash"),
-                               "teacher_sha256": teacher.get("sha256")}),
+        "setting": _canonical(
+            {**setting, "data_hash": (record.get("data") or {}).get("hash"), "teacher_sha256": teacher.get("sha256")}
+        ),
     }
 
 
@@ -72,8 +117,11 @@ def method_label(run: dict) -> str:
     name = run.get("method") or "?"
     method = METHODS.get(name)  # None for a record of a method that is no longer registered
     defaults = inspect.signature(method).parameters if method else {}
-    chosen = [f"{SYMBOLS.get(field, field)}={value}" for field, value in (run.get("hyperparameters") or {}).items()
-              if field not in defaults or defaults[field].default != value]
+    chosen = [
+        f"{SYMBOLS.get(field, field)}={value}"
+        for field, value in (run.get("hyperparameters") or {}).items()
+        if field not in defaults or defaults[field].default != value
+    ]
     title = getattr(method, "title", name.upper())
     return f"{title} ({', '.join(chosen)})" if chosen else title
 
@@ -151,8 +199,11 @@ def _distinct_labels(rows: list[dict]) -> list[str]:
     labels = []
     for row, setting, same in zip(rows, settings, shown, strict=True):
         alike = [other for other, text in zip(settings, shown, strict=True) if text == same]
-        notes = [f"{field} {_brief(value)}" for field, value in setting.items()
-                 if any(other.get(field) != value for other in alike)]
+        notes = [
+            f"{field} {_brief(value)}"
+            for field, value in setting.items()
+            if any(other.get(field) != value for other in alike)
+        ]
         labels.append(f"{row['label']} [{', '.join(notes)}]" if notes else row["label"])
     return labels
 
@@ -162,15 +213,29 @@ def _brief(value) -> str:
     return text[:8] if len(text) == 64 else text  # the beginning tells two hashes apart
 
 
+def row_names(summary) -> list[str]:
+    """A name for each row of a summary: its label, data set, model and budget where those vary, and how many runs."""
+    several = [field for field in ("dataset", "model", "budget") if summary[field].nunique() > 1]
+
+    def name(row: dict) -> str:
+        parts = [row[field] for field in ("dataset", "model") if field in several] + [row["label"]]
+        seeds = "single run" if row["n"] == 1 else f"n = {row['n']}"
+        return f"{' · '.join(parts)} ({', '.join([row['budget']] * ('budget' in several) + [seeds])})"
+
+    return [name(row) for row in summary.to_dict("records")]
+
+
 def histories(dataset: str | None = None) -> dict[str, dict[str, list[dict]]]:
-    """data set -> label of a setting -> its history, each number the mean over the setting's stored runs."""
+    """data set -> name of a setting -> its history, each number the mean over the setting's stored runs."""
     frame = results(dataset)
     stored = {record["name"]: record.get("history") or [] for record in artifacts.records()}
     found: dict[str, dict[str, list[dict]]] = {}
-    for row in summarize(frame).to_dict("records"):
-        runs = [stored[name] for name in frame.loc[frame["setting"] == row["setting"], "name"]]
-        label = f"{row['model']} {row['label']}" + (f" (mean of {len(runs)})" if len(runs) > 1 else "")
-        found.setdefault(row["dataset"], {})[label] = [_mean_row(rows) for rows in zip(*runs, strict=False)]
+    for name, group in summarize(frame).groupby("dataset", sort=False):
+        named = zip(row_names(group), group["setting"], strict=True)
+        runs = {
+            label: [stored[run] for run in frame.loc[frame["setting"] == setting, "name"]] for label, setting in named
+        }
+        found[name] = {label: [_mean_row(rows) for rows in zip(*each, strict=False)] for label, each in runs.items()}
     return found
 
 

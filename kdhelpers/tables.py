@@ -20,11 +20,13 @@ def run_table(run):
     chosen = _chosen(run, values)
     order = sorted(values, key=lambda name: name not in chosen)
     fields = getattr(type(run), "model_fields", {})
-    table = pandas.DataFrame({
-        "setting": order,
-        "value": [_value_text(values[name]) for name in order],
-        "meaning": [getattr(fields.get(name), "description", None) or "" for name in order],
-    })
+    table = pandas.DataFrame(
+        {
+            "setting": order,
+            "value": [_value_text(values[name]) for name in order],
+            "meaning": [getattr(fields.get(name), "description", None) or "" for name in order],
+        }
+    )
     bold = ["font-weight: bold" if name in chosen else "" for name in order]
     styler = table.style.apply(lambda _: bold, subset=["setting"]).apply(lambda _: bold, subset=["value"])
     return _plain(styler, f"{getattr(run, 'artifact_name', type(run).__name__)} · bold: differs from the default")
@@ -65,17 +67,23 @@ def networks(run, data):
         rows.append(_network_row("teacher", known.get("model", run.teacher), teacher, data, known.get("test_top1_pct")))
     network = build_model(run.model, data.num_classes, **run.model_options)
     rows.append(_network_row(run.role, run.model, network, data, None))
-    card = f"{data.name}: {len(data.train):,} train, {len(data.val):,} held out, {len(data.test):,} test images of " \
-           f"{data.num_classes} classes, {data.image_size} px"
+    card = (
+        f"{data.name}: {len(data.train):,} train, {len(data.val):,} held out, {len(data.test):,} test images of "
+        f"{data.num_classes} classes, {data.image_size} px"
+    )
     return _plain(pandas.DataFrame(rows).style, card)
 
 
 def _network_row(role: str, name: str, network, data, top1_pct: float | None) -> dict[str, str]:
     from kdhelpers.models import count_macs, count_parameters
 
-    return {"network": role, "architecture": name, "parameters": magnitude_text(count_parameters(network)),
-            "MACs per image": magnitude_text(count_macs(network, data.image_size)),
-            "test top-1 (%)": "to be trained" if top1_pct is None else f"{top1_pct:.2f}"}
+    return {
+        "network": role,
+        "architecture": name,
+        "parameters": magnitude_text(count_parameters(network)),
+        "MACs per image": magnitude_text(count_macs(network, data.image_size)),
+        "test top-1 (%)": "to be trained" if top1_pct is None else f"{top1_pct:.2f}",
+    }
 
 
 def results_table(dataset: str | None = None, highlight: str | None = None):
@@ -150,8 +158,12 @@ def _mark(row, flags, css: str) -> list[str]:
 def _results_caption(summary, dataset: str | None, bold: bool, highlight: str | None) -> str:
     if summary.empty:
         return f"no finished run on {dataset or 'any data set'} yet: run notebooks 01_teacher, 02_independent_student"
-    parts = [dataset, caption(summary), "bold: best student of its model and budget" if bold else "",
-             f"shaded: {highlight}" if highlight else ""]
+    parts = [
+        dataset,
+        caption(summary),
+        "bold: best student of its model and budget" if bold else "",
+        f"shaded: {highlight}" if highlight else "",
+    ]
     return " · ".join(part for part in parts if part)
 
 
@@ -162,22 +174,35 @@ def missing(dataset: str | None = None):
     from kdhelpers.methods import METHODS
 
     stored = [r for r in artifacts.records() if "run" in r and dataset in (None, r["run"]["dataset"])]
-    rows = [(r["name"], r.get("error") or "not finished; run its notebook again to go on") for r in stored
-            if r.get("status") != "finished"]
+    rows = [
+        (r["name"], r.get("error") or "not finished; run its notebook again to go on")
+        for r in stored
+        if r.get("status") != "finished"
+    ]
     for name in [dataset] if dataset else sorted({r["run"]["dataset"] for r in stored}) or ["any data set"]:
-        done = [r["run"] for r in stored if r.get("status") == "finished" and name in (r["run"]["dataset"], "any data set")]
+        done = [
+            r["run"] for r in stored if r.get("status") == "finished" and name in (r["run"]["dataset"], "any data set")
+        ]
         lacking = ["teacher"] * all(run["role"] != "teacher" for run in done)
         lacking += [m for m in METHODS if not any(run["method"] == m and run["role"] == "student" for run in done)]
-        rows += [(f"{name}: {what}", "no finished run; `python -m kdhelpers list` names the notebooks") for what in lacking]
-    return _plain(pandas.DataFrame(rows, columns=["missing", "why"]).style, f"{len(rows)} missing" if rows else "nothing is missing")
+        rows += [
+            (f"{name}: {what}", "no finished run; `python -m kdhelpers list` names the notebooks") for what in lacking
+        ]
+    return _plain(
+        pandas.DataFrame(rows, columns=["missing", "why"]).style,
+        f"{len(rows)} missing" if rows else "nothing is missing",
+    )
 
 
 def saved(trained):
     """What a training left behind: each file, relative to the artifacts' root, and its size."""
     import pandas
 
-    files = {"weights": trained.weights_path, "description of the weights": trained.weights_path.with_suffix(".json"),
-             "result record": trained.record_path}
+    files = {
+        "weights": trained.weights_path,
+        "description of the weights": trained.weights_path.with_suffix(".json"),
+        "result record": trained.record_path,
+    }
     if trained.record.get("notebook"):
         files["executed notebook"] = artifacts.root() / trained.record["notebook"]
     rows = [(what, _relative(path), _size_text(path.stat().st_size)) for what, path in files.items() if path.is_file()]
@@ -196,7 +221,9 @@ def _size_text(count: int) -> str:
 
 def _plain(styler, caption_text: str):
     """The finish of every table: texts escaped, no row numbers, all to the left, the caption above."""
-    sides = [{"selector": "caption", "props": "caption-side: top; text-align: left"},
-             {"selector": "th, td", "props": "text-align: left; padding: 2px 8px"}]
+    sides = [
+        {"selector": "caption", "props": "caption-side: top; text-align: left"},
+        {"selector": "th, td", "props": "text-align: left; padding: 2px 8px"},
+    ]
     styler = styler.format(escape="html").hide(axis="index")  # names are users' own
     return styler.set_caption(escape(caption_text)).set_table_styles(sides)

@@ -12,14 +12,16 @@ from kdhelpers.models import Observed, Outputs, build_model, fold_batchnorm
 
 
 def find_weights(name: str) -> Path:
-    """The path of weights given by artifact name or by path. Raises FileNotFoundError that names the notebook to run."""
+    """The path of weights given by name or by path. Raises FileNotFoundError that names the notebook to run."""
     stored, path = artifacts.weights_path(name.removesuffix(".pth")), Path(name)
     if path.suffix == ".pth" and path.is_file():
         return path
     if stored.is_file():
         return stored
-    raise FileNotFoundError(f"{name} has not been trained yet: there is no {stored}; run notebook 01_teacher with that model and "
-                            "data set first (or `python -m kdhelpers suite`), or give the path of a .pth file")
+    raise FileNotFoundError(
+        f"{name} has not been trained yet: there is no {stored}; run notebook 01_teacher with that model and "
+        "data set first (or `python -m kdhelpers suite`), or give the path of a .pth file"
+    )
 
 
 def sidecar(path: Path) -> dict | None:
@@ -29,12 +31,16 @@ def sidecar(path: Path) -> dict | None:
         return None
     described = artifacts.load_json(beside)
     if described.get("sha256") != artifacts.sha256(path):
-        raise ValueError(f"{path}: its content is not what {beside.name} describes; restore the file, or delete that "
-                         "description and name the architecture yourself")
+        raise ValueError(
+            f"{path}: its content is not what {beside.name} describes; restore the file, or delete that "
+            "description and name the architecture yourself"
+        )
     return described
 
 
-def load_model(name: str, model: str | None = None, num_classes: int | None = None, device: str = "cpu", **options) -> nn.Module:
+def load_model(
+    name: str, model: str | None = None, num_classes: int | None = None, device: str = "cpu", **options
+) -> nn.Module:
     """A trained network in eval mode, by artifact name (`student_lm_resnet8_digits`) or by path.
 
     Architecture and classes come from the file's sidecar; `model`, `num_classes` and `options` give them where there is
@@ -58,17 +64,24 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], what: str) -> Non
     missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
     shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
     if missing or extra or shapes:
-        first = (f"{shapes[0]} is {tuple(state[shapes[0]].shape)}, expected {tuple(own[shapes[0]].shape)}" if shapes else
-                 f"lacks {missing[0]}" if missing else f"has {extra[0]} besides")
-        raise ValueError(f"{what}: weights of another architecture: {first} ({len(missing)} missing, {len(extra)} unknown, "
-                         f"{len(shapes)} of other shape); name the right model")
+        first = (
+            f"{shapes[0]} is {tuple(state[shapes[0]].shape)}, expected {tuple(own[shapes[0]].shape)}"
+            if shapes
+            else f"lacks {missing[0]}"
+            if missing
+            else f"has {extra[0]} besides"
+        )
+        raise ValueError(
+            f"{what}: weights of another architecture: {first} ({len(missing)} missing, {len(extra)} unknown, "
+            f"{len(shapes)} of other shape); name the right model"
+        )
     network.load_state_dict(state)
 
 
 class Teacher:
     """A frozen network as a callable `view [B, 3, H, W] -> Outputs`, without a graph.
 
-    It is in eval mode, its BatchNorm folded into the convolutions before it, channels_last, and in the loop's precision.
+    It is in eval mode, its BatchNorm folded into the convolutions before it, channels_last, in the loop's precision.
     `network` is the unfolded original; `sha256` is that of its weight file; `described` its sidecar.
     """
 

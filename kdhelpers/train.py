@@ -1,6 +1,6 @@
 """`fit`: a `Run` in, trained weights and a result record out; finished runs are loaded, interrupted ones go on.
 
-    torchrun --nproc_per_node=N -m kdhelpers.train RUN.json      the same on N devices, same global batch
+torchrun --nproc_per_node=N -m kdhelpers.train RUN.json      the same on N devices, same global batch
 """
 
 from __future__ import annotations
@@ -8,19 +8,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-import kdhelpers
-from kdhelpers import artifacts
+from kdhelpers import artifacts, record
 from kdhelpers.data import Data, load_data
 from kdhelpers.evaluation import evaluate, infer
 from kdhelpers.loop import DTYPES, Training, resolve_precision, weights_of
@@ -88,9 +85,9 @@ def fit(
     data: the result of `load_data`, to save loading it again. tensorboard: scalars per epoch into runs/<name>. compile:
     torch.compile of student and method (slow to start; pays on long GPU runs).
 
-    Writes pth_models/<name>.pth and its .json, and json_results/<name>.json; the test split is looked at once, at the end,
-    with the weights of the selected epoch. Raises FileNotFoundError for an untrained teacher and ValueError for weights,
-    data or classes that do not fit, before any training; FloatingPointError for a loss that is not finite.
+    Writes pth_models/<name>.pth and its .json, and json_results/<name>.json; the test split is looked at once, at the
+    end, with the weights of the selected epoch. Raises FileNotFoundError for an untrained teacher and ValueError for
+    weights, data or classes that do not fit, before any training; FloatingPointError for a loss that is not finite.
     """
     device = pick_device(device)
     precision = resolve_precision(run.precision, device)
@@ -103,7 +100,7 @@ def fit(
         if not force_retrain and (found := _find_finished(run, identity, device)):
             progress.end(found.record)
             return found
-        job = _Job(run, data, teacher, device, precision, identity)
+        job = _Job(run, data, teacher, (device, precision), identity)
         return job.train(progress, force_retrain, tensorboard, compile)
 
 
@@ -117,8 +114,10 @@ def _check_teacher(teacher: Teacher | None, data: Data, run: Run) -> None:
         return
     classes = teacher.described["num_classes"]
     if classes != data.num_classes:
-        raise ValueError(f"teacher = {run.teacher}: it knows {classes} classes, {data.name} has {data.num_classes}; "
-                         "train a teacher on this data set (notebook 01_teacher)")
+        raise ValueError(
+            f"teacher = {run.teacher}: it knows {classes} classes, {data.name} has {data.num_classes}; "
+            "train a teacher on this data set (notebook 01_teacher)"
+        )
 
 
 @contextlib.contextmanager
@@ -139,10 +138,10 @@ def _sole_trainer(identity: str) -> Iterator[None]:
 
 def _find_finished(run: Run, identity: str, device: torch.device) -> Trained | None:
     """The finished training of that identity, if its record, sidecar and weights agree."""
-    for record in artifacts.records():
-        if record.get("identity") == identity and record.get("status") == "finished":
+    for stored in artifacts.records():
+        if stored.get("identity") == identity and stored.get("status") == "finished":
             try:
-                return Trained(load_model(record["name"], device=str(device)), run, record, cached=True)
+                return Trained(load_model(stored["name"], device=str(device)), run, stored, cached=True)
             except (OSError, ValueError) as error:
                 print(f"training again: {error}", file=sys.stderr)
     return None
@@ -151,16 +150,14 @@ def _find_finished(run: Run, identity: str, device: torch.device) -> Trained | N
 class _Job:
     """One training with its files: the record from start to end, the checkpoint, the weights."""
 
-    def __init__(self, run: Run, data: Data, teacher: Teacher | None, device: torch.device, precision: str, identity: str):
-        self.run, self.data, self.teacher, self.device = run, data, teacher, device
-        self.precision, self.identity = precision, identity
+    def __init__(self, run: Run, data: Data, teacher: Teacher | None, place: tuple[torch.device, str], identity: str):
+        self.run, self.data, self.teacher, self.identity = run, data, teacher, identity
+        self.device, self.precision = place
         self.writes = not (dist.is_initialized() and dist.get_rank() > 0)
         self.checkpoint = artifacts.checkpoint_path(identity)
-        self.record = {"status": "running", "error": None, "run": run.model_dump(), "teacher": self._teacher_facts(),
-                       "data": self._data_facts(), "environment": environment(device, precision),
-                       "notebook": os.environ.get("KD_EXECUTED"), "command": " ".join(sys.argv)}
 
     def train(self, progress: Progress, afresh: bool, tensorboard: bool, compiled: bool) -> Trained:
+        self.record = record.started(self.run, self.data, self.teacher, self.device, self.precision)
         name = artifacts.reserve(self.run.artifact_name, self.identity, self.record) if self.writes else "other rank"
         self.record = {"schema": artifacts.SCHEMA, "name": name, "identity": self.identity, **self.record}
         try:
@@ -169,6 +166,7 @@ class _Job:
                 self._run_epochs(training, progress, tensorboard)
         except BaseException as error:
             self._failed(error)
+            progress.end(self.record)
             raise
         progress.end(self.record)
         return Trained(training.network.eval(), self.run, self.record, cached=False)
@@ -179,8 +177,11 @@ class _Job:
             self.checkpoint.unlink(missing_ok=True)
         if self.checkpoint.is_file() and not afresh:
             training.restore(artifacts.load_tensors(self.checkpoint, str(self.device)))
-        self.record["model"] = {"parameters": count_parameters(training.network),
-                                "macs": count_macs(training.network, self.data.image_size)}
+        size = self.data.image_size
+        self.record["model"] = {
+            "parameters": count_parameters(training.network),
+            "macs": count_macs(training.network, size),
+        }
         return training
 
     def _run_epochs(self, training: Training, progress: Progress, tensorboard: bool) -> None:
@@ -197,76 +198,23 @@ class _Job:
             self._finish(training)
 
     def _finish(self, training: Training) -> None:
-        """Test once, then write weights, sidecar and record, in this order: a finished record never lacks its weights."""
+        """Test once, then write weights, sidecar, record, in this order: a finished record never lacks its weights."""
         tested = evaluate(infer(training.network, self.data, "test", precision=self.precision))
         path = artifacts.save_tensors(artifacts.weights_path(self.record["name"]), weights_of(training.network))
-        history, best = training.history, training.best
-        seconds = [row["seconds"] for row in history]
-        self.record |= {
-            "status": "finished",
-            "selection": {"rule": self.run.selection, "epoch": best["epoch"]},
-            "metrics": {f"test_{key}": value for key, value in tested.items() if key != "n"} | {
-                "val_top1_pct": best["val_top1_pct"], "train_seconds": sum(seconds),
-                "seconds_per_epoch": sorted(seconds)[len(seconds) // 2],
-                "images_per_second": sorted(row["images_per_second"] for row in history)[len(history) // 2],
-                "peak_memory_mib": max(row["peak_memory_mib"] for row in history)},
-            "history": history,
-            "weights": {"file": path.name, "sha256": artifacts.sha256(path)},
-        }
-        self.record["environment"]["finished"] = now()
-        artifacts.save_json(path.with_suffix(".json"), self._sidecar())
+        self.record |= record.finished(training.history, training.best["epoch"], tested, self.run.selection, path)
+        self.record["environment"]["finished"] = record.now()
+        artifacts.save_json(path.with_suffix(".json"), record.sidecar(self.record, self.run, self.data))
         artifacts.save_json(artifacts.record_path(self.record["name"]), self.record)
         self.checkpoint.unlink(missing_ok=True)
 
-    def _sidecar(self) -> dict:
-        """What is needed to use the weights alone, and to tell whether they are those of a Run."""
-        run, data, record = self.run, self.data, self.record
-        return {"schema": artifacts.SCHEMA, "name": record["name"], "identity": self.identity,
-                "sha256": record["weights"]["sha256"], "model": run.model, "model_options": run.model_options,
-                "num_classes": data.num_classes, "class_names": list(data.class_names), "image_size": data.image_size,
-                "mean": list(data.mean), "std": list(data.std), "test_top1_pct": record["metrics"]["test_top1_pct"],
-                "selection": record["selection"], "run": record["run"], "teacher": record["teacher"]}
-
     def _failed(self, error: BaseException) -> None:
-        """Note the failure in the record, unless it holds an earlier finished training of this run."""
-        if not self.writes or not (stored := artifacts.load_record(self.record["name"])) or stored["status"] == "finished":
-            return
+        """Note the failure in the record, unless what is stored is an earlier finished training of this run."""
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        with contextlib.suppress(OSError):  # the disk may be the very failure
-            artifacts.save_json(artifacts.record_path(self.record["name"]), self.record | {"status": "failed", "error": reason})
-
-    def _teacher_facts(self) -> dict | None:
-        if self.teacher is None:
-            return None
-        described = self.teacher.described
-        return {"name": described.get("name", self.run.teacher), "sha256": self.teacher.sha256,
-                "model": described.get("model"), "test_top1_pct": described.get("test_top1_pct")}
-
-    def _data_facts(self) -> dict:
-        data = self.data
-        return {"name": data.name, "image_size": data.image_size, "classes": data.num_classes, "hash": data.content_hash,
-                **{split: len(getattr(data, split).labels) for split in ("train", "val", "test")}}
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def environment(device: torch.device, precision: str) -> dict:
-    """Where and with what a training ran."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-    return {"python": platform.python_version(), "torch": torch.__version__, "kdhelpers": kdhelpers.__version__,
-            "platform": platform.platform(), "device": device.type, "device_name": name,
-            "threads": torch.get_num_threads(), "precision": precision, "started": now()}
-
-
-def cpu_name() -> str:
-    """The processor as the system calls it."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+        self.record |= {"status": "failed", "error": reason}
+        with contextlib.suppress(OSError, ValueError):  # the disk may be the very failure
+            stored = artifacts.load_record(self.record["name"]) if self.writes else None
+            if stored and stored["status"] != "finished":
+                artifacts.save_json(artifacts.record_path(self.record["name"]), self.record)
 
 
 def write_scalars(name: str, row: dict) -> None:

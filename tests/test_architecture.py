@@ -24,7 +24,8 @@ BELOW = {
     "teachers": {"artifacts", "models"},
     "evaluation": {"data", "models"},
     "loop": {"data", "evaluation", "methods", "models", "optim", "progress", "settings", "teachers"},
-    "train": {"artifacts", "data", "evaluation", "loop", "models", "progress", "settings", "teachers"},
+    "record": {"artifacts", "data", "settings", "teachers"},
+    "train": {"artifacts", "record", "data", "evaluation", "loop", "models", "progress", "settings", "teachers"},
     "summary": {"artifacts", "methods"},
     "plots": {"artifacts", "progress", "summary"},
     "analysis": {"evaluation", "plots"},
@@ -75,7 +76,10 @@ HEAVY = ("torchvision", "pandas", "sklearn", "matplotlib", "pytorch_grad_cam", "
     ("statement", "absent"),
     [
         ("import kdhelpers", (*HEAVY, "torch", "pydantic")),
-        ("from kdhelpers import Run, fit, load_data, build_model, load_model, infer, evaluate, compare, METHODS", HEAVY),
+        (
+            "from kdhelpers import Run, fit, load_data, build_model, load_model, infer, evaluate, compare, METHODS",
+            HEAVY,
+        ),
     ],
 )
 def test_imports_stay_light(statement, absent):
@@ -85,7 +89,7 @@ def test_imports_stay_light(statement, absent):
 
 
 def test_functions_win_over_modules_whatever_is_imported_first():
-    code = "import kdhelpers.summary, kdhelpers.evaluation; from kdhelpers import results, evaluate; results.__call__, evaluate.__call__"
+    code = "import kdhelpers.summary as module; from kdhelpers import results; assert results is module.results"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

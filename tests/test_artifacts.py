@@ -89,7 +89,13 @@ def test_sha256(root):
     assert artifacts.sha256(root / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-HOLD = "import sys, time; from kdhelpers import artifacts\nwith artifacts.lock(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+HOLD = """
+import sys, time
+from kdhelpers import artifacts
+with artifacts.lock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def hold(path):
@@ -112,7 +118,9 @@ A, B = "a" * 64, "b" * 64
 
 
 def finish(name, identity):
-    artifacts.save_json(artifacts.record_path(name), {"schema": 1, "name": name, "identity": identity, "status": "finished"})
+    artifacts.save_json(
+        artifacts.record_path(name), {"schema": 1, "name": name, "identity": identity, "status": "finished"}
+    )
 
 
 def test_a_name_is_reserved_once_and_never_taken_from_a_finished_run(root):

@@ -28,8 +28,10 @@ def run(*arguments: str) -> Result:
 
 
 def test_help_is_everywhere_and_needs_no_torch():
-    check = "import sys; from kdhelpers.__main__ import main; main(['--help'], standalone_mode=False);" \
-            "sys.exit(bool({'torch', 'pandas', 'papermill', 'pydantic'} & set(sys.modules)))"
+    check = (
+        "import sys; from kdhelpers.__main__ import main; main(['--help'], standalone_mode=False);"
+        "sys.exit(bool({'torch', 'pandas', 'papermill', 'pydantic'} & set(sys.modules)))"
+    )
     process = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     assert all(f"  {command} " in process.stdout for command in COMMANDS)
@@ -64,12 +66,15 @@ def test_suite_writes_the_report_and_tells_failure(monkeypatch, root: Path, fini
     assert (root / "plots" / "index.html").is_file()
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["suite", "--profile", "huge"], "profile 'huge': no such name or file; known: tiny"),
-    (["suite", "--profile", "tiny", "--only", "x"], "--only 'x' is no job here; jobs: a"),
-    (["compare", "first", "second"], "no stored run 'first'"),
-    (["data", "nothing"], "unknown data set 'nothing'"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["suite", "--profile", "huge"], "profile 'huge': no such name or file; known: tiny"),
+        (["suite", "--profile", "tiny", "--only", "x"], "--only 'x' is no job here; jobs: a"),
+        (["compare", "first", "second"], "no stored run 'first'"),
+        (["data", "nothing"], "unknown data set 'nothing'"),
+    ],
+)
 def test_errors_are_one_line_on_stderr(root: Path, arguments: list[str], message: str):
     profile(root, job("a"))
     result = run(*arguments)
@@ -94,8 +99,16 @@ def test_list_names_everything(root: Path):
     profile(root, job("a", "nowhere"), name="broken")
     result = run("list")
     assert result.exit_code == 0, result.output
-    for text in ("good: The good one", "name = 'one', seed = 0", "tiny: 2 jobs\n      a, b", "broken: faulty: ",
-                 "digits, cifar10", "resnet8x4", "lm ", "Stored runs\n  none yet"):
+    for text in (
+        "good: The good one",
+        "name = 'one', seed = 0",
+        "tiny: 2 jobs\n      a, b",
+        "broken: faulty: ",
+        "digits, cifar10",
+        "resnet8x4",
+        "lm ",
+        "Stored runs\n  none yet",
+    ):
         assert text in result.output
 
 

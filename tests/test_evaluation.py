@@ -26,7 +26,9 @@ def naive_calibration_error(p, bins=15):
     total, n = 0.0, len(p.labels)
     rows = [torch.softmax(z.double(), 0) for z in p.logits]
     for b in range(bins):
-        inside = [i for i, q in enumerate(rows) if b / bins <= q.max() < (b + 1) / bins or (b == bins - 1 and q.max() == 1)]
+        inside = [
+            i for i, q in enumerate(rows) if b / bins <= q.max() < (b + 1) / bins or (b == bins - 1 and q.max() == 1)
+        ]
         if inside:
             accuracy = sum(int(rows[i].argmax()) == int(p.labels[i]) for i in inside) / len(inside)
             confidence = sum(float(rows[i].max()) for i in inside) / len(inside)
@@ -37,8 +39,16 @@ def naive_calibration_error(p, bins=15):
 def test_metrics_equal_naive_loops():
     p = random_predictions()
     metrics = evaluate(p)
-    assert metrics["top1_pct"] == pytest.approx(100 * sum(int(z.argmax()) == y for z, y in zip(p.logits, p.labels, strict=True)) / 400)
-    nll = sum(math.log(sum(math.exp(v) for v in z)) - z[y] for z, y in zip(p.logits.tolist(), p.labels.tolist(), strict=True)) / 400
+    assert metrics["top1_pct"] == pytest.approx(
+        100 * sum(int(z.argmax()) == y for z, y in zip(p.logits, p.labels, strict=True)) / 400
+    )
+    nll = (
+        sum(
+            math.log(sum(math.exp(v) for v in z)) - z[y]
+            for z, y in zip(p.logits.tolist(), p.labels.tolist(), strict=True)
+        )
+        / 400
+    )
     assert metrics["nll"] == pytest.approx(nll, rel=1e-6)
     assert metrics["ece_pct"] == pytest.approx(naive_calibration_error(p), abs=1e-9)
     assert metrics["n"] == 400
@@ -69,7 +79,12 @@ def test_compare_gives_the_paired_difference_and_an_interval_that_holds_it():
     result = compare(first, predictions(wrong, second.labels))
     assert result["difference_pct"] == pytest.approx(result["first_pct"] - result["second_pct"])
     assert result["low_pct"] < result["difference_pct"] < result["high_pct"]
-    assert compare(first, first) | {"n": 0} == compare(first, first) | {"n": 0, "difference_pct": 0, "low_pct": 0, "high_pct": 0}
+    assert compare(first, first) | {"n": 0} == compare(first, first) | {
+        "n": 0,
+        "difference_pct": 0,
+        "low_pct": 0,
+        "high_pct": 0,
+    }
 
 
 def test_compare_interval_agrees_with_resampling_the_images():
@@ -102,7 +117,9 @@ def test_infer_equals_one_image_at_a_time_and_restores_the_mode():
         alone = torch.cat([model(((image / 255 - mean) / std)[None]) for image in data.val.images[:20]])
     torch.testing.assert_close(p.logits[:20], alone, rtol=1e-4, atol=1e-4)
     assert torch.equal(p.labels, data.val.labels)
-    torch.testing.assert_close(nn.functional.linear(p.embeddings, model.fc.weight, model.fc.bias).detach(), p.logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        nn.functional.linear(p.embeddings, model.fc.weight, model.fc.bias).detach(), p.logits, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_infer_refuses_unknown_and_empty_splits():

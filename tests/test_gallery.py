@@ -23,19 +23,40 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def store(root: Path, name: str, top1: float = 50.0, status: str = "finished", error: str | None = None, **run) -> None:
-    history = [{"epoch": 1, "lr": 0.05, "loss": 2.0, "ce": 1.5, "train_top1_pct": 20.0, "val_top1_pct": 25.0},
-               {"epoch": 2, "lr": 0.05, "loss": 1.0, "ce": None, "train_top1_pct": 40.0, "val_top1_pct": 45.0}]
+    history = [
+        {"epoch": 1, "lr": 0.05, "loss": 2.0, "ce": 1.5, "train_top1_pct": 20.0, "val_top1_pct": 25.0},
+        {"epoch": 2, "lr": 0.05, "loss": 1.0, "ce": None, "train_top1_pct": 40.0, "val_top1_pct": 45.0},
+    ]
     record = {
-        "schema": 1, "name": name, "identity": f"{name:0<64}", "status": status, "error": error,
-        "run": {"dataset": "cifar100", "role": "student", "model": "resnet8", "method": "si", "seed": 0,
-                "epochs": 2, "batch_size": 64, "lr": 0.05, "optimizer": "sgd", "selection": "best_val",
-                "hyperparameters": {}, **run},
+        "schema": 1,
+        "name": name,
+        "identity": f"{name:0<64}",
+        "status": status,
+        "error": error,
+        "run": {
+            "dataset": "cifar100",
+            "role": "student",
+            "model": "resnet8",
+            "method": "si",
+            "seed": 0,
+            "epochs": 2,
+            "batch_size": 64,
+            "lr": 0.05,
+            "optimizer": "sgd",
+            "selection": "best_val",
+            "hyperparameters": {},
+            **run,
+        },
         "environment": {"device": "cpu", "device_name": "A chip", "precision": "fp32"},
         "notebook": f"notebooks/executed/{name}.ipynb",
     }
     if status == "finished":
-        record |= {"history": history, "selection": {"rule": "best_val", "epoch": 2},
-                   "model": {"parameters": 78_000, "macs": 12_000_000}, "metrics": {"test_top1_pct": top1}}
+        record |= {
+            "history": history,
+            "selection": {"rule": "best_val", "epoch": 2},
+            "model": {"parameters": 78_000, "macs": 12_000_000},
+            "metrics": {"test_top1_pct": top1},
+        }
     artifacts.save_json(artifacts.record_path(name), record)
 
 
@@ -154,11 +175,19 @@ def test_curve_places_points_skips_gaps_and_draws_the_reference():
 
 
 def test_elements_escape_text_but_not_markup():
-    assert element("p", "a < b", Html("<i>c</i>"), class_="x", aria_label='"') == \
-        '<p class="x" aria-label="&quot;">a &lt; b<i>c</i></p>'
+    assert (
+        element("p", "a < b", Html("<i>c</i>"), class_="x", aria_label='"')
+        == '<p class="x" aria-label="&quot;">a &lt; b<i>c</i></p>'
+    )
 
 
 def test_numbers():
-    assert [magnitude(value) for value in (78_042, 12_345_678, 2.5e9, 12, None, float("nan"))] == \
-        ["78 k", "12.3 M", "2.5 G", "12", "–", "–"]
+    assert [magnitude(value) for value in (78_042, 12_345_678, 2.5e9, 12, None, float("nan"))] == [
+        "78 k",
+        "12.3 M",
+        "2.5 G",
+        "12",
+        "–",
+        "–",
+    ]
     assert number(None, "{:.2f}") == "–"

@@ -12,7 +12,7 @@ import pytest
 import record_fixtures as fixtures
 from nbclient import NotebookClient
 
-from kdhelpers import artifacts, notebook
+from kdhelpers import notebook
 from kdhelpers.progress import TerminalProgress
 
 TRAINING = """

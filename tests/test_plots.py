@@ -27,7 +27,7 @@ def overlapping(figure):
     # Numbers are left out: matplotlib thins tick labels itself, and keeps undrawn ones outside the axes.
     texts = [text for text in figure.findobj(Text) if re.search("[a-zA-Z]", text.get_text()) and text.get_visible()]
     boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
-    return [(a, b) for number, (a, one) in enumerate(boxes) for b, other in boxes[number + 1:] if one.overlaps(other)]
+    return [(a, b) for number, (a, one) in enumerate(boxes) for b, other in boxes[number + 1 :] if one.overlaps(other)]
 
 
 @pytest.mark.parametrize("kind", [torch.from_numpy, lambda array: array])
@@ -105,8 +105,12 @@ def test_bars_show_mean_deviation_and_n(summary):
     axes = figure.axes[0]
     labels = [label.get_text() for label in axes.get_yticklabels()]
     widths = dict(zip(labels, (bar.get_width() for bar in axes.patches), strict=True))
-    assert widths == {"resnet20 · teacher (single run)": 60.0, "resnet8 · LM (T=2.0) (single run)": 53.0,
-                      "resnet8 · LM (n = 3)": 52.0, "resnet8 · SI (n = 3)": 50.0}
+    assert widths == {
+        "resnet20 · teacher (single run)": 60.0,
+        "resnet8 · LM (T=2.0) (single run)": 53.0,
+        "resnet8 · LM (n = 3)": 52.0,
+        "resnet8 · SI (n = 3)": 50.0,
+    }
     whiskers = [container.errorbar for container in axes.containers if getattr(container, "errorbar", None)]
     spans = sorted(float(numpy.ptp(bar.lines[2][0].get_segments()[0][:, 0])) for bar in whiskers)
     assert spans == pytest.approx([1.0, 2.0])  # twice the deviation, for the two settings that have one
@@ -143,9 +147,11 @@ def test_save_refuses_what_is_no_file_name(root, name):
 
 
 def test_figures_leave_pyplot_and_the_users_style_alone():
-    code = ("import matplotlib; matplotlib.rcParams['font.size'] = 31; from kdhelpers import plots; import sys\n"
-            "figure = plots.curves({'SI': [{'epoch': 1, 'ce': 1.0}]}); plots.png(figure)\n"
-            "assert matplotlib.rcParams['font.size'] == 31\n"
-            "assert figure.axes[0].xaxis.label.get_fontsize() == 9\n"
-            "assert 'matplotlib.pyplot' not in sys.modules")
+    code = (
+        "import matplotlib; matplotlib.rcParams['font.size'] = 31; from kdhelpers import plots; import sys\n"
+        "figure = plots.curves({'SI': [{'epoch': 1, 'ce': 1.0}]}); plots.png(figure)\n"
+        "assert matplotlib.rcParams['font.size'] == 31\n"
+        "assert figure.axes[0].xaxis.label.get_fontsize() == 9\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -55,10 +55,18 @@ def test_loss_terms_are_what_is_no_measurement():
     assert loss_terms({"epoch": 1}) == {}
 
 
-@pytest.mark.parametrize(("seconds", "text"), [
-    (0, "0.0 s"), (4.25, "4.2 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (185, "3 min 05 s"),
-    (3599.6, "1 h 00 min"), (7620, "2 h 07 min"),
-])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (4.25, "4.2 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (3599.6, "1 h 00 min"),
+        (7620, "2 h 07 min"),
+    ],
+)
 def test_duration(seconds, text):
     assert duration(seconds) == text
 
@@ -66,9 +74,11 @@ def test_duration(seconds, text):
 def test_texts_leave_out_what_is_missing():
     assert row_text({"epoch": 1, "ce": 1.23456, "val_top1_pct": None}) == "ce 1.235"
     assert row_text({"ce": 1.0, "kd": 0.5, "val_top1_pct": 45.204, "images_per_second": 18000.4}) == (
-        "ce 1 · kd 0.5 · val top-1 45.20 % · 18,000 images/s")
+        "ce 1 · kd 0.5 · val top-1 45.20 % · 18,000 images/s"
+    )
     assert record_text(fixtures.record(61.25)) == (
-        "finished · test top-1 61.25 % · epoch 8 chosen by best_val · trained in 20.0 s")
+        "finished · test top-1 61.25 % · epoch 8 chosen by best_val · trained in 20.0 s"
+    )
     assert record_text(fixtures.record(status="failed")) == "failed: FloatingPointError: kd is not finite in epoch 3"
     assert record_text({}) == "ended"
 

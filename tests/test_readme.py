@@ -15,7 +15,13 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_two_commands_and_the_plain_ones_are_there():
-    for command in ("make suite", "make test", "python -m venv", "pip install -r requirements.txt", "python -m kdhelpers suite"):
+    for command in (
+        "make suite",
+        "make test",
+        "python -m venv",
+        "pip install -r requirements.txt",
+        "python -m kdhelpers suite",
+    ):
         assert command in README
 
 
@@ -27,8 +33,13 @@ def test_every_command_of_ours_that_it_names_is_accepted():
             assert name == "all" or (ROOT / "benchmarks" / f"{name}.py").is_file(), name
             continue
         if name not in helped:
-            helped[name] = subprocess.run([sys.executable, "-m", "kdhelpers", name, "--help"], cwd=ROOT, check=True,
-                                          capture_output=True, text=True).stdout
+            helped[name] = subprocess.run(
+                [sys.executable, "-m", "kdhelpers", name, "--help"],
+                cwd=ROOT,
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
         for option in re.findall(r"--[a-z-]+", rest):
             assert option in helped[name], f"{name} {option}"
 
@@ -41,12 +52,21 @@ def test_files_that_it_links_to_exist():
 @pytest.mark.slow
 def test_the_smoke_suite_replays_every_notebook(root):
     """What `make suite` does once the environment stands: every notebook, its records, plots and the results page."""
-    done = subprocess.run([sys.executable, "-m", "kdhelpers", "suite", "--profile", "smoke"], cwd=ROOT, text=True,
-                          capture_output=True, timeout=900, env=os.environ | {"KD_ROOT": str(root)}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "kdhelpers", "suite", "--profile", "smoke"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=900,
+        env=os.environ | {"KD_ROOT": str(root)},
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = {record["name"]: record for record in artifacts.records()}
     assert {record["status"] for record in found.values()} == {"finished"}
-    assert found["teacher_resnet20_digits"]["metrics"]["test_top1_pct"] > 60  # far above chance, even on two epochs' luck
+    assert (
+        found["teacher_resnet20_digits"]["metrics"]["test_top1_pct"] > 60
+    )  # far above chance, even on two epochs' luck
     assert set(found) >= {"student_si_resnet8_digits", "student_lm_resnet8_digits", "start_student_taught"}
     for name in found:
         assert artifacts.weights_path(name).is_file()
@@ -54,4 +74,5 @@ def test_the_smoke_suite_replays_every_notebook(root):
     assert all(name in page for name in found)
     assert (root / "plots" / "student_lm_resnet8_digits_curves.png").stat().st_size > 10_000
     assert {path.stem for path in (root / "notebooks" / "executed").glob("*.ipynb")} == {
-        path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+        path.stem for path in (ROOT / "notebooks").glob("*.ipynb")
+    }

@@ -67,7 +67,10 @@ def test_a_run_is_frozen():
         ({"teacher": "resnet20"}, "method si uses none"),
         ({"method": "lm", "teacher": "t", "hyperparameters": {"T": 4}}, "unknown T; known: temperature, ce_weight"),
         ({"method": "lm", "teacher": "t", "hyperparameters": {"temperature": "hot"}}, "temperature = 'hot'"),
-        ({"method": "lm", "teacher": "t", "hyperparameters": {"temperature": 0}}, r"temperature = 0.0: must lie in \[0.01"),
+        (
+            {"method": "lm", "teacher": "t", "hyperparameters": {"temperature": 0}},
+            r"temperature = 0.0: must lie in \[0.01",
+        ),
         ({"optimizer_options": {"beta1": 0.9}}, "optimizer_options of sgd: unknown beta1; known: momentum, nesterov"),
         ({"model_options": {"stem": "cifar"}}, "stem"),
         ({"model": "resnet18", "model_options": {"stem": "huge"}}, "stem.*huge"),

@@ -39,14 +39,18 @@ NOTEBOOKS = {
     "raises": ["rate: float = 0.1  # how fast", "raise ValueError(f'rate = {rate}:\\n too fast')", "1"],
     "killed": ["x = 1", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "1"],
     "leaves": ["x = 1", "raise SystemExit(0)", "1"],
-    "sleeps": ["length = 60", "import os, time; open(os.environ['KD_ROOT'] + '/pid', 'w').write(str(os.getpid()))",
-               "time.sleep(length)"],
+    "sleeps": [
+        "length = 60",
+        "import os, time; open(os.environ['KD_ROOT'] + '/pid', 'w').write(str(os.getpid()))",
+        "time.sleep(length)",
+    ],
 }
 
 
 def write_notebook(folder: Path, name: str, cells: list[str]) -> None:
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "language": "python",
-                                                                 "display_name": "Python 3"}})
+    notebook = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+    )
     notebook.cells = [nbformat.v4.new_markdown_cell(f"# The {name} one"), *map(nbformat.v4.new_code_cell, cells)]
     notebook.cells[1].metadata["tags"] = ["parameters"]
     nbformat.write(notebook, folder / f"{name}.ipynb")
@@ -146,13 +150,22 @@ def test_the_profiles_that_ship_are_sound(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_seeds_replicate_jobs_and_their_needs(root: Path):
-    name = profile(root, job("teacher"), job("a", seeds="each", needs=["teacher"]), job("b", seeds="each", needs=["a"]),
-                   job("results", needs=["b"]))
+    name = profile(
+        root,
+        job("teacher"),
+        job("a", seeds="each", needs=["teacher"]),
+        job("b", seeds="each", needs=["a"]),
+        job("results", needs=["b"]),
+    )
     jobs = {each.name: each for each in load_profile(name, seeds=[0, 2])}
     assert list(jobs) == ["teacher", "a", "a_seed2", "b", "b_seed2", "results"]
     assert [jobs[each].parameters for each in ("teacher", "a", "a_seed2")] == [{}, {"seed": 0}, {"seed": 2}]
     assert {each: jobs[each].needs for each in ("b", "b_seed2", "a_seed2", "results")} == {
-        "b": ("a",), "b_seed2": ("a_seed2",), "a_seed2": ("teacher",), "results": ("b", "b_seed2")}
+        "b": ("a",),
+        "b_seed2": ("a_seed2",),
+        "a_seed2": ("teacher",),
+        "results": ("b", "b_seed2"),
+    }
     assert [each.name for each in load_profile(name, [0, 2], only=["b_seed2"])] == ["teacher", "a_seed2", "b_seed2"]
     assert [each.name for each in load_profile(name, [0, 2], only=["a"])] == ["teacher", "a", "a_seed2"]
     with pytest.raises(ValueError, match="--only 'c' is no job here; jobs: teacher, a"):
@@ -186,9 +199,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
     """One real suite run over good and bad notebooks: (root, what it printed, whether all went well)."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         root = make_root(tmp_path_factory.mktemp("suite"), monkeypatch)
-        jobs = [job("after", needs=["middle"]), job("middle", needs=["raises"]), job("raises", "raises"),
-                job("killed", "killed"), job("leaves", "leaves"), job("one"),
-                job("two", parameters={"name": "two", "seed": 7}, needs=["one"])]
+        jobs = [
+            job("after", needs=["middle"]),
+            job("middle", needs=["raises"]),
+            job("raises", "raises"),
+            job("killed", "killed"),
+            job("leaves", "leaves"),
+            job("one"),
+            job("two", parameters={"name": "two", "seed": 7}, needs=["one"]),
+        ]
         monkeypatch.setenv("JUPYTER_PATH", "/nowhere")
         with contextlib.redirect_stdout(io.StringIO()) as output:
             finished = run_suite(profile(root, *jobs), workers=2)
@@ -198,8 +217,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
 def command(root: Path, *arguments: str) -> subprocess.Popen:
     checkout = Path(__file__).resolve().parent.parent
     environment = os.environ | {"KD_ROOT": str(root), "PYTHONPATH": str(checkout)}
-    return subprocess.Popen([sys.executable, "-m", "kdhelpers", *arguments], env=environment, cwd=root,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "kdhelpers", *arguments],
+        env=environment,
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_one_failed_job_fails_its_dependants_and_no_other(finished):
@@ -207,8 +232,14 @@ def test_one_failed_job_fails_its_dependants_and_no_other(finished):
     assert not all_finished
     jobs = state(root)
     assert {name: each["state"] for name, each in jobs.items()} == {
-        "after": "blocked", "middle": "blocked", "raises": "failed", "killed": "failed", "leaves": "failed",
-        "one": "done", "two": "done"}
+        "after": "blocked",
+        "middle": "blocked",
+        "raises": "failed",
+        "killed": "failed",
+        "leaves": "failed",
+        "one": "done",
+        "two": "done",
+    }
     reason = "ValueError: rate = 0.1: too fast"
     assert jobs["raises"]["error"] == reason
     assert jobs["after"]["error"] == jobs["middle"]["error"] == f"needs raises, which failed: {reason}"
@@ -224,7 +255,12 @@ def test_a_killed_kernel_and_an_early_exit_are_failures(finished):
     assert "the kernel died" in jobs["killed"]["error"]
     assert "stopped before its last cell" in jobs["leaves"]["error"]
     assert sorted(path.name for path in executed.glob("*.ipynb")) == [
-        "killed.failed.ipynb", "leaves.failed.ipynb", "one.ipynb", "raises.failed.ipynb", "two.ipynb"]
+        "killed.failed.ipynb",
+        "leaves.failed.ipynb",
+        "one.ipynb",
+        "raises.failed.ipynb",
+        "two.ipynb",
+    ]
 
 
 def test_the_kernel_runs_here_and_knows_its_executed_copy(finished):
@@ -281,8 +317,12 @@ def test_ctrl_c_ends_the_kernels_and_the_same_suite_continues(root: Path, capsys
 
 def test_a_job_ends_with_the_suite_that_ordered_it(root: Path):
     """Also where the suite was killed: the job's stdin is then closed by the system."""
-    order = {"notebook": str(root / "notebooks/sleeps.ipynb"), "copy": str(root / "copy.ipynb"), "parameters": {},
-             "fingerprint": ""}
+    order = {
+        "notebook": str(root / "notebooks/sleeps.ipynb"),
+        "copy": str(root / "copy.ipynb"),
+        "parameters": {},
+        "fingerprint": "",
+    }
     process = replay_process(order, job_environment("x"), str(root / "log"))
     kernel = wait_for(root / "pid")
     process.stdin.close()
@@ -346,8 +386,16 @@ class FakeWorkers:
 
 
 def test_order_capacity_and_forced_training(root: Path):
-    jobs = load_profile(profile(root, job("last", needs=["b", "c"]), job("b", needs=["a"]), job("c", needs=["a"]),
-                                job("a"), job("d", "raises")))
+    jobs = load_profile(
+        profile(
+            root,
+            job("last", needs=["b", "c"]),
+            job("b", needs=["a"]),
+            job("c", needs=["a"]),
+            job("a"),
+            job("d", "raises"),
+        )
+    )
     started: list[str] = []
     workers = FakeWorkers(started)
     assert Suite("tiny", jobs, frozenset(["a", "d"])).run(workers)
@@ -448,9 +496,15 @@ def test_ray_runs_the_same_jobs(root: Path, monkeypatch: pytest.MonkeyPatch):
         return lambda function: types.SimpleNamespace(remote=function)
 
     fake = types.SimpleNamespace(
-        init=lambda **_: None, is_initialized=lambda: False, cluster_resources=lambda: {"CPU": 2.0, "GPU": 1.0},
-        remote=remote, wait=lambda handles, timeout: (handles, []), get=lambda handle: handle, cancel=None,
-        exceptions=types.SimpleNamespace(RayError=RuntimeError))
+        init=lambda **_: None,
+        is_initialized=lambda: False,
+        cluster_resources=lambda: {"CPU": 2.0, "GPU": 1.0},
+        remote=remote,
+        wait=lambda handles, timeout: (handles, []),
+        get=lambda handle: handle,
+        cancel=None,
+        exceptions=types.SimpleNamespace(RayError=RuntimeError),
+    )
     monkeypatch.setitem(sys.modules, "ray", fake)
     with pytest.raises(ConnectionError, match="--ray 127.0.0.1:1: no Ray cluster answers there"):
         RayWorkers("127.0.0.1:1")

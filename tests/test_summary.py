@@ -7,7 +7,16 @@ import pytest
 import record_fixtures as fixtures
 
 from kdhelpers import artifacts
-from kdhelpers.summary import caption, evidence_note, magnitude_text, method_label, results, spread_text, summarize
+from kdhelpers.summary import (
+    caption,
+    evidence_note,
+    histories,
+    magnitude_text,
+    method_label,
+    results,
+    spread_text,
+    summarize,
+)
 
 
 @pytest.fixture
@@ -97,18 +106,32 @@ def test_no_share_of_a_gap_that_is_none(root, alone):
     assert math.isnan(taught["gap_closed_pct"])
 
 
-@pytest.mark.parametrize("other", [
-    {"lr": 0.1}, {"epochs": 16}, {"augmentation": "crop=4"}, {"precision": "bf16"}, {"selection": "last"},
-    {"model": "resnet14"}, {"dataset": "cifar10"}, {"split_seed": 1}, {"optimizer_options": {"momentum": 0.8}},
-])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"lr": 0.1},
+        {"epochs": 16},
+        {"augmentation": "crop=4"},
+        {"precision": "bf16"},
+        {"selection": "last"},
+        {"model": "resnet14"},
+        {"dataset": "cifar10"},
+        {"split_seed": 1},
+        {"optimizer_options": {"momentum": 0.8}},
+    ],
+)
 def test_the_baseline_has_the_same_settings(root, other):
     fixtures.store(fixtures.record(50.0, name="alone", **other), fixtures.record(53.0, **fixtures.LM))
     assert math.isnan(row(summarize(results()), "LM")["gain_points"])
 
 
 def test_settings_that_differ_are_rows_of_their_own_and_say_how(root):
-    fixtures.store(fixtures.record(50.0), fixtures.record(51.0, lr=0.1, name="b"),
-                   fixtures.record(52.0, lr=0.1, seed=1, name="b"), fixtures.record(53.0, epochs=16, name="c"))
+    fixtures.store(
+        fixtures.record(50.0),
+        fixtures.record(51.0, lr=0.1, name="b"),
+        fixtures.record(52.0, lr=0.1, seed=1, name="b"),
+        fixtures.record(53.0, epochs=16, name="c"),
+    )
     summary = summarize(results())
     assert sorted(summary["label"]) == ["SI", "SI [lr 0.05]", "SI [lr 0.1]"]  # the epochs have a column
     assert row(summary, "SI [lr 0.1]")["n"] == 2
@@ -143,7 +166,8 @@ def test_method_label_names_only_what_is_not_default():
     lm = fixtures.RUN | fixtures.LM
     assert method_label(lm) == "LM"
     assert method_label(lm | {"hyperparameters": {"temperature": 2.0, "ce_weight": 0.1, "kd_weight": 0.5}}) == (
-        "LM (T=2.0, ce_weight=0.1)")
+        "LM (T=2.0, ce_weight=0.1)"
+    )
     assert method_label(fixtures.RUN) == "SI"
     assert method_label(lm | {"role": "teacher"}) == "teacher"
     assert method_label({"method": "forgotten", "hyperparameters": {"alpha": 1}}) == "FORGOTTEN (α=1)"
@@ -152,8 +176,13 @@ def test_method_label_names_only_what_is_not_default():
 
 def test_caption_states_what_the_figures_rest_on(study):
     text = caption(study)
-    for part in ("n = 1 to 3 seeds", "sample standard deviation", "selection: best_val", "budget: 8 epochs, batch 64",
-                 "device: CPU fp32"):
+    for part in (
+        "n = 1 to 3 seeds",
+        "sample standard deviation",
+        "selection: best_val",
+        "budget: 8 epochs, batch 64",
+        "device: CPU fp32",
+    ):
         assert part in text
     assert "machinery" not in text
     mixed = pandas.concat([study, study.assign(dataset="digits", budget="2 epochs, batch 64")])
@@ -174,3 +203,15 @@ def test_damaged_records_are_passed_over(root):
     fixtures.store(fixtures.record(50.0))
     artifacts.record_path("broken").write_text('{"schema": 1, "na')
     assert list(results()["name"]) == ["student_si_resnet8_cifar100"]
+
+
+def test_histories_are_means_over_seeds_and_no_setting_hides_another(root):
+    short = fixtures.record(60.0, epochs=3) | {"name": "short"}
+    fixtures.store(fixtures.record(50.0), fixtures.record(52.0, seed=1), short)
+    found = histories("cifar100")["cifar100"]
+    assert sorted(map(len, found.values())) == [3, 8]
+    stored = {record["name"]: record["history"] for record in artifacts.records()}
+    mean = next(rows for name, rows in found.items() if "n = 2" in name)
+    pair = [rows[0]["val_top1_pct"] for rows in stored.values() if len(rows) == 8]
+    assert mean[0]["val_top1_pct"] == pytest.approx(sum(pair) / 2)
+    assert mean[0]["epoch"] == 1

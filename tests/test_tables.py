@@ -38,8 +38,12 @@ def caption_of(styler):
 
 def test_run_table_has_non_defaults_first_and_bold():
     rows, bold = text(tables.run_table(Settings(epochs=3, options={"stem": "cifar"})))
-    assert rows == [["epochs", "3", "passes over the training split"], ["options", "stem=cifar", ""],
-                    ["model", "resnet8", ""], ["teacher", "–", ""]]
+    assert rows == [
+        ["epochs", "3", "passes over the training split"],
+        ["options", "stem=cifar", ""],
+        ["model", "resnet8", ""],
+        ["teacher", "–", ""],
+    ]
     assert bold == {0, 1}
 
 
@@ -73,8 +77,15 @@ def test_results_table_of_a_study(root):
     assert rows[3][5:8] == ["–", "–", "–"]
     assert bold == {1}  # not the teacher
     assert re.search(r"row2_col0[^{]*\{\s*background-color", styler.to_html())  # all three seeds are its setting
-    for part in ("cifar100 · test top-1", "n = 1 to 3 seeds", "selection: best_val", "budget: 8 epochs, batch 64",
-                 "device: CPU fp32", "bold: best", "shaded: student_lm_resnet8_cifar100_seed1"):
+    for part in (
+        "cifar100 · test top-1",
+        "n = 1 to 3 seeds",
+        "selection: best_val",
+        "budget: 8 epochs, batch 64",
+        "device: CPU fp32",
+        "bold: best",
+        "shaded: student_lm_resnet8_cifar100_seed1",
+    ):
         assert part in caption_of(styler)
 
 
@@ -110,8 +121,12 @@ def test_saved_lists_files_that_exist(root):
     fixtures.store(fixtures.record(50.0))
     name = "student_si_resnet8_cifar100"
     artifacts.write_atomic(artifacts.weights_path(name), bytes(3 * 2**20))
-    trained = SimpleNamespace(weights_path=artifacts.weights_path(name), record_path=artifacts.record_path(name),
-                              record=artifacts.load_record(name) | {"notebook": "executed/none.ipynb"}, cached=True)
+    trained = SimpleNamespace(
+        weights_path=artifacts.weights_path(name),
+        record_path=artifacts.record_path(name),
+        record=artifacts.load_record(name) | {"notebook": "executed/none.ipynb"},
+        cached=True,
+    )
     styler = tables.saved(trained)
     rows, _ = text(styler)
     assert [row[0] for row in rows] == ["weights", "result record"]  # no sidecar, no executed copy
@@ -135,7 +150,11 @@ def test_networks_lists_teacher_and_student(root):
 
 
 def test_missing_names_methods_without_a_run_and_unfinished_runs(root):
-    assert [row[0] for row in text(tables.missing())[0]] == ["any data set: teacher", "any data set: si", "any data set: lm"]
+    assert [row[0] for row in text(tables.missing())[0]] == [
+        "any data set: teacher",
+        "any data set: si",
+        "any data set: lm",
+    ]
     fixtures.store(fixtures.record(50.0), fixtures.record(status="failed", **fixtures.LM))
     rows, _ = text(tables.missing("cifar100"))
     assert [row[0] for row in rows][1:] == ["cifar100: teacher", "cifar100: lm"]

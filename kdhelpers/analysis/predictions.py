@@ -22,23 +22,28 @@ def per_class(predictions, class_names):
     with styled():
         figure = new_figure(7.0, 2.8)
         axes = figure.subplots()
-        axes.bar(range(len(order)), accuracy[order], color=[PALETTE[0] if few or i >= NAMED else PALETTE[1]
-                                                            for i in range(len(order))])
+        axes.bar(
+            range(len(order)),
+            accuracy[order],
+            color=[PALETTE[0] if few or i >= NAMED else PALETTE[1] for i in range(len(order))],
+        )
         mean = 100 * predictions.correct.double().mean().item()
         axes.axhline(mean, color="0.2", linewidth=1, linestyle=":", label=f"all images: {mean:.1f} %")
         shown = range(len(order)) if few else range(NAMED)
         axes.set_xticks(list(shown), [class_names[order[i]] for i in shown], rotation=45, ha="right", fontsize=7)
-        axes.set(ylabel="test top-1 accuracy (%)", title="Accuracy per class" + ("" if few else f", the {NAMED} worst named"))
+        axes.set(
+            ylabel="test top-1 accuracy (%)", title="Accuracy per class" + ("" if few else f", the {NAMED} worst named")
+        )
         axes.grid(False, axis="x")
         axes.legend(loc="lower right")
     return figure
 
 
 def soft_targets(images, teacher, student, class_names, temperature: float, count: int = 4, top: int = 5):
-    """The test images of which the teacher is least sure, beside both networks' probabilities softened at `temperature`.
+    """The test images of which the teacher is least sure, beside both networks' softened probabilities.
 
-    images: uint8 [N, 3, H, W] in the order of the two `Predictions`. Titles give the true class, green where the student
-    is right and red where it is wrong.
+    images: uint8 [N, 3, H, W] in the order of the two `Predictions`; both are softened at `temperature`. Titles give
+    the true class, green where the student is right and red where it is wrong.
     """
     p_teacher, p_student = ((p.logits.double() / temperature).softmax(1) for p in (teacher, student))
     entropy = -(p_teacher * p_teacher.clamp(min=1e-300).log()).sum(1)

@@ -13,7 +13,7 @@ class Context:
     """What a method may look at once, when it builds its own parts.
 
     student:          the student network itself, e.g. to deep-copy a slow student from
-    student_outputs:  its Outputs(logits [B, C], embedding [B, d], maps {name: [B, c, h, w]}) on a few images, for shapes
+    student_outputs:  its Outputs(logits [B, C], embedding [B, d], maps {name: [B, c, h, w]}) on two images, for shapes
     teacher_outputs:  the teacher's, or None where there is no teacher
     labels:           int64 [N], the labels of the training split in `batch.index` order
     num_classes:      C
@@ -43,12 +43,12 @@ class Method(nn.Module):
     - projectors and regressors (hints, CRD, SupCRD): made in `build` from the shapes in `Context`; they are parameters.
     - memory banks and queues (CRD, CoCoRD): `register_buffer` in `build`, read and updated in `forward`, in place and
       under `no_grad`; negatives are drawn from torch's global generator, which the loop seeds from (seed, epoch).
-    - slow students (CoCoRD): a frozen deep copy of `context.student`, moved towards it at the start of `forward`, that is
-      before the optimiser's step.
-    - two stages (hints): while `epoch <= self.stage_epochs`, `forward` returns only the first stage's term, computed with
-      `student(view, stop_at="<map>")`, which ends the forward at that map: upper layers then get no gradient, so the
-      optimiser leaves them (and their momentum and weight decay) alone, and their BatchNorm statistics stay too.
-    - a fine-tuned projection head of the teacher (SupCRD's `co_trained`): a parameter of the method, like any projector.
+    - slow students (CoCoRD): a frozen deep copy of `context.student`, moved towards it at the start of `forward`, that
+      is before the optimiser's step.
+    - two stages (hints): while `epoch <= self.stage_epochs`, `forward` returns only the first stage's term, computed
+      with `student(view, stop_at="<map>")`, which ends the forward at that map: upper layers then get no gradient, so
+      the optimiser leaves them (and their momentum and weight decay) alone, and their BatchNorm statistics stay too.
+    - a trained projection head of the teacher (SupCRD's `co_trained`): a parameter of the method, like any projector.
     - unlabelled images: `labels` is negative where a label must not be read.
     """
 

@@ -20,8 +20,10 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float =
     The gradient with respect to student_logits is T (p_s - p_t) / B. Raises ValueError on shapes that differ.
     """
     if student_logits.shape != teacher_logits.shape:
-        raise ValueError(f"student_logits {tuple(student_logits.shape)} and teacher_logits {tuple(teacher_logits.shape)}: "
-                         "must have one shape [B, C]; were the two networks built for the same classes?")
+        raise ValueError(
+            f"student_logits {tuple(student_logits.shape)} and teacher_logits {tuple(teacher_logits.shape)}: "
+            "must have one shape [B, C]; were the two networks built for the same classes?"
+        )
     student = F.log_softmax(full_precision(student_logits) / temperature, dim=1)
     teacher = F.log_softmax(full_precision(teacher_logits) / temperature, dim=1)
     return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)

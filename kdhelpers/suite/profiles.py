@@ -132,8 +132,9 @@ def _needs(path: Path, entry: Entry, seed: int | None, known: dict[str, Entry], 
     """A replica needs its own seed's replica of a replicated job; a job that runs once needs them all."""
     for need in entry.needs:
         if need not in known:
-            raise ValueError(f"{path}: job {entry.name!r} needs {need!r}, which is no job here; "
-                             f"jobs: {', '.join(known)}")
+            raise ValueError(
+                f"{path}: job {entry.name!r} needs {need!r}, which is no job here; jobs: {', '.join(known)}"
+            )
         if known[need].seeds == "once":
             yield need
         else:
@@ -151,8 +152,10 @@ def _notebook(path: Path, entry: Entry) -> tuple[Path, frozenset[str]]:
         raise ValueError(f"{path}: job {entry.name!r}: `seeds: each` sets the parameter seed; remove one of the two")
     wanted = [*entry.parameters, *(["seed"] if entry.seeds == "each" else [])]
     if missing := [name for name in wanted if name not in accepts]:
-        raise ValueError(f"{path}: job {entry.name!r}: notebook {notebook.stem} has no parameter {missing[0]!r}; "
-                         f"it has {', '.join(sorted(accepts)) or 'none'}")
+        raise ValueError(
+            f"{path}: job {entry.name!r}: notebook {notebook.stem} has no parameter {missing[0]!r}; "
+            f"it has {', '.join(sorted(accepts)) or 'none'}"
+        )
     return notebook, accepts
 
 
@@ -173,8 +176,9 @@ def parameters_of(notebook: Path) -> dict[str, str]:
 
 def _assigned(statement: ast.stmt) -> Iterable[tuple[str, str]]:
     match statement:
-        case ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(
-            target=ast.Name(id=name), value=ast.expr() as value
+        case (
+            ast.Assign(targets=[ast.Name(id=name)], value=value)
+            | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
         ):
             yield name, ast.unparse(value)
 

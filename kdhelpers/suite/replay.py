@@ -27,9 +27,15 @@ def replay(notebook: str, copy: str, parameters: dict, fingerprint: str) -> int:
 
     try:
         executed = execute_notebook(
-            notebook, copy, parameters=parameters, kernel_name="python3", cwd=str(Path(notebook).parent),
-            progress_bar=False, log_output=True,
-            start_timeout=300, execution_timeout=None,
+            notebook,
+            copy,
+            parameters=parameters,
+            kernel_name="python3",
+            cwd=str(Path(notebook).parent),
+            progress_bar=False,
+            log_output=True,
+            start_timeout=300,
+            execution_timeout=None,
             iopub_timeout=300,  # many kernels at once on few cores answer late
         )
     except PapermillExecutionError as error:

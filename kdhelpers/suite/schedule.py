@@ -190,8 +190,10 @@ def copies(job: Job) -> Copies:
 def records_of(job: Job) -> list[dict]:
     """The finished result records that this job's notebook wrote; a profile on other data may name its job alike."""
     return [
-        record for record in records()
-        if record.get("notebook") == copies(job).link and record.get("status") == "finished"
+        record
+        for record in records()
+        if record.get("notebook") == copies(job).link
+        and record.get("status") == "finished"
         and job.parameters.get("dataset", record["run"].get("dataset")) == record["run"].get("dataset")
     ]
 

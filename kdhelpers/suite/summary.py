@@ -11,8 +11,14 @@ import click
 from kdhelpers.suite.profiles import Job
 from kdhelpers.suite.schedule import Status, records_of
 
-COLORS = {"done": "green", "unchanged": "green", "running": "cyan", "failed": "red", "blocked": "red",
-          "interrupted": "yellow"}
+COLORS = {
+    "done": "green",
+    "unchanged": "green",
+    "running": "cyan",
+    "failed": "red",
+    "blocked": "red",
+    "interrupted": "yellow",
+}
 REDRAW_SECONDS = 1.0
 
 
@@ -78,8 +84,9 @@ class Display:
         click.echo("\n".join(table(self._rows(), width=0)))
 
     def _rows(self) -> list[tuple[str, Status, float | None, str]]:
-        return [(job.name, self.status[job.name], self._elapsed(job), self.headlines.get(job.name, ""))
-                for job in self.jobs]
+        return [
+            (job.name, self.status[job.name], self._elapsed(job), self.headlines.get(job.name, "")) for job in self.jobs
+        ]
 
     def _elapsed(self, job: Job) -> float | None:
         status = self.status[job.name]

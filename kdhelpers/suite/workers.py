@@ -75,7 +75,10 @@ def replay_process(order: dict, environment: dict[str, str], log: str) -> subpro
     with open(log, "wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "kdhelpers.suite.replay"],
-            stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=os.environ | environment,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | environment,
             start_new_session=True,  # a Ctrl-C is for the suite, which then ends its children in order
         )
     with suppress(BrokenPipeError):  # it died at once: its exit code will tell
@@ -133,11 +136,16 @@ class RayWorkers:
         self.ray, self.count, self.running = ray, count, 0
         try:
             _knock(address)
-            ray.init(address=address, ignore_reinit_error=True, log_to_driver=False,
-                     runtime_env={"env_vars": {"PYTHONPATH": _prepend("PYTHONPATH", PACKAGE.parent)}})
+            ray.init(
+                address=address,
+                ignore_reinit_error=True,
+                log_to_driver=False,
+                runtime_env={"env_vars": {"PYTHONPATH": _prepend("PYTHONPATH", PACKAGE.parent)}},
+            )
         except OSError as error:  # ConnectionError among them
-            raise ConnectionError(f"--ray {address}: no Ray cluster answers there; start one with `ray start --head`, "
-                                  "or use --ray local") from error
+            raise ConnectionError(
+                f"--ray {address}: no Ray cluster answers there; start one with `ray start --head`, or use --ray local"
+            ) from error
         resources = ray.cluster_resources()
         self.gpus = 1 if resources.get("GPU") else 0
         self.description = f"Ray at {address}, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"

@@ -28,7 +28,9 @@ def logits(batch=5, classes=7, seed=0, dtype=torch.float64):
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])
 def test_equals_the_definition(temperature):
     student, teacher = logits()
-    assert kd_loss(student, teacher, temperature).item() == pytest.approx(naive(student, teacher, temperature), rel=1e-12)
+    assert kd_loss(student, teacher, temperature).item() == pytest.approx(
+        naive(student, teacher, temperature), rel=1e-12
+    )
 
 
 def test_zero_exactly_when_logits_differ_by_a_constant_per_row():
@@ -92,7 +94,9 @@ def as_network(outputs):
 def test_terms_are_weighted_and_sum_to_the_loss():
     student, teacher = logits(dtype=torch.float32)
     batch = OneView(student, torch.tensor([0, 1, 2, 3, 4]))
-    terms = METHODS["lm"](ce_weight=0.1, kd_weight=0.9, temperature=4)(as_network(student), as_network(teacher), batch, 1)
+    terms = METHODS["lm"](ce_weight=0.1, kd_weight=0.9, temperature=4)(
+        as_network(student), as_network(teacher), batch, 1
+    )
     assert terms["ce"].item() == pytest.approx(0.1 * F.cross_entropy(student, batch.labels).item())
     assert terms["kd"].item() == pytest.approx(0.9 * naive(student.double(), teacher.double(), 4.0), rel=1e-5)
 

@@ -1,0 +1,127 @@
+"""What a result record and a sidecar say: the JSON facts of a training, as plain functions of what was trained.
+
+The record (json_results/<name>.json) is what tables and plots are made from; the sidecar (beside the weights) is what
+is needed to use the weights alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import statistics
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+import kdhelpers
+from kdhelpers import artifacts
+from kdhelpers.data import Data
+from kdhelpers.settings import Run
+from kdhelpers.teachers import Teacher
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def started(run: Run, data: Data, teacher: Teacher | None, device: torch.device, precision: str) -> dict:
+    """What is known before the first step; KD_EXECUTED names the notebook copy that the suite is executing."""
+    return {
+        "status": "running",
+        "error": None,
+        "run": run.model_dump(),
+        "teacher": teacher_facts(teacher, run),
+        "data": data_facts(data),
+        "environment": environment(device, precision),
+        "notebook": os.environ.get("KD_EXECUTED"),
+        "command": " ".join(sys.argv),
+    }
+
+
+def teacher_facts(teacher: Teacher | None, run: Run) -> dict | None:
+    if teacher is None:
+        return None
+    described = teacher.described
+    return {
+        "name": described.get("name", run.teacher),
+        "sha256": teacher.sha256,
+        "model": described.get("model"),
+        "test_top1_pct": described.get("test_top1_pct"),
+    }
+
+
+def data_facts(data: Data) -> dict:
+    return {
+        "name": data.name,
+        "image_size": data.image_size,
+        "classes": data.num_classes,
+        "hash": data.content_hash,
+        **{split: len(getattr(data, split)) for split in ("train", "val", "test")},
+    }
+
+
+def environment(device: torch.device, precision: str) -> dict:
+    """Where and with what a training ran."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "kdhelpers": kdhelpers.__version__,
+        "platform": platform.platform(),
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "started": now(),
+    }
+
+
+def cpu_name() -> str:
+    """The processor as the system calls it."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def finished(history: list[dict], epoch: int, tested: dict[str, float], rule: str, weights: Path) -> dict:
+    """What a finished training adds: the selected epoch, its metrics, the history, the weight file's hash."""
+    seconds = [row["seconds"] for row in history]
+    metrics = {f"test_{key}": value for key, value in tested.items() if key != "n"} | {
+        "val_top1_pct": history[epoch - 1].get("val_top1_pct"),
+        "train_seconds": sum(seconds),
+        "seconds_per_epoch": statistics.median(seconds),
+        "images_per_second": statistics.median(row["images_per_second"] for row in history),
+        "peak_memory_mib": max(row["peak_memory_mib"] for row in history),
+    }
+    return {
+        "status": "finished",
+        "selection": {"rule": rule, "epoch": epoch},
+        "metrics": metrics,
+        "history": history,
+        "weights": {"file": weights.name, "sha256": artifacts.sha256(weights)},
+    }
+
+
+def sidecar(record: dict, run: Run, data: Data) -> dict:
+    """What is needed to use the weights alone, and to tell whether they are those of a Run."""
+    return {
+        "schema": artifacts.SCHEMA,
+        "name": record["name"],
+        "identity": record["identity"],
+        "sha256": record["weights"]["sha256"],
+        "model": run.model,
+        "model_options": run.model_options,
+        "num_classes": data.num_classes,
+        "class_names": list(data.class_names),
+        "image_size": data.image_size,
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "test_top1_pct": record["metrics"]["test_top1_pct"],
+        "selection": record["selection"],
+        "run": record["run"],
+        "teacher": record["teacher"],
+    }
