@@ -57,7 +57,7 @@ def seed_everything(*parts: int | str) -> None:
 
 @cache
 def keep_freed_memory() -> None:
-    """Let glibc keep what a step frees: given back and asked for anew it costs each step on a CPU 25,000 page faults."""
+    """Let glibc keep what a step frees: given back and asked for anew it costs a step on a CPU 25,000 page faults."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # no glibc: macOS, Windows, musl
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
