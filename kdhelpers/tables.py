@@ -86,6 +86,19 @@ def _network_row(role: str, name: str, network, data, top1_pct: float | None) ->
     }
 
 
+def metrics(**named: dict[str, float]):
+    """What `evaluate` or `compare` gave, one column per keyword: metrics(student=evaluate(predictions))."""
+    import pandas
+
+    rows = list(dict.fromkeys(key for values in named.values() for key in values))
+    texts = {name: [_rounded(values[key]) if key in values else "–" for key in rows] for name, values in named.items()}
+    return _plain(pandas.DataFrame({"metric": rows, **texts}).style, "pct: percent, or points for a difference")
+
+
+def _rounded(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
 def results_table(dataset: str | None = None, highlight: str | None = None):
     """Every stored setting on `dataset` (None: on all): mean ± spread over seeds, gain, share of the teacher gap.
 
@@ -223,7 +236,7 @@ def _plain(styler, caption_text: str):
     """The finish of every table: texts escaped, no row numbers, all to the left, the caption above."""
     sides = [
         {"selector": "caption", "props": "caption-side: top; text-align: left"},
-        {"selector": "th, td", "props": "text-align: left; padding: 2px 8px"},
+        {"selector": "th, td", "props": "text-align: left; padding: 2px 8px; white-space: nowrap"},
     ]
     styler = styler.format(escape="html").hide(axis="index")  # names are users' own
     return styler.set_caption(escape(caption_text)).set_table_styles(sides)

@@ -158,3 +158,8 @@ def test_missing_names_methods_without_a_run_and_unfinished_runs(root):
     fixtures.store(fixtures.record(50.0), fixtures.record(status="failed", **fixtures.LM))
     rows, _ = text(tables.missing("cifar100"))
     assert [row[0] for row in rows][1:] == ["cifar100: teacher", "cifar100: lm"]
+
+
+def test_metrics_align_what_two_networks_have(root):
+    rows, _ = text(tables.metrics(student={"top1_pct": 61.23456, "n": 10000}, teacher={"top1_pct": 70.0, "nll": 0.5}))
+    assert rows == [["top1_pct", "61.23", "70"], ["n", "10000", "–"], ["nll", "–", "0.5"]]
