@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from benchmarks.measure import Timing, interleave, row
+from benchmarks.pair import MEAN, STD, PilImages
 from kdhelpers.data import Batches, Split
 
 COUNT, BATCH, PEER_COUNT, WORKERS = 50_000, 64, 6_400, 2
-MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 PEER_GOAL, LIMIT_GOAL = 20, 0.65
 
 
@@ -70,32 +70,6 @@ def gather_and_cast(gather: Callable[[torch.Tensor], torch.Tensor]) -> None:
 def rows_of(images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     flat = images.flatten(1)
     return lambda index: flat.index_select(0, index)
-
-
-class PilImages:
-    """What torchvision's CIFAR data sets do per image."""
-
-    def __init__(self, split: Split, count: int):
-        from torchvision import transforms
-
-        self.arrays = split.images[:count].permute(0, 2, 3, 1).contiguous().numpy()
-        self.labels = split.labels[:count].tolist()
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomCrop(32, padding=4),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(MEAN, STD),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        from PIL import Image
-
-        return self.transform(Image.fromarray(self.arrays[index])), self.labels[index]
 
 
 def peer_style(split: Split, count: int) -> DataLoader:

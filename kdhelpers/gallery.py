@@ -15,18 +15,9 @@ from urllib.parse import quote
 
 from kdhelpers.artifacts import folder, lock, record_path, records, root, run_lock_path, write_atomic
 from kdhelpers.html import STYLE, Html, curve, element, join
+from kdhelpers.progress import loss_terms
 
 EMBEDDED = "digits"  # toy data, shown last
-NOT_A_LOSS = {
-    "epoch",
-    "lr",
-    "train_top1_pct",
-    "val_top1_pct",
-    "val_nll",
-    "seconds",
-    "images_per_second",
-    "peak_memory_mib",
-}
 FIRST_COMMAND = "python -m kdhelpers suite --profile smoke"
 
 
@@ -196,7 +187,8 @@ def _curves(history: list[dict], teacher_top1_pct: float | None) -> Html:
         name: [row.get(key) for row in history]
         for name, key in (("validation", "val_top1_pct"), ("train", "train_top1_pct"))
     }
-    terms = {key: [row.get(key) for row in history] for key in (history[0] if history else {}) if key not in NOT_A_LOSS}
+    keys = ["loss", *loss_terms(history[0])] if history else []
+    terms = {key: [row.get(key) for row in history] for key in dict.fromkeys(keys)}
     return element(
         "div",
         curve("accuracy, %", accuracy, reference=("teacher (test)", teacher_top1_pct)),
