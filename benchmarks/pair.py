@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kdhelpers.data import Data, Split
 from kdhelpers.evaluation import autocast
-from kdhelpers.loop import DTYPES, Training
+from kdhelpers.loop import DTYPES, Training, keep_freed_memory
 from kdhelpers.models import Observed, build_model
 from kdhelpers.models.cifar_resnet import BasicBlock
 from kdhelpers.settings import Run
@@ -77,6 +77,7 @@ def ours(network: nn.Module, precision: str, steps: int, batch_size: int = BATCH
 def bare(network: nn.Module, precision: str, batch_size: int = BATCH) -> Callable[[], None]:
     """Folded teacher forward, student forward and backward on a batch that is already there: the bound of a step."""
     device, dtype = torch.device("cpu"), DTYPES[precision]
+    keep_freed_memory()  # as ours does: a bound may not lose by what it could have had
     teacher = Teacher(copy.deepcopy(network), device, dtype).observed.model
     student = student_network().to(memory_format=torch.channels_last)
     images = torch.randn(batch_size, 3, 32, 32).contiguous(memory_format=torch.channels_last)

@@ -28,7 +28,7 @@ def now() -> str:
 
 
 def started(run: Run, data: Data, teacher: Teacher | None, device: torch.device, precision: str) -> dict:
-    """What is known before the first step; KD_EXECUTED names the notebook copy that the suite is executing."""
+    """What is known before the first step; the suite names its notebook copy and command in KD_EXECUTED, KD_COMMAND."""
     return {
         "status": "running",
         "error": None,
@@ -37,8 +37,16 @@ def started(run: Run, data: Data, teacher: Teacher | None, device: torch.device,
         "data": data_facts(data),
         "environment": environment(device, precision),
         "notebook": os.environ.get("KD_EXECUTED"),
-        "command": " ".join(sys.argv),
+        "command": os.environ.get("KD_COMMAND") or own_command(),
     }
+
+
+def own_command() -> str:
+    """How this process was started, without the paths of one machine."""
+    program = Path(sys.argv[0]).name
+    if program == "ipykernel_launcher.py":
+        return "an interactive notebook"
+    return " ".join(["python", program, *sys.argv[1:]]) if program else "interactive python"
 
 
 def teacher_facts(teacher: Teacher | None, run: Run) -> dict | None:

@@ -512,3 +512,13 @@ def test_ray_runs_the_same_jobs(root: Path, monkeypatch: pytest.MonkeyPatch):
     assert not run_suite(name, ray="auto")
     assert state(root)["raises"]["error"] == "ValueError: rate = 0.1: too fast"
     assert [each["num_gpus"] for each in asked] == [0.5]
+
+
+def test_the_command_that_records_quote_is_papermills_own():
+    from kdhelpers.suite.replay import command
+
+    quoted = command("anywhere/notebooks/02_independent_student.ipynb", {"epochs": 3, "augmentation": "crop flip"})
+    assert quoted == (
+        "papermill -k python3 --cwd notebooks notebooks/02_independent_student.ipynb out.ipynb"
+        " -p epochs 3 -p augmentation 'crop flip'"
+    )

@@ -10,6 +10,7 @@ import _thread
 import json
 import logging
 import os
+import shlex
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ def replay(notebook: str, copy: str, parameters: dict, fingerprint: str) -> int:
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError, execute_notebook
 
+    os.environ["KD_COMMAND"] = command(notebook, parameters)  # the kernel's records quote it
     try:
         executed = execute_notebook(
             notebook,
@@ -57,6 +59,13 @@ def replay(notebook: str, copy: str, parameters: dict, fingerprint: str) -> int:
     executed.metadata[MARKER] = {"fingerprint": fingerprint, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     nbformat.write(executed, copy)
     return 0
+
+
+def command(notebook: str, parameters: dict) -> str:
+    """The papermill command that does the same by hand, from the checkout."""
+    chosen = [part for name, value in parameters.items() for part in ("-p", name, str(value))]
+    source = f"notebooks/{Path(notebook).name}"
+    return shlex.join(["papermill", "-k", "python3", "--cwd", "notebooks", source, "out.ipynb", *chosen])
 
 
 def end_marker(copy: Path) -> str | None:
