@@ -14,7 +14,7 @@ import torch
 from benchmarks import BENCHMARKS
 from benchmarks.measure import note
 from kdhelpers import artifacts
-from kdhelpers.record import cpu_name
+from kdhelpers.device import cpu_name
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks import pair
 from benchmarks.measure import Apart, Timing, interleave, row
-from kdhelpers.loop import has_avx512_bf16
+from kdhelpers.device import has_avx512_bf16
 from kdhelpers.progress import Progress
 
 BOUND_GOAL, LOGITS_GOAL = 1.05, 1e-4

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdhelpers.data import Data, Split
-from kdhelpers.evaluation import autocast
-from kdhelpers.loop import DTYPES, Training, keep_freed_memory
+from kdhelpers.device import DTYPES, autocast, keep_freed_memory
+from kdhelpers.loop import Training
 from kdhelpers.models import Observed, build_model
 from kdhelpers.models.cifar_resnet import BasicBlock
 from kdhelpers.settings import Run

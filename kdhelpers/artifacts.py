@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import time
@@ -89,13 +90,9 @@ def save_tensors(path: Path | str, value: Any) -> Path:
     """`torch.save` of tensors and plain containers, atomically."""
     import torch
 
-    def fill(file: BinaryIO) -> None:
-        try:
-            torch.save(value, file)
-        except RuntimeError as error:  # torch's zip writer hides a full disk in a RuntimeError
-            raise OSError(str(error).splitlines()[0]) from error
-
-    return write_atomic(path, fill)
+    buffer = io.BytesIO()  # torch's zip writer, on the disk itself, hides a full disk in a RuntimeError
+    torch.save(value, buffer)
+    return write_atomic(path, buffer.getvalue())
 
 
 def load_tensors(path: Path | str, device: str = "cpu") -> Any:
@@ -179,13 +176,14 @@ def load_record(name: str) -> dict | None:
     if not path.is_file():
         return None
     record = load_json(path)
-    return record if isinstance(record, dict) and record.get("schema") == SCHEMA else None
+    ours = isinstance(record, dict) and record.get("schema") == SCHEMA and {"name", "identity", "status"} <= set(record)
+    return record if ours else None
 
 
 def records() -> list[dict]:
     """Every readable result record, sorted by name; files of another kind are passed over."""
     found = []
-    for path in sorted(folder("results").glob("*.json")):
+    for path in sorted((root() / FOLDERS["results"]).glob("*.json")):
         with contextlib.suppress(ValueError):
             if record := load_record(path.stem):
                 found.append(record)
@@ -202,6 +200,8 @@ def reserve(name: str, identity: str, stub: dict) -> str:
         own = f"{name}-{identity[:8]}"
         for candidate in (name, own):
             record = _record_or_none(candidate)
+            if _has_foreign_weights(candidate, identity):
+                continue
             if record is None or record.get("identity") == identity or not _is_taken(record):
                 if record is None or record.get("identity") != identity or record.get("status") != "finished":
                     save_json(
@@ -219,6 +219,18 @@ def _record_or_none(name: str) -> dict | None:
         return load_record(name) or {"status": "finished", "identity": None}  # foreign JSON: leave it alone
     except ValueError:
         return {"status": "finished", "identity": None}
+
+
+def _has_foreign_weights(name: str, identity: str) -> bool:
+    """Whether weights lie under that name which are not, by their sidecar, those of the run `identity`."""
+    path = weights_path(name)
+    if not path.is_file():
+        return False
+    try:
+        described = load_json(path.with_suffix(".json"))
+    except (OSError, ValueError):
+        return True
+    return not isinstance(described, dict) or described.get("identity") != identity
 
 
 def _is_taken(record: dict) -> bool:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdhelpers.data import Data, Split, evaluation_batches
+from kdhelpers.device import autocast
 from kdhelpers.models import Observed
 
 CALIBRATION_BINS = 15
@@ -58,12 +59,6 @@ def _split(data: Data, name: str) -> Split:
     if len(split.labels) == 0:
         raise ValueError(f"split = {name}: {data.name} has no images there; load it with val_fraction > 0")
     return split
-
-
-def autocast(device: torch.device, precision: str):
-    """The autocast context of a precision by name; fp32 switches it off."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
 def top_k_pct(predictions: Predictions, k: int = 1) -> float:

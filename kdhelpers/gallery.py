@@ -187,7 +187,7 @@ def _curves(history: list[dict], teacher_top1_pct: float | None) -> Html:
         name: [row.get(key) for row in history]
         for name, key in (("validation", "val_top1_pct"), ("train", "train_top1_pct"))
     }
-    keys = ["loss", *loss_terms(history[0])] if history else []
+    keys = ["loss", *(term for row in history for term in loss_terms(row))]
     terms = {key: [row.get(key) for row in history] for key in dict.fromkeys(keys)}
     return element(
         "div",

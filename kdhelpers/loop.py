@@ -6,13 +6,11 @@ everything is read once, at the end of an epoch.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
+import copy
 import math
-import sys
 import time
 import zlib
-from functools import cache, reduce
+from functools import reduce
 
 import torch
 import torch.distributed as dist
@@ -20,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kdhelpers.data import Batch, Batches, Data
-from kdhelpers.evaluation import autocast, infer, negative_log_likelihood, top_k_pct
+from kdhelpers.device import autocast, keep_freed_memory, peak_memory_mib
+from kdhelpers.evaluation import infer, negative_log_likelihood, top_k_pct
 from kdhelpers.methods import METHODS, Context, Method
 from kdhelpers.models import Observed, build_model
 from kdhelpers.optim import build_optimizer, learning_rate
@@ -28,40 +27,10 @@ from kdhelpers.progress import Progress
 from kdhelpers.settings import Run
 from kdhelpers.teachers import Teacher
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """What "auto" means on a device: bf16 where it has it, fp16 on other GPUs, fp32 otherwise."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
-    return (
-        "bf16"
-        if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() and has_avx512_bf16()
-        else "fp32"
-    )
-
-
-def has_avx512_bf16() -> bool:
-    """Whether the CPU multiplies bf16 natively; emulated bf16 is slower than fp32."""
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return supported()
-
 
 def seed_everything(*parts: int | str) -> None:
     """Seed torch's generators by a mix of the parts, so that each purpose and epoch has its own stream."""
     torch.manual_seed(zlib.crc32(repr(parts).encode()))
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Let glibc keep what a step frees: given back and asked for anew it costs a step on a CPU 25,000 page faults."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # no glibc: macOS, Windows, musl
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 class Joint(nn.Module):
@@ -83,7 +52,9 @@ class Joint(nn.Module):
 
         terms = self.method(student, self.teacher, batch, epoch)
         with torch.no_grad():
-            hits = torch.zeros_like(batch.labels[0]) if seen[0] is None else (seen[0].argmax(1) == batch.labels).sum()
+            first = seen[0] if seen else None  # a method may stop early, or stack its views into one forward
+            comparable = first is not None and len(first) == len(batch.labels)
+            hits = (first.argmax(1) == batch.labels).sum() if comparable else torch.zeros_like(batch.labels[0])
         return terms, hits
 
 
@@ -127,7 +98,11 @@ class Training:
             rank=self.rank,
             world=self.world,
         )
-        joint = DistributedDataParallel(joint, [device] if device.type == "cuda" else None) if self.world > 1 else joint
+        if (
+            self.world > 1
+        ):  # a first stage leaves parameters unused; each rank keeps its own bank and BatchNorm statistics
+            places = [device] if device.type == "cuda" else None
+            joint = DistributedDataParallel(joint, places, broadcast_buffers=False, find_unused_parameters=True)
         self.joint = torch.compile(joint) if compiled else joint
         self.epochs_done, self.history, self.best = 0, [], None
 
@@ -139,12 +114,16 @@ class Training:
         with autocast(self.device, self.precision):
             outputs = self.student(images), teacher(images) if teacher else None
         self.network.train()
-        return Context(self.network, *outputs, self.data.train.labels, self.data.num_classes)
+        return Context(*outputs, self._copy_student, self.data.train.labels, self.data.num_classes)
+
+    def _copy_student(self) -> Observed:
+        return Observed(copy.deepcopy(self.network)).requires_grad_(False)
 
     def step(self, batch: Batch, epoch: int, time: float) -> tuple[dict[str, Tensor], Tensor]:
         """One optimiser step at `time` (epochs done, a float). Nothing here waits for the device."""
         run = self.run
-        rate = learning_rate(run.schedule, run.schedule_options, run.lr, time, run.epochs, run.warmup_epochs)
+        schedule = run.schedule, run.schedule_options
+        rate = learning_rate(*schedule, run.lr, time, run.epochs, run.warmup_epochs, 1 / len(self.batches))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -221,6 +200,7 @@ class Training:
     def state(self) -> dict:
         """Everything needed to go on, as tensors and plain containers."""
         return {
+            "precision": self.precision,
             "epochs_done": self.epochs_done,
             "history": self.history,
             "best": self.best,
@@ -240,14 +220,3 @@ class Training:
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
     """The state_dict as contiguous tensors on the CPU, copied."""
     return {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
-
-
-def peak_memory_mib(device: torch.device) -> float:
-    """Largest memory in use so far: allocated on the GPU since the last reset, else this process's resident set."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

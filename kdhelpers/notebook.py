@@ -37,8 +37,7 @@ def device_text() -> str:
     """The device that `fit` will take, with what it has, and the precision that "auto" means there."""
     import torch
 
-    from kdhelpers.loop import resolve_precision
-    from kdhelpers.train import pick_device
+    from kdhelpers.device import pick_device, resolve_precision
 
     device = pick_device()
     precision = resolve_precision("auto", device)

@@ -12,8 +12,14 @@ import torch
 from torch import nn
 
 
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} = {value}: must lie in [{low}, {high}]")
+
+
 def sgd(parameters, lr: float, weight_decay: float, *, momentum: float = 0.9, nesterov: bool = False):
     """Stochastic gradient descent; with nesterov=True, Nesterov's momentum."""
+    _within("momentum", momentum, 0, 1)
     optimizer = torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
     if momentum:  # zeros step as torch's lazily made buffers do, and the fused kernel takes no half-made set of them,
         for parameter in parameters:  # which a first training stage that leaves some layers out would give it
@@ -48,11 +54,15 @@ def constant(epoch: float, epochs: int) -> float:
 
 def cosine(epoch: float, epochs: int, *, final: float = 0.0) -> float:
     """Half a cosine from 1 to `final`."""
+    _within("final", final, 0, 1)
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 
 
 def multistep(epoch: float, epochs: int, *, milestones: Sequence[float] = (), gamma: float = 0.1) -> float:
     """Times gamma at each milestone, in epochs; without any, at 62.5, 75 and 87.5 % (150, 180, 210 of 240)."""
+    _within("gamma", gamma, 0, 1)
+    if list(milestones) != sorted(milestones) or any(m <= 0 for m in milestones):
+        raise ValueError(f"milestones = {list(milestones)}: must be epochs in rising order")
     return gamma ** sum(epoch >= m for m in milestones or (0.625 * epochs, 0.75 * epochs, 0.875 * epochs))
 
 
@@ -60,8 +70,14 @@ SCHEDULES: dict[str, Callable] = {"cosine": cosine, "multistep": multistep, "con
 
 
 def learning_rate(
-    schedule: str, options: dict, lr: float, epoch: float, epochs: int, warmup_epochs: float = 0
+    schedule: str,
+    options: dict,
+    lr: float,
+    epoch: float,
+    epochs: int,
+    warmup_epochs: float = 0,
+    step: float = 0,
 ) -> float:
     """The learning rate at `epoch` (a float counted from 0) of `epochs`; it rises linearly over the warm-up."""
-    warmup = min(1.0, epoch / warmup_epochs) if warmup_epochs else 1.0
+    warmup = min(1.0, (epoch + step) / warmup_epochs) if warmup_epochs else 1.0
     return lr * warmup * SCHEDULES[schedule](epoch, epochs, **options)

@@ -138,7 +138,7 @@ def live(history: list[dict], epochs: int):
     with styled():
         figure = new_figure(6.4, 2.0)
         losses, accuracy = figure.subplots(1, 2)
-        for number, term in enumerate(loss_terms(history[-1])):
+        for number, term in enumerate(dict.fromkeys(term for row in history for term in loss_terms(row))):
             _line(losses, history, term, **_look(number), label=term)
         for number, (key, label) in enumerate((("train_top1_pct", "training"), ("val_top1_pct", "validation"))):
             _line(accuracy, history, key, **_look(number), label=label)

@@ -6,7 +6,6 @@ is needed to use the weights alone.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import statistics
@@ -19,6 +18,7 @@ import torch
 import kdhelpers
 from kdhelpers import artifacts
 from kdhelpers.data import Data
+from kdhelpers.device import device_name
 from kdhelpers.settings import Run
 from kdhelpers.teachers import Teacher
 
@@ -79,20 +79,11 @@ def environment(device: torch.device, precision: str) -> dict:
         "kdhelpers": kdhelpers.__version__,
         "platform": platform.platform(),
         "device": device.type,
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "device_name": device_name(device),
         "threads": torch.get_num_threads(),
         "precision": precision,
         "started": now(),
     }
-
-
-def cpu_name() -> str:
-    """The processor as the system calls it."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def finished(history: list[dict], epoch: int, tested: dict[str, float], rule: str, weights: Path) -> dict:

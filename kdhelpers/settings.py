@@ -10,13 +10,17 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, Literal, get_type_hints
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from torch import nn
 
 from kdhelpers import artifacts
 from kdhelpers.data import DATASETS, parse_recipe
 from kdhelpers.methods import METHODS
 from kdhelpers.models import MODELS, check_model
-from kdhelpers.optim import OPTIMIZERS, SCHEDULES
+from kdhelpers.optim import OPTIMIZERS, SCHEDULES, learning_rate
+
+YES = ("1", "true", "t", "yes", "y", "on")  # as pydantic reads a bool
 
 
 class Run(BaseModel):
@@ -64,15 +68,18 @@ class Run(BaseModel):
     @field_validator("dataset")
     @classmethod
     def _dataset_exists(cls, value: str) -> str:
-        if value not in DATASETS and not (artifacts.data_root() / value).is_dir():
+        a_name = re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value)
+        if value not in DATASETS and not (a_name and (artifacts.data_root() / value).is_dir()):
             raise ValueError(f"is neither registered ({', '.join(DATASETS)}) nor a folder in {artifacts.data_root()}")
         return value
 
     @field_validator("name")
     @classmethod
     def _name_is_a_file_name(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[A-Za-z0-9][\w.=+-]*", value):
-            raise ValueError("is no file name; use letters, digits and . _ - = + only")
+        if value is not None and (
+            not re.fullmatch(r"[A-Za-z0-9][\w.=+-]*", value) or value.endswith((".pth", ".json"))
+        ):
+            raise ValueError("is no file name without extension; use letters, digits and . _ - = + only")
         return value
 
     @field_validator("augmentation")
@@ -84,28 +91,36 @@ class Run(BaseModel):
     @classmethod
     def _options_fit(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Check each name against its registry and each option against the signature of what it configures."""
-        values = dict(values)
-        values["teacher"] = values.get("teacher") or None  # papermill passes "" for none
-        defaults = {name: field.default for name, field in cls.model_fields.items()}
+        values = {name: field.default for name, field in cls.model_fields.items()} | dict(values)
+        values["teacher"] = values["teacher"] or None  # papermill passes "" for none
         for field, registry, options in (
             ("method", METHODS, "hyperparameters"),
             ("optimizer", OPTIMIZERS, "optimizer_options"),
             ("schedule", SCHEDULES, "schedule_options"),
         ):
-            name = values.get(field, defaults[field])
-            _known(field, name, registry)
-            values[options] = complete_options(registry[name], values.get(options) or {}, f"{options} of {name}")
-        pretrained = str(values.get("pretrained", False)).lower() in ("true", "1")
-        values["model_options"] = check_model(
-            values.get("model", defaults["model"]), pretrained, values.get("model_options") or {}
-        )
-        if values["teacher"] in MODELS:
-            values["teacher"] = f"teacher_{values['teacher']}_{values.get('dataset', defaults['dataset'])}"
+            name, given = values[field], values[options] or {}
+            if isinstance(name, str) and isinstance(given, dict):  # else pydantic says what is wrong
+                _known(field, name, registry)
+                values[options] = complete_options(registry[name], given, f"{options} of {name}")
+        if isinstance(values["model"], str) and isinstance(values["model_options"] or {}, dict):
+            pretrained = values["pretrained"] in (True, 1) or str(values["pretrained"]).lower() in YES
+            values["model_options"] = check_model(values["model"], pretrained, values["model_options"])
+        if isinstance(values["teacher"], str) and values["teacher"] in MODELS:
+            values["teacher"] = f"teacher_{values['teacher']}_{values['dataset']}"
         return values
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Run:
-        method = METHODS[self.method](**self.hyperparameters)  # its own range checks
+        method = METHODS[self.method](**self.hyperparameters)  # its own range checks, and the other parts' own
+        try:
+            OPTIMIZERS[self.optimizer](
+                [nn.Parameter(torch.zeros(1))], self.lr, self.weight_decay, **self.optimizer_options
+            )
+            learning_rate(self.schedule, self.schedule_options, self.lr, 0, self.epochs)
+        except AssertionError as error:  # how lion-pytorch refuses
+            raise ValueError(
+                f"optimizer_options = {self.optimizer_options}: refused by {self.optimizer} {error}"
+            ) from None
         if method.needs_teacher and not self.teacher:
             raise ValueError(
                 f"teacher: method {self.method} needs one; give the architecture of a trained one, "

@@ -30,7 +30,7 @@ def sidecar(path: Path) -> dict | None:
     if not beside.is_file():
         return None
     described = artifacts.load_json(beside)
-    if described.get("sha256") != artifacts.sha256(path):
+    if not isinstance(described, dict) or described.get("sha256") != artifacts.sha256(path):
         raise ValueError(
             f"{path}: its content is not what {beside.name} describes; restore the file, or delete that "
             "description and name the architecture yourself"
@@ -101,8 +101,26 @@ def _taps(network: nn.Module) -> tuple:
 
 
 def load_teacher(name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Teacher:
-    """The stored network as a `Teacher` on the device. Raises as `load_model` does."""
+    """The stored network as a `Teacher` on the device. Raises as `load_model` does, and for an ambiguous name."""
+    _refuse_ambiguity(name)
     path = find_weights(name)
     teacher = Teacher(load_model(name), device, dtype)
     teacher.described, teacher.sha256 = sidecar(path) or {}, artifacts.sha256(path)
     return teacher
+
+
+def _refuse_ambiguity(name: str) -> None:
+    """A teacher trained twice with different settings is stored as `name` and `name-<id>`: the user must choose."""
+    others = sorted(artifacts.weights_path(name).parent.glob(f"{name}-{'[0-9a-f]' * 8}.pth")) if "." not in name else []
+    if others:
+        found = ", ".join(_described_text(path) for path in [artifacts.weights_path(name), *others] if path.is_file())
+        raise ValueError(
+            f"teacher = {name}: there are several: {found}; give the file name of the one you mean, or remove "
+            "the others"
+        )
+
+
+def _described_text(path: Path) -> str:
+    known = artifacts.load_json(path.with_suffix(".json")) if path.with_suffix(".json").is_file() else {}
+    epochs, top1 = known.get("run", {}).get("epochs", "?"), known.get("test_top1_pct")
+    return f"{path.name} ({epochs} epochs{'' if top1 is None else f', {top1:.1f} %'})"

@@ -19,12 +19,13 @@ from torch import nn
 
 from kdhelpers import artifacts, record
 from kdhelpers.data import Data, load_data
+from kdhelpers.device import DTYPES, pick_device, resolve_precision
 from kdhelpers.evaluation import evaluate, infer
-from kdhelpers.loop import DTYPES, Training, resolve_precision, weights_of
+from kdhelpers.loop import Training, weights_of
 from kdhelpers.models import count_macs, count_parameters
 from kdhelpers.progress import Progress, TerminalProgress
 from kdhelpers.settings import Run
-from kdhelpers.teachers import Teacher, load_model, load_teacher
+from kdhelpers.teachers import Teacher, load_model, load_teacher, sidecar
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,6 @@ class Trained:
         return artifacts.record_path(self.name)
 
 
-def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The given device, else this process's GPU, else Apple's, else the CPU. ValueError if it is not there."""
-    if device is None:
-        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if kind == "cuda" else kind
-    device = torch.device(device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device = {device}: torch sees no GPU here; leave device out to run on the CPU")
-    return device
-
-
 def fit(
     run: Run,
     data: Data | None = None,
@@ -93,11 +83,14 @@ def fit(
     precision = resolve_precision(run.precision, device)
     data = data or load_data(run.dataset, run.image_size, run.val_fraction, run.split_seed)
     teacher = load_teacher(run.teacher, device, DTYPES[precision]) if run.teacher else None
+    _check_data(data, run)
     _check_teacher(teacher, data, run)
     identity = run_identity(run, data, teacher)
     progress = progress or TerminalProgress()
     with _sole_trainer(identity):
-        if not force_retrain and (found := _find_finished(run, identity, device)):
+        found = None if force_retrain else _find_finished(run, identity, device)
+        if _agreed(found is not None):
+            found = found or _find_finished(run, identity, device)  # a rank that looked before the writer had ended
             progress.end(found.record)
             return found
         job = _Job(run, data, teacher, (device, precision), identity)
@@ -109,15 +102,28 @@ def run_identity(run: Run, data: Data, teacher: Teacher | None) -> str:
     return hashlib.sha256(f"{run.id} {data.content_hash} {teacher.sha256 if teacher else ''}".encode()).hexdigest()
 
 
-def _check_teacher(teacher: Teacher | None, data: Data, run: Run) -> None:
-    if teacher is None or "num_classes" not in teacher.described:
-        return
-    classes = teacher.described["num_classes"]
-    if classes != data.num_classes:
+def _check_data(data: Data, run: Run) -> None:
+    if data.name != run.dataset or run.image_size not in (None, data.image_size):
         raise ValueError(
-            f"teacher = {run.teacher}: it knows {classes} classes, {data.name} has {data.num_classes}; "
-            "train a teacher on this data set (notebook 01_teacher)"
+            f"data: {data.name} at {data.image_size} px was given, the run is of dataset = {run.dataset}, "
+            f"image_size = {run.image_size}; load what the run names, or leave data out"
         )
+    if run.selection == "best_val" and len(data.val) == 0:
+        raise ValueError(
+            f"val_fraction = {run.val_fraction}: leaves no image of {data.name} held out, which selection "
+            "best_val needs; raise it or take selection last"
+        )
+
+
+def _check_teacher(teacher: Teacher | None, data: Data, run: Run) -> None:
+    described = teacher.described if teacher else {}
+    wrong = ""
+    if described.get("num_classes", data.num_classes) != data.num_classes:
+        wrong = f"it knows {described['num_classes']} classes, {data.name} has {data.num_classes}"
+    elif described.get("class_names", data.class_names) != list(data.class_names):
+        wrong = f"its classes ({', '.join(described['class_names'][:3])}, ...) are not those of {data.name}"
+    if wrong:
+        raise ValueError(f"teacher = {run.teacher}: {wrong}; train a teacher on this data set (notebook 01_teacher)")
 
 
 @contextlib.contextmanager
@@ -139,12 +145,28 @@ def _sole_trainer(identity: str) -> Iterator[None]:
 def _find_finished(run: Run, identity: str, device: torch.device) -> Trained | None:
     """The finished training of that identity, if its record, sidecar and weights agree."""
     for stored in artifacts.records():
-        if stored.get("identity") == identity and stored.get("status") == "finished":
+        if stored["identity"] == identity and stored["status"] == "finished":
             try:
-                return Trained(load_model(stored["name"], device=str(device)), run, stored, cached=True)
+                described = sidecar(artifacts.weights_path(stored["name"])) or {}
+                if described.get("identity") != identity or described["sha256"] != stored["weights"]["sha256"]:
+                    raise ValueError(f"the weights of {stored['name']} are not those of its record")
+                trained = Trained(load_model(stored["name"], device=str(device)), run, stored, cached=True)
             except (OSError, ValueError) as error:
                 print(f"training again: {error}", file=sys.stderr)
+                continue
+            if run.name and not stored["name"].startswith(run.artifact_name):
+                print(f"this run is stored as {stored['name']}; it is not copied to {run.name}", file=sys.stderr)
+            return trained
     return None
+
+
+def _agreed(value: bool) -> bool:
+    """Rank 0's value on every rank: its files may change between two ranks' looks."""
+    if not dist.is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 class _Job:
@@ -176,13 +198,25 @@ class _Job:
         if afresh and self.writes:
             self.checkpoint.unlink(missing_ok=True)
         if self.checkpoint.is_file() and not afresh:
-            training.restore(artifacts.load_tensors(self.checkpoint, str(self.device)))
+            self._resume(training)
         size = self.data.image_size
         self.record["model"] = {
             "parameters": count_parameters(training.network),
             "macs": count_macs(training.network, size),
         }
         return training
+
+    def _resume(self, training: Training) -> None:
+        for half_written in self.checkpoint.parent.glob(f".{self.checkpoint.name}.*.tmp"):
+            half_written.unlink(missing_ok=True)  # left by a kill; this process alone holds the run's lock
+        state = artifacts.load_tensors(self.checkpoint, str(self.device))
+        if not isinstance(state, dict) or state.get("precision") != self.precision:
+            was = state.get("precision", "of another kind") if isinstance(state, dict) else "of another kind"
+            raise ValueError(
+                f"{self.checkpoint}: this checkpoint is {was}, precision here is {self.precision}; set precision "
+                f"in the Run, or delete the file to start afresh"
+            )
+        training.restore(state)
 
     def _run_epochs(self, training: Training, progress: Progress, tensorboard: bool) -> None:
         progress.begin(self.record["name"], self.run.epochs, len(training.batches), training.epochs_done)
@@ -199,7 +233,12 @@ class _Job:
 
     def _finish(self, training: Training) -> None:
         """Test once, then write weights, sidecar, record, in this order: a finished record never lacks its weights."""
-        tested = evaluate(infer(training.network, self.data, "test", precision=self.precision))
+        predictions = infer(training.network, self.data, "test", precision=self.precision)
+        if not predictions.logits.isfinite().all():
+            raise FloatingPointError(
+                f"the logits on the test images are not finite; lower lr = {self.run.lr} or take precision fp32"
+            )
+        tested = evaluate(predictions)
         path = artifacts.save_tensors(artifacts.weights_path(self.record["name"]), weights_of(training.network))
         self.record |= record.finished(training.history, training.best["epoch"], tested, self.run.selection, path)
         self.record["environment"]["finished"] = record.now()
@@ -210,6 +249,8 @@ class _Job:
     def _failed(self, error: BaseException) -> None:
         """Note the failure in the record, unless what is stored is an earlier finished training of this run."""
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if isinstance(error, KeyboardInterrupt):
+            reason = "interrupted; the same run goes on from its last finished epoch"
         self.record |= {"status": "failed", "error": reason}
         with contextlib.suppress(OSError, ValueError):  # the disk may be the very failure
             stored = artifacts.load_record(self.record["name"]) if self.writes else None

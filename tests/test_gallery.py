@@ -160,7 +160,9 @@ def test_the_page_needs_nothing_from_outside(root: Path):
 
 
 def test_a_record_with_little_in_it_does_not_break_the_page(root: Path):
-    artifacts.save_json(artifacts.record_path("bare"), {"schema": 1, "name": "bare", "status": "running"})
+    artifacts.save_json(
+        artifacts.record_path("bare"), {"schema": 1, "name": "bare", "identity": "0" * 64, "status": "running"}
+    )
     (artifacts.folder("results") / "other.json").write_text(json.dumps([1]))
     assert "bare" in Page(write_gallery()).text
 

@@ -21,6 +21,8 @@ def test_multistep_defaults_are_the_benchmarks_milestones():
 def test_warmup_rises_linearly_then_leaves_the_schedule_alone():
     assert learning_rate("constant", {}, 1.0, 1, 10, warmup_epochs=4) == pytest.approx(0.25)
     assert learning_rate("constant", {}, 1.0, 4, 10, warmup_epochs=4) == 1.0
+    first = learning_rate("constant", {}, 1.0, 0, 10, warmup_epochs=4, step=0.01)  # no step is wasted at zero
+    assert first == pytest.approx(0.0025)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lion"])

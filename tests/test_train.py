@@ -12,10 +12,10 @@ import torch.nn.functional as F
 
 from kdhelpers import Run, artifacts, fit, load_data, load_model
 from kdhelpers.data import Data, Split
-from kdhelpers.loop import Training, resolve_precision
+from kdhelpers.device import pick_device, resolve_precision
+from kdhelpers.loop import Training
 from kdhelpers.methods import METHODS, Method
 from kdhelpers.progress import Progress
-from kdhelpers.train import pick_device
 
 QUICK = {"model": "resnet8", "epochs": 2, "batch_size": 32, "precision": "fp32", "lr": 0.02}
 

@@ -17,6 +17,14 @@ class Split:
     images: Tensor  # uint8 [N, 3, H, W], contiguous
     labels: Tensor  # int64 [N]
 
+    def __post_init__(self):
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
+            found = f"{self.images.dtype} {tuple(self.images.shape)}"
+            raise ValueError(f"images: {found}; must be torch.uint8 [N, 3, H, W], pixels in 0..255")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            found = f"{self.labels.dtype} {tuple(self.labels.shape)}"
+            raise ValueError(f"labels: {found}; must be torch.int64 [N], one per image ({len(self.images)})")
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -37,6 +45,13 @@ class Data:
     std: tuple[float, float, float]
     source: str = "memory"  # where the images came from
     notes: tuple[str, ...] = ()  # what a user should know about this copy
+
+    def __post_init__(self):
+        for name in ("train", "val", "test"):
+            labels = getattr(self, name).labels
+            if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_classes:
+                raise ValueError(f"{name}: labels {labels.min()} to {labels.max()}; must lie in 0..{self.num_classes - 1}, "
+                                 f"for {self.num_classes} class_names")
 
     @property
     def num_classes(self) -> int:

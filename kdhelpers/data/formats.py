@@ -77,16 +77,20 @@ def read_npz(folder: Path) -> Raw | None:
         return None
     files = {name: folder / f"{name}.npz" for name in ("train", "val", "test") if (folder / f"{name}.npz").is_file()}
     arrays = {name: _load_npz(path) for name, path in files.items()}
-    names = arrays["train"].get("class_names", _numbered(arrays["train"]["labels"]))
+    names = arrays["train"].get("class_names")
+    names = _numbered(arrays["train"]["labels"], files["train"]) if names is None else names
     splits = {
         name: checked_split(part["images"], part["labels"], len(names), files[name]) for name, part in arrays.items()
     }
     return Raw(official_splits(splits, folder), [str(name) for name in names], f"{folder}/*.npz")
 
 
-def _numbered(labels: np.ndarray) -> list[str]:
-    """Class names for integer labels without any."""
+def _numbered(labels: np.ndarray, where: Path) -> list[str]:
+    """Class names for integer labels without any. Raises ValueError where some class of 0..highest has no image."""
     highest = labels.max(initial=0) if np.issubdtype(labels.dtype, np.integer) else 0
+    if len(found := np.unique(labels)) <= highest:
+        raise ValueError(f"{where}: labels must be 0..C-1, each with an image; found {len(found)} classes up to {highest}; "
+                         "renumber them or save class_names")
     return [str(label) for label in range(highest + 1)]
 
 

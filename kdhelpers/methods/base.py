@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +13,16 @@ from torch import Tensor, nn
 class Context:
     """What a method may look at once, when it builds its own parts.
 
-    student:          the student network itself, e.g. to deep-copy a slow student from
     student_outputs:  its Outputs(logits [B, C], embedding [B, d], maps {name: [B, c, h, w]}) on two images, for shapes
     teacher_outputs:  the teacher's, or None where there is no teacher
+    copy_student:     makes a slow student: a frozen copy of the student, a module `view -> Outputs`
     labels:           int64 [N], the labels of the training split in `batch.index` order
     num_classes:      C
     """
 
-    student: nn.Module
     student_outputs: Any
     teacher_outputs: Any
+    copy_student: Callable[[], nn.Module]
     labels: Tensor
     num_classes: int
 
@@ -43,8 +44,9 @@ class Method(nn.Module):
     - projectors and regressors (hints, CRD, SupCRD): made in `build` from the shapes in `Context`; they are parameters.
     - memory banks and queues (CRD, CoCoRD): `register_buffer` in `build`, read and updated in `forward`, in place and
       under `no_grad`; negatives are drawn from torch's global generator, which the loop seeds from (seed, epoch).
-    - slow students (CoCoRD): a frozen deep copy of `context.student`, moved towards it at the start of `forward`, that
-      is before the optimiser's step.
+    - slow students (CoCoRD): `context.copy_student()`, kept as a submodule and moved towards the student at the start
+      of `forward`, that is before the optimiser's step. Like every submodule it is in train mode while training: its
+      BatchNorm statistics follow what it sees, unless `forward` puts it in eval.
     - two stages (hints): while `epoch <= self.stage_epochs`, `forward` returns only the first stage's term, computed
       with `student(view, stop_at="<map>")`, which ends the forward at that map: upper layers then get no gradient, so
       the optimiser leaves them (and their momentum and weight decay) alone, and their BatchNorm statistics stay too.
@@ -67,7 +69,7 @@ def full_precision(x: Tensor) -> Tensor:
     return x.float() if x.element_size() < 4 else x
 
 
-def check_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
+def check_range(name: str, value: float, low: float, high: float = 1e6) -> None:
     """Raise ValueError unless low <= value <= high."""
     if not low <= value <= high:
         raise ValueError(f"{name} = {value}: must lie in [{low}, {high}]")
