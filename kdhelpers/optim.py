@@ -19,7 +19,6 @@ def _within(name: str, value: float, low: float, high: float) -> None:
 
 def sgd(parameters, lr: float, weight_decay: float, *, momentum: float = 0.9, nesterov: bool = False):
     """Stochastic gradient descent; with nesterov=True, Nesterov's momentum."""
-    _within("momentum", momentum, 0, 1)
     optimizer = torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
     if momentum:  # zeros step as torch's lazily made buffers do, and the fused kernel takes no half-made set of them,
         for parameter in parameters:  # which a first training stage that leaves some layers out would give it
@@ -40,6 +39,18 @@ def lion(parameters, lr: float, weight_decay: float, *, beta1: float = 0.9, beta
 
 
 OPTIMIZERS: dict[str, Callable] = {"sgd": sgd, "adamw": adamw, "lion": lion}
+
+
+def check_optimizer_options(options: dict) -> None:
+    """ValueError for a momentum or beta outside [0, 1), and for Nesterov's momentum without momentum.
+
+    Done here, not by building an optimiser, since the first one that torch builds takes a second of imports.
+    """
+    for name in ("momentum", "beta1", "beta2"):
+        if not 0 <= options.get(name, 0) < 1:
+            raise ValueError(f"{name} = {options[name]}: must lie in [0, 1)")
+    if options.get("nesterov") and not options["momentum"]:
+        raise ValueError("nesterov = True: needs a momentum above 0")
 
 
 def build_optimizer(name: str, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, options: dict):

@@ -10,15 +10,13 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, Literal, get_type_hints
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
-from torch import nn
 
 from kdhelpers import artifacts
 from kdhelpers.data import DATASETS, parse_recipe
 from kdhelpers.methods import METHODS
 from kdhelpers.models import MODELS, check_model
-from kdhelpers.optim import OPTIMIZERS, SCHEDULES, learning_rate
+from kdhelpers.optim import OPTIMIZERS, SCHEDULES, check_optimizer_options, learning_rate
 
 YES = ("1", "true", "t", "yes", "y", "on")  # as pydantic reads a bool
 
@@ -92,7 +90,7 @@ class Run(BaseModel):
     def _options_fit(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Check each name against its registry and each option against the signature of what it configures."""
         values = {name: field.default for name, field in cls.model_fields.items()} | dict(values)
-        values["teacher"] = values["teacher"] or None  # papermill passes "" for none
+        values |= {name: values[name] or None for name in ("teacher", "name")}  # papermill passes "" for none
         for field, registry, options in (
             ("method", METHODS, "hyperparameters"),
             ("optimizer", OPTIMIZERS, "optimizer_options"),
@@ -112,15 +110,8 @@ class Run(BaseModel):
     @model_validator(mode="after")
     def _parts_agree(self) -> Run:
         method = METHODS[self.method](**self.hyperparameters)  # its own range checks, and the other parts' own
-        try:
-            OPTIMIZERS[self.optimizer](
-                [nn.Parameter(torch.zeros(1))], self.lr, self.weight_decay, **self.optimizer_options
-            )
-            learning_rate(self.schedule, self.schedule_options, self.lr, 0, self.epochs)
-        except AssertionError as error:  # how lion-pytorch refuses
-            raise ValueError(
-                f"optimizer_options = {self.optimizer_options}: refused by {self.optimizer} {error}"
-            ) from None
+        check_optimizer_options(self.optimizer_options)
+        learning_rate(self.schedule, self.schedule_options, self.lr, 0, self.epochs)
         if method.needs_teacher and not self.teacher:
             raise ValueError(
                 f"teacher: method {self.method} needs one; give the architecture of a trained one, "

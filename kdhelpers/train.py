@@ -146,8 +146,11 @@ def _find_finished(run: Run, identity: str, device: torch.device) -> Trained | N
     """The finished training of that identity, if its record, sidecar and weights agree."""
     for stored in artifacts.records():
         if stored["identity"] == identity and stored["status"] == "finished":
+            path = artifacts.weights_path(stored["name"])
+            if not path.is_file():  # a record that came with the checkout, weights do not
+                continue
             try:
-                described = sidecar(artifacts.weights_path(stored["name"])) or {}
+                described = sidecar(path) or {}
                 if described.get("identity") != identity or described["sha256"] != stored["weights"]["sha256"]:
                     raise ValueError(f"the weights of {stored['name']} are not those of its record")
                 trained = Trained(load_model(stored["name"], device=str(device)), run, stored, cached=True)

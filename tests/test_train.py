@@ -432,3 +432,82 @@ def test_two_processes_train_the_same_run_together(root):
     alone = fit(run, force_retrain=True)
     assert together["history"][0]["ce"] == pytest.approx(alone.history[0]["ce"], rel=0.15)
     assert len(artifacts.records()) == 1
+
+
+def test_an_ambiguous_teacher_is_refused_with_the_choices(root, data):
+    """A student must not learn from an older teacher of the same name without a word."""
+    fit(Run(**QUICK, role="teacher"), data)
+    second = fit(Run(**QUICK | {"epochs": 1}, role="teacher"), data)
+    with pytest.raises(ValueError, match=r"there are several: teacher_resnet8_digits.pth \(2 epochs, .*\(1 epochs"):
+        fit(Run(**QUICK, method="lm", teacher="resnet8"), data)
+    trained = fit(Run(**QUICK, method="lm", teacher=second.name), data)
+    assert trained.record["teacher"]["name"] == second.name
+    explicit = fit(Run(**QUICK, method="lm", teacher="teacher_resnet8_digits.pth"), data)
+    assert explicit.record["teacher"]["name"] == "teacher_resnet8_digits"
+
+
+def test_another_runs_files_under_this_runs_name_are_not_returned(root, data):
+    first, other = fit(Run(**QUICK), data), fit(Run(**QUICK, seed=1), data)
+    expected = weights(first)
+    for suffix in (".pth", ".json"):
+        source = other.weights_path.with_suffix(suffix)
+        artifacts.write_atomic(first.weights_path.with_suffix(suffix), source.read_bytes())
+    again = fit(Run(**QUICK), data)
+    assert not again.cached
+    assert again.name != first.name  # what lies there is kept
+    assert same(weights(again), expected)
+
+
+def test_data_of_another_name_or_size_is_refused(root, data):
+    with pytest.raises(ValueError, match="data: digits at 32 px was given, the run is of dataset = cifar100"):
+        fit(Run(**QUICK, dataset="cifar100"), data)
+    with pytest.raises(ValueError, match="image_size = 64"):
+        fit(Run(**QUICK, image_size=64), data)
+
+
+def test_a_share_that_holds_out_no_image_is_refused(root):
+    with pytest.raises(ValueError, match="val_fraction = 0.0001: leaves no image of digits held out"):
+        fit(Run(**QUICK, val_fraction=1e-4))
+
+
+def test_without_held_out_images_a_network_that_broke_is_not_stored(root):
+    run = Run(**QUICK | {"lr": 100, "weight_decay": 100, "epochs": 1}, val_fraction=0, selection="last")
+    with pytest.raises(FloatingPointError, match="lower lr = 100"):
+        fit(run)
+    assert not artifacts.weights_path(run.artifact_name).exists()
+    assert artifacts.load_record(run.artifact_name)["status"] == "failed"
+
+
+def test_a_checkpoint_of_another_precision_is_refused(root, data):
+    run = Run(**QUICK | {"precision": "auto"})
+    with pytest.raises(KeyboardInterrupt):
+        fit(run, data, progress=Recorder(stop_after=1))
+    assert "interrupted" in artifacts.load_record(run.artifact_name)["error"]
+    checkpoint = next(artifacts.folder("checkpoints").glob("*.pt"))
+    artifacts.save_tensors(checkpoint, artifacts.load_tensors(checkpoint) | {"precision": "fp16"})
+    with pytest.raises(ValueError, match="this checkpoint is fp16, precision here is .*set precision"):
+        fit(run, data)
+
+
+class Stacked(Method):
+    """Both views in one forward, as contrastive methods do, and a slow student made from the context."""
+
+    needs_teacher = False
+    views = 2
+
+    def build(self, context):
+        self.slow = context.copy_student()
+
+    def forward(self, student, teacher, batch, epoch):
+        assert not any(parameter.requires_grad for parameter in self.slow.parameters())
+        embedding = student(torch.cat(batch.views)).embedding.float()
+        with torch.no_grad():
+            target = self.slow(batch.views[0]).embedding.float()
+        return {"pull": (embedding[: len(target)] - target).square().mean() + embedding.square().mean()}
+
+
+def test_views_in_one_forward_and_a_slow_student(root, data, monkeypatch):
+    monkeypatch.setitem(METHODS, "si", Stacked)
+    trained = fit(Run(**QUICK), data)
+    assert trained.history[-1]["pull"] < trained.history[0]["pull"]
+    assert trained.history[0]["train_top1_pct"] == 0
