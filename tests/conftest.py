@@ -16,6 +16,30 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def data():
+    """120 training images of the digits, 40 held out, 40 to test."""
+    from kdhelpers import load_data
+    from kdhelpers.data import Data, Split
+
+    full = load_data("digits")
+
+    def first(split, count):
+        return Split(split.images[:count].contiguous(), split.labels[:count])
+
+    return Data(
+        "digits",
+        first(full.train, 120),
+        first(full.val, 40),
+        first(full.test, 40),
+        full.class_names,
+        full.superclasses,
+        full.superclass_names,
+        full.mean,
+        full.std,
+    )
+
+
 def pytest_collection_modifyitems(items):
     """Tests marked real_data skip where the data root holds no CIFAR-100."""
     from kdhelpers import artifacts

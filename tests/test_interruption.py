@@ -1,0 +1,148 @@
+"""Trainings that are interrupted, killed, broken, or shared by several processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from training_fixtures import QUICK, Recorder, same, weights
+
+from kdhelpers import Run, artifacts, fit
+from kdhelpers.methods import METHODS, Method
+
+
+def test_an_interrupted_run_goes_on_from_its_last_epoch_to_the_same_bits(root, data, monkeypatch):
+    run = Run(**QUICK | {"epochs": 4}, optimizer="adamw")
+    whole = fit(run, data)
+    monkeypatch.setenv("KD_ROOT", str(root / "other"))
+    with pytest.raises(KeyboardInterrupt):
+        fit(run, data, progress=Recorder(stop_after=2))
+    assert artifacts.load_record(run.artifact_name)["status"] == "failed"
+    progress = Recorder()
+    resumed = fit(run, data, progress=progress)
+    assert progress.done == 2
+    assert progress.rows == 2
+    assert same(weights(resumed), weights(whole))
+    assert [row["loss"] for row in resumed.history] == [row["loss"] for row in whole.history]
+
+
+KILLED = """
+import sys
+from kdhelpers import Run, fit
+fit(Run(model="resnet8", epochs=40, batch_size=256, precision="fp32", lr=0.02, val_fraction=0.5, augmentation="none"))
+"""
+
+
+def test_kill_9_while_training_loses_at_most_an_epoch(root):
+    run = Run(
+        model="resnet8", epochs=40, batch_size=256, precision="fp32", lr=0.02, val_fraction=0.5, augmentation="none"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )
+    deadline = time.monotonic() + 120
+    while not list(root.glob("pth_models/checkpoints/*.pt")):
+        assert process.poll() is None, "the training ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    progress = Recorder(stop_after=1)
+    with pytest.raises(KeyboardInterrupt):
+        fit(run, progress=progress)
+    assert 1 <= progress.done < 40
+
+
+def test_a_damaged_checkpoint_is_named(root, data):
+    run = Run(**QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        fit(run, data, progress=Recorder(stop_after=1))
+    checkpoint = next(artifacts.folder("checkpoints").glob("*.pt"))
+    checkpoint.write_bytes(b"rubbish")
+    with pytest.raises(ValueError, match=r"\.pt: damaged or .*delete it and train"):
+        fit(run, data)
+
+
+def test_a_checkpoint_of_another_precision_is_refused(root, data):
+    run = Run(**QUICK | {"precision": "auto"})
+    with pytest.raises(KeyboardInterrupt):
+        fit(run, data, progress=Recorder(stop_after=1))
+    assert "interrupted" in artifacts.load_record(run.artifact_name)["error"]
+    checkpoint = next(artifacts.folder("checkpoints").glob("*.pt"))
+    artifacts.save_tensors(checkpoint, artifacts.load_tensors(checkpoint) | {"precision": "fp16"})
+    with pytest.raises(ValueError, match="this checkpoint is fp16, precision here is .*set precision"):
+        fit(run, data)
+
+
+def test_a_full_disk_stops_with_the_remedy_and_loses_nothing(root, data, monkeypatch):
+    real, calls = artifacts.save_tensors, []
+
+    def full_after_one(path, value):
+        calls.append(path)
+        if len(calls) > 1:
+            raise OSError(f"cannot write {path}: No space left on device; free some space or set KD_ROOT")
+        return real(path, value)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(artifacts, "save_tensors", full_after_one)
+        with pytest.raises(OSError, match="No space left on device"):
+            fit(Run(**QUICK), data)
+    progress = Recorder()
+    assert fit(Run(**QUICK), data, progress=progress).record["status"] == "finished"
+    assert progress.done == 1
+
+
+def test_two_processes_train_the_same_run_together(root):
+    """torchrun: the global batch is shared, rank 0 writes, near a single process's result (BatchNorm differs)."""
+    run = Run(model="resnet8", epochs=1, batch_size=128, precision="fp32", augmentation="none", val_fraction=0.5)
+    artifacts.save_json(root / "run.json", run.model_dump())
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "kdhelpers.train",
+    ]
+    done = subprocess.run(
+        [*command, str(root / "run.json")],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    together = artifacts.load_record("student_si_resnet8_digits")
+    assert together["status"] == "finished"
+    assert done.stdout.count("test top-1") == 1
+    alone = fit(run, force_retrain=True)
+    assert together["history"][0]["ce"] == pytest.approx(alone.history[0]["ce"], rel=0.15)
+    assert len(artifacts.records()) == 1
+
+
+class Broken(Method):
+    """A term that becomes NaN in the second epoch."""
+
+    needs_teacher = False
+
+    def forward(self, student, teacher, batch, epoch):
+        loss = student(batch.views[0]).logits.square().mean()
+        return {"ce": loss, "extra": loss * (float("nan") if epoch == 2 else 0.0)}
+
+
+def test_a_loss_that_is_not_finite_stops_with_epoch_and_term_and_keeps_the_checkpoint(root, data, monkeypatch):
+    monkeypatch.setitem(METHODS, "si", Broken)
+    with pytest.raises(FloatingPointError, match=r"epoch 2, step 1: loss term extra is nan; lower lr = 0.02"):
+        fit(Run(**QUICK), data)
+    record = artifacts.load_record("student_si_resnet8_digits")
+    assert record["status"] == "failed"
+    assert "loss term extra" in record["error"]
+    assert artifacts.load_tensors(next(artifacts.folder("checkpoints").glob("*.pt")))["epochs_done"] == 1

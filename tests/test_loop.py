@@ -1,0 +1,126 @@
+"""The loop: equal to a plain one, the method's contract, precision."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from training_fixtures import QUICK, same, weights
+
+from kdhelpers import Run, fit
+from kdhelpers.device import pick_device, resolve_precision
+from kdhelpers.loop import Training
+from kdhelpers.methods import METHODS, Method
+from kdhelpers.progress import Progress
+
+
+def test_fit_equals_a_plain_loop_on_the_same_batches(root, data):
+    """The one loop against the ten lines it stands for (Nesterov SGD, cosine per step, cross-entropy)."""
+    run = Run(**QUICK, optimizer_options={"nesterov": True}, selection="last")
+    trained = fit(run, data)
+    training = Training(run, data, None, torch.device("cpu"), "fp32")
+    network = training.network
+    optimizer = torch.optim.SGD(network.parameters(), 0.02, 0.9, weight_decay=5e-4, nesterov=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 8)
+    for epoch in (1, 2):
+        network.train()
+        for batch in training.batches.epoch(epoch):
+            optimizer.zero_grad()
+            F.cross_entropy(network(batch.views[0]), batch.labels).backward()
+            optimizer.step()
+            schedule.step()
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(weights(trained)[name], value, rtol=1e-4, atol=1e-5)
+
+
+class ManyParts(Method):
+    """Uses all that the contract offers: views, a projector, a bank, a slow student, a first stage."""
+
+    needs_teacher = False
+    views = 3
+
+    def build(self, context):
+        self.projector = torch.nn.Linear(context.student_outputs.embedding.shape[1], 4)
+        self.register_buffer("bank", torch.zeros(len(context.labels), 4))
+
+    def forward(self, student, teacher, batch, epoch):
+        if epoch == 1:
+            return {"hint": student(batch.views[2], stop_at="layer2").maps["layer2"].square().mean()}
+        projected = self.projector(student(batch.views[1]).embedding)
+        self.bank[batch.index] = projected.detach().float()
+        return {
+            "ce": projected.float().square().mean()
+            + F.cross_entropy(student(batch.views[0]).logits.float(), batch.labels)
+        }
+
+
+def test_a_method_with_views_bank_projector_and_two_stages_fits_the_contract(root, data, monkeypatch):
+    monkeypatch.setitem(METHODS, "si", ManyParts)
+    run = Run(**QUICK)
+    training = Training(run, data, None, torch.device("cpu"), "fp32")
+    start = {name: value.clone() for name, value in training.network.state_dict().items()}
+    training.epoch(Progress())
+    now = training.network.state_dict()
+    upper = [name for name in start if name.startswith(("layer3", "fc"))]
+    assert all(torch.equal(start[name], now[name]) for name in upper)
+    assert not torch.equal(start["layer2.0.conv1.weight"], now["layer2.0.conv1.weight"])
+    projector = training.method.projector.weight.clone()
+    training.epoch(Progress())
+    assert not torch.equal(projector, training.method.projector.weight)
+    assert (training.method.bank.norm(dim=1) > 0).all()
+    assert not [name for name in training.network.state_dict() if "projector" in name]
+    copy = Training(run, data, None, torch.device("cpu"), "fp32")
+    copy.restore(training.state())
+    assert torch.equal(copy.method.bank, training.method.bank)
+
+
+class Stacked(Method):
+    """Both views in one forward, as contrastive methods do, and a slow student made from the context."""
+
+    needs_teacher = False
+    views = 2
+
+    def build(self, context):
+        self.slow = context.copy_student()
+
+    def forward(self, student, teacher, batch, epoch):
+        assert not any(parameter.requires_grad for parameter in self.slow.parameters())
+        embedding = student(torch.cat(batch.views)).embedding.float()
+        with torch.no_grad():
+            target = self.slow(batch.views[0]).embedding.float()
+        return {"pull": (embedding[: len(target)] - target).square().mean() + embedding.square().mean()}
+
+
+def test_views_in_one_forward_and_a_slow_student(root, data, monkeypatch):
+    monkeypatch.setitem(METHODS, "si", Stacked)
+    trained = fit(Run(**QUICK), data)
+    assert trained.history[-1]["pull"] < trained.history[0]["pull"]
+    assert trained.history[0]["train_top1_pct"] == 0
+
+
+def test_two_methods_with_one_seed_start_alike_and_see_the_same_views(root, data):
+    fit(Run(**QUICK, role="teacher"), data)
+    from kdhelpers.teachers import load_teacher
+
+    teacher = load_teacher("teacher_resnet8_digits")
+    alone = Training(Run(**QUICK), data, None, torch.device("cpu"), "fp32")
+    taught = Training(Run(**QUICK, method="lm", teacher="resnet8"), data, teacher, torch.device("cpu"), "fp32")
+    assert same(alone.network.state_dict(), taught.network.state_dict())
+    for a, b in zip(alone.batches.epoch(2), taught.batches.epoch(2), strict=True):
+        assert torch.equal(a.views[0], b.views[0])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_each_precision_learns(root, data, precision):
+    trained = fit(Run(**QUICK | {"precision": precision, "epochs": 3, "lr": 0.05}), data)
+    assert trained.history[-1]["ce"] < trained.history[0]["ce"]
+    assert trained.record["environment"]["precision"] == precision
+
+
+def test_precision_auto_is_one_that_the_device_has():
+    assert resolve_precision("auto", torch.device("cpu")) in ("fp32", "bf16")
+    assert resolve_precision("fp16", torch.device("cpu")) == "fp16"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="torch sees no GPU here"):
+        pick_device("cuda")

@@ -1,0 +1,121 @@
+"""Profiles are read, checked whole and replicated over seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from suite_fixtures import job, make_root, profile, write_notebook
+
+from kdhelpers.suite.profiles import fingerprints, load_profile, notebooks_folder, parameters_of, profile_names
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return make_root(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "message"),
+    [
+        ([job("a", "nowhere")], "job 'a': unknown notebook 'nowhere'; known: good, killed"),
+        ([job("a", parameters={"epochs": 3})], "good has no parameter 'epochs'; it has force_retrain, name, seed"),
+        ([job("a", "killed", seeds="each")], "notebook killed has no parameter 'seed'; it has x"),
+        ([job("a", needs=["b"])], "job 'a' needs 'b', which is no job here; jobs: a"),
+        ([job("a", needs=["b"]), job("b", needs=["a"])], "in a circle: a -> b -> a"),
+        ([job("a"), job("a")], "two jobs are named 'a'"),
+        ([job("a", seeds="each", parameters={"seed": 3})], "sets the parameter seed; remove one"),
+        ([job("a", seeds="sometimes")], "job 'a': seeds: Input should be 'once' or 'each'"),
+        ([job("a", need=["b"])], "job 'a': unknown key 'need'; known: name, notebook, parameters, needs, seeds"),
+        ([job("../a")], "name: String should match pattern"),
+        ([{"notebook": "good"}], "job 1: name: Field required"),
+        (["good"], "job 1: entry: Input should be a valid dictionary"),
+        ([], "a profile is a list of jobs"),
+    ],
+)
+def test_a_faulty_profile_is_refused_in_one_line(root: Path, jobs: list, message: str):
+    with pytest.raises(ValueError) as error:
+        load_profile(profile(root, *jobs))
+    assert message in str(error.value).replace("b -> a -> b", "a -> b -> a")
+    assert "\n" not in str(error.value)
+    assert not (root / "notebooks" / "executed").exists()
+
+
+def test_unknown_profile_broken_yaml_and_broken_notebook(root: Path):
+    profile(root, job("a"))
+    with pytest.raises(ValueError, match="no such name or file; known: tiny"):
+        load_profile("huge")
+    (root / "mine.yaml").write_text("- {name: a")
+    with pytest.raises(ValueError, match="mine.yaml: not YAML"):
+        load_profile(str(root / "mine.yaml"))
+    (root / "notebooks" / "good.ipynb").write_text("{")
+    with pytest.raises(ValueError, match="good.ipynb: not a notebook"):
+        load_profile("tiny")
+
+
+def test_parameters_are_read_as_papermill_reads_them_and_where_it_stumbles(root: Path):
+    from papermill import inspect_notebook
+
+    cell = "name: str = 'one'  # of the record\nrate = 1e-3\noptions: dict = {'a': [1]}\n# a remark\nprint(rate)"
+    write_notebook(root / "notebooks", "plain", [cell, "other = 2"])
+    path = root / "notebooks" / "plain.ipynb"
+    assert parameters_of(path) == {"name": "'one'", "rate": "0.001", "options": "{'a': [1]}"}
+    assert set(parameters_of(path)) == set(inspect_notebook(str(path)))
+    write_notebook(root / "notebooks", "plain", ['steps: str = "crop"  # e.g. "crop=4"; "none" for none'])
+    assert list(parameters_of(path)) == ["steps"]
+    assert inspect_notebook(str(path)) == {}
+    write_notebook(root / "notebooks", "plain", ["rate = = 1"])
+    with pytest.raises(ValueError, match="plain.ipynb: its parameters cell is not plain Python"):
+        parameters_of(path)
+
+
+def test_the_profiles_that_ship_are_sound(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KD_ROOT", str(Path(__file__).resolve().parent.parent))
+    assert {"paper", "short", "smoke"} <= set(profile_names())
+    for name in profile_names():
+        assert load_profile(name, seeds=[0, 1])[-1].notebook.stem == "30_results"
+    notebooks = {job.notebook.stem for job in load_profile("smoke")}
+    assert notebooks == {path.stem for path in notebooks_folder().glob("*.ipynb")}  # smoke replays every notebook
+
+
+def test_seeds_replicate_jobs_and_their_needs(root: Path):
+    name = profile(
+        root,
+        job("teacher"),
+        job("a", seeds="each", needs=["teacher"]),
+        job("b", seeds="each", needs=["a"]),
+        job("results", needs=["b"]),
+    )
+    jobs = {each.name: each for each in load_profile(name, seeds=[0, 2])}
+    assert list(jobs) == ["teacher", "a", "a_seed2", "b", "b_seed2", "results"]
+    assert [jobs[each].parameters for each in ("teacher", "a", "a_seed2")] == [{}, {"seed": 0}, {"seed": 2}]
+    assert {each: jobs[each].needs for each in ("b", "b_seed2", "a_seed2", "results")} == {
+        "b": ("a",),
+        "b_seed2": ("a_seed2",),
+        "a_seed2": ("teacher",),
+        "results": ("b", "b_seed2"),
+    }
+    assert [each.name for each in load_profile(name, [0, 2], only=["b_seed2"])] == ["teacher", "a_seed2", "b_seed2"]
+    assert [each.name for each in load_profile(name, [0, 2], only=["a"])] == ["teacher", "a", "a_seed2"]
+    with pytest.raises(ValueError, match="--only 'c' is no job here; jobs: teacher, a"):
+        load_profile(name, only=["c"])
+    with pytest.raises(ValueError, match="--seeds: 1 is given twice"):
+        load_profile(name, [1, 1])
+
+
+def test_fingerprint_follows_cells_parameters_and_needs_but_not_outputs(root: Path):
+    def prints(**parameters) -> dict:
+        jobs = job("a", parameters=parameters), job("b", needs=["a"]), job("c")
+        return fingerprints(load_profile(profile(root, *jobs)))
+
+    before, changed = prints(), prints(name="two")
+    assert {name for name in before if before[name] != changed[name]} == {"a", "b"}
+    path = root / "notebooks" / "good.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="hello")]
+    nbformat.write(notebook, path)
+    assert prints() == before
+    notebook.cells[2].source += "\n1"
+    nbformat.write(notebook, path)
+    assert prints()["c"] != before["c"]

@@ -1,0 +1,160 @@
+"""Order, capacity, what counts as done, and where jobs run, without kernels."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from suite_fixtures import FakeWorkers, job, make_root, profile, state
+
+from kdhelpers.suite import run_suite
+from kdhelpers.suite.profiles import load_profile
+from kdhelpers.suite.schedule import Suite
+from kdhelpers.suite.workers import LocalWorkers, RayWorkers, default_workers, job_environment
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return make_root(tmp_path, monkeypatch)
+
+
+def test_order_capacity_and_forced_training(root: Path):
+    jobs = load_profile(
+        profile(
+            root,
+            job("last", needs=["b", "c"]),
+            job("b", needs=["a"]),
+            job("c", needs=["a"]),
+            job("a"),
+            job("d", "raises"),
+        )
+    )
+    started: list[str] = []
+    workers = FakeWorkers(started)
+    assert Suite("tiny", jobs, frozenset(["a", "d"])).run(workers)
+    assert started == ["a", "d", "b", "c", "last"]
+    assert workers.most == 2
+    given = {name: order["parameters"] for name, order in workers.orders.items()}
+    assert given["a"] == {"force_retrain": True}
+    assert given["b"] == given["d"] == {}  # b is not forced, d has no such parameter
+
+
+def test_exit_code_zero_without_the_end_marker_is_a_failure(root: Path):
+    jobs = load_profile(profile(root, job("a")))
+    suite = Suite("tiny", jobs)
+    assert not suite.run(FakeWorkers([], marked=False))
+    assert suite.status["a"].state == "failed"
+    assert "no end marker" in suite.status["a"].error
+
+
+def test_a_failure_keeps_the_last_good_copy(root: Path):
+    jobs = load_profile(profile(root, job("a")))
+    Suite("tiny", jobs).run(FakeWorkers([]))
+    good = (root / "notebooks/executed/a.ipynb").read_bytes()
+    suite = Suite("tiny", jobs, frozenset(["a"]))
+    suite.run(FakeWorkers([], exit_code=-9, marked=False))
+    assert (root / "notebooks/executed/a.ipynb").read_bytes() == good
+    assert (root / "notebooks/executed/a.failed.ipynb").is_file()
+    assert "killed by signal 9" in suite.status["a"].error
+
+
+def test_two_suites_at_once_are_refused(root: Path):
+    jobs = load_profile(profile(root, job("a")))
+
+    class Nested(FakeWorkers):
+        def start(self, *arguments):
+            with pytest.raises(BlockingIOError, match="another suite is at work"):
+                Suite("tiny", jobs).run(FakeWorkers([]))
+            return super().start(*arguments)
+
+    assert Suite("tiny", jobs).run(Nested([]))
+
+
+def test_a_full_disk_stops_the_running_jobs(root: Path):
+    jobs = load_profile(profile(root, job("a"), job("b")))
+
+    class Full(FakeWorkers):
+        def poll(self, handle):
+            raise OSError("no space left")
+
+    workers = Full([])
+    suite = Suite("tiny", jobs)
+    with pytest.raises(OSError, match="no space left"):
+        suite.run(workers)
+    assert len(workers.stopped) == 2
+    assert suite.status["a"].state == "interrupted"
+
+
+# --- workers ----------------------------------------------------------------------------------------------------------
+
+
+def test_workers_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("kdhelpers.suite.workers.cores", lambda: 8)
+    monkeypatch.setattr("kdhelpers.suite.workers.visible_gpus", lambda: ["0", "3"])
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    seen = []
+    monkeypatch.setattr("kdhelpers.suite.workers.replay_process", lambda _, environment, log: seen.append(environment))
+    workers = LocalWorkers(4)
+    for _ in range(4):
+        workers.start(None, {}, "", "")
+    assert not workers.free()
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in seen] == ["0", "3", "0", "3"]
+    assert {each["OMP_NUM_THREADS"] for each in seen} == {"2"}
+    assert default_workers(gpus=2) == 2
+    assert 1 <= default_workers(gpus=0) <= 8
+
+
+def test_the_job_finds_this_interpreters_kernel_first(root: Path):
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    environment = job_environment("notebooks/executed/a.ipynb")
+    home = Path(environment["JUPYTER_PATH"].split(os.pathsep)[0])
+    spec = KernelSpecManager(kernel_dirs=[str(home / "kernels")], ensure_native_kernel=False).get_kernel_spec("python3")
+    assert spec.argv[0] == "python"  # which jupyter_client replaces with its own interpreter
+    assert environment["KD_EXECUTED"] == "notebooks/executed/a.ipynb"
+
+
+def test_ray_missing_is_said(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match="--ray needs Ray, which is not installed: pip install"):
+        RayWorkers("local")
+
+
+def test_ray_runs_the_same_jobs(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """A stand-in for Ray's five calls; the job's own process is real."""
+    asked = []
+
+    def remote(**options):
+        asked.append(options)
+        return lambda function: types.SimpleNamespace(remote=function)
+
+    fake = types.SimpleNamespace(
+        init=lambda **_: None,
+        is_initialized=lambda: False,
+        cluster_resources=lambda: {"CPU": 2.0, "GPU": 1.0},
+        remote=remote,
+        wait=lambda handles, timeout: (handles, []),
+        get=lambda handle: handle,
+        cancel=None,
+        exceptions=types.SimpleNamespace(RayError=RuntimeError),
+    )
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    with pytest.raises(ConnectionError, match="--ray 127.0.0.1:1: no Ray cluster answers there"):
+        RayWorkers("127.0.0.1:1")
+    name = profile(root, job("raises", "raises", num_gpus=0.5))
+    assert not run_suite(name, ray="auto")
+    assert state(root)["raises"]["error"] == "ValueError: rate = 0.1: too fast"
+    assert [each["num_gpus"] for each in asked] == [0.5]
+
+
+def test_the_command_that_records_quote_is_papermills_own():
+    from kdhelpers.suite.replay import command
+
+    quoted = command("anywhere/notebooks/02_independent_student.ipynb", {"epochs": 3, "augmentation": "crop flip"})
+    assert quoted == (
+        "papermill -k python3 --cwd notebooks notebooks/02_independent_student.ipynb out.ipynb"
+        " -p epochs 3 -p augmentation 'crop flip'"
+    )

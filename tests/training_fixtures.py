@@ -1,0 +1,34 @@
+"""What the tests of trainings share: quick settings, a progress that counts and stops, comparisons."""
+
+import torch
+
+from kdhelpers import artifacts
+from kdhelpers.progress import Progress
+
+QUICK = {"model": "resnet8", "epochs": 2, "batch_size": 32, "precision": "fp32", "lr": 0.02}
+
+
+class Recorder(Progress):
+    """Counts the calls, and can stop the training after an epoch."""
+
+    def __init__(self, stop_after=None):
+        self.steps, self.rows, self.done, self.stop_after = 0, 0, None, stop_after
+
+    def begin(self, name, epochs, steps, done):
+        self.done = done
+
+    def step(self, step):
+        self.steps += 1
+
+    def epoch(self, history):
+        self.rows += 1
+        if self.rows == self.stop_after:
+            raise KeyboardInterrupt
+
+
+def same(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def weights(trained):
+    return artifacts.load_tensors(trained.weights_path)
