@@ -81,8 +81,8 @@ def fit(
     """
     device = pick_device(device)
     precision = resolve_precision(run.precision, device)
+    teacher = load_teacher(run.teacher, device, DTYPES[precision]) if run.teacher else None  # before any download
     data = data or load_data(run.dataset, run.image_size, run.val_fraction, run.split_seed)
-    teacher = load_teacher(run.teacher, device, DTYPES[precision]) if run.teacher else None
     _check_data(data, run)
     _check_teacher(teacher, data, run)
     identity = run_identity(run, data, teacher)

@@ -132,10 +132,20 @@ def test_an_archive_cannot_write_outside(tmp_path, name):
     root = tmp_path / "root"
     root.mkdir()
     archive = make_tar(tmp_path / "a.tgz", {"set/good": b"1", name: b"2"})
-    with contextlib.suppress(ValueError):  # refused, or for an absolute name unpacked below the root
+    with pytest.raises(ValueError, match="a.tgz: not unpacked .*is no plain file inside it"):
         unpack(archive, root)
+    assert list(root.iterdir()) == []
     assert not (tmp_path / "outside").exists()
     assert not Path("/tmp/kdhelpers-outside").exists()
+
+
+def test_a_link_in_an_archive_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "a.tgz", "w:gz") as file:
+        link = tarfile.TarInfo("set/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+        file.addfile(link)
+    with pytest.raises(ValueError, match="set/link is no plain file"):
+        unpack(tmp_path / "a.tgz", tmp_path)
 
 
 def test_an_archive_replaces_nothing(tmp_path):
