@@ -50,6 +50,7 @@ def test_files_that_it_links_to_exist():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_smoke_suite_replays_every_notebook(root):
     """What `make suite` does once the environment stands: every notebook, its records, plots and the results page."""
     done = subprocess.run(
