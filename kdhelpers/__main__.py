@@ -62,7 +62,7 @@ def main() -> None:
     default="smoke",
     show_default=True,
     metavar="NAME|PATH",
-    help="smoke, short, paper, or a YAML file of your own.",
+    help="A name that `list` shows (smoke, laptop, short, paper), or a YAML file of your own.",
 )
 @click.option("--only", multiple=True, metavar="NAME ...", help="These jobs and what they need.")
 @click.option(

@@ -145,7 +145,7 @@ def _paired(a: dict, b: dict) -> str:
 
 def data_card(data: Any) -> str:
     """The card of a loaded data set, a fact per line."""
-    return columns((name, _fact(value)) for name, value in data.card().items())
+    return columns((name, _fact(value)) for name, value in data.card().items() if value != [])
 
 
 def _fact(value: Any) -> str:

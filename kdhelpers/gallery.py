@@ -187,8 +187,9 @@ def _curves(history: list[dict], teacher_top1_pct: float | None) -> Html:
         name: [row.get(key) for row in history]
         for name, key in (("validation", "val_top1_pct"), ("train", "train_top1_pct"))
     }
-    keys = ["loss", *(term for row in history for term in loss_terms(row))]
-    terms = {key: [row.get(key) for row in history] for key in dict.fromkeys(keys)}
+    keys = list(dict.fromkeys(term for row in history for term in loss_terms(row)))
+    keys = ["loss", *keys] if len(keys) > 1 else keys  # one term is the loss
+    terms = {key: [row.get(key) for row in history] for key in keys}
     return element(
         "div",
         curve("accuracy, %", accuracy, reference=("teacher (test)", teacher_top1_pct)),

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from kdhelpers import artifacts
 from kdhelpers.data import DATASETS, parse_recipe
 from kdhelpers.methods import METHODS
-from kdhelpers.models import MODELS, check_model
+from kdhelpers.models import check_model
 from kdhelpers.optim import OPTIMIZERS, SCHEDULES, check_optimizer_options, learning_rate
 
 YES = ("1", "true", "t", "yes", "y", "on")  # as pydantic reads a bool
@@ -103,8 +103,6 @@ class Run(BaseModel):
         if isinstance(values["model"], str) and isinstance(values["model_options"] or {}, dict):
             pretrained = values["pretrained"] in (True, 1) or str(values["pretrained"]).lower() in YES
             values["model_options"] = check_model(values["model"], pretrained, values["model_options"])
-        if isinstance(values["teacher"], str) and values["teacher"] in MODELS:
-            values["teacher"] = f"teacher_{values['teacher']}_{values['dataset']}"
         return values
 
     @model_validator(mode="after")

@@ -91,7 +91,7 @@ def _row(record: dict) -> dict:
         "name": record.get("name"),
         "model": run.get("model"),
         "label": method_label(run),
-        "teacher": run.get("teacher") or "",
+        "teacher": teacher.get("name") or run.get("teacher") or "",
         "device": "CPU" if environment.get("device") == "cpu" else environment.get("device_name") or "unknown device",
         "teacher_top1_pct": teacher.get("test_top1_pct"),
         "identity": record.get("identity"),

@@ -58,12 +58,13 @@ def networks(run, data):
     import pandas
 
     from kdhelpers.models import build_model
-    from kdhelpers.teachers import find_weights, load_model, sidecar
+    from kdhelpers.teachers import find_weights, load_model, sidecar, teacher_name
 
     rows = []
     if run.teacher:
-        known = sidecar(find_weights(run.teacher)) or {}
-        teacher = load_model(run.teacher)
+        name = teacher_name(run.teacher, run.dataset)
+        known = sidecar(find_weights(name)) or {}
+        teacher = load_model(name)
         rows.append(_network_row("teacher", known.get("model", run.teacher), teacher, data, known.get("test_top1_pct")))
     network = build_model(run.model, data.num_classes, **run.model_options)
     rows.append(_network_row(run.role, run.model, network, data, None))
@@ -235,6 +236,7 @@ def _size_text(count: int) -> str:
 def _plain(styler, caption_text: str):
     """The finish of every table: texts escaped, no row numbers, all to the left, the caption above."""
     sides = [
+        {"selector": "", "props": "display: block; overflow-x: auto"},
         {"selector": "caption", "props": "caption-side: top; text-align: left"},
         {"selector": "th, td", "props": "text-align: left; padding: 2px 8px; white-space: nowrap"},
     ]

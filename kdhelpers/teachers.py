@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdhelpers import artifacts
-from kdhelpers.models import Observed, Outputs, build_model, fold_batchnorm
+from kdhelpers.models import MODELS, Observed, Outputs, build_model, fold_batchnorm
 
 
 def find_weights(name: str) -> Path:
@@ -22,6 +22,23 @@ def find_weights(name: str) -> Path:
         f"{name} has not been trained yet: there is no {stored}; run notebook 01_teacher with that model and "
         "data set first (or `python -m kdhelpers suite`), or give the path of a .pth file"
     )
+
+
+def teacher_name(teacher: str, dataset: str) -> str:
+    """The artifact a Run's `teacher` means: a name or path as it is; for an architecture, the one trained on `dataset`.
+
+    Raises FileNotFoundError if none was trained, ValueError that lists them if there are several: a student must not
+    learn from an older teacher of that architecture without a word.
+    """
+    if teacher not in MODELS:
+        return teacher
+    name = f"teacher_{teacher}_{dataset}"
+    first = artifacts.weights_path(name)
+    found = [path for path in (first, *sorted(first.parent.glob(f"{name}-{'[0-9a-f]' * 8}.pth"))) if path.is_file()]
+    if len(found) > 1:
+        choices = ", ".join(_described_text(path) for path in found)
+        raise ValueError(f"teacher = {teacher}: there are {len(found)}: {choices}; give the name of the one you mean")
+    return found[0].stem if found else find_weights(name).stem
 
 
 def sidecar(path: Path) -> dict | None:
@@ -101,26 +118,14 @@ def _taps(network: nn.Module) -> tuple:
 
 
 def load_teacher(name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Teacher:
-    """The stored network as a `Teacher` on the device. Raises as `load_model` does, and for an ambiguous name."""
-    _refuse_ambiguity(name)
+    """The stored network as a `Teacher` on the device. Raises as `load_model` does."""
     path = find_weights(name)
     teacher = Teacher(load_model(name), device, dtype)
     teacher.described, teacher.sha256 = sidecar(path) or {}, artifacts.sha256(path)
     return teacher
 
 
-def _refuse_ambiguity(name: str) -> None:
-    """A teacher trained twice with different settings is stored as `name` and `name-<id>`: the user must choose."""
-    others = sorted(artifacts.weights_path(name).parent.glob(f"{name}-{'[0-9a-f]' * 8}.pth")) if "." not in name else []
-    if others:
-        found = ", ".join(_described_text(path) for path in [artifacts.weights_path(name), *others] if path.is_file())
-        raise ValueError(
-            f"teacher = {name}: there are several: {found}; give the file name of the one you mean, or remove "
-            "the others"
-        )
-
-
 def _described_text(path: Path) -> str:
     known = artifacts.load_json(path.with_suffix(".json")) if path.with_suffix(".json").is_file() else {}
     epochs, top1 = known.get("run", {}).get("epochs", "?"), known.get("test_top1_pct")
-    return f"{path.name} ({epochs} epochs{'' if top1 is None else f', {top1:.1f} %'})"
+    return f"{path.stem} ({epochs} epochs{'' if top1 is None else f', {top1:.1f} %'})"

@@ -25,7 +25,7 @@ from kdhelpers.loop import Training, weights_of
 from kdhelpers.models import count_macs, count_parameters
 from kdhelpers.progress import Progress, TerminalProgress
 from kdhelpers.settings import Run
-from kdhelpers.teachers import Teacher, load_model, load_teacher, sidecar
+from kdhelpers.teachers import Teacher, load_model, load_teacher, sidecar, teacher_name
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def fit(
     """
     device = pick_device(device)
     precision = resolve_precision(run.precision, device)
-    teacher = load_teacher(run.teacher, device, DTYPES[precision]) if run.teacher else None  # before any download
+    name = teacher_name(run.teacher, run.dataset) if run.teacher else None  # before any download
+    teacher = load_teacher(name, device, DTYPES[precision]) if name else None
     data = data or load_data(run.dataset, run.image_size, run.val_fraction, run.split_seed)
     _check_data(data, run)
     _check_teacher(teacher, data, run)
@@ -236,7 +237,7 @@ class _Job:
 
     def _finish(self, training: Training) -> None:
         """Test once, then write weights, sidecar, record, in this order: a finished record never lacks its weights."""
-        predictions = infer(training.network, self.data, "test", precision=self.precision)
+        predictions = infer(training.network, self.data, "test")  # in fp32, as anyone will who loads the weights
         if not predictions.logits.isfinite().all():
             raise FloatingPointError(
                 f"the logits on the test images are not finite; lower lr = {self.run.lr} or take precision fp32"

@@ -65,3 +65,10 @@ def test_the_first_cell_has_title_question_and_expected_time(path):
     assert first.startswith("# ")
     assert "?**" in first
     assert "Expected time" in first
+
+
+@every_notebook
+def test_notebooks_that_it_names_exist(path):
+    names = {found.stem for found in NOTEBOOKS}
+    named = set(re.findall(r"`(\d\d_\w+)`", "".join(cell.source for cell in nbformat.read(path, 4).cells)))
+    assert named <= names

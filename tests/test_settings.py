@@ -21,7 +21,7 @@ def test_defaults_spelled_out_give_the_same_id():
     short = Run(method="lm", teacher="resnet20", optimizer_options={}, augmentation="flip crop")
     spelled = Run(
         method="lm",
-        teacher="teacher_resnet20_digits",
+        teacher="resnet20",
         hyperparameters={"temperature": 4, "kd_weight": "0.5"},
         optimizer_options={"momentum": 0.9},
         augmentation="crop=4 flip",

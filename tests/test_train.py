@@ -166,11 +166,11 @@ def test_an_ambiguous_teacher_is_refused_with_the_choices(root, data):
     """A student must not learn from an older teacher of the same name without a word."""
     fit(Run(**QUICK, role="teacher"), data)
     second = fit(Run(**QUICK | {"epochs": 1}, role="teacher"), data)
-    with pytest.raises(ValueError, match=r"there are several: teacher_resnet8_digits.pth \(2 epochs, .*\(1 epochs"):
+    with pytest.raises(ValueError, match=r"there are 2: teacher_resnet8_digits \(2 epochs, .*\(1 epochs"):
         fit(Run(**QUICK, method="lm", teacher="resnet8"), data)
     trained = fit(Run(**QUICK, method="lm", teacher=second.name), data)
     assert trained.record["teacher"]["name"] == second.name
-    explicit = fit(Run(**QUICK, method="lm", teacher="teacher_resnet8_digits.pth"), data)
+    explicit = fit(Run(**QUICK, method="lm", teacher="teacher_resnet8_digits"), data)
     assert explicit.record["teacher"]["name"] == "teacher_resnet8_digits"
 
 
