@@ -98,9 +98,8 @@ class Training:
             rank=self.rank,
             world=self.world,
         )
-        if (
-            self.world > 1
-        ):  # a first stage leaves parameters unused; each rank keeps its own bank and BatchNorm statistics
+        if self.world > 1:
+            # A first stage leaves parameters unused; each rank keeps its own memory bank and BatchNorm statistics.
             places = [device] if device.type == "cuda" else None
             joint = DistributedDataParallel(joint, places, broadcast_buffers=False, find_unused_parameters=True)
         self.joint = torch.compile(joint) if compiled else joint

@@ -127,16 +127,15 @@ def test_an_archive_appears_whole(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tgz", "set"]
 
 
-@pytest.mark.parametrize("name", ["../outside", "set/../../outside", "/tmp/kdhelpers-outside"])
+@pytest.mark.parametrize("name", ["../outside", "set/../../outside", "{tmp_path}/outside"])
 def test_an_archive_cannot_write_outside(tmp_path, name):
     root = tmp_path / "root"
     root.mkdir()
-    archive = make_tar(tmp_path / "a.tgz", {"set/good": b"1", name: b"2"})
+    archive = make_tar(tmp_path / "a.tgz", {"set/good": b"1", name.format(tmp_path=tmp_path): b"2"})
     with pytest.raises(ValueError, match="a.tgz: not unpacked .*is no plain file inside it"):
         unpack(archive, root)
     assert list(root.iterdir()) == []
     assert not (tmp_path / "outside").exists()
-    assert not Path("/tmp/kdhelpers-outside").exists()
 
 
 def test_a_link_in_an_archive_is_refused(tmp_path):

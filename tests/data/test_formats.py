@@ -75,7 +75,7 @@ def test_load_data_checks_the_official_md5s(tmp_path):
 
 class Evil:
     def __reduce__(self):
-        return os.mkdir, ("/tmp/kdhelpers-was-here",)
+        return os.mkdir, ("was-here",)
 
 
 class Codec:
@@ -86,12 +86,13 @@ class Codec:
 
 
 @pytest.mark.parametrize("value", [Evil(), [{"a": Evil()}], Codec(), np.array([Evil()], dtype=object), torch.zeros(1)])
-def test_a_pickle_that_would_run_code_is_refused(tmp_path, value):
+def test_a_pickle_that_would_run_code_is_refused(tmp_path, monkeypatch, value):
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "evil"
     file.write_bytes(pickle.dumps(value))
     with pytest.raises(ValueError, match="pickle asks for"):
         restricted_load(file)
-    assert not os.path.exists("/tmp/kdhelpers-was-here")
+    assert not (tmp_path / "was-here").exists()
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -170,7 +171,8 @@ def test_bad_arrays_are_refused_in_one_line(tmp_path, images, labels, message):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "pickled", "keys", "no test", "float labels"])
-def test_bad_npz_files_are_refused_by_name(tmp_path, damage):
+def test_bad_npz_files_are_refused_by_name(tmp_path, monkeypatch, damage):
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "set"
     save(folder, "train", images=IMAGES, labels=LABELS)
     if damage != "no test":
@@ -189,7 +191,7 @@ def test_bad_npz_files_are_refused_by_name(tmp_path, damage):
     with pytest.raises(ValueError, match="set.*(;)") as caught:
         load_data("set", root=tmp_path)
     assert "\n" not in str(caught.value)
-    assert not os.path.exists("/tmp/kdhelpers-was-here")
+    assert not (tmp_path / "was-here").exists()
 
 
 def test_arrays_of_other_sizes_are_cut_square_and_resized(tmp_path):
