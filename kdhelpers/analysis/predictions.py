@@ -13,29 +13,24 @@ RIGHT, WRONG = "#1B7F3B", "#B03A2E"
 
 
 def per_class(predictions, class_names):
-    """Accuracy of every class in percent, worst first; the ten worst are named (all, where there are few)."""
+    """Accuracy of every class in percent, in rising order, beside the ten worst classes by name."""
     from kdhelpers.evaluation import per_class_pct
 
     accuracy = per_class_pct(predictions)
     order = accuracy.nan_to_num(nan=-1).argsort()
-    few = len(order) <= 2 * NAMED
+    worst = order[:NAMED].flip(0)  # barh draws upwards
+    mean = 100 * predictions.correct.double().mean().item()
     with styled():
-        figure = new_figure(7.0, 2.8)
-        axes = figure.subplots()
-        axes.bar(
-            range(len(order)),
-            accuracy[order],
-            color=[PALETTE[0] if few or i >= NAMED else PALETTE[1] for i in range(len(order))],
-        )
-        mean = 100 * predictions.correct.double().mean().item()
-        axes.axhline(mean, color="0.2", linewidth=1, linestyle=":", label=f"all images: {mean:.1f} %")
-        shown = range(len(order)) if few else range(NAMED)
-        axes.set_xticks(list(shown), [class_names[order[i]] for i in shown], rotation=45, ha="right", fontsize=7)
-        axes.set(
-            ylabel="test top-1 accuracy (%)", title="Accuracy per class" + ("" if few else f", the {NAMED} worst named")
-        )
-        axes.grid(False, axis="x")
-        axes.legend(loc="lower right")
+        figure = new_figure(7.5, 2.8)
+        every, named = figure.subplots(1, 2, width_ratios=[3, 2])
+        every.bar(range(len(order)), accuracy[order].tolist(), width=1, color=PALETTE[0])
+        every.axhline(mean, color="0.2", linewidth=1, linestyle=":")
+        every.set(title=f"all {len(order)} classes; dotted: all images, {mean:.1f} %", xlabel="class, by accuracy")
+        every.set_ylabel("test top-1 accuracy (%)")
+        named.barh([str(class_names[c]) for c in worst], accuracy[worst].tolist(), color=PALETTE[1])
+        named.set(title=f"the {len(worst)} worst", xlabel="test top-1 accuracy (%)")
+        for axes, direction in ((every, "x"), (named, "y")):
+            axes.grid(False, axis=direction)
     return figure
 
 
@@ -64,8 +59,8 @@ def soft_targets(images, teacher, student, class_names, temperature: float, coun
 def _probabilities(axes, teacher, student, class_names, top: int) -> None:
     classes = teacher.argsort(descending=True)[:top]
     places = torch.arange(len(classes)).double()
-    axes.bar(places - 0.2, teacher[classes], width=0.38, color="0.4", label="teacher")
-    axes.bar(places + 0.2, student[classes], width=0.38, color=PALETTE[0], label="student")
+    axes.bar((places - 0.2).tolist(), teacher[classes].tolist(), width=0.38, color="0.4", label="teacher")
+    axes.bar((places + 0.2).tolist(), student[classes].tolist(), width=0.38, color=PALETTE[0], label="student")
     axes.set_xticks(places.tolist(), [class_names[c] for c in classes], fontsize=8)
     axes.set_ylim(0, 1.1 * max(teacher.max().item(), student.max().item(), math.ulp(1.0)))
     axes.grid(False, axis="x")
