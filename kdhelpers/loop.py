@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from kdhelpers import artifacts
 from kdhelpers.data import Batch, Batches, Data
 from kdhelpers.device import autocast, keep_freed_memory, peak_memory_mib
 from kdhelpers.evaluation import infer, negative_log_likelihood, top_k_pct
@@ -25,7 +26,7 @@ from kdhelpers.models import Observed, build_model
 from kdhelpers.optim import build_optimizer, learning_rate
 from kdhelpers.progress import Progress
 from kdhelpers.settings import Run
-from kdhelpers.teachers import Teacher
+from kdhelpers.teachers import Teacher, find_weights, load_weights, teacher_name
 
 
 def seed_everything(*parts: int | str) -> None:
@@ -76,6 +77,9 @@ class Training:
             keep_freed_memory()
         seed_everything(run.seed, "weights")
         self.network = build_model(run.model, data.num_classes, **run.network_options)
+        if run.start_from:
+            path = find_weights(teacher_name(run.start_from, run.dataset))
+            load_weights(self.network, artifacts.load_tensors(path), f"start_from = {path} (read as {run.model})")
         self.network.to(device, memory_format=torch.channels_last)
         seed_everything(run.seed, "method")
         self.method = METHODS[run.method](**run.hyperparameters)

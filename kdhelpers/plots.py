@@ -62,8 +62,8 @@ def png(figure, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
     return file.getvalue()
 
 
-def save(figure, name: str, data=None) -> Path:
-    """Write plots/<name>.png at 150 dpi and the DataFrame behind it as plots/<name>.csv; returns the PNG's path.
+def save(figure, name: str, data=None, dots_per_inch: int = DOTS_PER_INCH) -> Path:
+    """Write plots/<name>.png and the DataFrame behind it as plots/<name>.csv; returns the PNG's path.
 
     Raises ValueError for a name that is no file name, OSError where the folder cannot be written.
     """
@@ -72,7 +72,7 @@ def save(figure, name: str, data=None) -> Path:
     path = artifacts.folder("plots") / f"{name}.png"
     if data is not None:
         artifacts.write_atomic(path.with_name(f"{name}.csv"), data.to_csv(index=False).encode())
-    return artifacts.write_atomic(path, png(figure))
+    return artifacts.write_atomic(path, png(figure, dots_per_inch))
 
 
 def samples(images, titles, columns: int = 8):

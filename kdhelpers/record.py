@@ -20,7 +20,7 @@ from kdhelpers import artifacts
 from kdhelpers.data import Data
 from kdhelpers.device import device_name
 from kdhelpers.settings import Run
-from kdhelpers.teachers import Teacher
+from kdhelpers.teachers import Teacher, find_weights, teacher_name
 
 
 def now() -> str:
@@ -34,6 +34,7 @@ def started(run: Run, data: Data, teacher: Teacher | None, device: torch.device,
         "error": None,
         "run": run.model_dump(),
         "teacher": teacher_facts(teacher, run),
+        "start": start_facts(run),
         "data": data_facts(data),
         "environment": environment(device, precision),
         "notebook": os.environ.get("KD_EXECUTED"),
@@ -59,6 +60,14 @@ def teacher_facts(teacher: Teacher | None, run: Run) -> dict | None:
         "model": described.get("model"),
         "test_top1_pct": described.get("test_top1_pct"),
     }
+
+
+def start_facts(run: Run) -> dict | None:
+    """The weights that a fine-tuning went on from."""
+    if run.start_from is None:
+        return None
+    path = find_weights(teacher_name(run.start_from, run.dataset))
+    return {"name": path.stem, "sha256": artifacts.sha256(path)}
 
 
 def data_facts(data: Data) -> dict:

@@ -18,6 +18,7 @@ from kdhelpers.methods import METHODS
 from kdhelpers.models import check_model
 from kdhelpers.optim import OPTIMIZERS, SCHEDULES, check_optimizer_options, learning_rate
 
+LATER = {"start_from"}  # fields that came after records were published, whose runs must keep their ids
 YES = ("1", "true", "t", "yes", "y", "on")  # as pydantic reads a bool
 
 
@@ -38,6 +39,7 @@ class Run(BaseModel):
     model: str = Field("resnet8", description="architecture of the network that is trained")
     model_options: dict[str, Any] = Field({}, description='e.g. {"stem": "cifar"}')
     pretrained: bool = Field(False, description="start from torchvision's ImageNet weights")
+    start_from: str | None = Field(None, description="trained weights to go on from: fine-tuning; None starts afresh")
     role: Literal["teacher", "student"] = Field("student", description="what the network is for; part of its name")
     teacher: str | None = Field(None, description="architecture of a trained teacher, or name or path of weights")
     method: str = Field("si", description="distillation method")
@@ -90,7 +92,8 @@ class Run(BaseModel):
     def _options_fit(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Check each name against its registry and each option against the signature of what it configures."""
         values = {name: field.default for name, field in cls.model_fields.items()} | dict(values)
-        values |= {name: values[name] or None for name in ("teacher", "name")}  # papermill passes "" for none
+        for name in ("teacher", "name", "start_from"):
+            values[name] = values[name] or None  # papermill passes "" for none
         for field, registry, options in (
             ("method", METHODS, "hyperparameters"),
             ("optimizer", OPTIMIZERS, "optimizer_options"),
@@ -121,6 +124,12 @@ class Run(BaseModel):
             raise ValueError(
                 "val_fraction = 0: selection best_val needs held-out images; raise it or take selection last"
             )
+        if self.start_from and self.pretrained:
+            raise ValueError(f"start_from = {self.start_from}: excludes pretrained = True; a network starts from one")
+        if method.stage_epochs >= self.epochs:
+            raise ValueError(
+                f"epochs = {self.epochs}: must be more than the {method.stage_epochs} of {self.method}'s first stage"
+            )
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs = {self.warmup_epochs}: must be less than epochs = {self.epochs}")
         return self
@@ -132,8 +141,9 @@ class Run(BaseModel):
 
     @property
     def id(self) -> str:
-        """sha256 of the canonical JSON of all fields but the name."""
-        canonical = json.dumps(self.model_dump(exclude={"name"}), sort_keys=True, separators=(",", ":"))
+        """sha256 of the canonical JSON of all fields but the name; a field of LATER counts once it is set."""
+        unset = {field for field in LATER if getattr(self, field) is None}
+        canonical = json.dumps(self.model_dump(exclude={"name"} | unset), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property

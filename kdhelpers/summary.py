@@ -86,7 +86,9 @@ def results(dataset: str | None = None):
 def _row(record: dict) -> dict:
     run, teacher, environment = (record.get(part) or {} for part in ("run", "teacher", "environment"))
     known = {**run, **(record.get("metrics") or {}), **(record.get("model") or {}), **environment}
-    setting = {field: value for field, value in run.items() if field not in ("seed", "name")}
+    # a field that is None counts as absent, as it is in records older than the field
+    setting = {field: value for field, value in run.items() if field not in ("seed", "name") and value is not None}
+    start = (record.get("start") or {}).get("sha256")
     return {column: known.get(column) for column in RUN_COLUMNS} | {
         "name": record.get("name"),
         "model": run.get("model"),
@@ -96,7 +98,12 @@ def _row(record: dict) -> dict:
         "teacher_top1_pct": teacher.get("test_top1_pct"),
         "identity": record.get("identity"),
         "setting": _canonical(
-            {**setting, "data_hash": (record.get("data") or {}).get("hash"), "teacher_sha256": teacher.get("sha256")}
+            {
+                **setting,
+                "data_hash": (record.get("data") or {}).get("hash"),
+                "teacher_sha256": teacher.get("sha256"),
+                **({"start_sha256": start} if start else {}),
+            }
         ),
     }
 

@@ -25,7 +25,7 @@ from kdhelpers.loop import Training, weights_of
 from kdhelpers.models import count_macs, count_parameters
 from kdhelpers.progress import Progress, TerminalProgress
 from kdhelpers.settings import Run
-from kdhelpers.teachers import Teacher, load_model, load_teacher, sidecar, teacher_name
+from kdhelpers.teachers import Teacher, find_weights, load_model, load_teacher, sidecar, teacher_name
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,12 @@ def fit(
     device = pick_device(device)
     precision = resolve_precision(run.precision, device)
     name = teacher_name(run.teacher, run.dataset) if run.teacher else None  # before any download
+    start = find_weights(teacher_name(run.start_from, run.dataset)) if run.start_from else None
     teacher = load_teacher(name, device, DTYPES[precision]) if name else None
     data = data or load_data(run.dataset, run.image_size, run.val_fraction, run.split_seed)
     _check_data(data, run)
     _check_teacher(teacher, data, run)
-    identity = run_identity(run, data, teacher)
+    identity = run_identity(run, data, teacher, start)
     progress = progress or TerminalProgress()
     with _sole_trainer(identity):
         found = None if force_retrain else _find_finished(run, identity, device)
@@ -98,9 +99,10 @@ def fit(
         return job.train(progress, force_retrain, tensorboard, compile)
 
 
-def run_identity(run: Run, data: Data, teacher: Teacher | None) -> str:
-    """What must agree for two trainings to be one: the Run, the images, the teacher's weights (sha256 of all three)."""
-    return hashlib.sha256(f"{run.id} {data.content_hash} {teacher.sha256 if teacher else ''}".encode()).hexdigest()
+def run_identity(run: Run, data: Data, teacher: Teacher | None, start: Path | None = None) -> str:
+    """What must agree for two trainings to be one: the Run, the images, the weights of the teacher and of the start."""
+    weights = [teacher.sha256 if teacher else "", *([artifacts.sha256(start)] if start else [])]
+    return hashlib.sha256(" ".join([run.id, data.content_hash, *weights]).encode()).hexdigest()
 
 
 def _check_data(data: Data, run: Run) -> None:

@@ -165,12 +165,14 @@ def to_device(values: Tensor, device: torch.device | str) -> Tensor:
 
 
 def _share(count: int, batch_size: int, rank: int, world: int) -> tuple[Tensor, list[slice]]:
-    """This process's positions in the epoch's order, and the slice of them that each of its batches is."""
-    if batch_size < world:
-        raise ValueError(f"batch_size={batch_size} is less than the {world} processes that share it; raise it")
+    """This process's positions in the epoch's order, and the slice of them that each of its batches is.
+
+    Every process has an equal share of each batch, so that what contrastive methods gather from all of them fits.
+    """
+    if batch_size % world:
+        raise ValueError(f"batch_size={batch_size} cannot be shared equally by {world} processes; take a multiple")
     rest = count % batch_size
-    if rest < min(2 * world, batch_size):
-        count -= rest
+    count -= rest if rest < min(2 * world, batch_size) else rest % world
     if count == 0:
         raise ValueError(f"{rest} images are too few to train on with batch_size={batch_size}; add images")
     positions = torch.arange(count)

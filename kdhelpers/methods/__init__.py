@@ -4,12 +4,32 @@ A new method is one file, one line in `METHODS`, and its test.
 """
 
 from kdhelpers.methods.base import Context, Method
+from kdhelpers.methods.crd import ContrastiveDistillation, crd_loss
+from kdhelpers.methods.crd_inbatch import InBatchContrast, info_nce_loss
+from kdhelpers.methods.dkd import DecoupledKD, dkd_loss
+from kdhelpers.methods.hints import Hints, hint_loss
 from kdhelpers.methods.independent import IndependentStudent
+from kdhelpers.methods.label_smoothing import LabelSmoothing, label_smoothing_loss
 from kdhelpers.methods.logit_matching import LogitMatching, kd_loss
 
 METHODS: dict[str, type[Method]] = {
     "si": IndependentStudent,
     "lm": LogitMatching,
+    "ls": LabelSmoothing,
+    "dkd": DecoupledKD,
+    "hints": Hints,
+    "crd": ContrastiveDistillation,
+    "crd_inbatch": InBatchContrast,
 }
 
-__all__ = ["METHODS", "Context", "Method", "kd_loss"]
+__all__ = [
+    "METHODS",
+    "Context",
+    "Method",
+    "crd_loss",
+    "dkd_loss",
+    "hint_loss",
+    "info_nce_loss",
+    "kd_loss",
+    "label_smoothing_loss",
+]

@@ -90,14 +90,15 @@ def test_the_last_batch_is_kept_unless_it_holds_one_image(split, count, size, si
 @pytest.mark.parametrize("count", [70, 67, 65])
 def test_ranks_part_each_global_batch_and_take_the_same_number_of_steps(split, count):
     part = Split(split.images[:count], split.labels[:count])
-    world = [list(batches(part, rank=rank, world=3).epoch(2)) for rank in range(3)]
-    whole = list(batches(part).epoch(2))
-    steps = 5 if count == 70 else 4  # 3 images and fewer would leave a rank with less than two
+    world = [list(batches(part, size=15, rank=rank, world=3).epoch(2)) for rank in range(3)]
+    whole = list(batches(part, size=15).epoch(2))
+    steps = 5 if count > 65 else 4  # 5 images and fewer would leave a rank with less than two
     assert [len(rank) for rank in world] == [steps] * 3
     for step in range(steps):
         for rank in range(3):
-            assert torch.equal(world[rank][step].index, whole[step].index[rank::3])
-            assert torch.equal(world[rank][step].views[0], whole[step].views[0][rank::3])
+            share = slice(rank, len(whole[step].index) // 3 * 3, 3)  # equal shares; 67 = 4 * 15 + 7 leaves one image
+            assert torch.equal(world[rank][step].index, whole[step].index[share])
+            assert torch.equal(world[rank][step].views[0], whole[step].views[0][share])
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -129,7 +130,7 @@ def test_too_small_a_split_or_batch_is_refused(split):
         batches(Split(split.images[:1], split.labels[:1]))
     with pytest.raises(ValueError, match="too few to train on"):
         batches(Split(split.images[:0], split.labels[:0]))
-    with pytest.raises(ValueError, match="batch_size=2 is less than the 4 processes"):
+    with pytest.raises(ValueError, match="batch_size=2 cannot be shared equally by 4 processes; take a multiple"):
         batches(split, size=2, world=4)
 
 

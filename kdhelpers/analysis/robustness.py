@@ -1,0 +1,106 @@
+"""Colour invariance: how much accuracy networks lose when the colours of the very same test images are jittered."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from kdhelpers.analysis.intervals import interval_bars
+from kdhelpers.data import Data, Split, parse_recipe, plan_epoch
+from kdhelpers.data.colour import jitter
+from kdhelpers.evaluation import Predictions, compare, infer
+from kdhelpers.plots import new_figure, styled
+
+STRENGTHS = {"mild": (0.2, 0.05), "medium": (0.4, 0.1), "strong": (0.8, 0.2)}
+CHUNK = 100  # images; their float64 copies stay in the processor's cache
+
+
+def jittered(split: Split, strength: float, hue: float, seed: int = 0) -> Split:
+    """The images of `split` in other colours: one draw of brightness, contrast, saturation and hue for each image.
+
+    Factors are uniform in 1 - strength .. 1 + strength, the hue turns by -hue .. hue; strength and hue 0 leave every
+    pixel as it is. The draws are made as in training (`plan_epoch`), by `seed` and the number of images alone, and are
+    the same at every strength but for their scale. Raises ValueError for a strength outside [0, 1] or a hue outside
+    [0, 0.5].
+    """
+    return Split(_jitter(split.images, _factors(len(split), (strength, hue), seed)), split.labels)
+
+
+def _factors(count: int, setting: tuple[float, float], seed: int) -> Tensor:
+    """float32 [N, 4] as `colour.jitter` takes them."""
+    recipe = parse_recipe("jitter={}/{}".format(*setting))  # which refuses what is out of range
+    return plan_epoch(recipe, count, image_size=0, views=1, seed=seed, epoch=0).draws["jitter"][0]
+
+
+def _jitter(images: Tensor, factors: Tensor) -> Tensor:
+    """uint8 to uint8. In float64: sums in float32 differ in their last bits from one processor to another, and with
+    them, here and there, the rounded pixel."""
+    chunks = zip(images.split(CHUNK), factors.double().split(CHUNK), strict=True)
+    return torch.cat([(255 * jitter(some.double() / 255, own)).round().to(torch.uint8) for some, own in chunks])
+
+
+def colour_drop(
+    models: dict[str, nn.Module], data: Data, strengths: dict[str, tuple[float, float]] = STRENGTHS, seed: int = 0
+):
+    """A DataFrame of test top-1 on plain and on jittered images: a row per strength and model, all on the same images.
+
+    strengths: name -> (strength, hue) as in `jittered`. Columns: model, strength; plain_pct, jittered_pct, drop_pct
+    (plain - jittered) with the 95 % paired bootstrap interval over images drop_low_pct, drop_high_pct; retained (the
+    share of the accuracy that is kept, jittered / plain); n.
+    """
+    import pandas
+
+    plain = {name: infer(model, data, "test") for name, model in models.items()}
+    rows = []
+    for strength, setting in strengths.items():
+        images = jittered(data.test, *setting, seed)
+        for name, model in models.items():
+            drop = _drop(plain[name], infer(model, data, images), seed)
+            rows.append({"model": name, "strength": strength, **drop})
+    return pandas.DataFrame(rows)
+
+
+def _drop(plain: Predictions, jittered: Predictions, seed: int) -> dict[str, float]:
+    paired = compare(plain, jittered, seed=seed)
+    return {
+        "plain_pct": paired["first_pct"],
+        "jittered_pct": paired["second_pct"],
+        "drop_pct": paired["difference_pct"],
+        "drop_low_pct": paired["low_pct"],
+        "drop_high_pct": paired["high_pct"],
+        "retained": paired["second_pct"] / paired["first_pct"] if paired["first_pct"] else math.nan,
+        "n": paired["n"],
+    }
+
+
+def colour_drop_bars(frame):
+    """The drop of each model of a `colour_drop` frame in a panel per strength; plain accuracy stands by the name."""
+    panels = {
+        f"{strength} jitter": rows[["drop_pct", "drop_low_pct", "drop_high_pct"]].to_numpy().tolist()
+        for strength, rows in frame.groupby("strength", sort=False)
+    }
+    models = frame.drop_duplicates("model")
+    names = [f"{name} ({plain:.1f} %)" for name, plain in zip(models["model"], models["plain_pct"], strict=True)]
+    return interval_bars(names, panels, "points of test top-1 lost (plain accuracy in brackets); line: 95 % interval")
+
+
+def jittered_samples(data: Data, count: int = 6, seed: int = 0):
+    """Test images drawn at random, a row plain and one per strength, exactly as `colour_drop` shows them."""
+    chosen = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(seed))[:count]
+    images, labels = data.test.images[chosen], data.test.labels[chosen].tolist()
+    rows = {"plain": images}
+    for name, setting in STRENGTHS.items():
+        rows[name] = _jitter(images, _factors(len(data.test), setting, seed)[chosen])
+    with styled():
+        figure = new_figure(1.15 * len(chosen) + 0.3, 1.2 * len(rows) + 0.2)
+        grid = figure.subplots(len(rows), len(chosen), squeeze=False)
+        for line, (name, shown) in zip(grid, rows.items(), strict=True):
+            for axes, image in zip(line, shown, strict=True):
+                axes.imshow(image.permute(1, 2, 0).numpy())
+                axes.set(xticks=[], yticks=[])
+            line[0].set_ylabel(name)
+        for axes, label in zip(grid[0], labels, strict=True):
+            axes.set_title(data.class_names[label][:16], fontsize=8, fontweight="normal")
+    return figure

@@ -1,0 +1,104 @@
+"""Decoupled knowledge distillation (DKD): how sure the teacher is of the label, and how it ranks the other classes.
+
+TCKD = KL((p_t,y, 1 - p_t,y) || (p_s,y, 1 - p_s,y)),   NCKD = KL(p_t,others || p_s,others), each renormalised
+KD = TCKD + (1 - p_t,y) NCKD,   L = ce_weight CE + min(epoch / warmup_epochs, 1) T^2 (alpha TCKD + beta NCKD)
+
+p is softmax(z / T), y the label. Plain KD hides NCKD where the teacher is sure; DKD weighs the two apart.
+Zhao et al.: Decoupled Knowledge Distillation, CVPR 2022, equations 6 and 7.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdhelpers.methods.base import Method, check_range, full_precision
+
+
+def dkd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+    temperature: float = 4.0,
+) -> Tensor:
+    """T^2 (alpha TCKD + beta NCKD), summed over classes, mean over the batch; a scalar.
+
+    Arguments, precision and errors are those of `decoupled_divergences`. alpha 1 and beta 1 - p_t,y would be `kd_loss`.
+    """
+    target, others = decoupled_divergences(student_logits, teacher_logits, labels, temperature)
+    return temperature**2 * (alpha * target + beta * others).mean()
+
+
+def decoupled_divergences(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float = 4.0
+) -> tuple[Tensor, Tensor]:
+    """TCKD and NCKD of each image, in nats, both [B], without T^2 and weights.
+
+    student_logits, teacher_logits: [B, C], any float dtype (computed in float32, or float64 for float64 input);
+    labels: int64 [B]. Of two classes one is left beside the label, so NCKD is 0. Raises ValueError on logits whose
+    shapes differ and on a single class, which leaves none.
+    """
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"student_logits {tuple(student_logits.shape)} and teacher_logits {tuple(teacher_logits.shape)}: "
+            "must have one shape [B, C]; were the two networks built for the same classes?"
+        )
+    if student_logits.shape[1] < 2:
+        raise ValueError(f"student_logits {tuple(student_logits.shape)}: DKD needs a class beside the label, C >= 2")
+    student = _decoupled(full_precision(student_logits) / temperature, labels)
+    teacher = _decoupled(full_precision(teacher_logits) / temperature, labels)
+    target, others = (F.kl_div(s, t, reduction="none", log_target=True) for s, t in zip(student, teacher, strict=True))
+    return target.sum(1), others.sum(1)
+
+
+def _decoupled(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """log (p_y, 1 - p_y) [B, 2], and the log-distribution over the other classes [B, C - 1].
+
+    The other classes are gathered, not masked: a boolean mask has to ask the device how many it holds.
+    """
+    target = labels[:, None]
+    others = torch.arange(logits.shape[1] - 1, device=logits.device)
+    others = others + (others >= target)  # [B, C - 1]: every class but the label
+    log_p = F.log_softmax(logits, dim=1)
+    log_rest = log_p.gather(1, others).logsumexp(1, keepdim=True)  # log(1 - p_y) without the 1 - p_y that rounds to 0
+    return torch.cat([log_p.gather(1, target), log_rest], dim=1), F.log_softmax(logits.gather(1, others), dim=1)
+
+
+class DecoupledKD(Method):
+    """ce_weight CE(labels) + alpha TCKD + beta NCKD; the last two rise over the first `warmup_epochs` (0: at once)."""
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 1.0,
+        beta: float = 8.0,
+        temperature: float = 4.0,
+        ce_weight: float = 1.0,
+        warmup_epochs: float = 20.0,
+    ):
+        super().__init__()
+        check_range("alpha", alpha, 0)
+        check_range("beta", beta, 0)
+        check_range("temperature", temperature, 0.01, 1000)
+        check_range("ce_weight", ce_weight, 0)
+        check_range("warmup_epochs", warmup_epochs, 0)
+        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+        self.ce_weight, self.warmup_epochs = ce_weight, warmup_epochs
+
+    def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
+        view = batch.views[0]
+        logits = student(view).logits
+        target, others = decoupled_divergences(logits, teacher(view).logits, batch.labels, self.temperature)
+        weight = self.temperature**2 * self.warmup(epoch)
+        return {
+            "ce": self.ce_weight * F.cross_entropy(full_precision(logits), batch.labels),
+            "tckd": weight * self.alpha * target.mean(),
+            "nckd": weight * self.beta * others.mean(),
+        }
+
+    def warmup(self, epoch: int) -> float:
+        """min(epoch / warmup_epochs, 1), epochs counted from 1: a fresh student must not chase beta times NCKD."""
+        return min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0

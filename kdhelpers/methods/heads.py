@@ -1,0 +1,19 @@
+"""Projection heads: from a network's embedding to the space where embeddings are compared."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdhelpers.methods.base import full_precision
+
+
+class UnitProjection(nn.Module):
+    """Linear, then unit length: [B, width] -> [B, dim], float32 or wider."""
+
+    def __init__(self, width: int, dim: int):
+        super().__init__()
+        self.linear = nn.Linear(width, dim)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        return F.normalize(full_precision(self.linear(embedding)), dim=1)
