@@ -25,6 +25,7 @@ _HOME = {
     "evaluate": "evaluation",
     "compare": "evaluation",
     "results": "summary",
+    "stored_students": "lineup",
 }
 _MODULES = ("analysis", "notebook", "plots", "tables")
 __all__ = [*_HOME, *_MODULES]

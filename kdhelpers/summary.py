@@ -147,12 +147,12 @@ def summarize(frame):
     tested = frame.dropna(subset=["test_top1_pct"]).sort_values("finished", kind="stable", na_position="first")
     newest = tested.drop_duplicates(["setting", "seed"], keep="last")
     groups = {setting: group.set_index("seed") for setting, group in newest.groupby("setting", sort=False)}
-    baselines = {_budget_key(setting): group for setting, group in groups.items() if _is_independent_student(group)}
+    baselines = {budget_key(setting): group for setting, group in groups.items() if _is_independent_student(group)}
     rows = []
     for setting, group in groups.items():
         row = _spread(setting, group)
         if row["role"] == "student" and not _is_independent_student(group):
-            row |= _gains(group, baselines.get(_budget_key(setting)))
+            row |= _gains(group, baselines.get(budget_key(setting)))
         rows.append(row)
     summary = pandas.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
     summary["label"] = _distinct_labels(rows)
@@ -165,7 +165,8 @@ def _is_independent_student(group) -> bool:
     return group["role"].iloc[0] == "student" and group["method"].iloc[0] == "si"
 
 
-def _budget_key(setting: str) -> str:
+def budget_key(setting: str) -> str:
+    """What runs share that are compared fairly: their `setting` without method, hyperparameters and teacher."""
     dropped = (*METHOD_FIELDS, "teacher_sha256")
     return _canonical({field: value for field, value in json.loads(setting).items() if field not in dropped})
 

@@ -100,6 +100,32 @@ def _rounded(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
+def over_seeds(frame, by: list[str], note: str = ""):
+    """The numbers of an analysis frame, a row per `by`: mean ± sample standard deviation over its `seed` column.
+
+    Intervals within a seed (low, high) and ranks are left out where there are several seeds. The caption states n.
+    """
+    import pandas
+
+    seeds = frame["seed"].nunique()
+    numbers = [column for column in frame.select_dtypes("number") if column not in (*by, "seed")]
+    if seeds > 1:
+        numbers = [column for column in numbers if not set(column.split("_")) & {"low", "high", "rank"}]
+    rows = [
+        dict(zip(by, key, strict=True)) | {column: _mean_text(group[column]) for column in numbers}
+        for key, group in frame.groupby(by, sort=False, dropna=False)
+    ]
+    count = f"mean ± sample standard deviation over {seeds} seeds" if seeds > 1 else "one seed, a single run a row"
+    return _plain(pandas.DataFrame(rows).style, " · ".join(part for part in (note, count) if part))
+
+
+def _mean_text(values) -> str:
+    """`0.512 ± 0.003`; whole numbers as they are, and no spread for one value."""
+    digits = 0 if (values == values.round()).all() else 2 if values.abs().max() >= 10 else 3
+    mean = f"{values.mean():.{digits}f}"
+    return mean if len(values) == 1 or values.nunique() == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
+
+
 def results_table(dataset: str | None = None, highlight: str | None = None):
     """Every stored setting on `dataset` (None: on all): mean ± spread over seeds, gain, share of the teacher gap.
 

@@ -41,6 +41,18 @@ def teacher_name(teacher: str, dataset: str) -> str:
     return found[0].stem if found else find_weights(name).stem
 
 
+def description(teacher: str, dataset: str) -> dict:
+    """The sidecar of the weights that `teacher` means for `dataset`: `name`, `model`, `test_top1_pct`, its `run`.
+
+    Raises FileNotFoundError as `find_weights` does, ValueError for weights without a sidecar.
+    """
+    path = find_weights(teacher_name(teacher, dataset))
+    described = sidecar(path)
+    if described is None:
+        raise ValueError(f"teacher = {teacher}: {path} has no description beside it; train it with 01_teacher")
+    return described
+
+
 def sidecar(path: Path) -> dict | None:
     """The JSON beside a weight file, or None; ValueError if it describes other content than the file holds."""
     beside = path.with_suffix(".json")

@@ -8,12 +8,15 @@ from kdhelpers.analysis.agreement import (
     standardized_divergence,
 )
 from kdhelpers.analysis.agreement_figures import kl_bars, logit_correlation_maps, reliability
+from kdhelpers.analysis.capacity import capacity, capacity_bars
 from kdhelpers.analysis.intervals import mean_interval
 from kdhelpers.analysis.predictions import per_class, soft_targets
 from kdhelpers.analysis.robustness import colour_drop, colour_drop_bars, jittered, jittered_samples
 
 __all__ = [
     "agreement",
+    "capacity",
+    "capacity_bars",
     "colour_drop",
     "colour_drop_bars",
     "divergence",

@@ -33,8 +33,8 @@ def kl_bars(frame):
 def reliability(predictions: dict[str, Predictions], columns: int = 4):
     """A reliability diagram per network, in the order given (the teacher first): accuracy per bin of confidence.
 
-    The expected calibration error in each title is the mean height of the gaps, weighted by the share of the images
-    that the black steps show. 15 bins.
+    The expected calibration error in each title is the mean height of the gaps between accuracy and mean confidence,
+    over- and under-confident, weighted by the share of the images that the black steps show. 15 bins.
     """
     columns = max(1, min(columns, len(predictions)))
     rows = max(1, math.ceil(len(predictions) / columns))
@@ -50,7 +50,7 @@ def reliability(predictions: dict[str, Predictions], columns: int = 4):
         for axes in grid.flat[len(predictions) :]:
             axes.set_axis_off()
         handles, labels = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(len(labels), columns)))
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels) if columns > 3 else columns)
     return figure
 
 
@@ -60,7 +60,9 @@ def _diagram(axes, bins) -> None:
     edges = torch.linspace(0, 100, len(bins) + 1, dtype=torch.float64).numpy()
     bar = {"x": edges[:-1], "width": edges[1], "align": "edge", "edgecolor": "white", "linewidth": 0.5}
     axes.bar(height=accuracy, color=PALETTE[5], label="accuracy", **bar)
-    axes.bar(height=confidence - accuracy, bottom=accuracy, color=PALETTE[1], label="gap to mean confidence", **bar)
+    over, under = (confidence - accuracy).clip(0), (accuracy - confidence).clip(0)
+    axes.bar(height=over, bottom=accuracy, color=PALETTE[1], label="over-confident by", **bar)
+    axes.bar(height=under, bottom=confidence, color=PALETTE[2], label="under-confident by", **bar)
     axes.stairs(share, edges, color="black", linewidth=1, label="share of images")
     axes.plot([0, 100], [0, 100], color="0.3", linewidth=1, linestyle="--", label="calibrated")
     axes.set(xlim=(0, 100), ylim=(0, 100), xticks=(0, 50, 100), yticks=(0, 50, 100), box_aspect=1)
@@ -78,25 +80,30 @@ def logit_correlation_maps(teacher: Predictions, students: dict[str, Predictions
     columns = max(1, min(columns, len(maps)))
     rows = max(1, math.ceil(len(maps) / columns))
     with styled():
-        figure = new_figure(4.6 + 2.2 * columns, max(3.8, 2.5 * rows))
-        left, right = figure.subfigures(1, 2, width_ratios=[4.6, 2.2 * columns])
+        widths = [3.8 + 0.06 * max(map(len, names.values()), default=0), 2.2 * columns + 0.8]
+        height = max(3.4, 2.4 * rows)
+        figure = new_figure(sum(widths), height)
+        left, right = figure.subfigures(1, 2, width_ratios=widths)
         axes = left.subplots()
         image = _map(axes, reference, "teacher", cmap="RdBu_r", vmin=-1, vmax=1)
         axes.set_yticks(list(names), [name.replace("_", " ") for name in names.values()], fontsize=7)
-        left.colorbar(image, ax=axes, label="correlation of logits", location="bottom", shrink=0.8)
-        _differences(right, maps, right.subplots(rows, columns, squeeze=False).flat)
+        # Anchored to the left: the layout measures names beside the box that the axes may fill, not the square they do.
+        left.colorbar(image, ax=axes, label="correlation of logits", shrink=2 / height, panchor=(0, 0.5))
+        grid = right.subplots(rows, columns, squeeze=False).ravel()
+        if maps:
+            right.colorbar(_differences(grid, maps), ax=list(grid), label="|student − teacher|", shrink=2 / height)
+        for axes in grid[len(maps) :]:
+            axes.set_axis_off()
     return figure
 
 
-def _differences(figure, maps: dict, grid) -> None:
-    largest = max((difference.max().item() for difference in maps.values()), default=0) or 1.0
+def _differences(grid, maps: dict):
+    """Draw them on one scale; returns the last picture, for the colour bar."""
+    largest = max(difference.max().item() for difference in maps.values()) or 1.0
     for axes, (name, difference) in zip(grid, maps.items(), strict=False):
         title = f"{fill(name, 24)}\nmean {mean_off_diagonal(difference):.3f}"
         image = _map(axes, difference, title, cmap="magma_r", vmin=0, vmax=largest)
-    for axes in grid[len(maps) :]:
-        axes.set_axis_off()
-    if maps:
-        figure.colorbar(image, ax=list(grid), label="|student − teacher|", location="bottom", shrink=0.6, aspect=30)
+    return image
 
 
 def _places(data, classes: int):
@@ -112,8 +119,8 @@ def _places(data, classes: int):
 
 
 def _map(axes, values, title: str, **scale):
-    image = axes.imshow(values.numpy(), interpolation="nearest", **scale)
+    image = axes.imshow(values.numpy(), interpolation="nearest", aspect="auto", **scale)
     axes.set_title(title, fontsize=8.5)
-    axes.set(xticks=[], yticks=[])
+    axes.set(xticks=[], yticks=[], box_aspect=1)
     axes.grid(False)
     return image

@@ -32,7 +32,7 @@ class Entry(BaseModel):
     notebook: str
     parameters: dict[str, Any] = {}
     needs: list[str] = []
-    seeds: Literal["once", "each"] = "once"
+    seeds: Literal["once", "each", "all"] = "once"
     num_gpus: Annotated[float, Field(ge=0)] | None = None  # asked of Ray; fractions share a GPU
 
 
@@ -110,12 +110,13 @@ def _entry(path: Path, number: int, item: Any) -> Entry:
 
 def _replicate(path: Path, entry: Entry, entries: list[Entry], seeds: Sequence[int]) -> list[Job]:
     notebook, accepts = _notebook(path, entry)
+    together = {"seeds": " ".join(map(str, seeds))} if entry.seeds == "all" else {}
     return [
         Job(
             name=_replica(entry.name, seed),
             entry=entry.name,
             notebook=notebook,
-            parameters=entry.parameters | ({} if seed is None else {"seed": seed}),
+            parameters=entry.parameters | together | ({} if seed is None else {"seed": seed}),
             needs=tuple(_needs(path, entry, seed, {other.name: other for other in entries}, seeds)),
             accepts=accepts,
             num_gpus=entry.num_gpus,
@@ -135,7 +136,7 @@ def _needs(path: Path, entry: Entry, seed: int | None, known: dict[str, Entry], 
             raise ValueError(
                 f"{path}: job {entry.name!r} needs {need!r}, which is no job here; jobs: {', '.join(known)}"
             )
-        if known[need].seeds == "once":
+        if known[need].seeds != "each":
             yield need
         else:
             yield from (_replica(need, each) for each in (seeds if seed is None else [seed]))
@@ -148,9 +149,11 @@ def _notebook(path: Path, entry: Entry) -> tuple[Path, frozenset[str]]:
         known = ", ".join(sorted(found.stem for found in notebooks_folder().glob("*.ipynb")))
         raise ValueError(f"{path}: job {entry.name!r}: unknown notebook {entry.notebook!r}; known: {known or 'none'}")
     accepts = frozenset(parameters_of(notebook))
-    if entry.seeds == "each" and "seed" in entry.parameters:
-        raise ValueError(f"{path}: job {entry.name!r}: `seeds: each` sets the parameter seed; remove one of the two")
-    wanted = [*entry.parameters, *(["seed"] if entry.seeds == "each" else [])]
+    set_by_us = {"each": ["seed"], "all": ["seeds"]}.get(entry.seeds, [])
+    if set(set_by_us) & set(entry.parameters):
+        sets = f"`seeds: {entry.seeds}` sets the parameter {set_by_us[0]}"
+        raise ValueError(f"{path}: job {entry.name!r}: {sets}; remove one of the two")
+    wanted = [*entry.parameters, *set_by_us]
     if missing := [name for name in wanted if name not in accepts]:
         raise ValueError(
             f"{path}: job {entry.name!r}: notebook {notebook.stem} has no parameter {missing[0]!r}; "

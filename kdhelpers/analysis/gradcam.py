@@ -1,0 +1,114 @@
+"""Where networks look (Grad-CAM): how far a student's maps agree with its teacher's, as a number and as a picture."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from kdhelpers.analysis.intervals import mean_interval
+from kdhelpers.data import Data, evaluation_batches
+from kdhelpers.data.dataset import stratified
+from kdhelpers.models import Observed
+
+CHANCE = "chance (shuffled teacher maps)"
+
+
+def attention(model: nn.Module, data: Data, index: Tensor, batch_size: int = 100) -> Tensor:
+    """Grad-CAM maps of the test images `index` [n] for their TRUE class y: float32 [n, H, W] in 0..1, on the CPU.
+
+    map = relu(sum_c w_c A_c), w_c = mean over the positions of d logit_y / d A_c, without augmentation, in eval mode
+    (Selvaraju et al., ICCV 2017, equations 1 and 2). A [c, h, w] is the deepest of `model.taps.maps` that is larger
+    than 1x1. Each map is shifted and scaled to 0..1, then enlarged to the image's size bilinearly; where no position
+    speaks for the class, or all do alike, it is 0 everywhere. The same class for every network, so that maps differ
+    by where they look and not by what they look for; of a misjudged image they show what speaks for the truth.
+
+    Works on a copy: the model, its gradients and its hooks stay as they are. Raises ValueError for a model without
+    taps, with another number of classes than `data`, or whose maps are all 1x1.
+    """
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    device = next(model.parameters()).device
+    batches = evaluation_batches(data.test.select(index), batch_size, data.mean, data.std, device)
+    probe, maps = copy.deepcopy(model).eval().requires_grad_(False), []
+    layer = _deepest_layer(probe, data)
+    # torch.clone: the library keeps the layer's very tensor, which an in-place ReLU behind it would overwrite
+    with GradCAM(probe, [layer], reshape_transform=torch.clone) as cam, torch.enable_grad():
+        for batch in batches:
+            images = batch.views[0].requires_grad_()  # frozen parameters alone would leave nothing to differentiate
+            maps.append(torch.from_numpy(cam(images, [ClassifierOutputTarget(y) for y in batch.labels.tolist()])))
+    return torch.cat(maps)
+
+
+@torch.no_grad()
+def _deepest_layer(model: nn.Module, data: Data) -> nn.Module:
+    """The last tapped module whose map has positions to tell apart. The number of classes is looked at as well, as
+    GradCAM's context manager swallows the IndexError of a class that the model does not have."""
+    device = next(model.parameters()).device
+    first = data.test.select(torch.zeros(1, dtype=torch.int64))
+    outputs = Observed(model)(next(evaluation_batches(first, 1, data.mean, data.std, device)).views[0])
+    if outputs.logits.shape[1] != data.num_classes:
+        raise ValueError(
+            f"model: it tells {outputs.logits.shape[1]} classes apart, {data.name} has {data.num_classes}; "
+            "give a network trained on this data"
+        )
+    for name, found in reversed(outputs.maps.items()):
+        if found.shape[-2:].numel() > 1:
+            return model.get_submodule(model.taps.maps[name])
+    sizes = ", ".join(f"{name} {tuple(found.shape[-2:])}" for name, found in outputs.maps.items())
+    raise ValueError(f"model: no map is larger than 1x1 ({sizes or 'none is tapped'}); use larger images or another stem")
+
+
+def correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Pearson's correlation of two networks' maps [n, H, W] over the positions of each image: float64 [n].
+
+    NaN where either map is constant: it has no direction in which to agree. Raises ValueError for unequal shapes.
+    """
+    if first.shape != second.shape:
+        shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
+        raise ValueError(f"first, second: shapes {shapes} differ; give maps of the same images at the same size")
+    first, second = _deviations(first), _deviations(second)
+    return (first * second).sum(1) / (first.norm(dim=1) * second.norm(dim=1))
+
+
+def _deviations(maps: Tensor) -> Tensor:
+    flat = maps.flatten(1).double()
+    flat = flat - flat[:, :1]  # the mean of equal values may miss them by a rounding; of zeros it cannot
+    return flat - flat.mean(1, keepdim=True)
+
+
+def attention_agreement(
+    teacher: nn.Module, students: dict[str, nn.Module], data: Data, count: int = 300, seed: int = 0
+):
+    """A DataFrame of how far students look where the teacher looks: a row per student, in the order given.
+
+    Columns: student; correlation, the mean over images of the two maps' Pearson correlation, with its 95 % bootstrap
+    interval over images low, high; n, the images that have one; undefined, those that have none as either map is
+    constant. The last row is the floor, the teacher's map of each image against its map of another one: pictures have
+    their subject in the middle, so maps of any two agree.
+
+    Images: `count` (or all, if there are fewer) of the test images, each class in proportion, chosen by `seed`, the
+    same for every network. Maps are compared at the image's size: a network's own grid may be 8x8 or 2x2, and this is
+    the one size that all have in common. The interval is over images, so enlarging makes nothing surer. Raises
+    ValueError for fewer than 2 images and as `attention` does.
+    """
+    import pandas
+
+    index = stratified(data.test.labels, min(count, len(data.test)), seed)[1]
+    if len(index) < 2:
+        raise ValueError(f"count = {count}: leaves {len(index)} test images; at least 2 are needed")
+    maps = attention(teacher, data, index)
+    rows = [_row(name, correlation(maps, attention(student, data, index))) for name, student in students.items()]
+    cycle = torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))  # no map meets itself
+    rows.append(_row(CHANCE, correlation(maps[cycle], maps[cycle.roll(1)])))
+    return pandas.DataFrame(rows)
+
+
+def _row(name: str, correlations: Tensor) -> dict:
+    defined = correlations[~correlations.isnan()]
+    mean, low, high = mean_interval(defined) if len(defined) else (math.nan,) * 3
+    undefined = len(correlations) - len(defined)
+    return {"student": name, "correlation": mean, "low": low, "high": high, "n": len(defined), "undefined": undefined}

@@ -1,0 +1,90 @@
+"""The picture of Grad-CAM: what the teacher and every student look at, image by image, errors among them."""
+
+from __future__ import annotations
+
+from textwrap import fill
+
+import torch
+from torch import Tensor, nn
+
+from kdhelpers.analysis.gradcam import attention
+from kdhelpers.analysis.predictions import RIGHT, WRONG
+from kdhelpers.data import Data
+from kdhelpers.evaluation import infer
+from kdhelpers.plots import new_figure, styled
+
+CANDIDATES = 500  # test images among which the panel's are looked for: to run all 10,000 for six would take minutes
+OVERLAY = {"cmap": "inferno", "vmin": 0, "vmax": 1, "alpha": 0.6}
+LETTERS = 17  # in a line above a picture
+
+
+def attention_panel(
+    teacher: nn.Module, students: dict[str, nn.Module], data: Data, count: int = 6, seed: int = 0, errors: float = 0.5
+):
+    """Test images by row; by column the original under its true class, then the teacher's and each student's map.
+
+    The maps are those of `attention` (of the true class), over the image in grey, all on one colour scale. The title
+    of each is the class that the network predicts, green with a tick where right, red with a cross where wrong.
+
+    Of `count` images, drawn by `seed`, the share `errors` is of those that at least one student gets wrong and stands
+    below the rest (less, where there are too few): the panel shows how networks look, not how often they err. Raises
+    ValueError for a share outside [0, 1] and as `attention` does.
+    """
+    if not 0 <= errors <= 1:
+        raise ValueError(f"errors = {errors}: is no share of the images; choose a number in [0, 1]")
+    networks = [("teacher", teacher), *students.items()]
+    drawn = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(seed))[:CANDIDATES]
+    candidates = [infer(network, data, data.test.select(drawn)) for _, network in networks]
+    erring = ~torch.stack([found.correct for found in candidates])[1:].all(0)
+    place = _with_errors(erring, min(count, len(drawn)), errors)
+    columns = [
+        (name, found.logits[place].argmax(1), attention(network, data, drawn[place]))
+        for (name, network), found in zip(networks, candidates, strict=True)
+    ]
+    chosen = data.test.select(drawn[place])
+    return _draw(chosen.images, chosen.labels, columns, data.class_names, int(erring[place].sum()))
+
+
+def _with_errors(erring: Tensor, count: int, share: float) -> Tensor:
+    """Positions in `erring` [N] of the first images without an error, then of the first with one, `count` in all."""
+    fine, failed = (~erring).nonzero()[:, 0], erring.nonzero()[:, 0]
+    wanted = max(min(round(share * count), len(failed)), count - len(fine))
+    return torch.cat([fine[: count - wanted], failed[:wanted]])
+
+
+def _draw(images: Tensor, labels: Tensor, columns: list[tuple[str, Tensor, Tensor]], class_names, errors: int):
+    """columns: (network's name, predicted class [n], maps [n, H, W])."""
+    from matplotlib.cm import ScalarMappable
+
+    with styled():
+        figure = new_figure(1.25 * (1 + len(columns)) + 0.6, 1.45 * len(images) + 0.5)
+        grid = figure.subplots(len(images), 1 + len(columns), squeeze=False)
+        for row, image, label in zip(grid, images, labels, strict=True):
+            _picture(row[0], image.permute(1, 2, 0), class_names[label], "black")
+        for place, (name, predicted, maps) in enumerate(columns, start=1):
+            _heading(grid[0, place], name)
+            for axes, *cell in zip(grid[:, place], images, labels, predicted, maps, strict=True):
+                _overlay(axes, *cell, class_names)
+        _heading(grid[0, 0], "true class")
+        scale = ScalarMappable()
+        scale.set(cmap=OVERLAY["cmap"], clim=(0, 1), alpha=OVERLAY["alpha"])
+        figure.colorbar(scale, ax=grid, fraction=0.02, aspect=40, label="Grad-CAM of the true class, 1 = a map's largest value")
+        figure.supxlabel(f"{errors} of {len(images)} images chosen for an error of a student", fontsize=8)
+    return figure
+
+
+def _overlay(axes, image: Tensor, label: Tensor, predicted: Tensor, attended: Tensor, class_names) -> None:
+    right = bool(predicted == label)
+    grey = image.float().mean(0)
+    _picture(axes, grey, f"{'✓' if right else '✗'} {class_names[predicted]}", RIGHT if right else WRONG)
+    axes.imshow(attended, interpolation="bicubic", **OVERLAY)
+
+
+def _picture(axes, image: Tensor, title: str, colour: str) -> None:
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
+    axes.set_axis_off()
+    axes.set_title(fill(title, LETTERS), color=colour, fontsize=8, pad=3)
+
+
+def _heading(axes, name: str) -> None:
+    axes.annotate(fill(name, LETTERS), (0.5, 1), (0, 18), "axes fraction", "offset points", ha="center", va="bottom")
