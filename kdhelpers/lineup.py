@@ -53,4 +53,3 @@ def _labelled(frame) -> dict[str, str]:
     frame = frame.sort_values("method", key=lambda column: column.map(order), kind="stable")
     shared = frame["label"].duplicated(keep=False)
     return dict(zip(frame["label"].where(~shared, frame["name"]), frame["name"], strict=True))
-

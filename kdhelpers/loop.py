@@ -17,7 +17,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from kdhelpers import artifacts
 from kdhelpers.data import Batch, Batches, Data
 from kdhelpers.device import autocast, keep_freed_memory, peak_memory_mib
 from kdhelpers.evaluation import infer, negative_log_likelihood, top_k_pct
@@ -26,7 +25,7 @@ from kdhelpers.models import Observed, build_model
 from kdhelpers.optim import build_optimizer, learning_rate
 from kdhelpers.progress import Progress
 from kdhelpers.settings import Run
-from kdhelpers.teachers import Teacher, find_weights, load_weights, teacher_name
+from kdhelpers.teachers import Teacher, start_from
 
 
 def seed_everything(*parts: int | str) -> None:
@@ -78,8 +77,7 @@ class Training:
         seed_everything(run.seed, "weights")
         self.network = build_model(run.model, data.num_classes, **run.network_options)
         if run.start_from:
-            path = find_weights(teacher_name(run.start_from, run.dataset))
-            load_weights(self.network, artifacts.load_tensors(path), f"start_from = {path} (read as {run.model})")
+            start_from(self.network, run.start_from, run.dataset)
         self.network.to(device, memory_format=torch.channels_last)
         seed_everything(run.seed, "method")
         self.method = METHODS[run.method](**run.hyperparameters)
@@ -175,6 +173,8 @@ class Training:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         row = {"epoch": epoch, **self.train_epoch(epoch, progress)}
+        if epoch <= self.method.stage_epochs:
+            row["train_top1_pct"] = None  # a first stage ends below the logits
         row["images_per_second"] = len(self.data.train.labels) / (time.perf_counter() - start)
         if len(self.data.val.labels):
             predictions = infer(self.student, self.data, "val", precision=self.precision)
@@ -194,7 +194,12 @@ class Training:
         self._select(row)
 
     def _select(self, row: dict[str, float]) -> None:
-        """Keep a copy of the weights that the run's rule prefers: the first best on held-out images, or the last."""
+        """Keep a copy of the weights that the run's rule prefers: the first best on held-out images, or the last.
+
+        Never those of a first stage, whose upper layers are as random as they were: by chance they may score best.
+        """
+        if row["epoch"] <= self.method.stage_epochs:
+            return
         last = self.run.selection == "last"
         if last or self.best is None or row["val_top1_pct"] > self.best["val_top1_pct"]:
             weights = None if last and row["epoch"] < self.run.epochs else weights_of(self.network)

@@ -121,7 +121,7 @@ def over_seeds(frame, by: list[str], note: str = ""):
 
 def _mean_text(values) -> str:
     """`0.512 ± 0.003`; whole numbers as they are, and no spread for one value."""
-    digits = 0 if (values == values.round()).all() else 2 if values.abs().max() >= 10 else 3
+    digits = 0 if values.dtype.kind == "i" else 2 if values.abs().max() >= 10 else 3
     mean = f"{values.mean():.{digits}f}"
     return mean if len(values) == 1 or values.nunique() == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
 

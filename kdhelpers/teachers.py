@@ -107,6 +107,12 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], what: str) -> Non
     network.load_state_dict(state)
 
 
+def start_from(network: nn.Module, name: str, dataset: str) -> None:
+    """Give the network the weights that `name` (as `teacher_name` reads it) means. Raises as `load_weights` does."""
+    path = find_weights(teacher_name(name, dataset))
+    load_weights(network, artifacts.load_tensors(path), f"start_from = {path}")
+
+
 class Teacher:
     """A frozen network as a callable `view [B, 3, H, W] -> Outputs`, without a graph.
 
@@ -120,9 +126,9 @@ class Teacher:
         self.observed = Observed(folded.requires_grad_(False), *_taps(network))
         self.dtype, self.described, self.sha256 = dtype, {}, ""
 
-    def __call__(self, view: Tensor) -> Outputs:
+    def __call__(self, view: Tensor, stop_at: str | None = None) -> Outputs:
         with torch.no_grad():
-            return self.observed(view.to(self.dtype))
+            return self.observed(view.to(self.dtype), stop_at=stop_at)
 
 
 def _taps(network: nn.Module) -> tuple:

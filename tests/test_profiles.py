@@ -26,7 +26,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([job("a", needs=["b"]), job("b", needs=["a"])], "in a circle: a -> b -> a"),
         ([job("a"), job("a")], "two jobs are named 'a'"),
         ([job("a", seeds="each", parameters={"seed": 3})], "sets the parameter seed; remove one"),
-        ([job("a", seeds="sometimes")], "job 'a': seeds: Input should be 'once' or 'each'"),
+        ([job("a", seeds="sometimes")], "job 'a': seeds: Input should be 'once', 'each' or 'all'"),
         ([job("a", need=["b"])], "job 'a': unknown key 'need'; known: name, notebook, parameters, needs, seeds"),
         ([job("../a")], "name: String should match pattern"),
         ([{"notebook": "good"}], "job 1: name: Field required"),
@@ -102,6 +102,16 @@ def test_seeds_replicate_jobs_and_their_needs(root: Path):
         load_profile(name, only=["c"])
     with pytest.raises(ValueError, match="--seeds: 1 is given twice"):
         load_profile(name, [1, 1])
+
+
+def test_seeds_all_runs_once_with_every_seed_and_needs_every_replica(root: Path):
+    write_notebook(root / "notebooks", "study", ["seeds: str = '0'  # of the students", "1"])
+    jobs = load_profile(profile(root, job("a", seeds="each"), job("b", "study", seeds="all", needs=["a"])), [0, 2])
+    assert (jobs[-1].name, jobs[-1].parameters, jobs[-1].needs) == ("b", {"seeds": "0 2"}, ("a", "a_seed2"))
+    with pytest.raises(ValueError, match="notebook good has no parameter 'seeds'"):
+        load_profile(profile(root, job("a", seeds="all")))
+    with pytest.raises(ValueError, match="`seeds: all` sets the parameter seeds; remove one"):
+        load_profile(profile(root, job("b", "study", seeds="all", parameters={"seeds": "1"})))
 
 
 def test_fingerprint_follows_cells_parameters_and_needs_but_not_outputs(root: Path):

@@ -17,6 +17,24 @@ def test_the_id_is_that_of_the_value():
     assert len(Run().id) == 64
 
 
+def test_a_field_that_came_later_leaves_the_ids_of_older_runs():
+    """The id of the default Run as it was when the first results were published."""
+    assert Run().id == "dd4ceacf75d0c146e2c9688dd1d3a049e810e19e74ae2df6de2d43a04c9092f5"
+    assert Run(start_from="resnet8").id != Run().id
+
+
+def test_a_first_stage_must_end_before_the_run():
+    with pytest.raises(ValueError, match="epochs = 2: must be more than the 2 of hints's first stage"):
+        Run(method="hints", teacher="resnet20", epochs=2)
+    Run(method="hints", teacher="resnet20", epochs=2, hyperparameters={"mode": "joint"})
+
+
+def test_a_network_starts_from_one_set_of_weights():
+    with pytest.raises(ValueError, match="start_from = mine: excludes pretrained"):
+        Run(model="resnet18", model_options={"stem": "imagenet"}, pretrained=True, start_from="mine")
+    assert Run(start_from="").start_from is None  # papermill passes "" for none
+
+
 def test_defaults_spelled_out_give_the_same_id():
     short = Run(method="lm", teacher="resnet20", optimizer_options={}, augmentation="flip crop")
     spelled = Run(

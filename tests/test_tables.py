@@ -8,7 +8,7 @@ import pytest
 import record_fixtures as fixtures
 from pydantic import BaseModel, Field
 
-from kdhelpers import artifacts, tables
+from kdhelpers import METHODS, artifacts, tables
 
 
 class Settings(BaseModel):
@@ -34,6 +34,19 @@ def text(styler):
 
 def caption_of(styler):
     return html.unescape(re.search(r"<caption>(.*?)</caption>", styler.to_html()).group(1))
+
+
+def test_over_seeds_gives_mean_and_spread_and_leaves_out_what_holds_for_one_seed():
+    import pandas
+
+    rows = [("SI", 0, 0.5, 0.4, 41.0), ("SI", 1, 0.52, 0.3, 43.0), ("LM", 0, 0.3, 0.2, 45.0), ("LM", 1, 0.3, 0.2, 45.0)]
+    frame = pandas.DataFrame(rows, columns=["student", "seed", "kl_nats", "kl_low_nats", "top1_pct"])
+    styler = tables.over_seeds(frame, ["student"], "digits")
+    assert text(styler)[0] == [["SI", "0.510 ± 0.014", "42.00 ± 1.41"], ["LM", "0.300", "45.00"]]
+    assert caption_of(styler) == "digits · mean ± sample standard deviation over 2 seeds"
+    alone = tables.over_seeds(frame[frame["seed"] == 0], ["student"])
+    assert text(alone)[0] == [["SI", "0.500", "0.400", "41.00"], ["LM", "0.300", "0.200", "45.00"]]
+    assert "single run" in caption_of(alone)
 
 
 def test_run_table_has_non_defaults_first_and_bold():
@@ -150,14 +163,11 @@ def test_networks_lists_teacher_and_student(root):
 
 
 def test_missing_names_methods_without_a_run_and_unfinished_runs(root):
-    assert [row[0] for row in text(tables.missing())[0]] == [
-        "any data set: teacher",
-        "any data set: si",
-        "any data set: lm",
-    ]
+    lacking = [row[0] for row in text(tables.missing())[0]]
+    assert lacking == [f"any data set: {what}" for what in ("teacher", *METHODS)]
     fixtures.store(fixtures.record(50.0), fixtures.record(status="failed", **fixtures.LM))
     rows, _ = text(tables.missing("cifar100"))
-    assert [row[0] for row in rows][1:] == ["cifar100: teacher", "cifar100: lm"]
+    assert [row[0] for row in rows][1:] == [f"cifar100: {what}" for what in ("teacher", *METHODS) if what != "si"]
 
 
 def test_metrics_align_what_two_networks_have(root):

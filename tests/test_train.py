@@ -186,6 +186,32 @@ def test_another_runs_files_under_this_runs_name_are_not_returned(root, data):
     assert same(weights(again), expected)
 
 
+def test_fine_tuning_goes_on_from_the_stored_weights_and_follows_their_content(root, data):
+    first = fit(Run(**QUICK), data)
+    standing = QUICK | {"epochs": 1, "lr": 1e-12, "weight_decay": 0}
+    tuned = fit(Run(**standing, start_from=first.name, name="tuned"), data)
+    learnt = [name for name in weights(first) if "running" not in name and "num_batches" not in name]
+    for name in learnt:
+        torch.testing.assert_close(weights(tuned)[name], weights(first)[name])
+    assert tuned.record["start"] == {"name": first.name, "sha256": artifacts.sha256(first.weights_path)}
+    assert fit(Run(**standing, start_from=first.name, name="tuned"), data).cached
+    other = fit(Run(**QUICK, seed=1), data)
+    for suffix in (".pth", ".json"):  # the same name, other weights: another run
+        source = other.weights_path.with_suffix(suffix)
+        artifacts.write_atomic(first.weights_path.with_suffix(suffix), source.read_bytes())
+    assert not fit(Run(**standing, start_from=first.name, name="tuned"), data).cached
+
+
+def test_weights_that_do_not_fit_or_are_missing_stop_a_fine_tuning(root, data):
+    fit(Run(**QUICK | {"epochs": 1}), data)
+    with pytest.raises(
+        ValueError, match="start_from = .*student_si_resnet8_digits.pth: weights of another architecture"
+    ):
+        fit(Run(**QUICK | {"model": "resnet14"}, start_from="student_si_resnet8_digits"), data)
+    with pytest.raises(FileNotFoundError, match="nothing has not been trained yet"):
+        fit(Run(**QUICK, start_from="nothing"), data)
+
+
 def test_data_of_another_name_or_size_is_refused(root, data):
     with pytest.raises(ValueError, match="data: digits at 32 px was given, the run is of dataset = cifar100"):
         fit(Run(**QUICK, dataset="cifar100"), data)

@@ -59,7 +59,9 @@ def _deepest_layer(model: nn.Module, data: Data) -> nn.Module:
         if found.shape[-2:].numel() > 1:
             return model.get_submodule(model.taps.maps[name])
     sizes = ", ".join(f"{name} {tuple(found.shape[-2:])}" for name, found in outputs.maps.items())
-    raise ValueError(f"model: no map is larger than 1x1 ({sizes or 'none is tapped'}); use larger images or another stem")
+    raise ValueError(
+        f"model: no map is larger than 1x1 ({sizes or 'none is tapped'}); use larger images or another stem"
+    )
 
 
 def correlation(first: Tensor, second: Tensor) -> Tensor:
@@ -88,7 +90,7 @@ def attention_agreement(
     Columns: student; correlation, the mean over images of the two maps' Pearson correlation, with its 95 % bootstrap
     interval over images low, high; n, the images that have one; undefined, those that have none as either map is
     constant. The last row is the floor, the teacher's map of each image against its map of another one: pictures have
-    their subject in the middle, so maps of any two agree.
+    their subject in the middle, so that maps of any two may agree.
 
     Images: `count` (or all, if there are fewer) of the test images, each class in proportion, chosen by `seed`, the
     same for every network. Maps are compared at the image's size: a network's own grid may be 8x8 or 2x2, and this is

@@ -54,29 +54,28 @@ def _with_errors(erring: Tensor, count: int, share: float) -> Tensor:
 
 def _draw(images: Tensor, labels: Tensor, columns: list[tuple[str, Tensor, Tensor]], class_names, errors: int):
     """columns: (network's name, predicted class [n], maps [n, H, W])."""
-    from matplotlib.cm import ScalarMappable
-
+    count, names = len(images), ["true class", *(name for name, _, _ in columns)]
     with styled():
-        figure = new_figure(1.25 * (1 + len(columns)) + 0.6, 1.45 * len(images) + 0.5)
-        grid = figure.subplots(len(images), 1 + len(columns), squeeze=False)
-        for row, image, label in zip(grid, images, labels, strict=True):
-            _picture(row[0], image.permute(1, 2, 0), class_names[label], "black")
-        for place, (name, predicted, maps) in enumerate(columns, start=1):
-            _heading(grid[0, place], name)
-            for axes, *cell in zip(grid[:, place], images, labels, predicted, maps, strict=True):
-                _overlay(axes, *cell, class_names)
-        _heading(grid[0, 0], "true class")
-        scale = ScalarMappable()
-        scale.set(cmap=OVERLAY["cmap"], clim=(0, 1), alpha=OVERLAY["alpha"])
-        figure.colorbar(scale, ax=grid, fraction=0.02, aspect=40, label="Grad-CAM of the true class, 1 = a map's largest value")
-        figure.supxlabel(f"{errors} of {len(images)} images chosen for an error of a student", fontsize=8)
+        figure = new_figure(1.25 * len(names), 1.45 * count + 0.9)
+        grid = figure.subplots(1 + count, len(names), squeeze=False, height_ratios=[0.01, *[1] * count])
+        for axes, name in zip(grid[0], names, strict=True):
+            axes.set_axis_off()
+            axes.set_title(fill(name, LETTERS), fontweight="normal", pad=0)
+        for place, (axes, *overlays) in enumerate(grid[1:]):
+            _picture(axes, images[place].permute(1, 2, 0), class_names[labels[place]], "black")
+            for axes, (_, predicted, maps) in zip(overlays, columns, strict=True):
+                title = class_names[predicted[place]]
+                _overlay(axes, images[place], maps[place], title, bool(predicted[place] == labels[place]))
+        bar = figure.colorbar(overlays[0].images[-1], ax=grid, location="bottom", shrink=0.6, aspect=40, pad=0.01)
+        bar.set_label(
+            f"Grad-CAM of the true class, each map from its least to its largest value\n"
+            f"{errors} of {count} images chosen for an error of a student"
+        )
     return figure
 
 
-def _overlay(axes, image: Tensor, label: Tensor, predicted: Tensor, attended: Tensor, class_names) -> None:
-    right = bool(predicted == label)
-    grey = image.float().mean(0)
-    _picture(axes, grey, f"{'✓' if right else '✗'} {class_names[predicted]}", RIGHT if right else WRONG)
+def _overlay(axes, image: Tensor, attended: Tensor, title: str, right: bool) -> None:
+    _picture(axes, image.float().mean(0), f"{'✓' if right else '✗'} {title}", RIGHT if right else WRONG)
     axes.imshow(attended, interpolation="bicubic", **OVERLAY)
 
 
@@ -84,7 +83,3 @@ def _picture(axes, image: Tensor, title: str, colour: str) -> None:
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
     axes.set_axis_off()
     axes.set_title(fill(title, LETTERS), color=colour, fontsize=8, pad=3)
-
-
-def _heading(axes, name: str) -> None:
-    axes.annotate(fill(name, LETTERS), (0.5, 1), (0, 18), "axes fraction", "offset points", ha="center", va="bottom")

@@ -97,7 +97,9 @@ class Hints(Method):
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
         view = batch.views[0]
         if epoch <= self.stage_epochs:
-            return {"hint": self._hint(student(view, stop_at=self.student_layer), teacher(view))}
+            return {
+                "hint": self._hint(student(view, stop_at=self.student_layer), teacher(view, stop_at=self.teacher_layer))
+            }
         if self.mode == "two_stage":
             return self.second_stage(student, teacher, batch, epoch)
         outputs = student(view)

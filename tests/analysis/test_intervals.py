@@ -66,5 +66,6 @@ def test_bars_are_as_long_as_the_values_with_the_first_on_top():
     assert mild.yaxis_inverted()
     assert mild.get_xlim() == strong.get_xlim()
     assert [text.get_text() for text in strong.texts] == ["4", "8"]
+    assert [text.xy[0] for text in strong.texts] == [4, 9]  # beyond the interval
     assert strong.get_xlim()[1] > 9
     assert interval_bars(["a"], {"x": [(1.0, 1, 1)], "y": [(9.0, 9, 9)]}, "", one_scale=False).axes[0].get_xlim()[1] < 2

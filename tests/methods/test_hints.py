@@ -213,6 +213,8 @@ def test_two_stages_train_and_the_regressor_is_not_in_the_weights(data, teacher,
     assert second["hint"] < first["hint"]
     assert {"ce", "kd"} <= set(third)
     assert "hint" not in third
+    assert (first["train_top1_pct"], second["train_top1_pct"]) == (None, None)  # nothing reached the logits
+    assert trained.record["selection"]["epoch"] == 3  # by chance an untrained head may score best
     assert set(weights(trained)) == set(build_model("resnet8", 10).state_dict())
     assert same(load_model(trained.name).state_dict(), weights(trained))
 
@@ -245,5 +247,5 @@ def test_the_first_stage_never_runs_the_upper_layers():
     network = Observed(build_model("resnet8", 10).eval())
     network.model.layer3.forward = None  # calling it would raise
     maps = seen("resnet8x4").maps
-    terms = method(network, lambda view: Outputs(None, None, maps), OneView(torch.rand(2, 3, 32, 32), None), 1)
+    terms = method(network, lambda view, stop_at: Outputs(None, None, maps), OneView(torch.rand(2, 3, 32, 32), None), 1)
     assert terms["hint"].isfinite()
