@@ -1,0 +1,68 @@
+"""Two processes as one: banks stay equal, normalisers agree, and a contrast over ranks has the whole batch's gradient."""
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+import torch.nn.functional as F
+
+from kdhelpers.methods import info_nce_loss
+from kdhelpers.methods.memory_bank import MemoryBank
+from kdhelpers.methods.ranks import gather, mean_over_ranks
+
+LABELS, BATCH = torch.arange(12) % 3, 6
+
+
+def problem():
+    """A linear head and a batch: the same on every rank."""
+    torch.manual_seed(0)
+    return torch.nn.Linear(5, 4), torch.randn(BATCH, 5), F.normalize(torch.randn(BATCH, 4), dim=1)
+
+
+def contrast(head, images, teacher):
+    return info_nce_loss(gather(F.normalize(head(images), dim=1)), gather(teacher), 0.5)
+
+
+def rank(number, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=2)
+    head, images, teacher = problem()
+    bank = MemoryBank(LABELS, 3, 4, 4)
+    mine = slice(number, None, 2)
+    joint = torch.nn.parallel.DistributedDataParallel(head)
+    contrast(joint, images[mine], teacher[mine]).backward()
+    bank.update(torch.arange(BATCH)[mine], teacher[mine], teacher[mine], 0.5)
+    facts = {"grad": head.weight.grad, "bank": bank.student, "mean": mean_over_ranks(torch.tensor(2.0 + number))}
+    torch.save(facts, f"{folder}/{number}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(rank, (folder,), nprocs=2)
+    return [torch.load(folder / f"{number}.pt", weights_only=True) for number in range(2)]
+
+
+def test_the_gradient_is_that_of_the_whole_batch(ranks):
+    head, images, teacher = problem()
+    contrast(head, images, teacher).backward()
+    for each in ranks:
+        torch.testing.assert_close(each["grad"], head.weight.grad)
+
+
+def test_every_rank_has_every_update_of_the_banks(ranks):
+    _, _, teacher = problem()
+    bank = MemoryBank(LABELS, 3, 4, 4)
+    bank.update(torch.arange(BATCH), teacher, teacher, 0.5)
+    for each in ranks:
+        torch.testing.assert_close(each["bank"], bank.student)
+
+
+def test_the_mean_is_over_ranks(ranks):
+    assert [each["mean"].item() for each in ranks] == [2.5, 2.5]
+
+
+def test_a_single_process_keeps_its_tensors():
+    values = torch.arange(3.0)
+    assert gather(values) is values
+    assert mean_over_ranks(values) is values
