@@ -106,6 +106,11 @@ def evaluate(predictions: Predictions) -> dict[str, float]:
     }
 
 
+def require_same_images(first: Predictions, second: Predictions) -> None:
+    if not torch.equal(first.index, second.index) or not torch.equal(first.labels, second.labels):
+        raise ValueError("the two predictions are of different images; infer both on the same split")
+
+
 def compare(first: Predictions, second: Predictions, resamples: int = 10_000, seed: int = 0) -> dict[str, float]:
     """Paired comparison on the same images: top-1 of first minus second, with a 95 % bootstrap interval over images.
 
@@ -113,8 +118,7 @@ def compare(first: Predictions, second: Predictions, resamples: int = 10_000, se
     interval is over test images for these two networks; it says nothing of other seeds. Raises ValueError where the
     two are not of the same images.
     """
-    if not torch.equal(first.index, second.index) or not torch.equal(first.labels, second.labels):
-        raise ValueError("the two predictions are of different images; infer both on the same split")
+    require_same_images(first, second)
     difference = first.correct.double() - second.correct.double()
     n, generator = len(difference), torch.Generator().manual_seed(seed)
     # A resample is settled by how many wins and losses it draws: two binomials instead of n draws each.

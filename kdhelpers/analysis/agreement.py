@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdhelpers.analysis.intervals import mean_interval
-from kdhelpers.evaluation import Predictions, calibration_error_pct, compare, top_k_pct
+from kdhelpers.evaluation import Predictions, calibration_error_pct, compare, require_same_images, top_k_pct
 
 
 def divergence(teacher: Predictions, student: Predictions, temperature: float = 1.0) -> Tensor:
@@ -18,7 +18,7 @@ def divergence(teacher: Predictions, student: Predictions, temperature: float = 
     Taken in log space, so it is finite for saturated logits. Raises ValueError where the two are not of the same images
     and for a temperature that is not above 0.
     """
-    _require_same_images(teacher, student)
+    require_same_images(teacher, student)
     return _divergence(teacher.logits.double(), student.logits.double(), temperature)
 
 
@@ -28,7 +28,7 @@ def standardized_divergence(teacher: Predictions, student: Predictions, temperat
     Mean and unbiased std are each image's own, over classes: no positive scale or shift of either network's logits
     matters, which raw KL mixes with the shape of the distribution. Constant logits count as uniform.
     """
-    _require_same_images(teacher, student)
+    require_same_images(teacher, student)
     return _divergence(_standardized(teacher.logits), _standardized(student.logits), temperature)
 
 
@@ -43,11 +43,6 @@ def _standardized(logits: Tensor) -> Tensor:
     centred = logits.double() - logits.double().mean(1, keepdim=True)
     variance = centred.square().sum(1, keepdim=True) / max(1, logits.shape[1] - 1)  # of one class: 0, not NaN
     return centred / (variance.sqrt() + 1e-7)
-
-
-def _require_same_images(first: Predictions, second: Predictions) -> None:
-    if not torch.equal(first.index, second.index) or not torch.equal(first.labels, second.labels):
-        raise ValueError("the two predictions are of different images; infer both on the same split")
 
 
 def linear_cka(first: Tensor, second: Tensor) -> float:

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kdhelpers.analysis.intervals import mean_interval
+from kdhelpers.analysis.intervals import interval_bars, mean_interval
 from kdhelpers.data import Data, evaluation_batches
 from kdhelpers.data.dataset import stratified
 from kdhelpers.models import Observed
@@ -114,3 +114,10 @@ def _row(name: str, correlations: Tensor) -> dict:
     mean, low, high = mean_interval(defined) if len(defined) else (math.nan,) * 3
     undefined = len(correlations) - len(defined)
     return {"student": name, "correlation": mean, "low": low, "high": high, "n": len(defined), "undefined": undefined}
+
+
+def attention_bars(frame):
+    """The correlation of each row of an `attention_agreement` frame with its interval, the floor last."""
+    values = frame[["correlation", "low", "high"]].to_numpy().tolist()
+    label = "mean over test images; line: 95 % interval over images"
+    return interval_bars(frame["student"].tolist(), {"correlation with the teacher's map": values}, label)

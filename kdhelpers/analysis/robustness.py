@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdhelpers.analysis.intervals import interval_bars
 from kdhelpers.data import Data, Split, parse_recipe, plan_epoch
-from kdhelpers.data.batches import _one_thread
+from kdhelpers.data.batches import one_thread
 from kdhelpers.data.colour import jitter
 from kdhelpers.evaluation import Predictions, compare, infer
 from kdhelpers.plots import new_figure, styled
@@ -39,7 +39,7 @@ def _jitter(images: Tensor, factors: Tensor) -> Tensor:
     """uint8 to uint8. In float64: sums in float32 differ in their last bits from one processor to another, and with
     them, here and there, the rounded pixel."""
     chunks = zip(images.split(CHUNK), factors.double().split(CHUNK), strict=True)
-    with _one_thread(True):
+    with one_thread(True):
         return torch.cat([(255 * jitter(some.double() / 255, own)).round().to(torch.uint8) for some, own in chunks])
 
 

@@ -92,7 +92,7 @@ class Batches:
         pixels = self._resident_pixels(order, draws) if self.resident else self._streamed_pixels(mine, draws)
         for span in self._spans:
             drawn = {step: values[:, span] for step, values in draws.items()}
-            with _one_thread(self._copies_only):
+            with one_thread(self._copies_only):
                 views = tuple(self._finish(window, view, drawn) for view, window in enumerate(next(pixels)))
             yield Batch(views, labels[span], order[span], drawn)
 
@@ -138,13 +138,13 @@ def evaluation_batches(
     index = torch.arange(len(split), device=device)
     for start in range(0, len(split), batch_size):
         span = slice(start, start + batch_size)
-        with _one_thread(torch.device(device).type == "cpu"):
+        with one_thread(torch.device(device).type == "cpu"):
             images = normalise(to_device(split.images[span], device).permute(0, 2, 3, 1)).to(dtype)
         yield Batch((images,), labels[span], index[span], {})
 
 
 @contextmanager
-def _one_thread(wanted: bool) -> Iterator[None]:
+def one_thread(wanted: bool) -> Iterator[None]:
     """Copying a batch gains little from threads and, on a busy machine, waits for them: 10 to 60 times as long on two
     cores with another process on them. So `wanted` does it alone and gives the threads back."""
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Two processes as one: banks stay equal, normalisers agree, and a contrast over ranks has the whole batch's gradient."""
+"""Two processes as one: banks stay equal, and a contrast over ranks has the whole batch's gradient."""
 
 import pytest
 import torch
