@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdhelpers import artifacts
-from kdhelpers.summary import budget_key, results
+from kdhelpers.summary import budget_key, method_title, results
 from kdhelpers.teachers import sidecar, teacher_name
 
 
@@ -46,10 +46,12 @@ def _picked(frame, names: list[str], dataset: str) -> dict[str, str]:
 
 
 def _labelled(frame) -> dict[str, str]:
-    """By label, in the order of the methods; labels that several share become the runs' names."""
+    """In the order of the methods, each by its method's title; where several share it, by label; else by name."""
     from kdhelpers.methods import METHODS
 
     order = {method: place for place, method in enumerate(METHODS)}
     frame = frame.sort_values("method", key=lambda column: column.map(order), kind="stable")
-    shared = frame["label"].duplicated(keep=False)
-    return dict(zip(frame["label"].where(~shared, frame["name"]), frame["name"], strict=True))
+    labels = frame["method"].map(method_title)
+    for finer in (frame["label"], frame["name"]):
+        labels = labels.where(~labels.duplicated(keep=False), finer)
+    return dict(zip(labels, frame["name"], strict=True))

@@ -113,10 +113,7 @@ def _canonical(value: dict) -> str:
 
 
 def method_label(run: dict) -> str:
-    """How tables name a run's method: `teacher`, `SI`, `LM (T=2.0)`; hyperparameters at their default are left out.
-
-    The title is the method class's own `title`, where it has one, else its registered name in capitals.
-    """
+    """How tables name a run's method: `teacher`, `SI`, `LM (T=2.0)`; hyperparameters at their default are left out."""
     if run.get("role") == "teacher":
         return "teacher"
     from kdhelpers.methods import METHODS
@@ -129,8 +126,15 @@ def method_label(run: dict) -> str:
         for field, value in (run.get("hyperparameters") or {}).items()
         if field not in defaults or defaults[field].default != value
     ]
-    title = getattr(method, "title", name.upper())
+    title = method_title(name)
     return f"{title} ({', '.join(chosen)})" if chosen else title
+
+
+def method_title(name: str) -> str:
+    """The method class's own `title`, where it has one, else its registered name in capitals."""
+    from kdhelpers.methods import METHODS
+
+    return getattr(METHODS.get(name), "title", name.upper())
 
 
 def summarize(frame):

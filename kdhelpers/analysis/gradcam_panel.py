@@ -28,8 +28,10 @@ def attention_panel(
 
     Of `count` images, drawn by `seed`, the share `errors` is of those that at least one student gets wrong and stands
     below the rest (less, where there are too few): the panel shows how networks look, not how often they err. Raises
-    ValueError for a share outside [0, 1] and as `attention` does.
+    ValueError for a share outside [0, 1], for no image, and as `attention` does.
     """
+    if count < 1:
+        raise ValueError(f"count = {count}: is no number of images; choose at least 1")
     if not 0 <= errors <= 1:
         raise ValueError(f"errors = {errors}: is no share of the images; choose a number in [0, 1]")
     networks = [("teacher", teacher), *students.items()]
@@ -67,19 +69,18 @@ def _draw(images: Tensor, labels: Tensor, columns: list[tuple[str, Tensor, Tenso
                 title = class_names[predicted[place]]
                 _overlay(axes, images[place], maps[place], title, bool(predicted[place] == labels[place]))
         bar = figure.colorbar(overlays[0].images[-1], ax=grid, location="bottom", shrink=0.6, aspect=40, pad=0.01)
-        bar.set_label(
-            f"Grad-CAM of the true class, each map from its least to its largest value\n"
-            f"{errors} of {count} images chosen for an error of a student"
-        )
+        label = "Grad-CAM of the true class, each map from its least to its largest value; "
+        label += f"{errors} of {count} images chosen because a student errs on them"
+        bar.set_label(fill(label, LETTERS * len(names)))
     return figure
 
 
 def _overlay(axes, image: Tensor, attended: Tensor, title: str, right: bool) -> None:
     _picture(axes, image.float().mean(0), f"{'✓' if right else '✗'} {title}", RIGHT if right else WRONG)
-    axes.imshow(attended, interpolation="bicubic", **OVERLAY)
+    axes.imshow(attended.numpy(), interpolation="bicubic", **OVERLAY)
 
 
 def _picture(axes, image: Tensor, title: str, colour: str) -> None:
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
+    axes.imshow(image.numpy(), cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
     axes.set_axis_off()
     axes.set_title(fill(title, LETTERS), color=colour, fontsize=8, pad=3)

@@ -63,6 +63,8 @@ class Hints(Method):
     of them, and refuses values for them. The regressor is trained beside the student and is not in its weights.
     """
 
+    title = "Hints"
+
     def __init__(
         self,
         *,
