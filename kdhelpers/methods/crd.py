@@ -62,7 +62,8 @@ def contrast(
     columns [B, 1 + K]: the positive's row in `bank`, then the negatives'. A normaliser of 0 means none yet.
     """
     embedding = full_precision(embedding)
-    normalizer = torch.as_tensor(0.0 if normalizer is None else normalizer, device=embedding.device)
+    if not isinstance(normalizer, Tensor):
+        normalizer = torch.full((), normalizer or 0.0, device=embedding.device)  # a fill: nothing waits for the device
     return _Contrast.apply(embedding, bank.to(embedding.dtype), columns, temperature, normalizer)
 
 

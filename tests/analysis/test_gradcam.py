@@ -217,7 +217,7 @@ def test_maps_of_unequal_shape_are_refused():
 def test_agreement_has_a_row_per_student_and_the_floor_last(data):
     teacher, blind = Quadrants(), Quadrants()
     with torch.no_grad():
-        blind.fc.weight[0].neg_()  # nothing speaks for class 0
+        blind.fc.weight[0].zero_()  # nothing speaks for class 0
     students = {"same": Quadrants(), "other": Quadrants(seed=5), "blind": blind}
     frame = attention_agreement(teacher, students, data, count=20).set_index("student")
     assert list(frame.columns) == ["correlation", "low", "high", "n", "undefined"]
@@ -308,6 +308,13 @@ def test_panel_is_full_where_errors_or_their_contrary_are_too_few(answers, error
     figure = attention_panel(Quadrants(), {"SI": Quadrants(answers)}, data, count=4, errors=errors)
     _, grid, _ = panel(figure, 4, 3)
     assert sum(row[-1].get_title().startswith("✗") for row in grid) == wrong
+
+
+def test_an_error_of_the_teacher_alone_is_none_of_a_students(data):
+    figure = attention_panel(Quadrants((1, 2, 3, 0)), {"SI": Quadrants()}, data, count=4, errors=1.0)
+    _, grid, rest = panel(figure, 4, 3)
+    assert {(row[1].get_title()[0], row[2].get_title()[0]) for row in grid} == {("✗", "✓")}
+    assert "0 of 4 images" in rest[0].get_xlabel().replace("\n", " ")
 
 
 @pytest.mark.parametrize(("wish", "message"), [({"errors": 1.5}, "errors = 1.5"), ({"count": 0}, "count = 0")])
