@@ -11,6 +11,8 @@ from kdhelpers.methods.hints import Hints, hint_loss
 from kdhelpers.methods.independent import IndependentStudent
 from kdhelpers.methods.label_smoothing import LabelSmoothing, label_smoothing_loss
 from kdhelpers.methods.logit_matching import LogitMatching, kd_loss
+from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
+from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
 
 METHODS: dict[str, type[Method]] = {
     "si": IndependentStudent,
@@ -20,6 +22,8 @@ METHODS: dict[str, type[Method]] = {
     "hints": Hints,
     "crd": ContrastiveDistillation,
     "crd_inbatch": InBatchContrast,
+    "supcon": SupervisedContrast,
+    "supcrd": SupervisedContrastiveDistillation,
 }
 
 __all__ = [
@@ -32,4 +36,6 @@ __all__ = [
     "info_nce_loss",
     "kd_loss",
     "label_smoothing_loss",
+    "supcon_loss",
+    "supcrd_loss",
 ]

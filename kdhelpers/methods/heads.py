@@ -17,3 +17,14 @@ class UnitProjection(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         return F.normalize(full_precision(self.linear(embedding)), dim=1)
+
+
+class ProjectionHead(nn.Module):
+    """Linear, ReLU, linear, then unit length: [B, width] -> [B, dim], float32 or wider (Khosla et al. 2020)."""
+
+    def __init__(self, width: int, dim: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, dim))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        return F.normalize(full_precision(self.layers(embedding)), dim=1)
