@@ -1,57 +1,99 @@
-"""Which stored networks stand beside one another: a teacher and the students that were trained at one budget."""
+"""Which stored networks stand beside one another: a teacher, and the students that were trained at one budget."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from kdhelpers import artifacts
 from kdhelpers.summary import budget_key, method_title, results
-from kdhelpers.teachers import sidecar, teacher_name
+from kdhelpers.teachers import find_weights, sidecar, teacher_name
 
 
-def stored_students(
-    dataset: str, student: str, teacher: str | None = None, seed: int = 0, names: str = ""
-) -> dict[str, str]:
-    """label -> artifact name of the students of one architecture and seed, in the order of the methods.
+@dataclass(frozen=True)
+class Lineup:
+    """Artifact names. `students`: seed -> label -> name; a label means one setting, whatever the seed.
 
-    Taken are students without a teacher and those of `teacher` (an architecture or a name), all trained at one budget:
-    of several budgets the one with most students, then the newest. `names` (separated by spaces) picks them by hand,
-    whatever their budget. Raises FileNotFoundError that names the notebooks to run where there are none.
+    `data` are the arguments of `load_data` that the students were trained with: another size, or another share held
+    out, would change what the networks see.
     """
+
+    teacher: str
+    students: dict[int, dict[str, str]]
+    data: tuple
+
+
+def stored_students(dataset: str, student: str, teacher: str, seeds: Sequence[int] = (0,), names: str = "") -> Lineup:
+    """The stored students of one architecture that are without a teacher or were taught by `teacher`, by seed.
+
+    All are of one budget: of several, the one with most runs of these seeds, then the newest. A teacher that was
+    trained again is another teacher. `names` (separated by spaces) picks the runs by hand instead, whatever their
+    budget and seed. Raises FileNotFoundError that names the notebooks to run where there are none.
+    """
+    taught_by = teacher_name(teacher, dataset)
     frame = results(dataset)
-    frame = frame[(frame["role"] == "student") & frame["name"].map(_is_usable)]
-    if names:
-        return _picked(frame, names.split(), dataset)
-    taught_by = {"", teacher_name(teacher, dataset) if teacher else ""}
-    frame = frame[(frame["model"] == student) & (frame["seed"] == seed) & frame["teacher"].isin(taught_by)]
-    if frame.empty:
+    usable = frame[(frame["role"] == "student") & frame["identity"].map(_is_usable(frame))]
+    chosen = _picked(usable, names.split(), dataset) if names else _of_one_budget(usable, student, taught_by, seeds)
+    if chosen.empty:
         raise FileNotFoundError(
-            f"no student {student} of seed {seed} with its weights is stored for {dataset}; run the notebooks "
-            "02_independent_student to 07_crd first (or `python -m kdhelpers suite`)"
+            f"no student {student} of seed {', '.join(map(str, seeds))} with its weights is stored for {dataset}; run "
+            "the notebooks 02_independent_student to 07_crd first (or `python -m kdhelpers suite`)"
         )
-    budgets = frame.groupby(frame["setting"].map(budget_key))
-    largest = max((group for _, group in budgets), key=lambda group: (len(group), group["finished"].max()))
-    return _labelled(largest)
+    labels = _labels(chosen.drop_duplicates("setting"))
+    by_seed = {
+        int(seed): {labels[row["setting"]]: row["name"] for row in group.to_dict("records")}
+        for seed, group in chosen.sort_values("method", key=_place, kind="stable").groupby("seed")
+    }
+    return Lineup(taught_by, by_seed, _data_arguments(chosen))
 
 
-def _is_usable(name: str) -> bool:
-    """Records come with the checkout, weights do not."""
-    path = artifacts.weights_path(name)
-    return path.is_file() and (sidecar(path) or {}).get("name") == name
+def _is_usable(frame) -> dict[str, bool]:
+    """identity -> whether its weights lie here and are those of the record: records come with the checkout."""
+
+    def usable(name: str, identity: str) -> bool:
+        try:
+            return (sidecar(artifacts.weights_path(name)) or {}).get("identity") == identity
+        except (OSError, ValueError):
+            return False
+
+    return {identity: usable(name, identity) for name, identity in zip(frame["name"], frame["identity"], strict=True)}
 
 
-def _picked(frame, names: list[str], dataset: str) -> dict[str, str]:
+def _picked(frame, names: list[str], dataset: str):
     if missing := [name for name in names if name not in set(frame["name"])]:
         known = ", ".join(frame["name"]) or "none"
         raise FileNotFoundError(f"students: {missing[0]} is not stored for {dataset} with its weights; known: {known}")
-    return _labelled(frame.set_index("name", drop=False).loc[names])
+    return frame[frame["name"].isin(names)]
 
 
-def _labelled(frame) -> dict[str, str]:
-    """In the order of the methods, each by its method's title; where several share it, by label; else by name."""
+def _of_one_budget(frame, student: str, teacher: str, seeds: Sequence[int]):
+    known = sidecar(find_weights(teacher)) or {}
+    teachers = frame["setting"].map(lambda setting: json.loads(setting)["teacher_sha256"])
+    frame = frame[teachers.isna() | (teachers == known.get("sha256"))]
+    frame = frame[(frame["model"] == student) & frame["seed"].isin(seeds)]
+    budgets = [group for _, group in frame.groupby(frame["setting"].map(budget_key))]
+    return max(budgets, key=lambda group: (len(group), group["finished"].max()), default=frame)
+
+
+def _labels(settings) -> dict[str, str]:
+    """setting -> its method's title; where several share it, the label with hyperparameters; else a run's name."""
+    labels = settings["method"].map(method_title)
+    for finer in (settings["label"], settings["name"]):
+        labels = labels.where(~labels.duplicated(keep=False), finer)
+    return dict(zip(settings["setting"], labels, strict=True))
+
+
+def _place(methods):
     from kdhelpers.methods import METHODS
 
-    order = {method: place for place, method in enumerate(METHODS)}
-    frame = frame.sort_values("method", key=lambda column: column.map(order), kind="stable")
-    labels = frame["method"].map(method_title)
-    for finer in (frame["label"], frame["name"]):
-        labels = labels.where(~labels.duplicated(keep=False), finer)
-    return dict(zip(labels, frame["name"], strict=True))
+    return methods.map({method: place for place, method in enumerate(METHODS)})
+
+
+def _data_arguments(frame) -> tuple:
+    """What `load_data` takes for these runs; ValueError where they differ."""
+    fields = ("dataset", "image_size", "val_fraction", "split_seed")
+    found = {tuple(json.loads(setting).get(field) for field in fields) for setting in frame["setting"]}
+    if len(found) > 1:
+        raise ValueError(f"students: trained on different data {', '.join(fields)} = {sorted(map(str, found))}")
+    return found.pop()

@@ -18,6 +18,13 @@ from kdhelpers.html import Html, element, join
 from kdhelpers.progress import TerminalProgress, TimedProgress, duration, record_text, row_text
 
 
+def device() -> str:
+    """Where a notebook puts the networks it loads: the GPU if there is one."""
+    from kdhelpers.device import pick_device
+
+    return str(pick_device(None))
+
+
 def setup() -> None:
     """Print the versions, the device and where artifacts go; make figures that end a cell show as pictures."""
     import torch

@@ -32,14 +32,32 @@ def started(run: Run, data: Data, teacher: Teacher | None, device: torch.device,
     return {
         "status": "running",
         "error": None,
-        "run": run.model_dump(),
-        "teacher": teacher_facts(teacher, run),
-        "start": start_facts(run),
-        "data": data_facts(data),
+        **described(run, data, teacher),
         "environment": environment(device, precision),
         "notebook": os.environ.get("KD_EXECUTED"),
         "command": os.environ.get("KD_COMMAND") or own_command(),
     }
+
+
+def described(run: Run, data: Data, teacher: Teacher | None) -> dict:
+    """What is trained: the Run, the weights that it builds on, the images."""
+    return {
+        "run": run.model_dump(),
+        "teacher": teacher_facts(teacher, run),
+        "start": start_facts(run),
+        "data": data_facts(data),
+    }
+
+
+def training_facts(record: dict) -> dict:
+    """What two records of one training have in common, whatever they are called and however the teacher was spelled.
+
+    A field that is None counts as absent, as it is in records older than the field.
+    """
+    run, weights = record.get("run") or {}, [(record.get(part) or {}).get("sha256") for part in ("teacher", "start")]
+    spelled = ("name", "teacher", "start_from")
+    settings = {field: value for field, value in run.items() if field not in spelled and value is not None}
+    return {"run": settings, "data": (record.get("data") or {}).get("hash"), "weights": weights}
 
 
 def own_command() -> str:

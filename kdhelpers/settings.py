@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -150,7 +151,8 @@ class Run(BaseModel):
     def artifact_name(self) -> str:
         """Stem of the weight file and the record, e.g. student_lm_resnet8_cifar100_seed1."""
         method = "" if self.role == "teacher" else f"_{self.method}"
-        stem = self.name or f"{self.role}{method}_{self.model}_{self.dataset}"
+        tuned = f"_from_{Path(self.start_from).stem}" if self.start_from else ""  # a teacher's plain name is not for it
+        stem = self.name or f"{self.role}{method}_{self.model}_{self.dataset}{tuned}"
         return f"{stem}_seed{self.seed}" if self.seed else stem
 
 

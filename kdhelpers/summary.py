@@ -11,7 +11,7 @@ from kdhelpers import artifacts
 
 SYMBOLS = {"temperature": "T", "alpha": "α", "beta": "β", "lam": "λ", "smoothing": "ε"}
 # A student's baseline is the run that differs from it in these alone.
-METHOD_FIELDS = ("method", "hyperparameters", "teacher")
+METHOD_FIELDS = ("method", "hyperparameters", "teacher_sha256")
 METRICS = (
     "test_top1_pct",
     "test_top5_pct",
@@ -67,7 +67,7 @@ SUMMARY_COLUMNS = (
     "device",
     "setting",
 )
-SHOWN = ("dataset", "role", "model", "teacher", "selection", "epochs", "batch_size")  # what a summary has columns for
+SHOWN = ("dataset", "role", "model", "selection", "epochs", "batch_size")  # what a summary has columns for
 
 
 def results(dataset: str | None = None):
@@ -86,8 +86,9 @@ def results(dataset: str | None = None):
 def _row(record: dict) -> dict:
     run, teacher, environment = (record.get(part) or {} for part in ("run", "teacher", "environment"))
     known = {**run, **(record.get("metrics") or {}), **(record.get("model") or {}), **environment}
-    # a field that is None counts as absent, as it is in records older than the field
-    setting = {field: value for field, value in run.items() if field not in ("seed", "name") and value is not None}
+    # A field that is None counts as absent, as it is in records older than the field; weights are known by their hash.
+    spelled = ("seed", "name", "teacher", "start_from")
+    setting = {field: value for field, value in run.items() if field not in spelled and value is not None}
     start = (record.get("start") or {}).get("sha256")
     return {column: known.get(column) for column in RUN_COLUMNS} | {
         "name": record.get("name"),
@@ -171,8 +172,7 @@ def _is_independent_student(group) -> bool:
 
 def budget_key(setting: str) -> str:
     """What runs share that are compared fairly: their `setting` without method, hyperparameters and teacher."""
-    dropped = (*METHOD_FIELDS, "teacher_sha256")
-    return _canonical({field: value for field, value in json.loads(setting).items() if field not in dropped})
+    return _canonical({field: value for field, value in json.loads(setting).items() if field not in METHOD_FIELDS})
 
 
 def _spread(setting: str, group) -> dict:
@@ -207,7 +207,8 @@ def _gains(group, baseline) -> dict:
 def _distinct_labels(rows: list[dict]) -> list[str]:
     """The rows' labels; where two rows would read the same, each with its value of the settings that differ."""
     settings = [json.loads(row["setting"]) for row in rows]
-    shown = [(row["label"], *map(setting.get, SHOWN)) for row, setting in zip(rows, settings, strict=True)]
+    pairs = zip(rows, settings, strict=True)
+    shown = [(row["label"], row["teacher"], *map(setting.get, SHOWN)) for row, setting in pairs]
     labels = []
     for row, setting, same in zip(rows, settings, shown, strict=True):
         alike = [other for other, text in zip(settings, shown, strict=True) if text == same]

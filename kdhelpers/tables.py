@@ -103,27 +103,35 @@ def _rounded(value: float) -> str:
 def over_seeds(frame, by: list[str], note: str = ""):
     """The numbers of an analysis frame, a row per `by`: mean ± sample standard deviation over its `seed` column.
 
-    Intervals within a seed (low, high) and ranks are left out where there are several seeds. The caption states n.
+    `seeds` counts the seeds behind a row; a row without a seed (NaN) counts none. Intervals within a seed (low, high)
+    and ranks are left out where a row has several seeds. A number that some of the seeds lack says of how many it is.
     """
     import pandas
 
-    seeds = frame["seed"].nunique()
+    groups = list(frame.groupby(by, sort=False))
+    several = max(len(group) for _, group in groups) > 1
     numbers = [column for column in frame.select_dtypes("number") if column not in (*by, "seed")]
-    if seeds > 1:
+    if several:
         numbers = [column for column in numbers if not set(column.split("_")) & {"low", "high", "rank"}]
     rows = [
-        dict(zip(by, key, strict=True)) | {column: _mean_text(group[column]) for column in numbers}
-        for key, group in frame.groupby(by, sort=False, dropna=False)
+        dict(zip(by, key, strict=True))
+        | {column: _mean_text(group[column]) for column in numbers}
+        | {"seeds": int(group["seed"].nunique()) or "–"}
+        for key, group in groups
     ]
-    count = f"mean ± sample standard deviation over {seeds} seeds" if seeds > 1 else "one seed, a single run a row"
-    return _plain(pandas.DataFrame(rows).style, " · ".join(part for part in (note, count) if part))
+    spread = "mean ± sample standard deviation over seeds" if several else "a single run each"
+    return _plain(pandas.DataFrame(rows).style, " · ".join(part for part in (note, spread) if part))
 
 
 def _mean_text(values) -> str:
-    """`0.512 ± 0.003`; whole numbers as they are, and no spread for one value."""
-    digits = 0 if values.dtype.kind == "i" else 2 if values.abs().max() >= 10 else 3
-    mean = f"{values.mean():.{digits}f}"
-    return mean if len(values) == 1 or values.nunique() == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
+    """`0.512 ± 0.003`; no spread for one value, and `(2 of 3)` behind a mean over fewer values than there are rows."""
+    known = values.dropna()
+    if known.empty:
+        return "–"
+    digits = 0 if values.dtype.kind == "i" else 2 if known.abs().max() >= 10 else 3
+    mean = f"{known.mean():.{digits}f}"
+    spread = f" ± {known.std(ddof=1):.{digits}f}" if len(known) > 1 and values.dtype.kind != "i" else ""
+    return mean + spread + (f" ({len(known)} of {len(values)})" if len(known) < len(values) else "")
 
 
 def results_table(dataset: str | None = None, highlight: str | None = None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
@@ -28,15 +29,19 @@ def teacher_name(teacher: str, dataset: str) -> str:
     """The artifact a Run's `teacher` means: a name or path as it is; for an architecture, the one trained on `dataset`.
 
     Raises FileNotFoundError if none was trained, ValueError that lists them if there are several: a student must not
-    learn from an older teacher of that architecture without a word.
+    learn from an older teacher of that architecture without a word. Of a name there may be namesakes, `<name>-<id>`,
+    from a later training with other settings: the name is taken at its word, and they are told of on stderr.
     """
+    name = f"teacher_{teacher}_{dataset}" if teacher in MODELS else teacher
+    first = artifacts.weights_path(name.removesuffix(".pth"))
+    others = sorted(first.parent.glob(f"{first.stem}-{'[0-9a-f]' * 8}.pth")) if "/" not in name else []
+    found = [path for path in (first, *others) if path.is_file()]
+    choices = ", ".join(map(_described_text, found))
     if teacher not in MODELS:
+        if len(found) > 1 and first.is_file():
+            print(f"teacher = {teacher}: the first of {choices} is taken", file=sys.stderr)
         return teacher
-    name = f"teacher_{teacher}_{dataset}"
-    first = artifacts.weights_path(name)
-    found = [path for path in (first, *sorted(first.parent.glob(f"{name}-{'[0-9a-f]' * 8}.pth"))) if path.is_file()]
     if len(found) > 1:
-        choices = ", ".join(_described_text(path) for path in found)
         raise ValueError(f"teacher = {teacher}: there are {len(found)}: {choices}; give the name of the one you mean")
     return found[0].stem if found else find_weights(name).stem
 

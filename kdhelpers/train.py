@@ -50,6 +50,13 @@ class Trained:
     def metrics(self) -> dict[str, float]:
         return self.record["metrics"]
 
+    def load_teacher(self) -> nn.Module:
+        """The run's teacher as a plain network, beside the student; ValueError for a run without one."""
+        if not self.run.teacher:
+            raise ValueError(f"{self.name}: method {self.run.method} has no teacher")
+        device = next(self.model.parameters()).device
+        return load_model(teacher_name(self.run.teacher, self.run.dataset), device=str(device))
+
     @property
     def weights_path(self) -> Path:
         return artifacts.weights_path(self.name)
@@ -90,9 +97,10 @@ def fit(
     identity = run_identity(run, data, teacher, start)
     progress = progress or TerminalProgress()
     with _sole_trainer(identity):
-        found = None if force_retrain else _find_finished(run, identity, device)
+        sought = record.training_facts(record.described(run, data, teacher))
+        found = None if force_retrain else _find_finished(run, sought, device)
         if _agreed(found is not None):
-            found = found or _find_finished(run, identity, device)  # a rank that looked before the writer had ended
+            found = found or _find_finished(run, sought, device)  # a rank that looked before the writer had ended
             progress.end(found.record)
             return found
         job = _Job(run, data, teacher, (device, precision), identity)
@@ -145,16 +153,17 @@ def _sole_trainer(identity: str) -> Iterator[None]:
         yield
 
 
-def _find_finished(run: Run, identity: str, device: torch.device) -> Trained | None:
-    """The finished training of that identity, if its record, sidecar and weights agree."""
+def _find_finished(run: Run, sought: dict, device: torch.device) -> Trained | None:
+    """The finished training of those facts, if its record, sidecar and weights agree."""
     for stored in artifacts.records():
-        if stored["identity"] == identity and stored["status"] == "finished":
+        if stored["status"] == "finished" and record.training_facts(stored) == sought:
             path = artifacts.weights_path(stored["name"])
             if not path.is_file():  # a record that came with the checkout, weights do not
                 continue
             try:
                 described = sidecar(path) or {}
-                if described.get("identity") != identity or described["sha256"] != stored["weights"]["sha256"]:
+                wanted = stored["identity"], stored["weights"]["sha256"]
+                if (described.get("identity"), described.get("sha256")) != wanted:
                     raise ValueError(f"the weights of {stored['name']} are not those of its record")
                 trained = Trained(load_model(stored["name"], device=str(device)), run, stored, cached=True)
             except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Which stored students are set side by side: one budget, one architecture, weights at hand, in the methods' order."""
+"""Which stored students are set side by side: one budget, teacher and data for all seeds, weights at hand."""
 
 import pytest
 from training_fixtures import QUICK
@@ -6,57 +6,96 @@ from training_fixtures import QUICK
 from kdhelpers import Run, artifacts, fit, stored_students
 from kdhelpers.teachers import description
 
+ONCE = QUICK | {"epochs": 1}
+SI, LS, LM = ({"method": method} for method in ("si", "ls", "lm"))
+LM |= {"teacher": "resnet8"}
+
 
 @pytest.fixture
-def stored(root, data):
-    """A teacher, and students by LM, SI and LS of one budget; one of another budget, one of another seed."""
-    teacher = fit(Run(**QUICK | {"epochs": 1}, role="teacher"), data)
-    quick = QUICK | {"epochs": 1}
-    for special in (
-        {"method": "lm", "teacher": "resnet8"},
-        {"method": "si"},
-        {"method": "ls"},
-        {"method": "si", "epochs": 2},
-        {"method": "si", "seed": 3},
-    ):
-        fit(Run(**quick | special), data)
-    return teacher.name
+def train(root, data):
+    """Trains students one after the other, once a teacher stands."""
+    fit(Run(**ONCE, role="teacher"), data)
+    return lambda *specials: [fit(Run(**ONCE | special), data).name for special in specials]
 
 
-def test_the_largest_set_of_one_budget_is_taken_in_the_methods_order(stored):
-    found = stored_students("digits", "resnet8", "resnet8")
-    assert list(found) == ["SI", "LM", "LS"]
-    assert artifacts.load_record(found["SI"])["run"]["epochs"] == 1
-    assert list(stored_students("digits", "resnet8", stored, seed=3)) == ["SI"]
+def found(**options):
+    return stored_students("digits", "resnet8", "resnet8", **options).students
 
 
-def test_students_of_another_teacher_are_left_out(stored, data):
-    other = fit(Run(**QUICK | {"epochs": 1, "seed": 7}, role="teacher"), data)
-    assert list(stored_students("digits", "resnet8", other.name)) == ["SI", "LS"]
-    assert list(stored_students("digits", "resnet8")) == ["SI", "LS"]
+def test_students_of_one_budget_stand_in_the_methods_order(train):
+    train(LS, LM, SI, SI | {"epochs": 2})
+    lineup = stored_students("digits", "resnet8", "resnet8")
+    assert lineup.teacher == "teacher_resnet8_digits"
+    assert list(lineup.students[0]) == ["SI", "LM", "LS"]
+    assert artifacts.load_record(lineup.students[0]["SI"])["run"]["epochs"] == 1
+    assert lineup.data == ("digits", None, 0.1, 0)
 
 
-def test_records_without_weights_are_left_out(stored):
+def test_all_seeds_are_of_one_budget(train):
+    """Seed 1 has more students at two epochs, but of both seeds together most were trained for one."""
+    train(SI, LS, LM, SI | {"seed": 1}, *(each | {"seed": 1, "epochs": 2} for each in (SI, LS)))
+    assert {seed: list(students) for seed, students in found(seeds=[0, 1]).items()} == {
+        0: ["SI", "LM", "LS"],
+        1: ["SI"],
+    }
+
+
+def test_of_two_budgets_as_large_the_newer_is_taken(train):
+    names = train(SI, SI | {"epochs": 2})
+    for newer in (0, 1):
+        for place, name in enumerate(names):
+            record = artifacts.load_record(name)
+            record["environment"]["finished"] = f"2026-01-0{2 if place == newer else 1}T00:00:00+00:00"
+            artifacts.save_json(artifacts.record_path(name), record)
+        assert found() == {0: {"SI": names[newer]}}
+
+
+def test_a_label_means_one_setting_whatever_the_seed(train):
+    train(LM, LM | {"seed": 1, "hyperparameters": {"temperature": 2}})
+    assert {seed: list(students) for seed, students in found(seeds=[0, 1]).items()} == {0: ["LM"], 1: ["LM (T=2.0)"]}
+
+
+def test_students_of_another_teacher_are_left_out_also_of_one_trained_again_under_the_name(train, data):
+    train(SI, LM)
+    other = fit(Run(**ONCE | {"seed": 7}, role="teacher"), data)
+    assert list(stored_students("digits", "resnet8", other.name).students[0]) == ["SI"]
+    path = artifacts.weights_path("teacher_resnet8_digits")
+    for suffix in (".pth", ".json"):
+        artifacts.write_atomic(path.with_suffix(suffix), other.weights_path.with_suffix(suffix).read_bytes())
+    assert list(found()[0]) == ["SI"]
+
+
+def test_missing_and_damaged_weights_are_left_out(train):
+    train(SI, LM, LS)
     artifacts.weights_path("student_ls_resnet8_digits").unlink()
-    assert list(stored_students("digits", "resnet8", stored)) == ["SI", "LM"]
+    artifacts.write_atomic(artifacts.weights_path("student_lm_resnet8_digits"), b"damaged")
+    assert list(found()[0]) == ["SI"]
 
 
-def test_students_picked_by_name_may_differ_in_budget_and_share_a_method(stored):
-    names = [name for name in map("student_si_resnet8_digits{}".format, ["", "_seed3"])]
-    found = stored_students("digits", "resnet8", stored, names=" ".join([*names, "student_ls_resnet8_digits"]))
-    assert found == {names[0]: names[0], names[1]: names[1], "LS": "student_ls_resnet8_digits"}
+def test_students_picked_by_name_may_be_of_any_budget_and_stand_under_their_own_seed(train):
+    names = train(SI, SI | {"epochs": 2}, LS | {"seed": 3})
+    assert found(names=" ".join(names)) == {0: {names[0]: names[0], names[1]: names[1]}, 3: {"LS": names[2]}}
     with pytest.raises(FileNotFoundError, match="students: nobody is not stored for digits.*student_ls_resnet8_digits"):
-        stored_students("digits", "resnet8", names="nobody")
+        found(names="nobody")
 
 
-def test_where_there_are_none_the_notebooks_are_named(root):
-    with pytest.raises(FileNotFoundError, match="no student resnet8 of seed 0.*02_independent_student to 07_crd"):
-        stored_students("digits", "resnet8")
+def test_students_of_other_data_are_not_mixed(train):
+    names = train(SI, SI | {"seed": 1})
+    record = artifacts.load_record(names[1])
+    record["run"]["image_size"] = 16
+    artifacts.save_json(artifacts.record_path(names[1]), record)
+    assert len(found(seeds=[0, 1])) == 1
+    with pytest.raises(ValueError, match="students: trained on different data dataset, image_size"):
+        found(names=" ".join(names))
 
 
-def test_a_description_says_what_a_teacher_is(stored):
-    assert description("resnet8", "digits")["name"] == stored
-    assert description(stored, "digits")["model"] == "resnet8"
-    artifacts.weights_path(stored).with_suffix(".json").unlink()
+def test_where_there_are_none_the_notebooks_are_named(train):
+    with pytest.raises(FileNotFoundError, match="no student resnet8 of seed 0, 1 .*02_independent_student to 07_crd"):
+        found(seeds=[0, 1])
+
+
+def test_a_description_says_what_a_teacher_is(train):
+    assert description("resnet8", "digits")["name"] == "teacher_resnet8_digits"
+    artifacts.weights_path("teacher_resnet8_digits").with_suffix(".json").unlink()
     with pytest.raises(ValueError, match="has no description beside it"):
-        description(stored, "digits")
+        description("resnet8", "digits")

@@ -4,6 +4,7 @@ import html
 import re
 from types import SimpleNamespace
 
+import pandas
 import pytest
 import record_fixtures as fixtures
 from pydantic import BaseModel, Field
@@ -37,16 +38,31 @@ def caption_of(styler):
 
 
 def test_over_seeds_gives_mean_and_spread_and_leaves_out_what_holds_for_one_seed():
-    import pandas
-
-    rows = [("SI", 0, 0.5, 0.4, 41.0), ("SI", 1, 0.52, 0.3, 43.0), ("LM", 0, 0.3, 0.2, 45.0), ("LM", 1, 0.3, 0.2, 45.0)]
+    rows = [
+        ("SI", 0, 0.5, 0.4, 41.0),
+        ("SI", 1, 0.52, 0.3, 43.0),
+        ("LM", 0, 0.3, 0.2, 45.0),
+        ("teacher", None, 1, 1, 50.0),
+    ]
     frame = pandas.DataFrame(rows, columns=["student", "seed", "kl_nats", "kl_low_nats", "top1_pct"])
     styler = tables.over_seeds(frame, ["student"], "digits")
-    assert text(styler)[0] == [["SI", "0.510 ± 0.014", "42.00 ± 1.41"], ["LM", "0.300", "45.00"]]
-    assert caption_of(styler) == "digits · mean ± sample standard deviation over 2 seeds"
+    assert text(styler)[0] == [
+        ["SI", "0.510 ± 0.014", "42.00 ± 1.41", "2"],
+        ["LM", "0.300", "45.00", "1"],
+        ["teacher", "1.000", "50.00", "–"],
+    ]
+    assert caption_of(styler) == "digits · mean ± sample standard deviation over seeds"
     alone = tables.over_seeds(frame[frame["seed"] == 0], ["student"])
-    assert text(alone)[0] == [["SI", "0.500", "0.400", "41.00"], ["LM", "0.300", "0.200", "45.00"]]
+    assert text(alone)[0] == [["SI", "0.500", "0.400", "41.00", "1"], ["LM", "0.300", "0.200", "45.00", "1"]]
     assert "single run" in caption_of(alone)
+
+
+def test_over_seeds_tells_of_seeds_that_lack_a_number():
+    frame = pandas.DataFrame(
+        {"student": ["SI"] * 3, "seed": [0, 1, 2], "correlation": [0.5, None, 0.7], "none": [None] * 3}
+    )
+    rows, _ = text(tables.over_seeds(frame.astype({"none": float}), ["student"]))
+    assert rows == [["SI", "0.600 ± 0.141 (2 of 3)", "–", "3"]]
 
 
 def test_run_table_has_non_defaults_first_and_bold():

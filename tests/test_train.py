@@ -1,5 +1,7 @@
 """`fit`: what is trained, stored, loaded again, refused."""
 
+import re
+
 import pytest
 import torch
 from training_fixtures import QUICK, Recorder, same, weights
@@ -172,6 +174,33 @@ def test_an_ambiguous_teacher_is_refused_with_the_choices(root, data):
     assert trained.record["teacher"]["name"] == second.name
     explicit = fit(Run(**QUICK, method="lm", teacher="teacher_resnet8_digits"), data)
     assert explicit.record["teacher"]["name"] == "teacher_resnet8_digits"
+
+
+def test_one_training_is_found_however_its_teacher_is_spelled(root, data):
+    teacher = fit(Run(**QUICK, role="teacher"), data)
+    first = fit(Run(**QUICK, method="lm", teacher="resnet8"), data)
+    for spelled in (teacher.name, str(teacher.weights_path)):
+        again = fit(Run(**QUICK, method="lm", teacher=spelled), data)
+        assert again.cached
+        assert again.name == first.name
+        assert torch.equal(again.load_teacher().fc.weight, teacher.model.fc.weight)
+    with pytest.raises(ValueError, match="method si has no teacher"):
+        teacher.load_teacher()
+
+
+def test_a_fine_tuned_teacher_has_a_name_of_its_own_and_can_be_repeated(root, data):
+    fit(Run(**QUICK, role="teacher"), data)
+    tuned = Run(**QUICK, role="teacher", start_from="resnet8")
+    assert fit(tuned, data).name == "teacher_resnet8_digits_from_resnet8"
+    assert fit(tuned, data).cached
+    fit(Run(**QUICK, method="lm", teacher="resnet8"), data)
+
+
+def test_a_namesake_of_a_named_teacher_is_told_of(root, data, capsys):
+    for epochs in (2, 1):
+        fit(Run(**QUICK | {"epochs": epochs}, role="teacher", name="mine"), data)
+    fit(Run(**QUICK, method="lm", teacher="mine"), data)
+    assert re.search(r"teacher = mine: the first of mine \(2 epochs.*mine-\w{8} \(1 epochs", capsys.readouterr().err)
 
 
 def test_another_runs_files_under_this_runs_name_are_not_returned(root, data):

@@ -21,7 +21,7 @@ def attention(model: nn.Module, data: Data, index: Tensor, batch_size: int = 100
 
     map = relu(sum_c w_c A_c), w_c = mean over the positions of d logit_y / d A_c, without augmentation, in eval mode
     (Selvaraju et al., ICCV 2017, equations 1 and 2). A [c, h, w] is the deepest of `model.taps.maps` that is larger
-    than 1x1. Each map is shifted and scaled to 0..1, then enlarged to the image's size bilinearly; where no position
+    than 1x1. Each map is enlarged to the image's size bilinearly, shifted and scaled to 0..1; where no position
     speaks for the class, or all do alike, it is 0 everywhere. The same class for every network, so that maps differ
     by where they look and not by what they look for; of a misjudged image they show what speaks for the truth.
 
@@ -83,37 +83,59 @@ def _deviations(maps: Tensor) -> Tensor:
 
 
 def attention_agreement(
-    teacher: nn.Module, students: dict[str, nn.Module], data: Data, count: int = 300, seed: int = 0
+    teacher: nn.Module,
+    students: dict[str, nn.Module],
+    data: Data,
+    count: int = 300,
+    seed: int = 0,
+    control: str | None = None,
 ):
     """A DataFrame of how far students look where the teacher looks: a row per student, in the order given.
 
     Columns: student; correlation, the mean over images of the two maps' Pearson correlation, with its 95 % bootstrap
     interval over images low, high; n, the images that have one; undefined, those that have none as either map is
     constant. The last row is the floor, the teacher's map of each image against its map of another one: pictures have
-    their subject in the middle, so that maps of any two may agree.
+    their subject in the middle, so that maps of any two may agree. Where one student is named as `control` (one that
+    had no teacher), difference is each student's correlation minus the control's, paired over the images where both
+    are defined, with its interval difference_low, difference_high.
 
     Images: `count` (or all, if there are fewer) of the test images, each class in proportion, chosen by `seed`, the
     same for every network. Maps are compared at the image's size: a network's own grid may be 8x8 or 2x2, and this is
     the one size that all have in common. The interval is over images, so enlarging makes nothing surer. Raises
-    ValueError for fewer than 2 images and as `attention` does.
+    ValueError for fewer than 2 images, an unknown control, and as `attention` does.
     """
     import pandas
 
     index = stratified(data.test.labels, min(count, len(data.test)), seed)[1]
     if len(index) < 2:
         raise ValueError(f"count = {count}: leaves {len(index)} test images; at least 2 are needed")
+    if control is not None and control not in students:
+        raise ValueError(f"control = {control}: is none of the students {', '.join(students)}")
     maps = attention(teacher, data, index)
-    rows = [_row(name, correlation(maps, attention(student, data, index))) for name, student in students.items()]
+    found = {name: correlation(maps, attention(student, data, index)) for name, student in students.items()}
+    rows = [_row(name, each) | _difference(each, found.get(control)) for name, each in found.items()]
     cycle = torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))  # no map meets itself
     rows.append(_row(CHANCE, correlation(maps[cycle], maps[cycle.roll(1)])))
     return pandas.DataFrame(rows)
 
 
 def _row(name: str, correlations: Tensor) -> dict:
-    defined = correlations[~correlations.isnan()]
-    mean, low, high = mean_interval(defined) if len(defined) else (math.nan,) * 3
-    undefined = len(correlations) - len(defined)
-    return {"student": name, "correlation": mean, "low": low, "high": high, "n": len(defined), "undefined": undefined}
+    mean, low, high = _interval(correlations)
+    undefined = int(correlations.isnan().sum())
+    n = len(correlations) - undefined
+    return {"student": name, "correlation": mean, "low": low, "high": high, "n": n, "undefined": undefined}
+
+
+def _difference(correlations: Tensor, control: Tensor | None) -> dict:
+    if control is None:
+        return {}
+    names = ("difference", "difference_low", "difference_high")
+    return dict(zip(names, _interval(correlations - control), strict=True))
+
+
+def _interval(values: Tensor) -> tuple[float, float, float]:
+    defined = values[~values.isnan()]
+    return mean_interval(defined) if len(defined) else (math.nan,) * 3
 
 
 def attention_bars(frame):

@@ -71,6 +71,14 @@ def full_precision(x: Tensor) -> Tensor:
     return x.float() if x.element_size() < 4 else x
 
 
+def check_weights(**weights: float) -> None:
+    """Raise ValueError for a negative weight, and where all of them are 0: there would be nothing to train."""
+    for name, weight in weights.items():
+        check_range(name, weight, 0)
+    if not any(weights.values()):
+        raise ValueError(f"{', '.join(weights)}: all are 0, which trains nothing; raise one")
+
+
 def check_range(name: str, value: float, low: float, high: float = 1e6) -> None:
     """Raise ValueError unless low <= value <= high."""
     if not low <= value <= high:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kdhelpers.methods.base import Context, Method, check_range, full_precision
+from kdhelpers.methods.base import Context, Method, check_range, check_weights, full_precision
 from kdhelpers.methods.heads import UnitProjection
 from kdhelpers.methods.logit_matching import kd_loss
 from kdhelpers.methods.memory_bank import MemoryBank
@@ -157,11 +157,10 @@ class ContrastiveDistillation(Method):
         super().__init__()
         check_range("temperature", temperature, 0.02, 100)  # e^{1/T} stays within float32
         check_range("kd_temperature", kd_temperature, 0.01, 1000)
-        for name, weight in (("ce_weight", ce_weight), ("crd_weight", crd_weight), ("kd_weight", kd_weight)):
-            check_range(name, weight, 0)
+        check_weights(ce_weight=ce_weight, crd_weight=crd_weight, kd_weight=kd_weight)
         check_range("negatives", negatives, 1)
         check_range("dim", dim, 1, 65536)
-        check_range("bank_momentum", bank_momentum, 0, 1)
+        check_range("bank_momentum", bank_momentum, 0, 0.9999)
         self.temperature, self.kd_temperature, self.positive = temperature, kd_temperature, positive
         self.ce_weight, self.crd_weight, self.kd_weight = ce_weight, crd_weight, kd_weight
         self.negatives, self.dim, self.bank_momentum = negatives, dim, bank_momentum

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdhelpers.methods.base import Context, Method, check_range, full_precision
+from kdhelpers.methods.base import Context, Method, check_range, check_weights, full_precision
 from kdhelpers.methods.heads import UnitProjection
 from kdhelpers.methods.ranks import gather
 
@@ -43,8 +43,7 @@ class InBatchContrast(Method):
     ):
         super().__init__()
         check_range("temperature", temperature, 0.001, 100)
-        check_range("ce_weight", ce_weight, 0)
-        check_range("contrast_weight", contrast_weight, 0)
+        check_weights(ce_weight=ce_weight, contrast_weight=contrast_weight)
         check_range("dim", dim, 1, 65536)
         self.temperature, self.dim = temperature, dim
         self.ce_weight, self.contrast_weight = ce_weight, contrast_weight

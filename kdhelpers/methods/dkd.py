@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdhelpers.methods.base import Method, check_range, full_precision
+from kdhelpers.methods.base import Method, check_range, check_weights, full_precision
 
 
 def dkd_loss(
@@ -80,10 +80,8 @@ class DecoupledKD(Method):
         warmup_epochs: float = 20.0,
     ):
         super().__init__()
-        check_range("alpha", alpha, 0)
-        check_range("beta", beta, 0)
+        check_weights(alpha=alpha, beta=beta, ce_weight=ce_weight)
         check_range("temperature", temperature, 0.01, 1000)
-        check_range("ce_weight", ce_weight, 0)
         check_range("warmup_epochs", warmup_epochs, 0)
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
         self.ce_weight, self.warmup_epochs = ce_weight, warmup_epochs

@@ -15,7 +15,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdhelpers.methods.base import Context, Method, check_range, full_precision
+from kdhelpers.methods.base import Context, Method, check_range, check_weights, full_precision
 from kdhelpers.methods.logit_matching import LogitMatching
 
 
@@ -86,7 +86,7 @@ class Hints(Method):
         if mode == "joint":
             _refuse_changed(stages)
         check_range("hint_epochs", hint_epochs, 1)
-        check_range("hint_weight", hint_weight, 0)
+        check_weights(hint_weight=hint_weight)
         self.mode, self.hint_weight, self.layer = mode, hint_weight, layer
         self.stage_epochs = hint_epochs if mode == "two_stage" else 0
         self.second_stage = LogitMatching(temperature=temperature, ce_weight=ce_weight, kd_weight=kd_weight)

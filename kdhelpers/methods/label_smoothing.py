@@ -31,7 +31,7 @@ class LabelSmoothing(Method):
 
     def __init__(self, *, smoothing: float = 0.1):
         super().__init__()
-        check_range("smoothing", smoothing, 0, 1)
+        check_range("smoothing", smoothing, 0, 0.99)  # at 1 the labels are gone
         self.smoothing = smoothing
 
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdhelpers.methods.base import Method, check_range, full_precision
+from kdhelpers.methods.base import Method, check_range, check_weights, full_precision
 
 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) -> Tensor:
@@ -35,8 +35,7 @@ class LogitMatching(Method):
     def __init__(self, *, temperature: float = 4.0, ce_weight: float = 0.5, kd_weight: float = 0.5):
         super().__init__()
         check_range("temperature", temperature, 0.01, 1000)
-        check_range("ce_weight", ce_weight, 0)
-        check_range("kd_weight", kd_weight, 0)
+        check_weights(ce_weight=ce_weight, kd_weight=kd_weight)
         self.temperature, self.ce_weight, self.kd_weight = temperature, ce_weight, kd_weight
 
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:

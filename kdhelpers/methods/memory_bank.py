@@ -46,7 +46,8 @@ class MemoryBank(nn.Module):
         """[B, K]: for each image K different rows of other classes, each equally likely.
 
         One shuffle of each pool serves the batch; every image reads K of it in turn from a random place. That is two
-        passes over [B, K], where a shuffle per image would cost as much as the loss itself.
+        passes over [B, K], where a shuffle per image would cost as much as the loss itself; classes of unequal sizes
+        have pools of unequal sizes, and cost a shuffle each.
         """
         shuffled = []
         for size in self.pool_sizes:
@@ -72,5 +73,4 @@ class MemoryBank(nn.Module):
 
 def _uniform(count: Tensor) -> Tensor:
     """For each entry a whole number in 0..count-1, without a look at the host."""
-    drawn = torch.rand(count.shape, device=count.device, dtype=torch.float64) * count
-    return drawn.long()
+    return torch.randint(2**62, count.shape, device=count.device) % count  # float64 is not on every device

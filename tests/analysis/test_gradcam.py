@@ -199,9 +199,9 @@ def test_correlation_is_pearsons_of_each_image():
     assert correlation(first, 1 - first).tolist() == pytest.approx([-1] * 5)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0, 0.1])
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.3])  # of 6 x 6 times 0.3 the mean is not 0.3
 def test_a_constant_map_correlates_with_nothing(value):
-    maps = torch.rand(2, 7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    maps = torch.rand(2, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     flat = maps.clone()
     flat[1] = value
     for found in (correlation(maps, flat), correlation(flat, maps)):
@@ -321,3 +321,14 @@ def test_an_error_of_the_teacher_alone_is_none_of_a_students(data):
 def test_a_panel_that_cannot_be_is_refused(wish, message, data):
     with pytest.raises(ValueError, match=message):
         attention_panel(Quadrants(), {}, data, **wish)
+
+
+def test_the_difference_from_a_control_is_paired_by_image(data):
+    students = {"SI": Quadrants(seed=5), "LM": Quadrants(seed=6)}
+    frame = attention_agreement(Quadrants(), students, data, count=20, control="SI").set_index("student")
+    assert frame.loc["SI", ["difference", "difference_low", "difference_high"]].tolist() == [0, 0, 0]
+    expected = frame.loc["LM", "correlation"] - frame.loc["SI", "correlation"]
+    assert frame.loc["LM", "difference"] == pytest.approx(expected)
+    assert frame.loc["LM", "difference_low"] < expected < frame.loc["LM", "difference_high"]
+    with pytest.raises(ValueError, match="control = nobody: is none of the students SI, LM"):
+        attention_agreement(Quadrants(), students, data, count=20, control="nobody")

@@ -9,7 +9,7 @@ from training_fixtures import QUICK, Recorder, same, weights
 
 from kdhelpers import METHODS, Run, artifacts, fit
 from kdhelpers.data import Batch
-from kdhelpers.methods import Context, crd_loss
+from kdhelpers.methods import Context, crd_loss, kd_loss
 from kdhelpers.methods.crd import contrast
 from kdhelpers.models import Outputs
 
@@ -176,21 +176,42 @@ def test_the_loss_is_taken_before_the_banks_move():
     torch.testing.assert_close(found, 0.8 * crd_loss(*embeddings, *banks, index, negatives))
 
 
-def test_a_frozen_normaliser_is_the_first_batchs_and_an_ema_follows():
-    frozen, student, teacher = built(LABELS)
-    moving, *_ = built(LABELS, normalizer="ema")
-    seen = {}
-    for method in (frozen, moving):
-        torch.manual_seed(5)
-        values = []
-        for index in ([0, 5], [1, 7], [3, 6]):
-            method(student, teacher, batch_of(LABELS, torch.tensor(index)), 1)
-            values.append(method.student_normalizer.item())
-        seen[method] = values
-    assert len(set(seen[frozen])) == 1
-    assert seen[moving][0] == seen[frozen][0] > 0
-    assert len(set(seen[moving])) == 3
-    assert abs(seen[moving][1] / seen[moving][0] - 1) < 0.2  # a hundredth of the way
+def test_a_frozen_normaliser_is_the_first_batchs_and_an_ema_follows_by_a_hundredth():
+    method, student, teacher = built(LABELS)
+    first, second, third = torch.tensor(40.0), torch.tensor(50.0), torch.tensor(20.0)
+    for own in (first, second, third):
+        method._follow(method.student_normalizer, own)
+    assert method.student_normalizer == 40
+    method, *_ = built(LABELS, normalizer="ema")
+    for own in (first, second, third):
+        method._follow(method.student_normalizer, own)
+    assert method.student_normalizer.item() == pytest.approx(0.99 * (0.99 * 40 + 0.01 * 50) + 0.01 * 20)
+
+
+def test_the_first_batch_sets_both_normalisers():
+    method, student, teacher = built(LABELS)
+    method(student, teacher, batch_of(LABELS, torch.tensor([0, 5])), 1)
+    assert method.student_normalizer > 0
+    assert method.teacher_normalizer > 0
+    assert method.student_normalizer != method.teacher_normalizer
+
+
+def test_relaxed_positives_are_others_of_the_class(monkeypatch):
+    index, drawn = torch.tensor([0, 5]), torch.tensor([3, 6])
+    losses = {}
+    for positive in ("exact", "relax"):
+        method, student, teacher = built(LABELS, positive=positive)
+        monkeypatch.setattr(method.bank, "same_class", lambda labels: drawn)
+        banks = method.bank.student.clone(), method.bank.teacher.clone()
+        torch.manual_seed(3)
+        found = method(student, teacher, batch_of(LABELS, index), 1)["crd"]
+        embeddings = method.student_head(student.embedding), method.teacher_head(teacher.embedding)
+        torch.manual_seed(3)
+        negatives = method.bank.other_classes(LABELS[index])
+        expected = crd_loss(*embeddings, *banks, index if positive == "exact" else drawn, negatives)
+        torch.testing.assert_close(found, 0.8 * expected)
+        losses[positive] = found.item()
+    assert losses["exact"] != losses["relax"]
 
 
 def test_a_batch_of_one_has_a_finite_loss_and_gradient():
@@ -207,14 +228,21 @@ def test_one_class_alone_is_refused():
         built(torch.zeros(5, dtype=torch.int64))
 
 
-def test_kd_is_added_on_request():
-    method, student, teacher = built(LABELS, kd_weight=1.0)
-    teacher.embedding = torch.nn.Parameter(torch.randn(2, 9))
-    assert set(method(student, teacher, batch_of(LABELS, torch.tensor([0, 5])), 1)) == {"ce", "crd", "kd"}
+def test_kd_is_added_on_request_at_its_own_temperature():
+    method, student, teacher = built(LABELS, kd_weight=2.0, kd_temperature=3.0)
+    terms = method(student, teacher, batch_of(LABELS, torch.tensor([0, 5])), 1)
+    expected = kd_loss(student(None).logits, teacher(None).logits, 3.0)
+    torch.testing.assert_close(terms["kd"], 2 * expected)
+    assert set(terms) == {"ce", "crd", "kd"}
+
+
+def test_weights_that_train_nothing_are_refused():
+    with pytest.raises(ValueError, match="ce_weight, crd_weight, kd_weight: all are 0, which trains nothing"):
+        METHODS["crd"](ce_weight=0, crd_weight=0)
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("temperature", 0.001), ("negatives", 0), ("bank_momentum", 1.5), ("crd_weight", -1)]
+    ("name", "value"), [("temperature", 0.001), ("negatives", 0), ("bank_momentum", 1), ("crd_weight", -1)]
 )
 def test_nonsense_is_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} = {value}"):

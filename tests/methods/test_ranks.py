@@ -6,9 +6,11 @@ import torch.distributed as dist
 import torch.multiprocessing
 import torch.nn.functional as F
 
-from kdhelpers.methods import info_nce_loss
+from kdhelpers.data import Batch
+from kdhelpers.methods import METHODS, info_nce_loss
 from kdhelpers.methods.memory_bank import MemoryBank
 from kdhelpers.methods.ranks import gather, mean_over_ranks
+from kdhelpers.models import Outputs
 
 LABELS, BATCH = torch.arange(12) % 3, 6
 
@@ -20,7 +22,13 @@ def problem():
 
 
 def contrast(head, images, teacher):
-    return info_nce_loss(gather(F.normalize(head(images), dim=1)), gather(teacher), 0.5)
+    """The in-batch method itself, with `head` for its student's and the teacher's embedding as it is."""
+    method = METHODS["crd_inbatch"](temperature=0.5, ce_weight=0.0, contrast_weight=3.0)
+    method.student_head, method.teacher_head = torch.nn.Identity(), torch.nn.Identity()
+    ours = Outputs(torch.zeros(len(images), 3), F.normalize(head(images), dim=1), {})
+    theirs = Outputs(None, teacher, {})
+    batch = Batch((None,), LABELS[: len(images)], None, {})
+    return method(lambda view: ours, lambda view: theirs, batch, 1)["contrast"]
 
 
 def rank(number, folder):
@@ -48,6 +56,8 @@ def test_the_gradient_is_that_of_the_whole_batch(ranks):
     contrast(head, images, teacher).backward()
     for each in ranks:
         torch.testing.assert_close(each["grad"], head.weight.grad)
+    expected = torch.autograd.grad(info_nce_loss(F.normalize(head(images), dim=1), teacher, 0.5), head.weight)
+    torch.testing.assert_close(head.weight.grad, 3 * expected[0])
 
 
 def test_every_rank_has_every_update_of_the_banks(ranks):
