@@ -173,10 +173,11 @@ class Training:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         row = {"epoch": epoch, **self.train_epoch(epoch, progress)}
-        if epoch <= self.method.stage_epochs:
-            row["train_top1_pct"] = None  # a first stage ends below the logits
+        learns_classes = self.method.trains_classifier and epoch > self.method.stage_epochs
+        if not learns_classes:
+            row["train_top1_pct"] = None  # the logits are those of an untrained layer
         row["images_per_second"] = len(self.data.train.labels) / (time.perf_counter() - start)
-        if len(self.data.val.labels):
+        if learns_classes and len(self.data.val.labels):
             predictions = infer(self.student, self.data, "val", precision=self.precision)
             row |= {"val_top1_pct": top_k_pct(predictions), "val_nll": negative_log_likelihood(predictions)}
             if not math.isfinite(row["val_nll"]):

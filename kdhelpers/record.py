@@ -113,11 +113,14 @@ def environment(device: torch.device, precision: str) -> dict:
     }
 
 
-def finished(history: list[dict], epoch: int, tested: dict[str, float], rule: str, weights: Path) -> dict:
-    """What a finished training adds: the selected epoch, its metrics, the history, the weight file's hash."""
+def finished(
+    history: list[dict], epoch: int, tested: dict[str, float], rule: str, weights: Path, probe: dict | None = None
+) -> dict:
+    """What a finished training adds: the selected epoch, its metrics, the history, the weight file's hash, and what
+    `probe.fit_probe` says where the classifier is a probe."""
     seconds = [row["seconds"] for row in history]
     metrics = {f"test_{key}": value for key, value in tested.items() if key != "n"} | {
-        "val_top1_pct": history[epoch - 1].get("val_top1_pct"),
+        "val_top1_pct": (probe or history[epoch - 1]).get("val_top1_pct"),
         "train_seconds": sum(seconds),
         "seconds_per_epoch": statistics.median(seconds),
         "images_per_second": statistics.median(row["images_per_second"] for row in history),
@@ -128,6 +131,7 @@ def finished(history: list[dict], epoch: int, tested: dict[str, float], rule: st
         "selection": {"rule": rule, "epoch": epoch},
         "metrics": metrics,
         "history": history,
+        "probe": probe,
         "weights": {"file": weights.name, "sha256": artifacts.sha256(weights)},
     }
 

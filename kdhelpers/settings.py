@@ -127,6 +127,16 @@ class Run(BaseModel):
             )
         if self.start_from and self.pretrained:
             raise ValueError(f"start_from = {self.start_from}: excludes pretrained = True; a network starts from one")
+        if not method.trains_classifier and self.selection == "best_val":
+            raise ValueError(
+                f"selection = best_val: {self.method} leaves the classifier to a probe at the end, so no epoch can be "
+                "scored before; take selection last"
+            )
+        if method.views > 1 and self.augmentation == "none":
+            raise ValueError(
+                f"augmentation = none: {self.method} compares {method.views} views of an image, which would be equal; "
+                'name steps such as "crop flip"'
+            )
         if method.stage_epochs >= self.epochs:
             raise ValueError(
                 f"epochs = {self.epochs}: must be more than the {method.stage_epochs} of {self.method}'s first stage"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdhelpers import artifacts
-from kdhelpers.models import MODELS, Observed, Outputs, build_model, fold_batchnorm
+from kdhelpers.models import MODELS, Observed, Outputs, build_model, fold_batchnorm, recognise
 
 
 def find_weights(name: str) -> Path:
@@ -77,23 +77,44 @@ def load_model(
 ) -> nn.Module:
     """A trained network in eval mode, by artifact name (`student_lm_resnet8_digits`) or by path.
 
-    Architecture and classes come from the file's sidecar; `model`, `num_classes` and `options` give them where there is
-    none. Raises FileNotFoundError, or ValueError if the file is damaged, holds pickled objects or fits another network.
+    Architecture, classes and options come from the file's sidecar; without one they are `model`, `num_classes` and
+    `options`, or, where those are left out, what the tensors' names and shapes tell, which is said on stderr. Raises
+    FileNotFoundError, or ValueError if the file is damaged, holds pickled objects or fits another network.
     """
     path = find_weights(name)
-    described = sidecar(path) or {}
+    described, state = sidecar(path) or {}, artifacts.load_tensors(path)
     model, num_classes = model or described.get("model"), num_classes or described.get("num_classes")
+    options = options or described.get("model_options", {})
     if not model or not num_classes:
-        raise ValueError(f"{path}: no description beside it; say load_model(..., model='resnet20', num_classes=100)")
-    network = build_model(model, num_classes, **(options or described.get("model_options", {})))
-    load_weights(network, artifacts.load_tensors(path), f"{path} (read as {model}, {num_classes} classes)")
+        check_state(state, str(path))
+        model, num_classes, options = _recognised(state, path)
+    network = build_model(model, num_classes, **options)
+    load_weights(network, state, f"{path} (read as {model}, {num_classes} classes)")
     return network.to(device).eval()
+
+
+def _recognised(state: dict[str, Tensor], path: Path) -> tuple[str, int, dict]:
+    try:
+        model, num_classes, options = recognise(state)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: no description beside it, and {error}; say load_model(..., model='resnet20', num_classes=100)"
+        ) from None
+    chosen = "".join(f", {option} {value}" for option, value in options.items())
+    told = f"its tensors are those of {model}{chosen}, {num_classes} classes"
+    print(f"{path}: no description beside it; {told}", file=sys.stderr)
+    return model, num_classes, options
+
+
+def check_state(state, what: str) -> None:
+    """ValueError unless `state` is a state_dict of tensors."""
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{what}: not a state_dict of tensors")
 
 
 def load_weights(network: nn.Module, state: dict[str, Tensor], what: str) -> None:
     """`load_state_dict`, with the first difference in one line instead of all of them."""
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{what}: not a state_dict of tensors")
+    check_state(state, what)
     own = network.state_dict()
     missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
     shapes = [k for k in own if k in state and own[k].shape != state[k].shape]

@@ -23,6 +23,7 @@ from kdhelpers.device import DTYPES, pick_device, resolve_precision
 from kdhelpers.evaluation import evaluate, infer
 from kdhelpers.loop import Training, weights_of
 from kdhelpers.models import count_macs, count_parameters
+from kdhelpers.probe import fit_probe
 from kdhelpers.progress import Progress, TerminalProgress
 from kdhelpers.settings import Run
 from kdhelpers.teachers import Teacher, find_weights, load_model, load_teacher, sidecar, teacher_name
@@ -248,6 +249,7 @@ class _Job:
 
     def _finish(self, training: Training) -> None:
         """Test once, then write weights, sidecar, record, in this order: a finished record never lacks its weights."""
+        probe = None if training.method.trains_classifier else fit_probe(training.network, self.data)
         predictions = infer(training.network, self.data, "test")  # in fp32, as anyone will who loads the weights
         if not predictions.logits.isfinite().all():
             raise FloatingPointError(
@@ -255,7 +257,9 @@ class _Job:
             )
         tested = evaluate(predictions)
         path = artifacts.save_tensors(artifacts.weights_path(self.record["name"]), weights_of(training.network))
-        self.record |= record.finished(training.history, training.best["epoch"], tested, self.run.selection, path)
+        self.record |= record.finished(
+            training.history, training.best["epoch"], tested, self.run.selection, path, probe
+        )
         self.record["environment"]["finished"] = record.now()
         artifacts.save_json(path.with_suffix(".json"), record.sidecar(self.record, self.run, self.data))
         artifacts.save_json(artifacts.record_path(self.record["name"]), self.record)

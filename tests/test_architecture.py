@@ -26,7 +26,9 @@ BELOW = {
     "evaluation": {"data", "device", "models"},
     "loop": {"data", "device", "evaluation", "methods", "models", "optim", "progress", "settings", "teachers"},
     "record": {"artifacts", "data", "device", "settings", "teachers"},
+    "probe": {"data", "evaluation"},
     "train": {
+        "probe",
         "artifacts",
         "device",
         "record",

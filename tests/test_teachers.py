@@ -24,12 +24,13 @@ def test_load_model_by_name_and_by_path_gives_the_same_network(stored):
         assert torch.equal(load_model(name)(images), network(images))
 
 
-def test_a_file_without_sidecar_needs_its_architecture(stored):
+def test_a_file_without_sidecar_is_known_by_its_tensors_or_by_what_is_said(stored):
     network, path = stored
     path.with_suffix(".json").unlink()
-    with pytest.raises(ValueError, match="no description beside it; say load_model"):
-        load_model(str(path))
-    assert not load_model(str(path), model="resnet8", num_classes=10).training
+    for known in ({}, {"model": "resnet8", "num_classes": 10}):
+        loaded = load_model(str(path), **known)
+        assert not loaded.training
+        assert torch.equal(loaded.fc.weight, network.fc.weight)
 
 
 def test_a_file_that_disagrees_with_its_sidecar_is_not_used(stored):

@@ -3,6 +3,7 @@
 from .architecture import Architecture
 from .counting import count_macs, count_parameters
 from .folding import fold_batchnorm
+from .recognition import recognise
 from .registry import MODELS, build_model, check_model
 from .taps import Observed, Outputs, Taps
 
@@ -17,4 +18,5 @@ __all__ = [
     "count_macs",
     "count_parameters",
     "fold_batchnorm",
+    "recognise",
 ]

@@ -1,0 +1,41 @@
+"""Which network of the registry a state_dict fits, told by its keys and shapes: for weight files made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from .registry import MODELS, build_model
+
+
+def recognise(state: Mapping[str, Tensor]) -> tuple[str, int, dict]:
+    """(name, num_classes, options) of the first network of `MODELS` that has the very keys and shapes of `state`.
+
+    Options that change no shape keep their default. Raises ValueError where none fits, naming the nearest.
+    """
+    found = {key: tuple(value.shape) for key, value in state.items()}
+    nearest, most = "", -1
+    for name, options in _candidates():
+        classes = found.get(f"{MODELS[name].classifier}.weight", (0,))[0]
+        if not classes:
+            continue
+        with torch.device("meta"):  # shapes alone: no memory, no random numbers
+            expected = {
+                key: tuple(value.shape) for key, value in build_model(name, classes, **options).state_dict().items()
+            }
+        if expected == found:
+            return name, classes, options
+        fitting = sum(expected.get(key) == shape for key, shape in found.items())
+        if fitting > most:
+            nearest, most = f"{name}, of which {fitting} of {len(expected)} tensors fit", fitting
+    hint = f"; nearest: {nearest}" if nearest else ""
+    raise ValueError(f"these {len(found)} tensors are of no known network{hint}")
+
+
+def _candidates() -> Iterator[tuple[str, dict]]:
+    for name, architecture in MODELS.items():
+        for values in product(*architecture.options.values()):
+            yield name, dict(zip(architecture.options, values, strict=True))

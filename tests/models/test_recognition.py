@@ -1,0 +1,55 @@
+"""Weight files of unknown make are recognised by their tensors."""
+
+import pytest
+import torch
+
+from kdhelpers import artifacts, build_model, load_model
+from kdhelpers.models import MODELS, recognise
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_network_is_recognised_as_itself(name):
+    with torch.device("meta"):
+        state = build_model(name, 7).state_dict()
+    options = {option: values[0] for option, values in MODELS[name].options.items()}
+    assert recognise(state) == (name, 7, options)
+
+
+def test_stock_weights_of_torchvision_load_as_they_are_and_it_is_said(root, capsys):
+    from torchvision.models import resnet18
+
+    stock = resnet18(num_classes=100).eval()
+    path = root / "mine.pth"
+    torch.save(stock.state_dict(), path)
+    network = load_model(str(path))
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.equal(network(images), stock(images))
+    assert "its tensors are those of resnet18, stem imagenet, 100 classes" in capsys.readouterr().err
+
+
+def test_a_cifar_stem_is_two_lines_of_plain_pytorch(root):
+    """What the README promises of our files of torchvision's ResNets."""
+    from torchvision.models import resnet18
+
+    ours = build_model("resnet18", 100).eval()
+    path = artifacts.save_tensors(artifacts.weights_path("student"), ours.state_dict())
+    plain = resnet18(num_classes=100)
+    plain.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    plain.maxpool = torch.nn.Identity()
+    plain.load_state_dict(torch.load(path, weights_only=True))
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(plain.eval()(images), ours(images))
+
+
+def test_what_fits_nothing_is_refused_with_the_nearest_and_the_remedy(root):
+    state = build_model("resnet20", 10).state_dict()
+    state["layer1.0.conv1.weight"] = torch.zeros(1)
+    path = root / "strange.pth"
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="strange.pth: no description.*nearest: resnet20, of which .*say load_model"):
+        load_model(str(path))
+    torch.save({"fc.weight": "text"}, path)
+    with pytest.raises(ValueError, match="not a state_dict of tensors"):
+        load_model(str(path))
+    with pytest.raises(ValueError, match="these 1 tensors are of no known network$"):
+        recognise({"x": torch.zeros(1)})
