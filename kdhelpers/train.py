@@ -87,25 +87,54 @@ def fit(
     end, with the weights of the selected epoch. Raises FileNotFoundError for an untrained teacher and ValueError for
     weights, data or classes that do not fit, before any training; FloatingPointError for a loss that is not finite.
     """
+    options = {"force_retrain": force_retrain, "device": device, "tensorboard": tensorboard, "compile": compile}
+    return fit_sweep([run], data, progress=progress, **options)[0]
+
+
+def fit_sweep(
+    runs: Sequence[Run],
+    data: Data | None = None,
+    *,
+    force_retrain: bool = False,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
+    tensorboard: bool = False,
+    compile: bool = False,
+) -> list[Trained]:
+    """`fit` for several students that see the same batches, in lockstep behind one forward of their teacher a batch.
+
+    The runs may differ in model, method, hyperparameters, optimiser and schedule; each ends as it would alone, on the
+    CPU to the same bits, and is cached and resumed on its own. Raises ValueError that names the first field in which
+    they must agree and do not (data, teacher, views' augmentation, seed, batch size, epochs, precision), and as `fit`.
+    """
+    _check_shared(runs)
     device = pick_device(device)
-    precision = resolve_precision(run.precision, device)
-    name = teacher_name(run.teacher, run.dataset) if run.teacher else None  # before any download
-    start = find_weights(teacher_name(run.start_from, run.dataset)) if run.start_from else None
+    run, precision = runs[0], resolve_precision(runs[0].precision, device)
+    names = {each.teacher for each in runs if each.teacher}
+    name = teacher_name(*names, run.dataset) if names else None  # before any download
+    starts = [find_weights(teacher_name(each.start_from, run.dataset)) if each.start_from else None for each in runs]
     teacher = load_teacher(name, device, DTYPES[precision]) if name else None
     data = data or load_data(run.dataset, run.image_size, run.val_fraction, run.split_seed)
-    _check_data(data, run)
+    for each in runs:
+        _check_data(data, each)
     _check_teacher(teacher, data, run)
-    identity = run_identity(run, data, teacher, start)
     progress = progress or TerminalProgress()
-    with _sole_trainer(identity):
-        sought = record.training_facts(record.described(run, data, teacher))
-        found = None if force_retrain else _find_finished(run, sought, device)
-        if _agreed(found is not None):
-            found = found or _find_finished(run, sought, device)  # a rank that looked before the writer had ended
+    taught = [teacher if each.teacher else None for each in runs]
+    identities = [run_identity(*facts) for facts in zip(runs, repeat(data), taught, starts)]
+    with contextlib.ExitStack() as locks:
+        for identity in sorted(set(identities)):  # one order for all processes: none waits for another's in a circle
+            locks.enter_context(_sole_trainer(identity))
+        sought = [record.training_facts(record.described(each, data, its)) for each, its in zip(runs, taught, strict=True)]
+        ended = [None if force_retrain else _finished(*pair, device) for pair in zip(runs, sought, strict=True)]
+        jobs = {
+            place: Job(each, data, taught[place], (device, precision), identities[place])
+            for place, each in enumerate(runs)
+            if ended[place] is None
+        }
+        for found in filter(None, ended):
             progress.end(found.record)
-            return found
-        job = _Job(run, data, teacher, (device, precision), identity)
-        return job.train(progress, force_retrain, tensorboard, compile)
+        new = dict(zip(jobs, train_jobs(list(jobs.values()), progress, force_retrain, tensorboard, compile), strict=True))
+    return [new.get(place) or found for place, found in enumerate(ended)]
 
 
 def run_identity(run: Run, data: Data, teacher: Teacher | None, start: Path | None = None) -> str:
@@ -183,108 +212,6 @@ def _agreed(value: bool) -> bool:
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]
-
-
-class _Job:
-    """One training with its files: the record from start to end, the checkpoint, the weights."""
-
-    def __init__(self, run: Run, data: Data, teacher: Teacher | None, place: tuple[torch.device, str], identity: str):
-        self.run, self.data, self.teacher, self.identity = run, data, teacher, identity
-        self.device, self.precision = place
-        self.writes = not (dist.is_initialized() and dist.get_rank() > 0)
-        self.checkpoint = artifacts.checkpoint_path(identity)
-
-    def train(self, progress: Progress, afresh: bool, tensorboard: bool, compiled: bool) -> Trained:
-        self.record = record.started(self.run, self.data, self.teacher, self.device, self.precision)
-        name = artifacts.reserve(self.run.artifact_name, self.identity, self.record) if self.writes else "other rank"
-        self.record = {"schema": artifacts.SCHEMA, "name": name, "identity": self.identity, **self.record}
-        try:
-            with torch.random.fork_rng():
-                training = self._start(afresh, compiled)
-                self._run_epochs(training, progress, tensorboard)
-        except BaseException as error:
-            self._failed(error)
-            progress.end(self.record)
-            raise
-        progress.end(self.record)
-        return Trained(training.network.eval(), self.run, self.record, cached=False)
-
-    def _start(self, afresh: bool, compiled: bool) -> Training:
-        training = Training(self.run, self.data, self.teacher, self.device, self.precision, compiled)
-        if afresh and self.writes:
-            self.checkpoint.unlink(missing_ok=True)
-        if self.checkpoint.is_file() and not afresh:
-            self._resume(training)
-        size = self.data.image_size
-        self.record["model"] = {
-            "parameters": count_parameters(training.network),
-            "macs": count_macs(training.network, size),
-        }
-        return training
-
-    def _resume(self, training: Training) -> None:
-        for half_written in self.checkpoint.parent.glob(f".{self.checkpoint.name}.*.tmp"):
-            half_written.unlink(missing_ok=True)  # left by a kill; this process alone holds the run's lock
-        state = artifacts.load_tensors(self.checkpoint, str(self.device))
-        if not isinstance(state, dict) or state.get("precision") != self.precision:
-            was = state.get("precision", "of another kind") if isinstance(state, dict) else "of another kind"
-            raise ValueError(
-                f"{self.checkpoint}: this checkpoint is {was}, precision here is {self.precision}; set precision "
-                f"in the Run, or delete the file to start afresh"
-            )
-        training.restore(state)
-
-    def _run_epochs(self, training: Training, progress: Progress, tensorboard: bool) -> None:
-        progress.begin(self.record["name"], self.run.epochs, len(training.batches), training.epochs_done)
-        while training.epochs_done < self.run.epochs:
-            training.epoch(progress)
-            if self.writes:
-                artifacts.save_tensors(self.checkpoint, training.state())
-                if tensorboard:
-                    write_scalars(self.record["name"], training.history[-1])
-            progress.epoch(training.history)
-        training.network.load_state_dict(training.best["weights"])
-        if self.writes:
-            self._finish(training)
-
-    def _finish(self, training: Training) -> None:
-        """Test once, then write weights, sidecar, record, in this order: a finished record never lacks its weights."""
-        probe = None if training.method.trains_classifier else fit_probe(training.network, self.data)
-        predictions = infer(training.network, self.data, "test")  # in fp32, as anyone will who loads the weights
-        if not predictions.logits.isfinite().all():
-            raise FloatingPointError(
-                f"the logits on the test images are not finite; lower lr = {self.run.lr} or take precision fp32"
-            )
-        tested = evaluate(predictions)
-        path = artifacts.save_tensors(artifacts.weights_path(self.record["name"]), weights_of(training.network))
-        self.record |= record.finished(
-            training.history, training.best["epoch"], tested, self.run.selection, path, probe
-        )
-        self.record["environment"]["finished"] = record.now()
-        artifacts.save_json(path.with_suffix(".json"), record.sidecar(self.record, self.run, self.data))
-        artifacts.save_json(artifacts.record_path(self.record["name"]), self.record)
-        self.checkpoint.unlink(missing_ok=True)
-
-    def _failed(self, error: BaseException) -> None:
-        """Note the failure in the record, unless what is stored is an earlier finished training of this run."""
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        if isinstance(error, KeyboardInterrupt):
-            reason = "interrupted; the same run goes on from its last finished epoch"
-        self.record |= {"status": "failed", "error": reason}
-        with contextlib.suppress(OSError, ValueError):  # the disk may be the very failure
-            stored = artifacts.load_record(self.record["name"]) if self.writes else None
-            if stored and stored["status"] != "finished":
-                artifacts.save_json(artifacts.record_path(self.record["name"]), self.record)
-
-
-def write_scalars(name: str, row: dict) -> None:
-    """Append one epoch's numbers to TensorBoard's log in runs/<name> under the artifacts' root."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(artifacts.root() / "runs" / name)) as writer:
-        for key, value in row.items():
-            if key != "epoch" and value is not None:
-                writer.add_scalar(key, value, row["epoch"])
 
 
 def main(path: str) -> None:

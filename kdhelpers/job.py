@@ -1,0 +1,112 @@
+"""One training with its files: the record from start to end, the checkpoint, the weights."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+import torch.distributed as dist
+
+from kdhelpers import artifacts, record
+from kdhelpers.data import Data
+from kdhelpers.evaluation import evaluate, infer
+from kdhelpers.loop import Training, weights_of
+from kdhelpers.models import count_macs, count_parameters
+from kdhelpers.probe import fit_probe
+from kdhelpers.settings import Run
+from kdhelpers.teachers import Teacher
+
+
+class Job:
+    """What becomes of one `Run` on disk. `begin`, then `keep` after each epoch, then `finish`; or `fail`.
+
+    Only one process of a group writes; the others train along.
+    """
+
+    def __init__(self, run: Run, data: Data, teacher: Teacher | None, place: tuple[torch.device, str], identity: str):
+        self.run, self.data, self.teacher, self.identity = run, data, teacher, identity
+        self.device, self.precision = place
+        self.writes = not (dist.is_initialized() and dist.get_rank() > 0)
+        self.checkpoint = artifacts.checkpoint_path(identity)
+        self.record = record.started(run, data, teacher, *place)
+        name = artifacts.reserve(run.artifact_name, identity, self.record) if self.writes else "other rank"
+        self.record = {"schema": artifacts.SCHEMA, "name": name, "identity": identity, **self.record}
+
+    @property
+    def name(self) -> str:
+        return self.record["name"]
+
+    def begin(self, afresh: bool, compiled: bool = False) -> Training:
+        """The training, at its last finished epoch unless it is to start afresh."""
+        training = Training(self.run, self.data, self.teacher, self.device, self.precision, compiled)
+        if afresh and self.writes:
+            self.checkpoint.unlink(missing_ok=True)
+        if self.checkpoint.is_file() and not afresh:
+            self._resume(training)
+        self.record["model"] = {
+            "parameters": count_parameters(training.network),
+            "macs": count_macs(training.network, self.data.image_size),
+        }
+        return training
+
+    def _resume(self, training: Training) -> None:
+        for half_written in self.checkpoint.parent.glob(f".{self.checkpoint.name}.*.tmp"):
+            half_written.unlink(missing_ok=True)  # left by a kill; this process alone holds the run's lock
+        state = artifacts.load_tensors(self.checkpoint, str(self.device))
+        if not isinstance(state, dict) or state.get("precision") != self.precision:
+            was = state.get("precision", "of another kind") if isinstance(state, dict) else "of another kind"
+            raise ValueError(
+                f"{self.checkpoint}: this checkpoint is {was}, precision here is {self.precision}; set precision "
+                f"in the Run, or delete the file to start afresh"
+            )
+        training.restore(state)
+
+    def keep(self, training: Training, tensorboard: bool) -> None:
+        """The checkpoint of the epoch that has just ended, and its scalars where they are wanted."""
+        if self.writes:
+            artifacts.save_tensors(self.checkpoint, training.state())
+            if tensorboard:
+                write_scalars(self.name, training.history[-1])
+
+    def finish(self, training: Training) -> None:
+        """The selected weights; tested once, then written with sidecar and record, in this order: a finished record
+        never lacks its weights."""
+        training.network.load_state_dict(training.best["weights"])
+        if not self.writes:
+            return
+        probe = None if training.method.trains_classifier else fit_probe(training.network, self.data)
+        predictions = infer(training.network, self.data, "test")  # in fp32, as anyone will who loads the weights
+        if not predictions.logits.isfinite().all():
+            raise FloatingPointError(
+                f"the logits on the test images are not finite; lower lr = {self.run.lr} or take precision fp32"
+            )
+        tested = evaluate(predictions)
+        path = artifacts.save_tensors(artifacts.weights_path(self.name), weights_of(training.network))
+        self.record |= record.finished(
+            training.history, training.best["epoch"], tested, self.run.selection, path, probe
+        )
+        self.record["environment"]["finished"] = record.now()
+        artifacts.save_json(path.with_suffix(".json"), record.sidecar(self.record, self.run, self.data))
+        artifacts.save_json(artifacts.record_path(self.name), self.record)
+        self.checkpoint.unlink(missing_ok=True)
+
+    def fail(self, error: BaseException) -> None:
+        """Note the failure in the record, unless what is stored is an earlier finished training of this run."""
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if isinstance(error, KeyboardInterrupt):
+            reason = "interrupted; the same run goes on from its last finished epoch"
+        self.record |= {"status": "failed", "error": reason}
+        with contextlib.suppress(OSError, ValueError):  # the disk may be the very failure
+            stored = artifacts.load_record(self.name) if self.writes else None
+            if stored and stored["status"] != "finished":
+                artifacts.save_json(artifacts.record_path(self.name), self.record)
+
+
+def write_scalars(name: str, row: dict) -> None:
+    """Append one epoch's numbers to TensorBoard's log in runs/<name> under the artifacts' root."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(artifacts.root() / "runs" / name)) as writer:
+        for key, value in row.items():
+            if key != "epoch" and value is not None:
+                writer.add_scalar(key, value, row["epoch"])
