@@ -148,15 +148,17 @@ def hypersphere(predictions: dict[str, Predictions], classes: list[int], count: 
 
     What is lost: everything in the other d - 3 directions, and how far each image stood from the three. kept_pct is
     the share in percent of the embeddings' variance about their mean that the three directions hold. Each network has
-    directions of its own. Raises ValueError for predictions of different images and a class without any.
+    directions of its own; its sphere as a whole is turned (or mirrored) to lie as the first network's does, as nearly
+    as the points allow. Raises ValueError for predictions of different images and a class without any.
     """
     import pandas
 
-    chosen, points = _chosen(predictions, count, classes, seed), []
+    chosen, points, first = _chosen(predictions, count, classes, seed), [], None
     for name, network in predictions.items():
-        unit = _unit(network.embeddings[chosen])
-        seen, kept = _three_directions(unit)
-        x, y, z = _unit(seen).T.numpy()
+        seen, kept = _three_directions(_unit(network.embeddings[chosen]))
+        sphere = _unit(seen)
+        first = sphere if first is None else first
+        x, y, z = (sphere @ _turn(sphere, first)).T.numpy()
         points.append(_points(name, network, chosen, x=x, y=y, z=z, kept_pct=100 * kept))
     return pandas.concat(points, ignore_index=True)
 
@@ -168,6 +170,12 @@ def _three_directions(unit: Tensor) -> tuple[Tensor, float]:
     seen = seen * torch.where(seen.sum(0) < 0, -1, 1)  # which of the two signs is the solver's whim
     share = (seen - seen.mean(0)).square().sum() / (unit - unit.mean(0)).square().sum()
     return F.pad(seen, (0, 3 - seen.shape[1])), share.item()
+
+
+def _turn(points: Tensor, target: Tensor) -> Tensor:
+    """The orthogonal Q [3, 3] of least ||points Q - target|| (Schoenemann 1966)."""
+    left, _, right = torch.linalg.svd(points.T @ target)
+    return left @ right
 
 
 def _chosen(predictions: dict[str, Predictions], count: int, classes: list[int] | None, seed: int) -> Tensor:

@@ -29,7 +29,7 @@ def tsne_maps(frame, class_names, superclasses=None):
         for axes, points in panels:
             _scatter(axes, points[["x", "y"]], groups, looks, size=min(12, 400 / images**0.5))
             axes.set(xticks=[], yticks=[], box_aspect=1)
-        figure.supxlabel(fill(note, round(14 * figure.get_figwidth())), fontsize=8)
+        figure.suptitle(fill(note, round(14 * figure.get_figwidth())), fontsize=8)  # below, it would meet the legend
     return figure
 
 
@@ -45,7 +45,7 @@ def hypersphere_picture(frame, class_names):
         for axes, points in panels:
             _sphere(axes)
             _scatter(axes, points[["x", "y", "z"]], groups, LOOKS, size=9)
-            axes.set_title(f"{axes.get_title()}\n{points['kept_pct'].iloc[0]:.0f} % of the variance", fontsize=9)
+            axes.set_title(f"{axes.get_title()}\n{points['kept_pct'].iloc[0]:.0f} % of the variance", fontsize=9, y=1.0)
     return figure
 
 
@@ -58,7 +58,7 @@ def told_apart(frame, class_names):
 
 
 def groups_of(labels, names):
-    """(each label's place among the names present, a Series like labels; the names present, in the order of classes)."""
+    """(each label's place among the names present, as a Series; those names, in the order of classes)."""
     present = list(dict.fromkeys(names[label] for label in sorted(labels.unique())))
     return labels.map({label: present.index(names[label]) for label in labels.unique()}), present
 
@@ -105,6 +105,6 @@ def _sphere(axes) -> None:
     turn, height = numpy.linspace(0, 2 * numpy.pi, 49), numpy.linspace(0, numpy.pi, 25)
     across = [numpy.outer(side, numpy.sin(height)) for side in (numpy.cos(turn), numpy.sin(turn))]
     axes.plot_wireframe(*across, numpy.cos(height)[None], rcount=12, ccount=6, color="0.8", linewidth=0.4)
-    axes.set_box_aspect((1, 1, 1), zoom=1.4)
+    axes.set_box_aspect((1, 1, 1), zoom=1.5)
     axes.view_init(elev=15, azim=20)  # x, the direction of most images, comes towards the reader
     axes.set_axis_off()

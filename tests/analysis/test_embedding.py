@@ -65,9 +65,7 @@ def test_alignment_refuses_views_that_are_no_pairs():
 def test_class_alignment_equals_the_loop_over_pairs_of_one_class(count):
     found = network(0, count)
     rows, labels = units(found.embeddings), found.labels.tolist()
-    pairs = [
-        squared(rows[i], rows[j]) for i in range(count) for j in range(count) if i != j and labels[i] == labels[j]
-    ]
+    pairs = [squared(rows[i], rows[j]) for i in range(count) for j in range(count) if i != j and labels[i] == labels[j]]
     assert class_alignment(found) == pytest.approx(sum(pairs) / len(pairs), rel=1e-9)
 
 
@@ -262,6 +260,21 @@ def test_a_cone_of_embeddings_is_shown_as_a_crowd_and_a_zero_embedding_at_the_ce
     assert frame["x"].drop(3).min() > 0.9
 
 
+def test_spheres_of_networks_equal_up_to_a_rotation_lie_alike():
+    one = network(0)
+    rotation, _ = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1)))
+    frame = hypersphere({"one": one, "turned": predictions(-one.embeddings @ rotation, one.labels)}, [0, 1, 2, 3])
+    first, second = (rows[["x", "y", "z"]].to_numpy() for _, rows in frame.groupby("network", sort=False))
+    assert second == pytest.approx(first, abs=1e-5)
+    apart = hypersphere({"one": network(3), "other": one}, [0, 1, 2, 3]).groupby("network", sort=False)
+    alone = hypersphere({"other": one}, [0, 1, 2, 3])[["x", "y", "z"]].to_numpy()
+    turned = apart.get_group("other")[["x", "y", "z"]].to_numpy()
+    assert turned @ turned.T == pytest.approx(alone @ alone.T, abs=1e-9)  # turned as a whole, not bent
+    product = turned.T @ apart.get_group("one")[["x", "y", "z"]].to_numpy()
+    assert product == pytest.approx(product.T, abs=1e-9)  # with no negative eigenvalue: no other turn is nearer
+    assert numpy.linalg.eigvalsh(product).min() > 0
+
+
 def test_two_dimensions_lie_on_a_circle():
     frame = hypersphere({"flat": network(0, width=2)}, classes=[0, 1, 2, 3])
     assert frame["z"].abs().max() == 0
@@ -288,7 +301,7 @@ def test_tsne_maps_draw_each_image_in_the_colour_of_its_class():
         expected = {(row.x, row.y): LOOKS[row.label][0].upper() for row in rows.itertuples()}
         assert colours_at(axes) == pytest.approx(expected)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == NAMES
-    assert "80 images, perplexity 5" in figure.get_supxlabel()
+    assert "80 images, perplexity 5" in figure.get_suptitle()
 
 
 def test_of_many_classes_superclasses_are_coloured_and_without_them_there_is_no_legend():
