@@ -105,7 +105,7 @@ def curves(records: dict[str, list[dict]], teacher_top1_pct: float | None = None
     columns = min(3, len(terms) + 1)
     rows = math.ceil((len(terms) + 1) / columns)
     with styled():
-        figure = new_figure(3.4 * columns, 2.7 * rows + 0.25 * math.ceil((len(records) + 1) / 3))
+        figure = new_figure(3.4 * columns, 2.7 * rows + 0.2 * (len(records) + 1))
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, term in zip(grid, terms, strict=False):
             for number, history in enumerate(records.values()):
@@ -122,7 +122,10 @@ def curves(records: dict[str, list[dict]], teacher_top1_pct: float | None = None
             axes.set_axis_off()
         handles, labels = accuracy.get_legend_handles_labels()
         if handles:
-            figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), columns))
+            fitting = int(3.4 * columns / (0.5 + 0.06 * max(map(len, labels))))  # handle and letters, in inches
+            figure.legend(
+                handles, labels, loc="outside lower center", ncols=max(1, min(len(handles), columns, fitting))
+            )
     return figure
 
 

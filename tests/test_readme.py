@@ -75,7 +75,7 @@ def test_the_smoke_suite_replays_every_notebook(root):
         assert artifacts.weights_path(name).is_file()
     page = (root / "plots" / "index.html").read_text()
     assert all(name in page for name in found)
-    for picture in ("student_lm_resnet8_digits_curves", "distillation_grad_cam_comparison_digits"):
+    for picture in ("student_lm_resnet8_digits_curves", "distillation_grad_cam_comparison_resnet8_digits"):
         assert (root / "plots" / f"{picture}.png").stat().st_size > 10_000
     executed = {path.stem for path in (root / "notebooks" / "executed").glob("*.ipynb")}
     assert executed >= {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}

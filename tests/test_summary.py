@@ -14,6 +14,7 @@ from kdhelpers.summary import (
     magnitude_text,
     method_label,
     results,
+    row_names,
     spread_text,
     summarize,
 )
@@ -215,3 +216,14 @@ def test_histories_are_means_over_seeds_and_no_setting_hides_another(root):
     pair = [rows[0]["val_top1_pct"] for rows in stored.values() if len(rows) == 8]
     assert mean[0]["val_top1_pct"] == pytest.approx(sum(pair) / 2)
     assert mean[0]["epoch"] == 1
+
+
+def test_rows_that_differ_in_their_teacher_alone_are_told_apart(root):
+    for name in ("teacher_resnet20_cifar100", "teacher_resnet32_cifar100"):
+        record = fixtures.record(50.0, **fixtures.LM | {"teacher": name})
+        record["teacher"] = {"name": name, "sha256": name, "model": name.split("_")[1], "test_top1_pct": 60.0}
+        record["name"] = f"from_{name}"
+        fixtures.store(record)
+    names = row_names(summarize(results()))
+    assert sorted(names) == [f"LM from teacher_resnet{depth}_cifar100 (single run)" for depth in (20, 32)]
+    assert len(histories()["cifar100"]) == 2
