@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import pair
 from benchmarks.measure import row
+from kdhelpers.lockstep import train_epoch
 from kdhelpers.progress import Progress
 
 GOAL = 0.55
@@ -64,7 +65,7 @@ def per_step(epoch: Callable[[int], Callable[[], object]]) -> Counter[str]:
 
 def _our_epoch(network: torch.nn.Module, precision: str, steps: int) -> Callable[[], object]:
     training = pair.ours(network, precision, steps, BATCH)
-    return lambda: training.train_epoch(2, Progress())
+    return lambda: train_epoch([training], Progress())
 
 
 def _peer_epoch(network: torch.nn.Module, steps: int) -> Callable[[], object]:

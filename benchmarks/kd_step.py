@@ -9,13 +9,13 @@ turns. Equality: ours and peer-style train the same student on the same batches 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count
 
 import torch
 
 from benchmarks import pair
 from benchmarks.measure import Apart, Timing, interleave, row
 from kdhelpers.device import has_avx512_bf16
+from kdhelpers.lockstep import train_epoch
 from kdhelpers.progress import Progress
 
 BOUND_GOAL, LOGITS_GOAL = 1.05, 1e-4
@@ -45,8 +45,8 @@ def prepare(kind: str, precision: str, threads: int) -> Callable[[], object]:
     if kind == "bound":
         return pair.bare(network, precision)
     if kind == "ours":
-        training, numbers = pair.ours(network, precision, steps=1), count(1)
-        return lambda: training.train_epoch(next(numbers), Progress())
+        training = pair.ours(network, precision, steps=1)
+        return lambda: train_epoch([training], Progress())
     peer = pair.PeerStyle(network, pair.student_network())
     batches = pair.pil_batches(pair.images_and_labels(pair.BATCH))
     return lambda: peer.train(batches, steps=1)
@@ -66,9 +66,9 @@ def logits_difference(network: torch.nn.Module, steps: int = 6) -> float:
     """Largest difference of the two students' logits, in eval, after the same steps from the same weights."""
     training = pair.ours(network, "fp32", steps)
     peer = pair.PeerStyle(network, training.network)
-    training.joint.train()
+    training.begin_epoch()
     for batch in training.batches.epoch(1):
-        training.step(batch, 1, 0.0)
+        training.learn(batch)
         peer.step(batch.views[0].contiguous(), batch.labels)
     with torch.no_grad():
         images = torch.cat([batch.views[0] for batch in training.batches.epoch(2)])

@@ -44,6 +44,36 @@ def autocast(device: torch.device, precision: str):
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
+class RandomStream:
+    """torch's generators for one training: inside `with` they go on from where this stream last stood, and afterwards
+    they are as they were before."""
+
+    def __init__(self, device: torch.device):
+        self._device, self._own = device, None
+
+    def __enter__(self) -> None:
+        self._others = self._states()
+        self._restore(self._own or self._others)
+
+    def __exit__(self, *_) -> None:
+        self._own = self._states()
+        self._restore(self._others)
+
+    def _states(self) -> list[torch.Tensor]:
+        states = [torch.get_rng_state()]
+        if self._device.type != "cpu":
+            states.append(torch.get_device_module(self._device).get_rng_state(*self._place()))
+        return states
+
+    def _restore(self, states: list[torch.Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        if self._device.type != "cpu":
+            torch.get_device_module(self._device).set_rng_state(states[1], *self._place())
+
+    def _place(self) -> list[torch.device]:
+        return [self._device] if self._device.type == "cuda" else []  # Apple's has one device
+
+
 @cache
 def keep_freed_memory() -> None:
     """Let glibc keep what a step frees: given back and asked for anew it costs a step on a CPU 25,000 page faults."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
 
 from kdhelpers import artifacts, record
-from kdhelpers.data import Data
+from kdhelpers.data import Batches, Data
 from kdhelpers.evaluation import evaluate, infer
 from kdhelpers.loop import Training, weights_of
 from kdhelpers.models import count_macs, count_parameters
@@ -18,36 +19,55 @@ from kdhelpers.teachers import Teacher
 
 
 class Job:
-    """What becomes of one `Run` on disk. `begin`, then `keep` after each epoch, then `finish`; or `fail`.
+    """What becomes of one `Run` on disk: `begin`, then `keep` after each epoch of its `training`, then `finish`; or
+    `fail`, whose `error` stays.
 
     Only one process of a group writes; the others train along.
     """
 
-    def __init__(self, run: Run, data: Data, teacher: Teacher | None, place: tuple[torch.device, str], identity: str):
-        self.run, self.data, self.teacher, self.identity = run, data, teacher, identity
-        self.device, self.precision = place
+    def __init__(
+        self,
+        run: Run,
+        data: Data,
+        teacher: Teacher | None,
+        device: torch.device,
+        precision: str,
+        identity: str,
+        students: int = 1,
+    ):
+        self.run, self.data, self.teacher, self.device, self.precision = run, data, teacher, device, precision
         self.writes = not (dist.is_initialized() and dist.get_rank() > 0)
         self.checkpoint = artifacts.checkpoint_path(identity)
-        self.record = record.started(run, data, teacher, *place)
-        name = artifacts.reserve(run.artifact_name, identity, self.record) if self.writes else "other rank"
-        self.record = {"schema": artifacts.SCHEMA, "name": name, "identity": identity, **self.record}
+        self.training: Training | None = None
+        self.error: BaseException | None = None
+        described = record.started(run, data, teacher, device, precision, students)
+        name = artifacts.reserve(run.artifact_name, identity, described) if self.writes else "other rank"
+        self.record = {"schema": artifacts.SCHEMA, "name": name, "identity": identity, **described}
 
     @property
     def name(self) -> str:
         return self.record["name"]
 
-    def begin(self, afresh: bool, compiled: bool = False) -> Training:
-        """The training, at its last finished epoch unless it is to start afresh."""
-        training = Training(self.run, self.data, self.teacher, self.device, self.precision, compiled)
+    def begin(self, teacher: Teacher | None, batches: Batches, afresh: bool, compiled: bool) -> None:
+        """Make the training, at its last finished epoch unless it is to start afresh."""
         if afresh and self.writes:
             self.checkpoint.unlink(missing_ok=True)
+        training = Training(self.run, self.data, teacher, self.device, self.precision, compiled, batches)
         if self.checkpoint.is_file() and not afresh:
             self._resume(training)
         self.record["model"] = {
             "parameters": count_parameters(training.network),
             "macs": count_macs(training.network, self.data.image_size),
         }
-        return training
+        self.training = training
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """A loss that is not finite, in here, is this job's failure and no other's."""
+        try:
+            yield
+        except FloatingPointError as error:
+            self.fail(error)
 
     def _resume(self, training: Training) -> None:
         for half_written in self.checkpoint.parent.glob(f".{self.checkpoint.name}.*.tmp"):
@@ -61,16 +81,17 @@ class Job:
             )
         training.restore(state)
 
-    def keep(self, training: Training, tensorboard: bool) -> None:
+    def keep(self, tensorboard: bool) -> None:
         """The checkpoint of the epoch that has just ended, and its scalars where they are wanted."""
         if self.writes:
-            artifacts.save_tensors(self.checkpoint, training.state())
+            artifacts.save_tensors(self.checkpoint, self.training.state())
             if tensorboard:
-                write_scalars(self.name, training.history[-1])
+                write_scalars(self.name, self.training.history[-1])
 
-    def finish(self, training: Training) -> None:
+    def finish(self) -> None:
         """The selected weights; tested once, then written with sidecar and record, in this order: a finished record
         never lacks its weights."""
+        training = self.training
         training.network.load_state_dict(training.best["weights"])
         if not self.writes:
             return
@@ -92,6 +113,7 @@ class Job:
 
     def fail(self, error: BaseException) -> None:
         """Note the failure in the record, unless what is stored is an earlier finished training of this run."""
+        self.error = error
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if isinstance(error, KeyboardInterrupt):
             reason = "interrupted; the same run goes on from its last finished epoch"

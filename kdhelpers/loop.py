@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kdhelpers.data import Batch, Batches, Data
-from kdhelpers.device import autocast, keep_freed_memory, peak_memory_mib
+from kdhelpers.device import RandomStream, autocast, keep_freed_memory, peak_memory_mib
 from kdhelpers.evaluation import infer, negative_log_likelihood, top_k_pct
 from kdhelpers.methods import METHODS, Context, Method
 from kdhelpers.models import Observed, build_model
 from kdhelpers.optim import build_optimizer, learning_rate
-from kdhelpers.progress import Progress
 from kdhelpers.settings import Run
 from kdhelpers.teachers import Teacher, start_from
 
@@ -59,7 +58,12 @@ class Joint(nn.Module):
 
 
 class Training:
-    """A training in progress. `state()` and `restore()` are all that a checkpoint needs."""
+    """A training in progress: `begin_epoch`, `learn` from each batch, `end_epoch`. `state()` and `restore()` are all
+    that a checkpoint needs.
+
+    Whatever it draws at random comes from a stream of its own, so that trainings side by side do not disturb one
+    another. `batches` are made by the run's rules unless given.
+    """
 
     def __init__(
         self,
@@ -69,43 +73,39 @@ class Training:
         device: torch.device,
         precision: str,
         compiled: bool = False,
+        batches: Batches | None = None,
     ):
         self.run, self.data, self.device, self.precision = run, data, device, precision
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if device.type == "cpu":
             keep_freed_memory()
-        seed_everything(run.seed, "weights")
-        self.network = build_model(run.model, data.num_classes, **run.network_options)
-        if run.start_from:
-            start_from(self.network, run.start_from, run.dataset)
-        self.network.to(device, memory_format=torch.channels_last)
-        seed_everything(run.seed, "method")
-        self.method = METHODS[run.method](**run.hyperparameters)
-        self.student = Observed(self.network)
-        self.method.build(self._context(teacher))
-        joint = Joint(self.student, self.method.to(device), teacher)
+        self.random = RandomStream(device)
+        with self.random:
+            joint = self._build(teacher)
         self.optimizer = build_optimizer(
             run.optimizer, joint.parameters(), run.lr, run.weight_decay, run.optimizer_options
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        self.batches = Batches(
-            data.train,
-            run.augmentation,
-            run.batch_size,
-            data.mean,
-            data.std,
-            views=self.method.views,
-            seed=run.seed,
-            device=device,
-            rank=self.rank,
-            world=self.world,
-        )
+        self.batches = batches or training_batches(run, data, self.method.views, device)
         if self.world > 1:
             # A first stage leaves parameters unused; each rank keeps its own memory bank and BatchNorm statistics.
             places = [device] if device.type == "cuda" else None
             joint = DistributedDataParallel(joint, places, broadcast_buffers=False, find_unused_parameters=True)
         self.joint = torch.compile(joint) if compiled else joint
         self.epochs_done, self.history, self.best = 0, [], None
+
+    def _build(self, teacher: Teacher | None) -> Joint:
+        run = self.run
+        seed_everything(run.seed, "weights")
+        self.network = build_model(run.model, self.data.num_classes, **run.network_options)
+        if run.start_from:
+            start_from(self.network, run.start_from, run.dataset)
+        self.network.to(self.device, memory_format=torch.channels_last)
+        seed_everything(run.seed, "method")
+        self.method = METHODS[run.method](**run.hyperparameters)
+        self.student = Observed(self.network)
+        self.method.build(self._context(teacher))
+        return Joint(self.student, self.method.to(self.device), teacher)
 
     @torch.no_grad()
     def _context(self, teacher: Teacher | None) -> Context:
@@ -120,39 +120,47 @@ class Training:
     def _copy_student(self) -> Observed:
         return Observed(copy.deepcopy(self.network)).requires_grad_(False)
 
-    def step(self, batch: Batch, epoch: int, time: float) -> tuple[dict[str, Tensor], Tensor]:
-        """One optimiser step at `time` (epochs done, a float). Nothing here waits for the device."""
+    def begin_epoch(self) -> None:
+        """Get ready for the next epoch, counted from 1."""
+        self.log, self.sizes, self.names = torch.empty(0), [], []
+        with self.random:
+            seed_everything(self.run.seed, "epoch", self.epochs_done + 1, self.rank)
+        self.joint.train()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def learn(self, batch: Batch) -> None:
+        """One optimiser step. Nothing here waits for the device."""
+        number, epoch = len(self.sizes), self.epochs_done + 1
+        self._set_learning_rate(self.epochs_done + number / len(self.batches))
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.random:  # a backward pass may draw as well
+            with autocast(self.device, self.precision):
+                terms, hits = self.joint(batch.first(self.method.views), epoch)
+            self.scaler.scale(reduce(torch.add, terms.values())).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        with torch.no_grad():
+            row = torch.stack([*(term.float() for term in terms.values()), hits.float()])
+            if number == 0:
+                self.names, self.log = list(terms), row.new_empty(len(self.batches), len(row))
+            self.log[number] = row
+        self.sizes.append(len(batch.labels))
+
+    def _set_learning_rate(self, time: float) -> None:
+        """The rate of the schedule after `time` epochs, a float."""
         run = self.run
         schedule = run.schedule, run.schedule_options
         rate = learning_rate(*schedule, run.lr, time, run.epochs, run.warmup_epochs, 1 / len(self.batches))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        with autocast(self.device, self.precision):
-            terms, hits = self.joint(batch, epoch)
-        self.scaler.scale(reduce(torch.add, terms.values())).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return terms, hits
 
-    def train_epoch(self, epoch: int, progress: Progress) -> dict[str, float]:
-        """All steps of one epoch (counted from 1); mean loss terms and accuracy over its images."""
-        seed_everything(self.run.seed, "epoch", epoch, self.rank)
-        self.joint.train()
-        log, sizes = torch.empty(0), []
-        for number, batch in enumerate(self.batches.epoch(epoch)):
-            terms, hits = self.step(batch, epoch, epoch - 1 + number / len(self.batches))
-            with torch.no_grad():
-                row = torch.stack([*(term.float() for term in terms.values()), hits.float()])
-                log = row.new_empty(len(self.batches), len(row)) if number == 0 else log
-                log[number] = row
-            sizes.append(len(batch.labels))
-            progress.step(number + 1)
-        return self._read(list(terms), log, torch.tensor(sizes, dtype=torch.float64), epoch)
+    def _read_log(self, epoch: int) -> dict[str, float]:
+        """Mean loss terms and accuracy over the epoch's images: the one look at the device.
 
-    def _read(self, names: list[str], log: Tensor, sizes: Tensor, epoch: int) -> dict[str, float]:
-        """The epoch's one look at the device: log is [steps, terms + 1], the loss terms and the hits of each step."""
-        log = log.cpu().double()
+        The log is [steps, terms + 1], the loss terms and the hits of each step.
+        """
+        names, log, sizes = self.names, self.log.cpu().double(), torch.tensor(self.sizes, dtype=torch.float64)
         terms, hits = log[:, :-1], log[:, -1]
         if bad := (~terms.isfinite()).nonzero().tolist():
             step, term = bad[0]  # later steps are spoilt by the first, and so are the other terms
@@ -167,32 +175,38 @@ class Training:
         *means, accuracy = (totals[:-1] / totals[-1]).tolist()
         return {"loss": sum(means), **dict(zip(names, means, strict=True)), "train_top1_pct": accuracy}
 
-    def epoch(self, progress: Progress) -> None:
-        """Train one more epoch, look at the held-out images, and add a row to the history."""
-        epoch, start = self.epochs_done + 1, time.perf_counter()
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        row = {"epoch": epoch, **self.train_epoch(epoch, progress)}
+    def end_epoch(self, seconds: float) -> None:
+        """Look at the held-out images, and add a row to the history; the steps took `seconds`.
+
+        Raises FloatingPointError, with the epoch and the term's name, for a loss that is not finite.
+        """
+        epoch = self.epochs_done + 1
+        row = {"epoch": epoch, **self._read_log(epoch)}
         learns_classes = self.method.trains_classifier and epoch > self.method.stage_epochs
         if not learns_classes:
             row["train_top1_pct"] = None  # the logits are those of an untrained layer
-        row["images_per_second"] = len(self.data.train.labels) / (time.perf_counter() - start)
+        row["images_per_second"] = len(self.data.train.labels) / seconds
+        start = time.perf_counter()
         if learns_classes and len(self.data.val.labels):
-            predictions = infer(self.student, self.data, "val", precision=self.precision)
-            row |= {"val_top1_pct": top_k_pct(predictions), "val_nll": negative_log_likelihood(predictions)}
-            if not math.isfinite(row["val_nll"]):
-                raise FloatingPointError(
-                    f"epoch {epoch}: the loss on the held-out images is {row['val_nll']}; lower "
-                    f"lr = {self.run.lr} or take precision fp32 (finished epochs are kept)"
-                )
+            row |= self._validate(epoch)
         row |= {
             "lr": self.optimizer.param_groups[0]["lr"],
-            "seconds": time.perf_counter() - start,
+            "seconds": seconds + time.perf_counter() - start,
             "peak_memory_mib": peak_memory_mib(self.device),
         }
         self.history.append(row)
         self.epochs_done = epoch
         self._select(row)
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        predictions = infer(self.student, self.data, "val", precision=self.precision)
+        loss = negative_log_likelihood(predictions)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"epoch {epoch}: the loss on the held-out images is {loss}; lower "
+                f"lr = {self.run.lr} or take precision fp32 (finished epochs are kept)"
+            )
+        return {"val_top1_pct": top_k_pct(predictions), "val_nll": loss}
 
     def _select(self, row: dict[str, float]) -> None:
         """Keep a copy of the weights that the run's rule prefers: the first best on held-out images, or the last.
@@ -224,6 +238,23 @@ class Training:
         self.epochs_done, self.history, self.best = state["epochs_done"], state["history"], state["best"]
         for part in ("network", "method", "optimizer", "scaler"):
             getattr(self, part).load_state_dict(state[part])
+
+
+def training_batches(run: Run, data: Data, views: int, device: torch.device) -> Batches:
+    """The batches of a run: this process's share of them."""
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    return Batches(
+        data.train,
+        run.augmentation,
+        run.batch_size,
+        data.mean,
+        data.std,
+        views=views,
+        seed=run.seed,
+        device=device,
+        rank=rank,
+        world=world,
+    )
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:

@@ -27,13 +27,18 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def started(run: Run, data: Data, teacher: Teacher | None, device: torch.device, precision: str) -> dict:
-    """What is known before the first step; the suite names its notebook copy and command in KD_EXECUTED, KD_COMMAND."""
+def started(
+    run: Run, data: Data, teacher: Teacher | None, device: torch.device, precision: str, students: int = 1
+) -> dict:
+    """What is known before the first step; the suite names its notebook copy and command in KD_EXECUTED, KD_COMMAND.
+
+    students: how many train in lockstep; seconds are then this one's share, peak memory is that of all.
+    """
     return {
         "status": "running",
         "error": None,
         **described(run, data, teacher),
-        "environment": environment(device, precision),
+        "environment": environment(device, precision) | ({"lockstep": students} if students > 1 else {}),
         "notebook": os.environ.get("KD_EXECUTED"),
         "command": os.environ.get("KD_COMMAND") or own_command(),
     }

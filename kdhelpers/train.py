@@ -9,24 +9,36 @@ import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from kdhelpers import artifacts, record
+from kdhelpers import artifacts, lockstep, record
 from kdhelpers.data import Data, load_data
 from kdhelpers.device import DTYPES, pick_device, resolve_precision
-from kdhelpers.evaluation import evaluate, infer
-from kdhelpers.loop import Training, weights_of
-from kdhelpers.models import count_macs, count_parameters
-from kdhelpers.probe import fit_probe
+from kdhelpers.job import Job
 from kdhelpers.progress import Progress, TerminalProgress
 from kdhelpers.settings import Run
-from kdhelpers.teachers import Teacher, find_weights, load_model, load_teacher, sidecar, teacher_name
+from kdhelpers.stored import agreed_finished, sole_trainer, store_under
+from kdhelpers.teachers import Teacher, find_weights, load_model, load_teacher, teacher_name
+
+# What the students of a sweep must have in common, besides their teacher.
+SHARED = (
+    "dataset",
+    "image_size",
+    "val_fraction",
+    "split_seed",
+    "augmentation",
+    "batch_size",
+    "epochs",
+    "seed",
+    "precision",
+)
 
 
 @dataclass(frozen=True)
@@ -87,8 +99,8 @@ def fit(
     end, with the weights of the selected epoch. Raises FileNotFoundError for an untrained teacher and ValueError for
     weights, data or classes that do not fit, before any training; FloatingPointError for a loss that is not finite.
     """
-    options = {"force_retrain": force_retrain, "device": device, "tensorboard": tensorboard, "compile": compile}
-    return fit_sweep([run], data, progress=progress, **options)[0]
+    device, progress = pick_device(device), progress or TerminalProgress()
+    return _fit([run], data, device, progress, force_retrain, tensorboard, compile)[0]
 
 
 def fit_sweep(
@@ -99,42 +111,79 @@ def fit_sweep(
     device: str | torch.device | None = None,
     progress: Progress | None = None,
     tensorboard: bool = False,
-    compile: bool = False,
 ) -> list[Trained]:
-    """`fit` for several students that see the same batches, in lockstep behind one forward of their teacher a batch.
+    """`fit` for several students of one teacher in lockstep: they see the same batches, and one forward of the teacher
+    serves them all.
 
-    The runs may differ in model, method, hyperparameters, optimiser and schedule; each ends as it would alone, on the
-    CPU to the same bits, and is cached and resumed on its own. Raises ValueError that names the first field in which
-    they must agree and do not (data, teacher, views' augmentation, seed, batch size, epochs, precision), and as `fit`.
+    The runs may differ in model, method, hyperparameters, optimiser and schedule. Each ends as it would alone, on the
+    CPU with the same bits, and is stored, found again and resumed on its own; runs that are alike are trained once. A
+    run whose loss is not finite does not hold up the others: it is raised when they are done. Seconds in the records
+    are shares of the common time. Raises ValueError that names the first field in which runs must agree and do not
+    (those of SHARED, the teacher, the number of epochs), and under torchrun; and as `fit`.
     """
+    runs = list(runs)
     _check_shared(runs)
-    device = pick_device(device)
-    run, precision = runs[0], resolve_precision(runs[0].precision, device)
-    names = {each.teacher for each in runs if each.teacher}
-    name = teacher_name(*names, run.dataset) if names else None  # before any download
-    starts = [find_weights(teacher_name(each.start_from, run.dataset)) if each.start_from else None for each in runs]
+    device, progress = pick_device(device), progress or TerminalProgress()
+    return _fit(runs, data, device, progress, force_retrain, tensorboard, compiled=False)
+
+
+def _check_shared(runs: list[Run]) -> None:
+    if not runs:
+        raise ValueError("runs: none given; a sweep needs one or more")
+    if dist.is_initialized() and len(runs) > 1:
+        raise ValueError("runs: several students train in lockstep in one process; under torchrun fit them one by one")
+    for field in SHARED:
+        values = list(dict.fromkeys(getattr(run, field) for run in runs))
+        if len(values) > 1:
+            raise ValueError(f"runs: differ in {field} ({', '.join(map(str, values))}); a sweep shares its batches")
+    if len(teachers := {run.teacher for run in runs if run.teacher}) > 1:
+        raise ValueError(f"runs: have several teachers ({', '.join(sorted(teachers))}); a sweep shares its teacher")
+
+
+def _fit(
+    runs: list[Run],
+    data: Data | None,
+    device: torch.device,
+    progress: Progress,
+    afresh: bool,
+    tensorboard: bool,
+    compiled: bool,
+) -> list[Trained]:
+    first, precision = runs[0], resolve_precision(runs[0].precision, device)
+    spelled = next((run.teacher for run in runs if run.teacher), None)
+    name = teacher_name(spelled, first.dataset) if spelled else None  # before any download
+    starts = [find_weights(teacher_name(run.start_from, run.dataset)) if run.start_from else None for run in runs]
     teacher = load_teacher(name, device, DTYPES[precision]) if name else None
-    data = data or load_data(run.dataset, run.image_size, run.val_fraction, run.split_seed)
-    for each in runs:
-        _check_data(data, each)
-    _check_teacher(teacher, data, run)
-    progress = progress or TerminalProgress()
-    taught = [teacher if each.teacher else None for each in runs]
-    identities = [run_identity(*facts) for facts in zip(runs, repeat(data), taught, starts)]
+    data = data or load_data(first.dataset, first.image_size, first.val_fraction, first.split_seed)
+    for run in runs:
+        _check_data(data, run)
+    _check_teacher(teacher, data, first)
+    teachers = [teacher if run.teacher else None for run in runs]
+    identities = [run_identity(*facts) for facts in zip(runs, repeat(data), teachers, starts)]
     with contextlib.ExitStack() as locks:
-        for identity in sorted(set(identities)):  # one order for all processes: none waits for another's in a circle
-            locks.enter_context(_sole_trainer(identity))
-        sought = [record.training_facts(record.described(each, data, its)) for each, its in zip(runs, taught, strict=True)]
-        ended = [None if force_retrain else _finished(*pair, device) for pair in zip(runs, sought, strict=True)]
-        jobs = {
-            place: Job(each, data, taught[place], (device, precision), identities[place])
-            for place, each in enumerate(runs)
-            if ended[place] is None
+        for identity in sorted(set(identities)):  # in one order everywhere, so that no two wait for each other
+            locks.enter_context(sole_trainer(identity))
+        stored = [
+            None if afresh else agreed_finished(record.described(run, data, its), device)
+            for run, its in zip(runs, teachers, strict=True)
+        ]
+        for _, found in filter(None, stored):
+            progress.end(found)
+        new = {
+            identity: (run, data, its, device, precision, identity)
+            for run, its, identity, found in zip(runs, teachers, identities, stored, strict=True)
+            if not found
         }
-        for found in filter(None, ended):
-            progress.end(found.record)
-        new = dict(zip(jobs, train_jobs(list(jobs.values()), progress, force_retrain, tensorboard, compile), strict=True))
-    return [new.get(place) or found for place, found in enumerate(ended)]
+        jobs = {identity: Job(*facts, students=len(new)) for identity, facts in new.items()}
+        if jobs:
+            lockstep.train(list(jobs.values()), progress, afresh, tensorboard, compiled)
+        return [_trained(*each, jobs) for each in zip(runs, identities, stored, strict=True)]
+
+
+def _trained(run: Run, identity: str, stored: tuple[nn.Module, dict] | None, jobs: dict[str, Job]) -> Trained:
+    model, facts = stored or (jobs[identity].training.network.eval(), jobs[identity].record)
+    store_under(run, facts)
+    return Trained(model, run, facts, cached=stored is not None)
 
 
 def run_identity(run: Run, data: Data, teacher: Teacher | None, start: Path | None = None) -> str:
@@ -165,53 +214,6 @@ def _check_teacher(teacher: Teacher | None, data: Data, run: Run) -> None:
         wrong = f"its classes ({', '.join(described['class_names'][:3])}, ...) are not those of {data.name}"
     if wrong:
         raise ValueError(f"teacher = {run.teacher}: {wrong}; train a teacher on this data set (notebook 01_teacher)")
-
-
-@contextlib.contextmanager
-def _sole_trainer(identity: str) -> Iterator[None]:
-    """One process trains a run at a time (under torchrun: one group, held by rank 0); others wait, and say so."""
-    if dist.is_initialized() and dist.get_rank() > 0:
-        yield
-        return
-    path = artifacts.run_lock_path(identity)
-    try:
-        with artifacts.lock(path, wait=False):
-            pass
-    except BlockingIOError:
-        print("this run is being trained by another process; waiting for it to end", file=sys.stderr)
-    with artifacts.lock(path):
-        yield
-
-
-def _find_finished(run: Run, sought: dict, device: torch.device) -> Trained | None:
-    """The finished training of those facts, if its record, sidecar and weights agree."""
-    for stored in artifacts.records():
-        if stored["status"] == "finished" and record.training_facts(stored) == sought:
-            path = artifacts.weights_path(stored["name"])
-            if not path.is_file():  # a record that came with the checkout, weights do not
-                continue
-            try:
-                described = sidecar(path) or {}
-                wanted = stored["identity"], stored["weights"]["sha256"]
-                if (described.get("identity"), described.get("sha256")) != wanted:
-                    raise ValueError(f"the weights of {stored['name']} are not those of its record")
-                trained = Trained(load_model(stored["name"], device=str(device)), run, stored, cached=True)
-            except (OSError, ValueError) as error:
-                print(f"training again: {error}", file=sys.stderr)
-                continue
-            if run.name and not stored["name"].startswith(run.artifact_name):
-                print(f"this run is stored as {stored['name']}; it is not copied to {run.name}", file=sys.stderr)
-            return trained
-    return None
-
-
-def _agreed(value: bool) -> bool:
-    """Rank 0's value on every rank: its files may change between two ranks' looks."""
-    if not dist.is_initialized():
-        return value
-    values = [value]
-    dist.broadcast_object_list(values, src=0)
-    return values[0]
 
 
 def main(path: str) -> None:

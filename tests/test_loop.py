@@ -3,13 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from training_fixtures import QUICK, same, weights
+from training_fixtures import QUICK, same, train_one_epoch, weights
 
 from kdhelpers import Run, fit
 from kdhelpers.device import pick_device, resolve_precision
 from kdhelpers.loop import Training
 from kdhelpers.methods import METHODS, Method
-from kdhelpers.progress import Progress
 
 
 def test_fit_equals_a_plain_loop_on_the_same_batches(root, data):
@@ -57,13 +56,13 @@ def test_a_method_with_views_bank_projector_and_two_stages_fits_the_contract(roo
     run = Run(**QUICK)
     training = Training(run, data, None, torch.device("cpu"), "fp32")
     start = {name: value.clone() for name, value in training.network.state_dict().items()}
-    training.epoch(Progress())
+    train_one_epoch(training)
     now = training.network.state_dict()
     upper = [name for name in start if name.startswith(("layer3", "fc"))]
     assert all(torch.equal(start[name], now[name]) for name in upper)
     assert not torch.equal(start["layer2.0.conv1.weight"], now["layer2.0.conv1.weight"])
     projector = training.method.projector.weight.clone()
-    training.epoch(Progress())
+    train_one_epoch(training)
     assert not torch.equal(projector, training.method.projector.weight)
     assert (training.method.bank.norm(dim=1) > 0).all()
     assert not [name for name in training.network.state_dict() if "projector" in name]

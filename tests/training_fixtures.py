@@ -3,6 +3,7 @@
 import torch
 
 from kdhelpers import artifacts
+from kdhelpers.lockstep import train_epoch
 from kdhelpers.progress import Progress
 
 QUICK = {"model": "resnet8", "epochs": 2, "batch_size": 32, "precision": "fp32", "lr": 0.02}
@@ -32,3 +33,7 @@ def same(first, second):
 
 def weights(trained):
     return artifacts.load_tensors(trained.weights_path)
+
+
+def train_one_epoch(training):
+    training.end_epoch(train_epoch([training], Progress()))

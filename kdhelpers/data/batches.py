@@ -27,6 +27,13 @@ class Batch(NamedTuple):
     index: Tensor  # int64 [B], the samples' places in the split
     draws: Draws  # per augmentation step [V, B, ...], see `plan_epoch`
 
+    def first(self, views: int) -> Batch:
+        """The batch with no more than its first `views` views."""
+        if len(self.views) <= views:
+            return self
+        draws = {step: values[:views] for step, values in self.draws.items()}
+        return self._replace(views=self.views[:views], draws=draws)
+
 
 class Batches:
     """The batches of a split, epoch after epoch.

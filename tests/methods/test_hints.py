@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from training_fixtures import QUICK, Recorder, same, weights
+from training_fixtures import QUICK, Recorder, same, train_one_epoch, weights
 
 from kdhelpers import Run, artifacts, fit, load_model
 from kdhelpers.loop import Training
@@ -9,7 +9,6 @@ from kdhelpers.methods import METHODS, Context
 from kdhelpers.methods.hints import Hints, build_regressor, hint_loss
 from kdhelpers.methods.logit_matching import LogitMatching
 from kdhelpers.models import Observed, Outputs, build_model
-from kdhelpers.progress import Progress
 from kdhelpers.teachers import Teacher
 
 
@@ -188,7 +187,7 @@ def test_the_first_stage_leaves_the_upper_layers_bit_identical(data, teacher):
     one = training(hints_run(hint_epochs=1), data, teacher)
     start = copied(one.network)
     regressor = one.method.regressor[0].weight.clone()
-    one.epoch(Progress())
+    train_one_epoch(one)
     now = one.network.state_dict()
     assert [name for name in start if torch.equal(start[name], now[name])] == [n for n in start if n.startswith(UPPER)]
     for name, parameter in one.network.named_parameters():
@@ -199,9 +198,9 @@ def test_the_first_stage_leaves_the_upper_layers_bit_identical(data, teacher):
 
 def test_the_second_stage_trains_all_of_the_student_and_lets_the_regressor_rest(data, teacher):
     one = training(hints_run(hint_epochs=1), data, teacher)
-    one.epoch(Progress())
+    train_one_epoch(one)
     start, regressor = copied(one.network), copied(one.method)
-    one.epoch(Progress())
+    train_one_epoch(one)
     assert not [name for name, value in one.network.state_dict().items() if torch.equal(start[name], value)]
     assert same(regressor, one.method.state_dict())
 

@@ -1,0 +1,152 @@
+"""Trainings side by side: on the same batches, behind one forward of the teacher that they share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kdhelpers.job import Job
+from kdhelpers.loop import Training, training_batches
+from kdhelpers.methods import METHODS
+from kdhelpers.models import Outputs
+from kdhelpers.progress import Progress
+from kdhelpers.teachers import Teacher
+
+
+class SharedTeacher:
+    """A teacher asked by several students: what it says of a view is computed once, until it is told to `forget`.
+
+    `forwards` counts the times that it was really asked.
+    """
+
+    def __init__(self, teacher: Teacher):
+        self.teacher, self.said, self.forwards = teacher, [], 0
+
+    def __call__(self, view: Tensor, stop_at: str | None = None) -> Outputs:
+        for known, end, outputs in self.said:
+            if known is view and end == stop_at:
+                return outputs
+        self.forwards += 1
+        self.said.append((view, stop_at, self.teacher(view, stop_at=stop_at)))
+        return self.said[-1][-1]
+
+    def forget(self) -> None:
+        self.said.clear()
+
+
+def train(jobs: Sequence[Job], progress: Progress, afresh: bool, tensorboard: bool, compiled: bool) -> None:
+    """Train the jobs to their end, each from where it stands; those that are behind catch up first.
+
+    A loss that is not finite ends its own job alone, and is raised once the others are done; any other failure ends
+    all. Each job's record says how it ended.
+    """
+    try:
+        shared = _begin(jobs, afresh, compiled)
+        with torch.random.fork_rng(devices=[]):  # a DataLoader draws a number when it starts
+            _run_epochs(jobs, shared, progress, tensorboard)
+        for job in _running(jobs):
+            with job.alone():
+                job.finish()
+    except BaseException as error:
+        for job in _running(jobs):
+            job.fail(error)
+        raise
+    finally:
+        progress.end(_common_record(jobs))
+    for job in jobs:
+        if job.error:
+            raise job.error
+
+
+def _running(jobs: Sequence[Job]) -> list[Job]:
+    return [job for job in jobs if job.record["status"] == "running"]
+
+
+def _begin(jobs: Sequence[Job], afresh: bool, compiled: bool) -> SharedTeacher | None:
+    """Make the trainings: with the same batches, of as many views as any asks for, and one teacher between them."""
+    first, several = jobs[0], len(jobs) > 1
+    teachers = [job.teacher for job in jobs if job.teacher]
+    shared = SharedTeacher(teachers[0]) if several and teachers else None
+    views = max(METHODS[job.run.method](**job.run.hyperparameters).views for job in jobs)
+    batches = training_batches(first.run, first.data, views, first.device)
+    for job in jobs:
+        job.begin(shared if shared and job.teacher else job.teacher, batches, afresh, compiled)
+        if shared:
+            shared.forget()  # the images that shapes were taken from
+    return shared
+
+
+def _run_epochs(jobs: Sequence[Job], shared: SharedTeacher | None, progress: Progress, tensorboard: bool) -> None:
+    first, done = jobs[0].training, min(job.training.epochs_done for job in jobs)
+    progress.begin(_common_name(jobs), first.run.epochs, len(first.batches), done)
+    for epoch in range(done, first.run.epochs):
+        behind = [job for job in _running(jobs) if job.training.epochs_done == epoch]
+        if not behind:
+            return  # every loss went out of bounds
+        seconds = train_epoch([job.training for job in behind], progress, shared)
+        for job in behind:
+            with job.alone():
+                job.training.end_epoch(seconds / len(behind))
+                job.keep(tensorboard)
+        if history := _common_history(_running(jobs)):
+            progress.epoch(history)
+
+
+def train_epoch(trainings: Sequence[Training], progress: Progress, shared: SharedTeacher | None = None) -> float:
+    """All steps of one more epoch of each training, which all stand at one epoch; how many seconds they took."""
+    start, batches = time.perf_counter(), trainings[0].batches
+    for training in trainings:
+        training.begin_epoch()
+    for number, batch in enumerate(batches.epoch(trainings[0].epochs_done + 1), 1):
+        for training in trainings:
+            training.learn(batch)
+        if shared:
+            shared.forget()
+        progress.step(number)
+    if trainings[0].device.type == "cuda":
+        torch.cuda.synchronize(trainings[0].device)
+    return time.perf_counter() - start
+
+
+def _common_name(jobs: Sequence[Job]) -> str:
+    return jobs[0].name if len(jobs) == 1 else f"{len(jobs)} students"
+
+
+def _common_history(jobs: Sequence[Job]) -> list[dict]:
+    """The history of a single job; of several, the loss of each by what tells their names apart."""
+    if len(jobs) <= 1:
+        return [row for job in jobs for row in job.training.history]
+    names = dict(zip(jobs, _distinct([job.name for job in jobs]), strict=True))
+    rows = zip(*(job.training.history for job in jobs), strict=False)  # one that was ahead has more
+    return [
+        {"epoch": row[0]["epoch"]} | dict(zip(names.values(), (each["loss"] for each in row), strict=True))
+        for row in rows
+    ]
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The names without the words that all begin or end with: student_tau_0.05_resnet18 -> tau_0.05."""
+    words = [name.split("_") for name in names]
+    while all(len(each) > 1 for each in words) and len({each[0] for each in words}) == 1:
+        words = [each[1:] for each in words]
+    while all(len(each) > 1 for each in words) and len({each[-1] for each in words}) == 1:
+        words = [each[:-1] for each in words]
+    return ["_".join(each) for each in words]
+
+
+def _common_record(jobs: Sequence[Job]) -> dict:
+    """What is told at the end: the record of a single job; of several, how long they took and what failed."""
+    if len(jobs) == 1:
+        return jobs[0].record
+    errors = [f"{job.name}: {job.record['error']}" for job in jobs if job.record["error"]]
+    seconds = sum(row["seconds"] for job in jobs if job.training for row in job.training.history)
+    return {
+        "name": _common_name(jobs),
+        "status": "failed" if errors else "finished",
+        "error": "; ".join(errors) or None,
+        "history": _common_history([job for job in jobs if job.training and not job.error]),
+        "metrics": {"train_seconds": seconds},
+    }
