@@ -21,11 +21,13 @@ _HOME = {
     "METHODS": "methods",
     "load_model": "teachers",
     "fit": "train",
+    "fit_sweep": "train",
     "infer": "evaluation",
     "evaluate": "evaluation",
     "compare": "evaluation",
     "results": "summary",
     "stored_students": "lineup",
+    "sweep_runs": "sweep",
 }
 _MODULES = ("analysis", "notebook", "plots", "tables")
 __all__ = [*_HOME, *_MODULES]

@@ -9,23 +9,40 @@ from kdhelpers.analysis.agreement import (
 )
 from kdhelpers.analysis.agreement_figures import kl_bars, logit_correlation_maps, reliability
 from kdhelpers.analysis.capacity import capacity, capacity_bars
+from kdhelpers.analysis.embedding import (
+    alignment,
+    class_alignment,
+    embedding_quality,
+    hypersphere,
+    nearest_neighbour_pct,
+    tsne,
+    uniformity,
+)
+from kdhelpers.analysis.embedding_figures import hypersphere_picture, tsne_maps
 from kdhelpers.analysis.gradcam import attention, attention_agreement, attention_bars
 from kdhelpers.analysis.gradcam_panel import attention_panel
+from kdhelpers.analysis.hypersphere_page import hypersphere_page
 from kdhelpers.analysis.intervals import mean_interval
 from kdhelpers.analysis.predictions import per_class, soft_targets
 from kdhelpers.analysis.robustness import colour_drop, colour_drop_bars, jittered, jittered_samples
 
 __all__ = [
     "agreement",
+    "alignment",
     "attention",
     "attention_agreement",
     "attention_bars",
     "attention_panel",
     "capacity",
     "capacity_bars",
+    "class_alignment",
     "colour_drop",
     "colour_drop_bars",
     "divergence",
+    "embedding_quality",
+    "hypersphere",
+    "hypersphere_page",
+    "hypersphere_picture",
     "jittered",
     "jittered_samples",
     "kl_bars",
@@ -33,8 +50,12 @@ __all__ = [
     "logit_correlation",
     "logit_correlation_maps",
     "mean_interval",
+    "nearest_neighbour_pct",
     "per_class",
     "reliability",
     "soft_targets",
     "standardized_divergence",
+    "tsne",
+    "tsne_maps",
+    "uniformity",
 ]
