@@ -27,9 +27,8 @@ _HOME = {
     "compare": "evaluation",
     "results": "summary",
     "stored_students": "lineup",
-    "sweep_runs": "sweep",
 }
-_MODULES = ("analysis", "notebook", "plots", "tables")
+_MODULES = ("analysis", "notebook", "plots", "published", "tables")
 __all__ = [*_HOME, *_MODULES]
 
 

@@ -29,7 +29,7 @@ def run_table(run):
     )
     bold = ["font-weight: bold" if name in chosen else "" for name in order]
     styler = table.style.apply(lambda _: bold, subset=["setting"]).apply(lambda _: bold, subset=["value"])
-    return _plain(styler, f"{getattr(run, 'artifact_name', type(run).__name__)} · bold: differs from the default")
+    return plain(styler, f"{getattr(run, 'artifact_name', type(run).__name__)} · bold: differs from the default")
 
 
 def _chosen(run, values: dict) -> set[str]:
@@ -72,7 +72,7 @@ def networks(run, data):
         f"{data.name}: {len(data.train):,} train, {len(data.val):,} held out, {len(data.test):,} test images of "
         f"{data.num_classes} classes, {data.image_size} px"
     )
-    return _plain(pandas.DataFrame(rows).style, card)
+    return plain(pandas.DataFrame(rows).style, card)
 
 
 def _network_row(role: str, name: str, network, data, top1_pct: float | None) -> dict[str, str]:
@@ -93,7 +93,7 @@ def metrics(**named: dict[str, float]):
 
     rows = list(dict.fromkeys(key for values in named.values() for key in values))
     texts = {name: [_rounded(values[key]) if key in values else "–" for key in rows] for name, values in named.items()}
-    return _plain(pandas.DataFrame({"metric": rows, **texts}).style, "pct: percent, or points for a difference")
+    return plain(pandas.DataFrame({"metric": rows, **texts}).style, "pct: percent, or points for a difference")
 
 
 def _rounded(value: float) -> str:
@@ -120,7 +120,7 @@ def over_seeds(frame, by: list[str], note: str = ""):
         for key, group in groups
     ]
     spread = "mean ± sample standard deviation over seeds" if several else "a single run each"
-    return _plain(pandas.DataFrame(rows).style, " · ".join(part for part in (note, spread) if part))
+    return plain(pandas.DataFrame(rows).style, " · ".join(part for part in (note, spread) if part))
 
 
 def _mean_text(values) -> str:
@@ -151,7 +151,7 @@ def results_table(dataset: str | None = None, highlight: str | None = None):
     table = _result_texts(summary)
     styler = table.style.apply(_mark, axis=1, flags=summary["setting"].isin(shaded), css=SHADE)
     styler = styler.apply(_mark, axis=1, flags=best, css="font-weight: bold")
-    return _plain(styler, _results_caption(summary, dataset, bool(best.any()), highlight))
+    return plain(styler, _results_caption(summary, dataset, bool(best.any()), highlight))
 
 
 def _result_texts(summary):
@@ -168,8 +168,8 @@ def _result_texts(summary):
         "teacher": summary["teacher"],
         "test top-1 (%)": texts(spread_text, "test_top1_pct", "test_top1_std_pct", "n"),
         "n": summary["n"],
-        "gain (points)": texts(_gain_text, "gain_points"),
-        "paired gain (points)": texts(_paired_text, "paired_gain_points", "paired_gain_std_points", "paired_n"),
+        "gain (points)": texts(gain_text, "gain_points"),
+        "paired gain (points)": texts(paired_text, "paired_gain_points", "paired_gain_std_points", "paired_n"),
         "gap closed (%)": texts(lambda share: "–" if math.isnan(share) else f"{share:.0f}", "gap_closed_pct"),
         "parameters": texts(magnitude_text, "parameters"),
         "MACs": texts(magnitude_text, "macs"),
@@ -181,11 +181,11 @@ def _result_texts(summary):
     return pandas.DataFrame(columns).drop(columns=dropped)
 
 
-def _gain_text(points: float) -> str:
+def gain_text(points: float) -> str:
     return "–" if math.isnan(points) else f"{points:+.2f}"
 
 
-def _paired_text(mean: float, std: float, n: float) -> str:
+def paired_text(mean: float, std: float, n: float) -> str:
     if math.isnan(mean):
         return "–"
     return f"{mean:+.2f} (1 seed)" if n == 1 else f"{mean:+.2f} ± {std:.2f} ({n:.0f} seeds)"
@@ -236,7 +236,7 @@ def missing(dataset: str | None = None):
         rows += [
             (f"{name}: {what}", "no finished run; `python -m kdhelpers list` names the notebooks") for what in lacking
         ]
-    return _plain(
+    return plain(
         pandas.DataFrame(rows, columns=["missing", "why"]).style,
         f"{len(rows)} missing" if rows else "nothing is missing",
     )
@@ -256,7 +256,7 @@ def saved(trained):
     rows = [(what, _relative(path), _size_text(path.stat().st_size)) for what, path in files.items() if path.is_file()]
     table = pandas.DataFrame(rows, columns=["what", "file", "size"])
     note = "loaded, it was trained before" if trained.cached else "trained now"
-    return _plain(table.style, f"{trained.record.get('name')}: {note} · files in {artifacts.root()}")
+    return plain(table.style, f"{trained.record.get('name')}: {note} · files in {artifacts.root()}")
 
 
 def _relative(path: Path) -> str:
@@ -267,7 +267,7 @@ def _size_text(count: int) -> str:
     return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"
 
 
-def _plain(styler, caption_text: str):
+def plain(styler, caption_text: str):
     """The finish of every table: texts escaped, no row numbers, all to the left, the caption above."""
     sides = [
         {"selector": "", "props": "display: block; overflow-x: auto"},

@@ -36,6 +36,8 @@ BELOW = {
     "plots": {"artifacts", "progress", "summary"},
     "analysis": {"data", "evaluation", "html", "models", "plots"},
     "tables": {"artifacts", "methods", "models", "summary", "teachers"},
+    "published": {"artifacts", "summary", "tables"},
+    "sweep": {"settings"},
     "notebook": {"artifacts", "device", "html", "plots", "progress"},
     "gallery": {"artifacts", "html", "progress", "summary"},
     "suite": {"artifacts", "gallery", "summary"},

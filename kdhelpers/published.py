@@ -1,0 +1,122 @@
+"""Published figures beside ours: what a study printed, and what the stored runs of one budget reached."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+from kdhelpers import artifacts
+from kdhelpers.summary import budget_key, evidence_note, results, spread_text
+from kdhelpers.tables import gain_text, paired_text, plain
+
+FIGURES = Path(__file__).with_name("published.csv")
+
+
+def published(study: str) -> list[dict]:
+    """The figures of a study as it printed them, in its order: label, role, method, hyperparameters, test_top1_pct
+    (NaN where none was printed), note. Raises ValueError that lists the studies for an unknown one.
+    """
+    with FIGURES.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    if study not in (known := list(dict.fromkeys(row["study"] for row in rows))):
+        raise ValueError(f"study = {study}: unknown; known: {', '.join(known)}")
+    return [
+        row
+        | {
+            "hyperparameters": json.loads(row["hyperparameters"] or "{}"),
+            "test_top1_pct": float(row["test_top1_pct"] or "nan"),
+        }
+        for row in rows
+        if row["study"] == study
+    ]
+
+
+def table(study: str, name: str):
+    """A study's printed figures beside our runs at the budget of the stored run `name`: see `beside_ours`."""
+    import pandas
+
+    frame, ours = beside_ours(study, name), artifacts.load_record(name)
+    texts = {
+        "setting": frame["setting"],
+        "published (%)": [gain_text(value).lstrip("+") for value in frame["published_pct"]],
+        "published gain": [gain_text(value) for value in frame["published_gain_points"]],
+        "ours (%)": [spread_text(*row) for row in frame[["ours_pct", "ours_std_pct", "n"]].itertuples(index=False)],
+        "our gain, paired": [
+            paired_text(*row) for row in frame[["gain_points", "gain_std_points", "paired_n"]].itertuples(index=False)
+        ],
+        "note": frame["note"].fillna(""),
+    }
+    run = ours["run"]
+    note = (
+        f"gain in points over the baseline of either column · published: single runs · ours: {run['model']} taught by "
+        f"{ours['teacher']['name']} on {run['dataset']}, {run['epochs']} epochs, batch {run['batch_size']}, selection "
+        f"{run['selection']}, mean ± sample standard deviation over n seeds · another budget than the published one "
+        "compares order and gains, not percentages"
+    )
+    return plain(pandas.DataFrame(texts).style, " · ".join(filter(None, [evidence_note([run["dataset"]]), note])))
+
+
+def beside_ours(study: str, name: str):
+    """A DataFrame with a row per figure of the study, then one per other method that we ran at the budget of the
+    stored run `name`, on its data and with its teacher.
+
+    setting, note; published_pct and published_gain_points, over the study's own baseline; ours_pct and ours_std_pct
+    over n seeds; gain_points and gain_std_points over our baseline, in pairs of equal seed (paired_n). NaN where
+    there is none. Raises ValueError for an unknown study or run.
+    """
+    import pandas
+
+    printed, frame = published(study), results()
+    if name not in set(frame["name"]):
+        raise ValueError(f"name = {name}: not a finished run; known: {', '.join(frame['name']) or 'none'}")
+    reference = frame[frame["name"] == name].iloc[0]
+    ours = _comparable(frame, reference)
+    base = next(row for row in printed if row["role"] == "baseline")
+    baseline = _runs_of(base, ours, reference)
+    rows, shown = [], set()
+    for figure in printed:
+        runs = _runs_of(figure, ours, reference)
+        shown |= set(runs["setting"])
+        gain = figure["test_top1_pct"] - base["test_top1_pct"] if figure["role"] == "student" else math.nan
+        facts = {"setting": figure["label"], "published_pct": figure["test_top1_pct"], "published_gain_points": gain}
+        rows.append(facts | _ours(figure["role"], runs, baseline, reference) | {"note": figure["note"]})
+    for _, runs in ours[~ours["setting"].isin(shown)].groupby("setting", sort=False):
+        rows.append({"setting": runs["label"].iloc[0]} | _ours("student", runs, baseline, reference))
+    return pandas.DataFrame(rows)
+
+
+def _comparable(frame, reference):
+    """The students of the reference's budget and data that it may be set beside: without a teacher, or of its own."""
+    teachers = frame["setting"].map(lambda setting: json.loads(setting)["teacher_sha256"])
+    own = json.loads(reference["setting"])["teacher_sha256"]
+    same = frame["setting"].map(budget_key) == budget_key(reference["setting"])
+    return frame[same & (frame["role"] == "student") & (teachers.isna() | (teachers == own))]
+
+
+def _runs_of(figure: dict, ours, reference):
+    """Our runs of a published setting; hyperparameters that it leaves open are those of the reference, if that is of
+    the same method."""
+    settings = ours["setting"].map(json.loads)
+    open_ones = json.loads(reference["setting"])["hyperparameters"] if reference["method"] == figure["method"] else {}
+    wanted = open_ones | figure["hyperparameters"]
+    fits = settings.map(lambda known: all(known["hyperparameters"].get(key) == value for key, value in wanted.items()))
+    return ours[fits & (ours["method"] == figure["method"])]
+
+
+def _ours(role: str, runs, baseline, reference) -> dict:
+    if role == "teacher":
+        return {"ours_pct": reference["teacher_top1_pct"]}
+    if runs.empty:
+        return {"n": 0}
+    top1, base = (group.groupby("seed")["test_top1_pct"].last().astype(float) for group in (runs, baseline))
+    paired = (top1 - base).dropna() if role == "student" else top1.iloc[:0]
+    return {
+        "ours_pct": top1.mean(),
+        "ours_std_pct": top1.std(ddof=1),
+        "n": len(top1),
+        "gain_points": paired.mean(),
+        "gain_std_points": paired.std(ddof=1),
+        "paired_n": len(paired),
+    }

@@ -1,0 +1,32 @@
+"""Sweeps: the runs that differ from one in a few hyperparameters, under names that say in which."""
+
+from __future__ import annotations
+
+from kdhelpers.settings import Run
+
+WORDS = {"lam": "hybrid_lambda", "temperature": "tau"}  # in names, as users of the published table know them
+EXAMPLE = '"alpha=1 beta=12; temperature=0.05; lam=0.3"'
+
+
+def sweep_runs(run: Run, settings: str) -> list[Run]:
+    """`run` with the hyperparameters of each setting instead of its own; `run` alone where `settings` is empty.
+
+    settings: "alpha=1 beta=12; temperature=0.05; lam=0.3". What a setting leaves out is as in `run`; its name says what
+    it does not: student_alpha_1.0_beta_12.0_resnet18_cifar100, student_tau_0.05_..., student_hybrid_lambda_0.3_...
+    (methods other than SupCRD put their own name before). A `name` of the run goes in front instead. Raises ValueError
+    for what is no setting, and as `Run` does.
+    """
+    return [_variant(run, text) for text in settings.split(";") if text.strip()] or [run]
+
+
+def _variant(run: Run, text: str) -> Run:
+    pairs = [word.partition("=") for word in text.split()]
+    if bad := [name + sign for name, sign, value in pairs if not (name and sign and value)]:
+        raise ValueError(f"settings: {bad[0]!r} in {text.strip()!r} is no name=value; write for instance {EXAMPLE}")
+    chosen = {name: value for name, _, value in pairs}
+    values = run.model_dump(exclude={"hyperparameters", "name"})
+    variant = Run(**values, hyperparameters=run.hyperparameters | chosen)
+    words = [f"{WORDS.get(name, name)}_{variant.hyperparameters[name]}" for name in chosen]
+    method = [] if run.method == "supcrd" else [run.method]
+    stem = [run.name, *words] if run.name else [run.role, *method, *words, run.model, run.dataset]
+    return variant.model_copy(update={"name": "_".join(stem)})
