@@ -6,8 +6,10 @@ Every text from a record or a file name is escaped by `html.element`; links are 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterable
+from html import unescape
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,17 +20,19 @@ from kdhelpers.html import STYLE, Html, curve, element, join
 from kdhelpers.progress import loss_terms
 
 EMBEDDED = "digits"  # toy data, shown last
+OUR_TITLE = re.compile("<title>kdhelpers: (.*?)</title>")  # how a page says that it is one of ours
 FIRST_COMMAND = "python -m kdhelpers suite --profile smoke"
 
 
 def write_gallery() -> Path:
     """Write the page from json_results/ and plots/; returns its path. Without records it says how to make the first."""
     path = folder("plots") / "index.html"
-    return write_atomic(path, page(records(), sorted(folder("plots").glob("*.png"))).encode())
+    pictures, pages = (sorted(folder("plots").glob(f"*.{kind}")) for kind in ("png", "html"))
+    return write_atomic(path, page(records(), pictures, [other for other in pages if other != path]).encode())
 
 
-def page(found: list[dict], pictures: list[Path]) -> str:
-    """The whole page; `found` are result records, `pictures` lie in plots/."""
+def page(found: list[dict], pictures: list[Path], pages: list[Path]) -> str:
+    """The whole page; `found` are result records, `pictures` and other `pages` lie in plots/."""
     by_dataset = sorted(found, key=lambda record: (_dataset(record) == EMBEDDED, _dataset(record)))
     sections = [_section(name, list(runs)) for name, runs in groupby(by_dataset, _dataset)]
     runs = f"{len(found)} stored run{'' if len(found) == 1 else 's'}"
@@ -37,6 +41,7 @@ def page(found: list[dict], pictures: list[Path]) -> str:
         [
             element("header", element("h1", "Knowledge distillation: the runs"), element("p", intro, class_="muted")),
             *(sections or [_nothing_yet()]),
+            _pages(pages),
             _pictures(pictures),
         ]
     )
@@ -225,6 +230,21 @@ def _links(record: dict) -> list[Html]:
         for label, path in links
         if path.is_file() and path.is_relative_to(root())
     ]
+
+
+def _pages(pages: list[Path]) -> Html:
+    """A card for each page of ours; what else a user keeps there is left alone."""
+    texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in pages if path.is_file()}
+    titles = {path: unescape(found[1]) for path, text in texts.items() if (found := OUR_TITLE.search(text))}
+    if not titles:
+        return Html("")
+    cards = (_page_card(path, title) for path, title in titles.items())
+    return element("section", element("h2", "Interactive pages"), element("div", *cards, class_="cards"))
+
+
+def _page_card(path: Path, title: str) -> Html:
+    link = element("h3", element("a", title, href=quote(path.name)))
+    return element("article", link, element("p", path.name, class_="name"), class_="card")
 
 
 def _pictures(pictures: list[Path]) -> Html:

@@ -24,17 +24,24 @@ class Lineup:
     data: tuple
 
 
-def stored_students(dataset: str, student: str, teacher: str, seeds: Sequence[int] = (0,), names: str = "") -> Lineup:
+def stored_students(
+    dataset: str, student: str, teacher: str, seeds: Sequence[int] = (0,), names: str = "", like: str = ""
+) -> Lineup:
     """The stored students of one architecture that are without a teacher or were taught by `teacher`, by seed.
 
-    All are of one budget: of several, the one with most runs of these seeds, then the newest. A teacher that was
-    trained again is another teacher. `names` (separated by spaces) picks the runs by hand instead, whatever their
-    budget and seed. Raises FileNotFoundError that names the notebooks to run where there are none.
+    All are of one budget: that of the stored student `like`, or else, of several, the one with most runs of these
+    seeds, then the newest. A teacher that was trained again is another teacher. `names` (separated by spaces) picks the
+    runs by hand instead, whatever their budget and seed. Raises FileNotFoundError that names the notebooks to run where
+    there are none.
     """
     taught_by = teacher_name(teacher, dataset)
     frame = results(dataset)
     usable = frame[(frame["role"] == "student") & frame["identity"].map(_is_usable(frame))]
-    chosen = _picked(usable, names.split(), dataset) if names else _of_one_budget(usable, student, taught_by, seeds)
+    if names:
+        chosen = _picked(usable, names.split(), dataset)
+    else:
+        alike = _of_the_budget_of(like, usable, dataset) if like else usable
+        chosen = _of_one_budget(alike, student, taught_by, seeds)
     if chosen.empty:
         raise FileNotFoundError(
             f"no student {student} of seed {', '.join(map(str, seeds))} with its weights is stored for {dataset}; run "
@@ -65,6 +72,11 @@ def _picked(frame, names: list[str], dataset: str):
         known = ", ".join(frame["name"]) or "none"
         raise FileNotFoundError(f"students: {missing[0]} is not stored for {dataset} with its weights; known: {known}")
     return frame[frame["name"].isin(names)]
+
+
+def _of_the_budget_of(name: str, frame, dataset: str):
+    (setting,) = _picked(frame, [name], dataset)["setting"]
+    return frame[frame["setting"].map(budget_key) == budget_key(setting)]
 
 
 def _of_one_budget(frame, student: str, teacher: str, seeds: Sequence[int]):

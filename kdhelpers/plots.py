@@ -67,12 +67,23 @@ def save(figure, name: str, data=None, dots_per_inch: int = DOTS_PER_INCH) -> Pa
 
     Raises ValueError for a name that is no file name, OSError where the folder cannot be written.
     """
+    path = _path(name, "png")
+    if data is not None:
+        artifacts.write_atomic(_path(name, "csv"), data.to_csv(index=False).encode())
+    return artifacts.write_atomic(path, png(figure, dots_per_inch))
+
+
+def save_page(page: str, name: str) -> Path:
+    """Write an HTML page as plots/<name>.html, where the gallery finds it; returns its path. Raises as `save` does."""
+    if name == "index":
+        raise ValueError("name = 'index': is the gallery's own page; choose another")
+    return artifacts.write_atomic(_path(name, "html"), page.encode())
+
+
+def _path(name: str, extension: str) -> Path:
     if not re.fullmatch(r"[\w.=+-]+", name):
         raise ValueError(f"name = {name!r}: is no file name; use letters, digits and . _ - = + only")
-    path = artifacts.folder("plots") / f"{name}.png"
-    if data is not None:
-        artifacts.write_atomic(path.with_name(f"{name}.csv"), data.to_csv(index=False).encode())
-    return artifacts.write_atomic(path, png(figure, dots_per_inch))
+    return artifacts.folder("plots") / f"{name}.{extension}"
 
 
 def samples(images, titles, columns: int = 8):
@@ -99,34 +110,50 @@ def _shorten(text: str, length: int) -> str:
 def curves(records: dict[str, list[dict]], teacher_top1_pct: float | None = None):
     """A panel per loss term, then accuracy: training thin, validation thick, the teacher's test accuracy dashed.
 
-    records: label -> history, the rows as in a result record. A term that a run does not have is left out for that run.
+    records: label -> history, the rows as in a result record. A term that a run does not have is left out for that run;
+    runs whose classifier is fitted afterwards have no accuracy to show, and where none has one that panel is left out.
     """
     terms = list(dict.fromkeys(term for history in records.values() for row in history for term in loss_terms(row)))
-    columns = min(3, len(terms) + 1)
-    rows = math.ceil((len(terms) + 1) / columns)
+    panels = [*terms, *(["accuracy"] if any(map(_has_accuracy, records.values())) or not terms else [])]
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
     with styled():
         figure = new_figure(3.4 * columns, 2.7 * rows + 0.2 * (len(records) + 1))
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, term in zip(grid, terms, strict=False):
-            for number, history in enumerate(records.values()):
-                _line(axes, history, term, **_look(number))
+            for number, (label, history) in enumerate(records.items()):
+                _line(axes, history, term, **_look(number), label=label)
             _epoch_axis(axes, f"{term} loss", "loss (weighted)")
-        accuracy = grid[len(terms)]
-        for number, (label, history) in enumerate(records.items()):
-            _line(accuracy, history, "train_top1_pct", **_look(number) | {"linewidth": 0.8, "alpha": 0.7})
-            _line(accuracy, history, "val_top1_pct", **_look(number), label=label)
-        if teacher_top1_pct is not None:
-            accuracy.axhline(teacher_top1_pct, **TEACHER_LINE, label=f"teacher (test {teacher_top1_pct:.1f} %)")
-        _epoch_axis(accuracy, "validation (thin: training)", "top-1 accuracy (%)")
-        for axes in grid[len(terms) + 1 :]:
+        if len(panels) > len(terms):
+            _draw_accuracy(grid[len(terms)], records, teacher_top1_pct)
+        for axes in grid[len(panels) :]:
             axes.set_axis_off()
-        handles, labels = accuracy.get_legend_handles_labels()
-        if handles:
-            fitting = int(3.4 * columns / (0.5 + 0.06 * max(map(len, labels))))  # handle and letters, in inches
-            figure.legend(
-                handles, labels, loc="outside lower center", ncols=max(1, min(len(handles), columns, fitting))
-            )
+        _common_legend(figure, grid[: len(panels)], list(records), columns)
     return figure
+
+
+def _has_accuracy(history: list[dict]) -> bool:
+    return any(row.get(key) is not None for row in history for key in ("train_top1_pct", "val_top1_pct"))
+
+
+def _draw_accuracy(axes, records: dict[str, list[dict]], teacher_top1_pct: float | None) -> None:
+    for number, (label, history) in enumerate(records.items()):
+        _line(axes, history, "train_top1_pct", **_look(number) | {"linewidth": 0.8, "alpha": 0.7})
+        _line(axes, history, "val_top1_pct", **_look(number), label=label)
+    if teacher_top1_pct is not None:
+        axes.axhline(teacher_top1_pct, **TEACHER_LINE, label=f"teacher (test {teacher_top1_pct:.1f} %)")
+    _epoch_axis(axes, "validation (thin: training)", "top-1 accuracy (%)")
+
+
+def _common_legend(figure, panels, order: list[str], columns: int) -> None:
+    """One legend below for all panels, each label once, in the given order; others (the teacher) come last."""
+    pairs = (axes.get_legend_handles_labels() for axes in panels)
+    found = {label: handle for handles, labels in pairs for handle, label in zip(handles, labels, strict=True)}
+    labels = sorted(found, key=lambda label: order.index(label) if label in order else len(order))
+    if labels:
+        fitting = int(3.4 * columns / (0.5 + 0.06 * max(map(len, labels))))  # handle and letters, in inches
+        ncols = max(1, min(len(labels), columns, fitting))
+        figure.legend([found[label] for label in labels], labels, loc="outside lower center", ncols=ncols)
 
 
 def history_frame(records: dict[str, list[dict]]):
@@ -148,7 +175,10 @@ def live(history: list[dict], epochs: int):
         for axes, label in ((losses, "loss"), (accuracy, "top-1 accuracy (%)")):
             _epoch_axis(axes, "", label)
             axes.set_xlim(0.5, epochs + 0.5)
-            axes.legend(loc="best")
+            if axes.lines:
+                axes.legend(loc="best")
+        if not accuracy.lines:
+            accuracy.text(0.5, 0.5, "measured at the end", transform=accuracy.transAxes, ha="center", color="0.4")
     return figure
 
 

@@ -107,7 +107,7 @@ def _runs_of(figure: dict, ours, reference):
 
 def _ours(role: str, runs, baseline, reference) -> dict:
     if role == "teacher":
-        return {"ours_pct": reference["teacher_top1_pct"]}
+        return {"ours_pct": reference["teacher_top1_pct"], "n": 1}
     if runs.empty:
         return {"n": 0}
     top1, base = (group.groupby("seed")["test_top1_pct"].last().astype(float) for group in (runs, baseline))

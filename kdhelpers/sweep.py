@@ -5,6 +5,7 @@ from __future__ import annotations
 from kdhelpers.settings import Run
 
 WORDS = {"lam": "hybrid_lambda", "temperature": "tau"}  # in names, as users of the published table know them
+PURE = ("lam", 1.0)  # no hybrid, and not named as one
 EXAMPLE = '"alpha=1 beta=12; temperature=0.05; lam=0.3"'
 
 
@@ -24,9 +25,10 @@ def _variant(run: Run, text: str) -> Run:
     if bad := [name + sign for name, sign, value in pairs if not (name and sign and value)]:
         raise ValueError(f"settings: {bad[0]!r} in {text.strip()!r} is no name=value; write for instance {EXAMPLE}")
     chosen = {name: value for name, _, value in pairs}
-    values = run.model_dump(exclude={"hyperparameters", "name"})
-    variant = Run(**values, hyperparameters=run.hyperparameters | chosen)
-    words = [f"{WORDS.get(name, name)}_{variant.hyperparameters[name]}" for name in chosen]
-    method = [] if run.method == "supcrd" else [run.method]
+    standing = run.model_dump(exclude={"hyperparameters", "name"})
+    variant = Run(**standing, hyperparameters=run.hyperparameters | chosen)
+    values = variant.hyperparameters
+    words = [f"{WORDS.get(name, name)}_{values[name]}" for name in chosen if (name, values[name]) != PURE]
+    method = [] if words and run.method == "supcrd" else [run.method]
     stem = [run.name, *words] if run.name else [run.role, *method, *words, run.model, run.dataset]
     return variant.model_copy(update={"name": "_".join(stem)})

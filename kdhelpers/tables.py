@@ -88,12 +88,18 @@ def _network_row(role: str, name: str, network, data, top1_pct: float | None) ->
 
 
 def metrics(**named: dict[str, float]):
-    """What `evaluate` or `compare` gave, one column per keyword: metrics(student=evaluate(predictions))."""
+    """What `evaluate` or `compare` gave, one column per keyword: metrics(student=evaluate(predictions)).
+
+    More than three are rows instead.
+    """
     import pandas
 
     rows = list(dict.fromkeys(key for values in named.values() for key in values))
     texts = {name: [_rounded(values[key]) if key in values else "–" for key in rows] for name, values in named.items()}
-    return plain(pandas.DataFrame({"metric": rows, **texts}).style, "pct: percent, or points for a difference")
+    table = pandas.DataFrame({"metric": rows, **texts})
+    if len(named) > 3:
+        table = table.set_index("metric").T.rename_axis("network", axis=0).rename_axis(None, axis=1).reset_index()
+    return plain(table.style, "pct: percent, or points for a difference")
 
 
 def _rounded(value: float) -> str:

@@ -8,8 +8,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from pandas import DataFrame
 
-from kdhelpers import artifacts
+from kdhelpers import artifacts, plots
+from kdhelpers.analysis.hypersphere_page import hypersphere_page
 from kdhelpers.gallery import magnitude, number, write_gallery
 from kdhelpers.html import Html, curve, element
 
@@ -151,6 +153,19 @@ def test_pictures_are_linked_with_their_data(root: Path):
     (artifacts.folder("plots") / "curves a.csv").write_text("x\n")
     page = Page(write_gallery())
     assert page.links == ["curves%20a.png", "curves%20a.png", "curves%20a.csv"]
+
+
+def test_interactive_pages_of_ours_are_linked_and_no_others(root: Path):
+    points = [{"network": "a", "label": 0, "x": 1.0, "y": 0.0, "z": 0.0, "kept_pct": 50.0}]
+    plots.save_page(hypersphere_page(DataFrame(points), ["c"], f"resnet8 & {HOSTILE}"), "sphere+1")
+    (artifacts.folder("plots") / "own.html").write_text("<title>kdhelpers, my notes</title>")
+    (artifacts.folder("plots") / "latin.html").write_bytes(b"<title>\xe5</title>")
+    (artifacts.folder("plots") / "folder.html").mkdir()
+    for _ in range(2):  # the second time there is an index.html already
+        page = Page(write_gallery())
+        assert page.links == ["sphere%2B1.html"]
+        assert f"Embeddings on the sphere · resnet8 & {HOSTILE}" in page.text
+        assert "script" not in page.tags
 
 
 def test_the_page_needs_nothing_from_outside(root: Path):

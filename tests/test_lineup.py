@@ -40,6 +40,14 @@ def test_all_seeds_are_of_one_budget(train):
     }
 
 
+def test_the_budget_of_a_named_student_is_taken_however_many_others_there_are(train):
+    names = train(SI, SI | {"epochs": 2}, LS | {"epochs": 2})
+    assert found() == {0: {"SI": names[1], "LS": names[2]}}
+    assert found(like=names[0]) == {0: {"SI": names[0]}}
+    with pytest.raises(FileNotFoundError, match="students: nothing is not stored for digits with its weights; known: "):
+        found(like="nothing")
+
+
 def test_of_two_budgets_as_large_the_newer_is_taken(train):
     names = train(SI, SI | {"epochs": 2})
     for newer in (0, 1):

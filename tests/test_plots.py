@@ -76,6 +76,26 @@ def test_curves_of_many_runs_and_terms_stay_apart():
     assert not overlapping(figure)
 
 
+def without_accuracy(epochs=3):
+    return [row | {"train_top1_pct": None, "val_top1_pct": None} for row in fixtures.history(epochs, terms=("supcon",))]
+
+
+def test_a_run_without_accuracy_is_in_the_legend_and_leaves_no_empty_panel():
+    alone = plots.curves({"SupCon": without_accuracy()})
+    assert [axes.get_title() for axes in alone.axes if axes.axison] == ["supcon loss"]
+    assert [text.get_text() for text in alone.legends[0].get_texts()] == ["SupCon"]
+    both = plots.curves({"SupCon": without_accuracy(), "SI": fixtures.history(3)}, 60.0)
+    assert [text.get_text() for text in both.legends[0].get_texts()] == ["SupCon", "SI", "teacher (test 60.0 %)"]
+    assert set(drawn(both.axes[2])) >= {"SI"}
+    assert "SupCon" not in drawn(both.axes[2])
+
+
+@pytest.mark.filterwarnings("error")
+def test_live_says_when_accuracy_comes_later():
+    accuracy = plots.live(without_accuracy(), epochs=8).axes[1]
+    assert [text.get_text() for text in accuracy.texts] == ["measured at the end"]
+
+
 @pytest.mark.parametrize("records", [{}, {"SI": []}, {"SI": fixtures.history(1)}, {"SI": [{"epoch": 1, "loss": 2.0}]}])
 def test_curves_of_little_or_nothing_still_draw(records):
     assert plots.png(plots.curves(records)).startswith(b"\x89PNG")
@@ -139,10 +159,21 @@ def test_save_writes_picture_and_data(root):
     assert sorted(item.name for item in path.parent.iterdir()) == ["student_curves.csv", "student_curves.png"]
 
 
+def test_a_page_is_saved_as_it_is_but_not_in_place_of_the_gallery(root):
+    path = plots.save_page("<title>Å</title>", "sphere_0.5")
+    assert path == root / "plots" / "sphere_0.5.html"
+    assert path.read_text(encoding="utf-8") == "<title>Å</title>"
+    assert [item.name for item in path.parent.iterdir()] == ["sphere_0.5.html"]
+    with pytest.raises(ValueError, match="name = 'index': is the gallery's own page"):
+        plots.save_page("", "index")
+
+
 @pytest.mark.parametrize("name", ["", "../escaped", "a/b", "a b"])
 def test_save_refuses_what_is_no_file_name(root, name):
     with pytest.raises(ValueError, match="is no file name"):
         plots.save(plots.curves({}), name)
+    with pytest.raises(ValueError, match="is no file name"):
+        plots.save_page("", name)
     assert not (root / "plots").exists()
 
 

@@ -54,12 +54,13 @@ def test_softmax_regression_finds_what_sklearn_finds(weight_decay):
 
 @pytest.mark.parametrize("weight_decay", WEIGHT_DECAYS)
 def test_at_the_end_the_gradient_is_zero(weight_decay):
+    """As near as L-BFGS comes in single-precision tolerances, in the iterations that a probe has."""
     features, labels = clouds()
     weight, bias = softmax_regression(features, labels, *zeros(features), weight_decay)
     residual = (features @ weight.T + bias).softmax(1) - F.one_hot(labels, CLASSES)
     slope = residual.T @ features / len(labels) + weight_decay * weight
-    assert slope.abs().max() < 1e-5
-    assert residual.mean(0).abs().max() < 1e-5
+    assert slope.abs().max() < 3e-5
+    assert residual.mean(0).abs().max() < 3e-5
 
 
 def test_the_start_is_left_alone_and_the_minimum_does_not_depend_on_it():
@@ -69,7 +70,8 @@ def test_the_start_is_left_alone_and_the_minimum_does_not_depend_on_it():
     there = softmax_regression(features, labels, *start, 1e-2)
     assert same(dict(enumerate(start)), dict(enumerate(kept)))
     assert not any(value.requires_grad for value in there)
-    torch.testing.assert_close(there[0], softmax_regression(features, labels, *zeros(features), 1e-2)[0])
+    afresh = softmax_regression(features, labels, *zeros(features), 1e-2)
+    torch.testing.assert_close(there[0], afresh[0], rtol=1e-3, atol=1e-3)
 
 
 def test_it_trains_where_gradients_are_switched_off():
@@ -81,12 +83,12 @@ def test_it_trains_where_gradients_are_switched_off():
 
 def test_standardisation_is_folded_into_weight_and_bias():
     features, labels = clouds()
-    features = features * torch.tensor([1e-3, 1, 50, 1, 1, 0.1]) + torch.tensor([0, 3, -100, 0, 7, 0.5])
+    features = (features * torch.tensor([1e-3, 1, 50, 1, 1, 0.1]) + torch.tensor([0, 3, -100, 0, 7, 0.5])).float()
     weight, bias, facts = choose_probe(seen(features, labels), None, CLASSES)
     standard = (features - features.mean(0)) / features.std(0)
-    plain = softmax_regression(standard.float(), labels, *zeros(standard.float()), 1e-4)
-    expected = standard.float() @ plain[0].T + plain[1]
-    torch.testing.assert_close(features.float() @ weight.T + bias, expected, rtol=1e-3, atol=1e-3)
+    of_standard = softmax_regression(standard, labels, *zeros(standard), 1e-4)
+    expected = standard @ of_standard[0].T + of_standard[1]
+    torch.testing.assert_close(features @ weight.T + bias, expected, rtol=1e-4, atol=1e-4)
     assert facts == {"weight_decay": 1e-4, "train_top1_pct": right_pct(seen(features, labels), weight, bias)}
 
 
@@ -98,30 +100,39 @@ def test_the_scale_of_an_embedding_makes_no_difference():
     torch.testing.assert_close(same_bias, bias, rtol=1e-3, atol=1e-3)
 
 
-def test_held_out_images_choose_the_weight_decay():
-    """Few images of many features overfit: the strongest decay is best on others; where all are alike it wins too."""
-    train = seen(*clouds(count=48, dim=40, spread=3))
-    for held_out in (seen(*clouds(count=400, dim=40, spread=3, seed=7)), train):
-        weight, bias, facts = choose_probe(train, held_out, CLASSES)
-        candidates, start = {}, zeros(train.embeddings)
-        mean, std = train.embeddings.mean(0), train.embeddings.std(0)
-        for decay in WEIGHT_DECAYS:
-            start = softmax_regression((train.embeddings - mean) / std, train.labels, *start, decay)
-            folded = start[0] / std, start[1] - (start[0] / std) @ mean
-            candidates[decay] = right_pct(held_out, *folded)
-        assert facts["val_top1_pct"] == max(candidates.values())
-        assert facts["weight_decay"] == max(candidates, key=candidates.get)  # of equals, the strongest
-        assert facts["val_top1_pct"] == right_pct(held_out, weight, bias)
-        assert facts["train_top1_pct"] == right_pct(train, weight, bias)
+def narrow(seed):
+    """Three classes in a row, the middle one narrow: only large weights find it."""
+    features = 2 * torch.rand(400, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 1
+    return features, (features[:, 0] > -0.05).long() + (features[:, 0] > 0.05).long()
 
 
-def test_not_always_the_strongest_weight_decay_is_chosen():
-    """A tiny class: strongly held back weights leave it to the others."""
-    features, labels = clouds(count=400, dim=40, spread=2.5)
-    facts = choose_probe(seen(features[:, :3], labels), seen(features[:, :3], labels), CLASSES)[2]
-    assert facts["weight_decay"] in WEIGHT_DECAYS
-    wide = choose_probe(seen(features, labels), seen(features, labels), CLASSES)[2]
-    assert wide["weight_decay"] < WEIGHT_DECAYS[0]
+def many(seed):
+    """Few images of many features, of which large weights learn the noise."""
+    return clouds(count=48, dim=40, spread=3, seed=seed)
+
+
+@pytest.mark.parametrize("problem", [many, narrow])
+def test_held_out_images_choose_the_weight_decay(problem):
+    train, held_out = seen(*problem(0)), seen(*problem(7))
+    weight, bias, facts = choose_probe(train, held_out, CLASSES)
+    mean, std = train.embeddings.mean(0), train.embeddings.std(0)
+    found, start = {}, zeros(train.embeddings)
+    for decay in WEIGHT_DECAYS:
+        start = softmax_regression((train.embeddings - mean) / std, train.labels, *start, decay)
+        found[decay] = right_pct(held_out, start[0] / std, start[1] - (start[0] / std) @ mean)
+    assert len(set(found.values())) > 1, "there is nothing to choose"
+    assert facts["weight_decay"] == max(found, key=found.get)
+    assert facts["val_top1_pct"] == right_pct(held_out, weight, bias) == max(found.values())
+    assert facts["train_top1_pct"] == right_pct(train, weight, bias)
+
+
+def test_of_weight_decays_that_do_equally_well_the_strongest_is_taken():
+    easy = seen(*clouds(spread=0.05))
+    assert choose_probe(easy, easy, CLASSES)[2] == {
+        "weight_decay": WEIGHT_DECAYS[0],
+        "train_top1_pct": 100,
+        "val_top1_pct": 100,
+    }
 
 
 def test_a_unit_that_never_changes_gets_no_weight_and_spoils_nothing():

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from kdhelpers import artifacts
+from kdhelpers import artifacts, build_model
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -47,6 +48,21 @@ def test_every_command_of_ours_that_it_names_is_accepted():
 def test_files_that_it_links_to_exist():
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_its_two_ways_to_use_a_students_weights_agree(root, monkeypatch):
+    """`load_model` in one line, and plain PyTorch with two lines for the small stem, as they stand in the README."""
+    network = build_model("resnet18", 100)
+    artifacts.save_tensors(artifacts.weights_path("student_hybrid_lambda_0.3_resnet18_cifar100"), network.state_dict())
+    monkeypatch.chdir(root)
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "hybrid_lambda_0.3" in block]
+    images, seen = torch.rand(2, 3, 32, 32), []
+    for block in blocks:
+        names = {}
+        exec(block, names)
+        seen.append(names["student"].eval()(images))
+    assert len(seen) == 2
+    assert torch.equal(*seen)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import torch
 from training_fixtures import QUICK, Recorder, same, weights
 
 from kdhelpers import Run, artifacts, fit, fit_sweep, lockstep, train
+from kdhelpers.methods import METHODS
 from kdhelpers.teachers import Teacher
 
 MEASURED = {"seconds", "images_per_second", "peak_memory_mib", "train_seconds", "seconds_per_epoch"}
@@ -128,6 +129,19 @@ def test_a_shared_teacher_answers_a_question_again_until_it_forgets():
     assert shared(first)[0] == 4
     assert shared(equal)[0] == 2
     assert shared.forwards == 4
+
+
+def test_a_method_is_shown_no_more_views_than_it_asks_for(root, data, monkeypatch):
+    shown = set()
+
+    class Watching(METHODS["si"]):
+        def forward(self, student, teacher, batch, epoch):
+            shown.add((len(batch.views), *(len(values) for values in batch.draws.values())))
+            return super().forward(student, teacher, batch, epoch)
+
+    monkeypatch.setitem(METHODS, "si", Watching)
+    fit_sweep([STUDENTS[3], SI], data, progress=Recorder())  # SupCon asks for two
+    assert shown == {(1, 1, 1)}  # of the views, of their crops, of their flips
 
 
 def test_an_interrupted_sweep_goes_on_from_its_checkpoints_to_the_same_bits(expected, data):
@@ -267,6 +281,14 @@ def test_the_users_own_random_numbers_go_on_undisturbed(expected, data):
     assert draws_on_after(lambda: fit(SI, data, progress=Recorder()))
     assert draws_on_after(lambda: fit(SI, data, progress=Recorder())), "loaded"
     assert draws_on_after(lambda: fit_sweep([SI, LM], data, progress=Recorder())), "with a teacher"
+
+
+def test_the_seconds_of_a_student_are_its_share(expected, data, monkeypatch):
+    original = lockstep.train_epoch
+    monkeypatch.setattr(lockstep, "train_epoch", lambda *of: 6.0 if original(*of) else None)
+    for trained in fit_sweep([SI, LM], data, progress=Recorder()):
+        assert {row["images_per_second"] for row in trained.history} == {120 / 3}
+        assert all(row["seconds"] >= 3 for row in trained.history)  # its look at the held-out images besides
 
 
 def test_progress_is_told_of_one_training_with_a_loss_per_student(expected, data):

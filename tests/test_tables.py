@@ -189,3 +189,9 @@ def test_missing_names_methods_without_a_run_and_unfinished_runs(root):
 def test_metrics_align_what_two_networks_have(root):
     rows, _ = text(tables.metrics(student={"top1_pct": 61.23456, "n": 10000}, teacher={"top1_pct": 70.0, "nll": 0.5}))
     assert rows == [["top1_pct", "61.23", "70"], ["n", "10000", "–"], ["nll", "–", "0.5"]]
+
+
+def test_metrics_of_many_networks_are_rows(root):
+    named = {f"student_{place}": {"top1_pct": 60.0 + place, "n": 10} for place in range(4)}
+    rows, _ = text(tables.metrics(**named))
+    assert rows == [[f"student_{place}", str(60 + place), "10"] for place in range(4)]

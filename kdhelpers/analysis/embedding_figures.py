@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 import math
+from difflib import get_close_matches
 from textwrap import fill
 
+from kdhelpers.data import Data
 from kdhelpers.plots import PALETTE, new_figure, styled
 
 LOOKS = tuple((colour, marker) for marker in "o^s" for colour in PALETTE)  # as many groups as can be told apart
-COLUMNS = 3  # networks in a row
+FEW = 10  # classes shown of more than that, where nobody chose
+COLUMNS = 4  # networks in a row, at most
 SIDE = 2.9  # of a panel, inches
+
+
+def choose_classes(data: Data, names: str = "") -> list[int]:
+    """The classes to show: those of `names`, by name (with `_` for a space) or number, separated by spaces.
+
+    Of none given: all that can be told apart (21); of more, the first class of each of the first ten superclasses, or
+    the first ten classes where there are no superclasses. Raises ValueError for an unknown class.
+    """
+    if names := str(names).split():  # papermill passes one number as a number
+        return [_class_number(data, name) for name in names]
+    if data.num_classes <= len(LOOKS):
+        return list(range(data.num_classes))
+    groups = list(data.superclasses or range(data.num_classes))
+    return [groups.index(group) for group in sorted(set(groups))[:FEW]]
+
+
+def _class_number(data: Data, wanted: str) -> int:
+    spelled = [name.replace(" ", "_") for name in data.class_names]
+    if wanted in spelled:
+        return spelled.index(wanted)
+    if wanted.isdecimal() and int(wanted) < len(spelled):
+        return int(wanted)
+    close = get_close_matches(wanted, spelled, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise ValueError(f"classes = {wanted}: unknown; {hint}give names, or numbers from 0 to {len(spelled) - 1}")
 
 
 def tsne_maps(frame, class_names, superclasses=None):
@@ -23,7 +51,7 @@ def tsne_maps(frame, class_names, superclasses=None):
     looks = LOOKS if len(names) <= len(LOOKS) else _spectrum(len(names))
     images = len(frame) // frame["network"].nunique()
     note = f"t-SNE of {images} images, perplexity {frame['perplexity'].iloc[0]:g}; "
-    note += "axes, sizes of clusters and the gaps between them have no unit"
+    note += "axes, sizes of clusters and the gaps between them mean nothing"
     with styled():
         figure, panels = _panels(frame, names if looks is LOOKS else [])
         for axes, points in panels:
@@ -44,8 +72,9 @@ def hypersphere_picture(frame, class_names):
         figure, panels = _panels(frame, names, projection="3d")
         for axes, points in panels:
             _sphere(axes)
-            _scatter(axes, points[["x", "y", "z"]], groups, LOOKS, size=9)
-            axes.set_title(f"{axes.get_title()}\n{points['kept_pct'].iloc[0]:.0f} % of the variance", fontsize=9, y=1.0)
+            _scatter(axes, points[["x", "y", "z"]], groups, LOOKS, size=12)
+            kept = f"{points['kept_pct'].iloc[0]:.0f} % of the variance"
+            axes.set_title(f"{axes.get_title()}\n{kept}", fontsize=9, y=1.05)
     return figure
 
 
@@ -74,8 +103,8 @@ def _panels(frame, legend, **projection):
     from matplotlib.lines import Line2D
 
     networks = list(frame.groupby("network", sort=False))
-    columns = min(COLUMNS, len(networks))
-    rows = math.ceil(len(networks) / columns)
+    rows = math.ceil(len(networks) / COLUMNS)
+    columns = math.ceil(len(networks) / rows)
     width = max(SIDE * columns, 4)
     entries = max(1, int(width / (0.5 + 0.075 * max(map(len, legend), default=0))))  # of the legend, in a line
     figure = new_figure(width, (SIDE + 0.4) * rows + 0.3 + 0.19 * math.ceil(len(legend) / entries))
@@ -105,6 +134,6 @@ def _sphere(axes) -> None:
     turn, height = numpy.linspace(0, 2 * numpy.pi, 49), numpy.linspace(0, numpy.pi, 25)
     across = [numpy.outer(side, numpy.sin(height)) for side in (numpy.cos(turn), numpy.sin(turn))]
     axes.plot_wireframe(*across, numpy.cos(height)[None], rcount=12, ccount=6, color="0.8", linewidth=0.4)
-    axes.set_box_aspect((1, 1, 1), zoom=1.5)
+    axes.set_box_aspect((1, 1, 1), zoom=1.7)
     axes.view_init(elev=15, azim=20)  # x, the direction of most images, comes towards the reader
     axes.set_axis_off()

@@ -10,11 +10,11 @@ from kdhelpers.html import STYLE, Html, element, join
 GLYPHS = {"o": "●", "^": "▲", "s": "■"}
 
 
-def hypersphere_page(frame, class_names) -> str:
+def hypersphere_page(frame, class_names, subject: str = "") -> str:
     """A `hypersphere` frame as a page: a sphere per network, all turned together by dragging or by the arrow keys.
 
-    Names are written by Python, escaped; the script reads numbers alone. Raises ValueError for more classes than can
-    be told apart (21).
+    subject: whose embeddings, for the title, under which the gallery lists the page. Names are written by Python,
+    escaped; the script reads numbers alone. Raises ValueError for more classes than can be told apart (21).
     """
     groups, names = told_apart(frame, class_names)
     networks = list(frame.groupby("network", sort=False))
@@ -22,10 +22,10 @@ def hypersphere_page(frame, class_names) -> str:
         {"at": points[["x", "y", "z"]].round(3).to_numpy().tolist(), "look": groups.loc[points.index].tolist()}
         for _, points in networks
     ]
-    images = len(networks[0][1])
+    images, title = len(networks[0][1]), " · ".join(filter(None, ("Embeddings on the sphere", subject)))
     body = join(
         [
-            element("header", element("h1", "Embeddings on the sphere"), element("p", _intro(images), class_="muted")),
+            element("header", element("h1", title), element("p", _intro(images), class_="muted")),
             element("p", *(_key(name, *look) for name, look in zip(names, LOOKS, strict=False)), class_="legend"),
             element("div", *(_panel(name, points) for name, points in networks), class_="spheres"),
             element("script", Html(json.dumps(spheres, allow_nan=False)), id="spheres", type="application/json"),
@@ -35,7 +35,7 @@ def hypersphere_page(frame, class_names) -> str:
     head = join(
         [
             Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
-            element("title", "kdhelpers: embeddings on the sphere"),
+            element("title", f"kdhelpers: {title}"),
             element("style", Html(STYLE + OWN_STYLE)),
         ]
     )

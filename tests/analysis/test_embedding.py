@@ -19,8 +19,9 @@ from kdhelpers.analysis.embedding import (
     tsne,
     uniformity,
 )
-from kdhelpers.analysis.embedding_figures import LOOKS, hypersphere_picture, tsne_maps
+from kdhelpers.analysis.embedding_figures import LOOKS, choose_classes, hypersphere_picture, tsne_maps
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
+from kdhelpers.data import Data, Split
 from kdhelpers.evaluation import Predictions
 
 
@@ -281,6 +282,34 @@ def test_two_dimensions_lie_on_a_circle():
     assert numpy.hypot(frame["x"], frame["y"]).tolist() == pytest.approx([1] * 80)
 
 
+def data_of(names, superclasses=None):
+    split = Split(torch.zeros(0, 3, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.long))
+    return Data("own", split, split, split, names, superclasses, None, (0.5,) * 3, (0.5,) * 3)
+
+
+def test_classes_are_chosen_by_name_or_number_in_the_order_given():
+    named = data_of(["7", "guitar pick", "church", "0"])
+    assert choose_classes(named, " church  guitar_pick ") == [2, 1]
+    assert choose_classes(named, "0 7 2") == [3, 0, 2]  # a name is sooner meant than a number
+    assert choose_classes(named, 1) == [1]  # as papermill passes it
+    with pytest.raises(ValueError, match="classes = chruch: unknown; did you mean church.* from 0 to 3"):
+        choose_classes(named, "0 chruch")
+    for wrong in ("4", "-1", "²"):
+        with pytest.raises(ValueError, match=f"classes = {wrong}: unknown; give names, or numbers from 0 to 3"):
+            choose_classes(named, wrong)
+
+
+def test_of_no_choice_all_classes_that_can_be_told_apart_are_taken_and_ten_of_more():
+    assert choose_classes(data_of([f"c{c}" for c in range(21)])) == list(range(21))
+    many = [f"c{c}" for c in range(100)]
+    assert choose_classes(data_of(many)) == list(range(10))
+    superclasses = [(7 * c + 3) % 20 for c in range(100)]
+    chosen = choose_classes(data_of(many, superclasses), " ")
+    assert [superclasses[c] for c in chosen] == list(range(10))
+    assert max(chosen) < 20  # the first of each: all 20 superclasses occur in the first 20 classes
+    assert choose_classes(data_of(many, [c // 50 for c in range(100)])) == [0, 50]
+
+
 NAMES = ["apple", "bear", "clock", "dolphin"]
 
 
@@ -328,6 +357,12 @@ def test_more_classes_than_can_be_told_apart_are_refused(show):
         show(frame, [f"class {c}" for c in range(22)])
 
 
+def test_networks_stand_side_by_side_in_rows_of_nearly_equal_length():
+    for count, shape in ((1, (1, 1)), (4, (1, 4)), (5, (2, 3)), (7, (2, 4)), (9, (3, 3))):
+        frame = hypersphere({f"net {n}": network(n, 20) for n in range(count)}, classes=[0, 1])
+        assert hypersphere_picture(frame, NAMES).axes[0].get_gridspec().get_geometry() == shape
+
+
 def test_the_static_sphere_states_what_is_kept():
     frame = hypersphere(two_networks(), classes=[0, 1, 2, 3])
     kept = frame.groupby("network", sort=False)["kept_pct"].first()
@@ -369,13 +404,14 @@ def test_the_page_carries_every_point_with_its_class_and_nothing_from_outside():
 
 
 def test_names_cannot_become_markup():
-    bad = "</script><b onclick=x>"
+    bad = "</script><b onclick=x></title>"
     frame = hypersphere({f"{bad}net": network(0)}, classes=[0, 1])
-    page = hypersphere_page(frame, [bad, "a & b", "", ""])
+    page = hypersphere_page(frame, [bad, "a & b", "", ""], f"{bad}subject")
     found = Tags(page)
     tags = [tag for tag, _ in found.tags]
     assert (tags.count("script"), page.count("</script>"), tags.count("b")) == (2, 2, 0)
     assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
     assert f"{bad}net" in found.text
+    assert found.text.count(f"Embeddings on the sphere · {bad}subject") == 2  # title and heading
     assert "a & b" in found.text
     assert [attributes["aria-label"] for tag, attributes in found.tags if tag == "canvas"] == [f"sphere of {bad}net"]

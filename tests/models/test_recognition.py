@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdhelpers import artifacts, build_model, load_model
+from kdhelpers import build_model, load_model
 from kdhelpers.models import MODELS, recognise
 
 
@@ -27,18 +27,13 @@ def test_stock_weights_of_torchvision_load_as_they_are_and_it_is_said(root, caps
     assert "its tensors are those of resnet18, stem imagenet, 100 classes" in capsys.readouterr().err
 
 
-def test_a_cifar_stem_is_two_lines_of_plain_pytorch(root):
-    """What the README promises of our files of torchvision's ResNets."""
+def test_with_the_imagenet_stem_our_weights_load_into_the_stock_network_as_they_are():
     from torchvision.models import resnet18
 
-    ours = build_model("resnet18", 100).eval()
-    path = artifacts.save_tensors(artifacts.weights_path("student"), ours.state_dict())
-    plain = resnet18(num_classes=100)
-    plain.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
-    plain.maxpool = torch.nn.Identity()
-    plain.load_state_dict(torch.load(path, weights_only=True))
+    ours, stock = build_model("resnet18", 100, stem="imagenet").eval(), resnet18(num_classes=100).eval()
+    stock.load_state_dict(ours.state_dict())
     images = torch.rand(2, 3, 32, 32)
-    assert torch.equal(plain.eval()(images), ours(images))
+    assert torch.equal(stock(images), ours(images))
 
 
 def test_what_fits_nothing_is_refused_with_the_nearest_and_the_remedy(root):

@@ -1,0 +1,105 @@
+"""Lockstep: SupCRD's hybrid at four lambdas, resnet32x4 -> resnet8, behind one teacher, against four single runs.
+
+Both are epochs of the package's loop, data included, that take turns in one process and go on from where they stood;
+in the end the weights of the students are compared bit for bit. Bound: with T the teacher's time in a single run and S
+the student's, a sweep of 4 cannot take less than (T + 4 S) / (4 (T + S)) of four runs; T is timed in the same rounds,
+as bare forwards on a run's views. CIFAR-100's own images where they are at hand, else noise of their shape.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmarks import pair
+from benchmarks.measure import interleave, row
+from kdhelpers import artifacts, load_data
+from kdhelpers.data import Batches, Data
+from kdhelpers.lockstep import SharedTeacher, train_epoch
+from kdhelpers.loop import Training, training_batches
+from kdhelpers.models import Outputs
+from kdhelpers.progress import Progress
+from kdhelpers.settings import Run
+from kdhelpers.teachers import Teacher
+
+LAMBDAS, BATCH, STEPS = (0.3, 0.5, 0.7, 0.9), 32, 2
+FORWARDS_GOAL, TIME_GOAL = 1 / len(LAMBDAS), 1
+CPU = torch.device("cpu")
+
+
+class CountedTeacher(Teacher):
+    """Counts its forwards."""
+
+    forwards = 0
+
+    def __call__(self, view: Tensor, stop_at: str | None = None) -> Outputs:
+        self.forwards += 1
+        return super().__call__(view, stop_at)
+
+
+def run(threads: int = 1, rounds: int = 4) -> list[dict]:
+    torch.set_num_threads(threads)
+    data, network = images(), pair.teacher_network()
+    for_one, for_all = CountedTeacher(network), CountedTeacher(network)
+    alone = [training(lam, data, for_one) for lam in LAMBDAS]
+    shared = SharedTeacher(for_all)
+    batches = training_batches(alone[0].run, data, alone[0].method.views, CPU)
+    together = [training(lam, data, shared, batches) for lam in LAMBDAS]
+    for_one.forwards = for_all.forwards = 0  # making a training asks for shapes
+    views = [view for batch in batches.epoch(1) for view in batch.views]
+    bare = Teacher(network)
+    cases = {
+        f"{len(LAMBDAS)} single runs": lambda: [train_epoch([each], Progress()) for each in alone],
+        "lockstep": lambda: train_epoch(together, Progress(), shared),
+        "teacher of one run": lambda: [bare(view) for view in views],
+    }
+    timings = interleave(cases, rounds)
+    rows = [row(name, timing, "ms/step", scale=1e3 / STEPS) for name, timing in timings.items()]
+    single, lockstep, teacher = timings.values()
+    rows += time_rows(lockstep.ratio_to(single), teacher.ratio_to(single))
+    forwards = for_all.forwards / for_one.forwards
+    met = forwards <= FORWARDS_GOAL
+    rows.append(row("lockstep / single runs, teacher forwards", forwards, "x", forwards, f"<= {FORWARDS_GOAL}", met))
+    pairs = zip(alone, together, strict=True)
+    apart = sum(differing(first.network, second.network) for first, second in pairs)
+    return [*rows, row("tensors of the students that differ in a bit", apart, "tensors", None, "0", apart == 0)]
+
+
+def time_rows(ratio: float, share: float) -> list[dict]:
+    """share: T / (4 (T + S)), the teacher's time in one run over the time of the four."""
+    bound = 1 - (len(LAMBDAS) - 1) * share
+    return [
+        row("lockstep / single runs, time", ratio, "x", ratio, f"< {TIME_GOAL}", ratio < TIME_GOAL),
+        row("bound (T + 4 S) / (4 (T + S))", bound, "x", bound),
+    ]
+
+
+def images() -> Data:
+    """As many images as the steps of an epoch need, none held out."""
+    count = STEPS * BATCH
+    there = (artifacts.data_root() / "cifar-100-python" / "train").is_file()
+    train = load_data("cifar100").train.select(torch.arange(count)) if there else pair.images_and_labels(count)
+    none, names = train.select(torch.arange(0)), [str(label) for label in range(pair.CLASSES)]
+    return Data("cifar100", train, none, none, names, None, None, pair.MEAN, pair.STD)
+
+
+def training(lam: float, data: Data, teacher: Teacher | SharedTeacher, batches: Batches | None = None) -> Training:
+    run = Run(
+        dataset="cifar100",
+        model="resnet8",
+        teacher="resnet32x4",
+        method="supcrd",
+        hyperparameters={"lam": lam},
+        batch_size=BATCH,
+        epochs=1000,
+        selection="last",
+        val_fraction=0,
+        precision="fp32",
+    )
+    return Training(run, data, teacher, CPU, run.precision, batches=batches)
+
+
+def differing(first: torch.nn.Module, second: torch.nn.Module) -> int:
+    """How many tensors of two state_dicts differ in any bit."""
+    others = second.state_dict()
+    return sum(not torch.equal(value, others[name]) for name, value in first.state_dict().items())

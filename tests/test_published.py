@@ -1,0 +1,107 @@
+"""Published figures beside ours: what is matched with what, and what is subtracted from what."""
+
+import math
+
+import pytest
+import record_fixtures as fixtures
+
+from kdhelpers import METHODS, published
+
+BUDGET = {"selection": "last", "model": "resnet18"}
+PURE = {"alpha": 1.0, "beta": 12.0, "temperature": 0.07, "lam": 1.0, "form": "in", "teacher_head": "co_trained"}
+SUPCON = {"method": "supcon", "hyperparameters": {"temperature": 0.07, "form": "out", "dim": 128}}
+
+
+def student(top1_pct, name, seed=0, **run):
+    return fixtures.record(top1_pct, name=name, seed=seed, **BUDGET | run)
+
+
+def supcrd(top1_pct, name, seed=0, teacher="teacher_resnet50_cifar100", budget=None, **hyperparameters):
+    chosen = {"method": "supcrd", "teacher": teacher, "hyperparameters": PURE | hyperparameters}
+    return student(top1_pct, name, seed, **chosen | (budget or {}))
+
+
+@pytest.fixture
+def stored(root):
+    fixtures.store(
+        *(student(top1, "supcon", seed, **SUPCON) for seed, top1 in enumerate((40.0, 42.0, 44.0))),
+        *(supcrd(top1, "pure", seed) for seed, top1 in enumerate((45.0, 46.0))),
+        supcrd(50.0, "hybrid", lam=0.3),
+        supcrd(51.0, "own_setting", lam=0.35),
+        student(39.0, "alone"),
+        supcrd(99.0, "other_head", teacher_head="frozen_random"),
+        supcrd(98.0, "longer", budget={"epochs": 9}, beta=1.0),
+    )
+
+
+def by_setting(name="pure"):
+    return published.beside_ours("supcrd", name).set_index("setting")
+
+
+def test_every_published_figure_has_a_row_in_its_order_and_ours_stand_beside(stored):
+    frame = by_setting()
+    assert list(frame.index[:3]) == ["teacher", "SupCon + linear probe", "SupCRD α 1, β 1"]
+    row = frame.loc["SupCRD α 1, β 12"]
+    assert (row["published_pct"], row["published_gain_points"]) == (70.9, pytest.approx(70.9 - 69.08))
+    assert (row["ours_pct"], row["n"]) == (45.5, 2)
+    assert row["ours_std_pct"] == pytest.approx(math.sqrt(0.5))
+
+
+def test_gains_are_over_the_supcon_baseline_in_pairs_of_one_seed(stored):
+    row = by_setting().loc["SupCRD α 1, β 12"]
+    assert row["paired_n"] == 2
+    assert row["gain_points"] == 4.5  # (45 - 40 + 46 - 42) / 2; the means of unequal seeds differ by 3.5
+    assert row["gain_std_points"] == pytest.approx(math.sqrt(0.5))
+    assert math.isnan(by_setting().loc["SupCon + linear probe", "gain_points"])
+
+
+def test_the_teachers_own_accuracy_stands_beside_the_published_one(stored):
+    row = by_setting().loc["teacher"]
+    assert (row["published_pct"], row["ours_pct"]) == (72.17, fixtures.TEACHER_TOP1_PCT)
+
+
+def test_what_was_not_run_or_not_published_is_missing_not_zero(stored):
+    frame = by_setting()
+    assert math.isnan(frame.loc["SupCRD α 1, β 1", "ours_pct"])  # only run at another budget
+    assert frame.loc["SupCRD α 1, β 1", "n"] == 0
+    assert math.isnan(frame.loc["SupCRD α 1, β 12, T 0.05", "published_pct"])
+
+
+def test_other_methods_and_settings_of_the_budget_follow_below(stored):
+    frame = by_setting()
+    printed = len(published.published("supcrd"))
+    assert {"SI", "SupCRD (λ=0.35)"} <= set(frame.index[printed:])
+    assert frame.loc["SI", "gain_points"] == -1.0
+
+
+def test_another_teacher_head_is_not_mixed_in(stored):
+    assert by_setting().loc["SupCRD α 1, β 12", "ours_pct"] == 45.5
+    assert by_setting("other_head").loc["SupCRD α 1, β 12", "ours_pct"] == 99.0
+
+
+def test_another_teacher_of_that_name_is_not_mixed_in(stored):
+    again = supcrd(97.0, "taught_by_another", beta=1.0)
+    again["teacher"]["sha256"] = "f" * 64
+    fixtures.store(again)
+    assert by_setting().loc["SupCRD α 1, β 1", "n"] == 0
+
+
+def test_the_table_shows_missing_runs_as_dashes_and_says_what_is_compared(stored):
+    html = published.table("supcrd", "pure").to_html()
+    assert "nan" not in html.lower()
+    assert "45.50 ± 0.71" in html
+    assert "+4.50 ± 0.71 (2 seeds)" in html
+    assert "taught by teacher_resnet50_cifar100 on cifar100, 8 epochs, batch 64, selection last" in html
+
+
+def test_unknown_studies_and_runs_are_refused_with_those_known(stored):
+    with pytest.raises(ValueError, match="study = nothing: unknown; known: supcrd"):
+        published.published("nothing")
+    with pytest.raises(ValueError, match="name = nothing: not a finished run; known: "):
+        published.table("supcrd", "nothing")
+
+
+def test_every_published_setting_is_one_that_its_method_takes():
+    for figure in published.published("supcrd"):
+        if figure["role"] != "teacher":
+            METHODS[figure["method"]](**figure["hyperparameters"])

@@ -1,0 +1,100 @@
+"""Finished trainings: one trainer at a time, a second name as a copy, what every rank of a group sees."""
+
+import threading
+
+import pytest
+import torch
+from training_fixtures import QUICK, Recorder, same
+
+from kdhelpers import Run, artifacts, fit, load_model, stored
+
+RUN = Run(**QUICK | {"epochs": 1})
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def trained(root, data):
+    return fit(RUN, data, progress=Recorder())
+
+
+def renamed(name):
+    return RUN.model_copy(update={"name": name})
+
+
+def test_a_trainer_waits_until_another_process_ends_and_says_so(root, capsys):
+    other = artifacts.lock(artifacts.run_lock_path("0123abc"))
+    other.__enter__()
+    ended = threading.Event()
+
+    def end():
+        ended.set()
+        other.__exit__(None, None, None)
+
+    threading.Timer(0.1, end).start()
+    with stored.sole_trainer("0123abc"):
+        assert ended.is_set()
+    assert capsys.readouterr().err.count("is being trained by another process; waiting") == 1
+
+
+def test_a_trainer_alone_does_not_wait_and_shuts_others_out(root, capsys):
+    with stored.sole_trainer("0123abc"):
+        with pytest.raises(BlockingIOError), artifacts.lock(artifacts.run_lock_path("0123abc"), wait=False):
+            pass
+        with stored.sole_trainer("another"):
+            pass
+    assert not capsys.readouterr().err
+
+
+def test_a_second_name_is_a_copy_that_loads_and_counts_once(trained, capsys):
+    for _ in range(2):
+        stored.store_under(renamed("again"), trained.record)
+    assert capsys.readouterr().err.count("this run is stored as student_si_resnet8_digits; again is a copy of it") == 1
+    assert same(load_model("again").state_dict(), trained.model.state_dict())
+    described = artifacts.load_json(artifacts.weights_path("again").with_suffix(".json"))
+    assert described["name"] == "again"
+    assert described["identity"] == trained.record["identity"]
+    assert [record["name"] for record in artifacts.records()] == [trained.name]
+
+
+def test_a_run_without_a_name_or_with_its_own_is_not_copied(trained):
+    before = sorted(artifacts.folder("weights").iterdir())
+    for run in (RUN, renamed(trained.name)):
+        stored.store_under(run, trained.record)
+    assert sorted(artifacts.folder("weights").iterdir()) == before
+
+
+def test_a_name_that_another_run_has_stays_with_it(trained, data, capsys):
+    other = fit(Run(**QUICK | {"epochs": 1, "lr": 0.01}, name="taken"), data, progress=Recorder())
+    kept = other.weights_path.read_bytes()
+    stored.store_under(renamed("taken"), trained.record)
+    assert "stored as student_si_resnet8_digits; taken is another and stays" in capsys.readouterr().err
+    assert other.weights_path.read_bytes() == kept
+
+
+def test_a_record_without_its_weights_is_passed_over_in_silence(trained, data, capsys):
+    trained.weights_path.unlink()
+    again = fit(RUN, data, progress=Recorder())
+    assert not again.cached
+    assert "training again" not in capsys.readouterr().err
+    assert same(again.model.state_dict(), trained.model.state_dict())
+
+
+def test_every_rank_of_a_group_does_as_the_first_one_saw(monkeypatch):
+    """Each looks at the files at a moment of its own; if one trained and another loaded, they would wait forever."""
+    looks = []
+
+    def find(sought, device):
+        looks.append(sought)
+        return "found" if len(looks) > 1 else None
+
+    monkeypatch.setattr(stored, "find_finished", find)
+    monkeypatch.setattr(stored.dist, "is_initialized", lambda: True)
+    for first_saw, expected, looked in ((True, "found", 2), (False, None, 1)):
+        monkeypatch.setattr(
+            stored.dist, "broadcast_object_list", lambda values, src, first=first_saw: values.__setitem__(0, first)
+        )
+        looks.clear()
+        assert stored.agreed_finished({}, CPU) == expected
+        assert len(looks) == looked
+    looks.append({})
+    assert stored.agreed_finished({}, CPU) is None  # this rank sees it finished, the first one did not

@@ -1,0 +1,73 @@
+"""Sweeps by name: what each setting changes, and what its run is called."""
+
+import pytest
+
+from kdhelpers import Run, artifacts
+from kdhelpers.sweep import sweep_runs
+
+PLAIN = {"dataset": "cifar100", "model": "resnet18", "teacher": "resnet50", "selection": "last"}
+
+
+def run(**fields):
+    return Run(**PLAIN | {"method": "supcrd"} | fields)
+
+
+def test_the_published_sweep_has_the_names_that_its_users_know(root):
+    sweep = "alpha=1 beta=1; alpha=1 beta=12; temperature=0.07; lam=0.3"
+    assert [each.artifact_name for each in sweep_runs(run(), sweep)] == [
+        "student_alpha_1.0_beta_1.0_resnet18_cifar100",
+        "student_alpha_1.0_beta_12.0_resnet18_cifar100",
+        "student_tau_0.07_resnet18_cifar100",
+        "student_hybrid_lambda_0.3_resnet18_cifar100",
+    ]
+
+
+def test_a_setting_changes_what_it_names_and_nothing_else(root):
+    base = run(seed=3, hyperparameters={"form": "out", "beta": 2})
+    (only,) = sweep_runs(base, "alpha=4;")
+    assert only.hyperparameters == base.hyperparameters | {"alpha": 4.0}
+    same = {"hyperparameters": None, "name": None}
+    assert only.model_dump() | same == base.model_dump() | same
+    assert only.artifact_name == "student_alpha_4.0_resnet18_cifar100_seed3"
+
+
+def test_a_value_spelled_out_makes_the_same_run_as_the_default(root):
+    first, second = sweep_runs(run(), "alpha=1 beta=12 lam=1; temperature=7e-2")
+    assert first.id == second.id == run().id
+    assert first.name != second.name
+
+
+def test_pure_is_not_named_a_hybrid(root):
+    mixed = run(hyperparameters={"lam": 0.3})
+    named = [each.name for each in sweep_runs(mixed, "beta=1 lam=1; lam=1; lam=0.3")]
+    assert named == [f"student_{words}_resnet18_cifar100" for words in ("beta_1.0", "supcrd", "hybrid_lambda_0.3")]
+
+
+def test_other_methods_and_own_names_come_in_front(root):
+    (logits,) = sweep_runs(run(method="lm"), "temperature=2")
+    assert logits.name == "student_lm_tau_2.0_resnet18_cifar100"
+    (mine,) = sweep_runs(run(name="mine"), "lam=0.5")
+    assert mine.name == "mine_hybrid_lambda_0.5"
+
+
+@pytest.mark.parametrize("empty", ["", " ; "])
+def test_no_setting_leaves_the_run_alone(root, empty):
+    assert sweep_runs(run(), empty) == [run()]
+
+
+@pytest.mark.parametrize("text", ["alpha", "alpha=", "=1", "alpha=1, beta"])
+def test_what_is_no_setting_is_refused_with_an_example(root, text):
+    with pytest.raises(ValueError, match=r"is no name=value; write for instance \"alpha=1 beta=12"):
+        sweep_runs(run(), f"lam=0.3; {text}")
+
+
+def test_unknown_names_and_values_out_of_range_are_refused_as_a_run_does(root):
+    with pytest.raises(ValueError, match="unknown gamma; known: alpha, beta"):
+        sweep_runs(run(), "gamma=1")
+    with pytest.raises(ValueError, match="lam = 2"):
+        sweep_runs(run(), "lam=2")
+
+
+def test_every_name_is_a_file_name(root):
+    (tiny,) = sweep_runs(run(), "alpha=0.00001")
+    assert artifacts.weights_path(tiny.artifact_name).name == "student_alpha_1e-05_resnet18_cifar100.pth"
