@@ -89,13 +89,17 @@ class DecoupledKD(Method):
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
         view = batch.views[0]
         logits = student(view).logits
-        target, others = decoupled_divergences(logits, teacher(view).logits, batch.labels, self.temperature)
+        target, others = self.divergences(logits, teacher(view).logits, batch.labels)
         weight = self.temperature**2 * self.warmup(epoch)
         return {
             "ce": self.ce_weight * F.cross_entropy(full_precision(logits), batch.labels),
             "tckd": weight * self.alpha * target.mean(),
             "nckd": weight * self.beta * others.mean(),
         }
+
+    def divergences(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """TCKD and NCKD of each image, without T^2 and weights."""
+        return decoupled_divergences(student_logits, teacher_logits, labels, self.temperature)
 
     def warmup(self, epoch: int) -> float:
         """min(epoch / warmup_epochs, 1), epochs counted from 1: a fresh student must not chase beta times NCKD."""

@@ -43,5 +43,9 @@ class LogitMatching(Method):
         logits = student(view).logits
         terms = {"ce": self.ce_weight * F.cross_entropy(full_precision(logits), batch.labels)}
         if self.kd_weight:
-            terms["kd"] = self.kd_weight * kd_loss(logits, teacher(view).logits, self.temperature)
+            terms["kd"] = self.kd_weight * self.loss(logits, teacher(view).logits)
         return terms
+
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """What `kd_weight` weighs."""
+        return kd_loss(student_logits, teacher_logits, self.temperature)
