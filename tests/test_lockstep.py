@@ -6,7 +6,7 @@ import pytest
 import torch
 from training_fixtures import QUICK, Recorder, same, weights
 
-from kdhelpers import Run, artifacts, fit, fit_sweep, lockstep
+from kdhelpers import Run, artifacts, fit, fit_sweep, load_model, lockstep
 from kdhelpers.methods import METHODS
 from kdhelpers.teachers import Teacher
 
@@ -206,7 +206,7 @@ def test_runs_that_are_alike_are_trained_once_and_the_second_name_is_a_copy(expe
     assert "this run is stored as one; two is a copy of it" in capsys.readouterr().err
     assert [record["name"] for record in artifacts.records()] == ["one"]
     assert same(expected[SI.id][0], artifacts.load_tensors(artifacts.weights_path("two")))
-    assert same(expected[SI.id][0], train.load_model("two").state_dict())
+    assert same(expected[SI.id][0], load_model("two").state_dict())
     assert "lockstep" not in sweep[0].record["environment"]
 
 
