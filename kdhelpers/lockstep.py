@@ -45,8 +45,7 @@ def train(jobs: Sequence[Job], progress: Progress, afresh: bool, tensorboard: bo
     """
     try:
         shared = _begin(jobs, afresh, compiled)
-        with torch.random.fork_rng(devices=[]):  # a DataLoader draws a number when it starts
-            _run_epochs(jobs, shared, progress, tensorboard)
+        _run_epochs(jobs, shared, progress, tensorboard)
         for job in _running(jobs):
             with job.alone():
                 job.finish()
@@ -85,7 +84,7 @@ def _run_epochs(jobs: Sequence[Job], shared: SharedTeacher | None, progress: Pro
     for epoch in range(done, first.run.epochs):
         behind = [job for job in _running(jobs) if job.training.epochs_done == epoch]
         if not behind:
-            return  # every loss went out of bounds
+            continue  # those at this epoch failed; others may stand further on
         seconds = train_epoch([job.training for job in behind], progress, shared)
         for job in behind:
             with job.alone():

@@ -66,8 +66,7 @@ def softmax_regression(
         loss.backward()
         return loss
 
-    with torch.enable_grad():
-        solver.step(closure)
+    solver.step(closure)
     return weight.detach(), bias.detach()
 
 

@@ -119,7 +119,7 @@ def fit_sweep(
     CPU with the same bits, and is stored, found again and resumed on its own; runs that are alike are trained once. A
     run whose loss is not finite does not hold up the others: it is raised when they are done. Seconds in the records
     are shares of the common time. Raises ValueError that names the first field in which runs must agree and do not
-    (those of SHARED, the teacher, the number of epochs), and under torchrun; and as `fit`.
+    (those of SHARED, the teacher), and under torchrun; and as `fit`.
     """
     runs = list(runs)
     _check_shared(runs)
@@ -140,6 +140,7 @@ def _check_shared(runs: list[Run]) -> None:
         raise ValueError(f"runs: have several teachers ({', '.join(sorted(teachers))}); a sweep shares its teacher")
 
 
+@torch.random.fork_rng(devices=[])  # whatever draws besides the trainings: networks built to be loaded, a DataLoader
 def _fit(
     runs: list[Run],
     data: Data | None,
@@ -169,11 +170,10 @@ def _fit(
         ]
         for _, found in filter(None, stored):
             progress.end(found)
-        new = {
-            identity: (run, data, its, device, precision, identity)
-            for run, its, identity, found in zip(runs, teachers, identities, stored, strict=True)
-            if not found
-        }
+        new = {}
+        for run, its, identity, found in zip(runs, teachers, identities, stored, strict=True):
+            if not found:  # of runs that are alike the first names the training
+                new.setdefault(identity, (run, data, its, device, precision, identity))
         jobs = {identity: Job(*facts, students=len(new)) for identity, facts in new.items()}
         if jobs:
             lockstep.train(list(jobs.values()), progress, afresh, tensorboard, compiled)

@@ -48,7 +48,8 @@ def test_a_trainer_alone_does_not_wait_and_shuts_others_out(root, capsys):
 def test_a_second_name_is_a_copy_that_loads_and_counts_once(trained, capsys):
     for _ in range(2):
         stored.store_under(renamed("again"), trained.record)
-    assert capsys.readouterr().err.count("this run is stored as student_si_resnet8_digits; again is a copy of it") == 1
+    told = "this run is stored as student_si_resnet8_digits; again is a copy of it"
+    assert capsys.readouterr().err.splitlines() == [told]
     assert same(load_model("again").state_dict(), trained.model.state_dict())
     described = artifacts.load_json(artifacts.weights_path("again").with_suffix(".json"))
     assert described["name"] == "again"

@@ -135,5 +135,5 @@ def _sphere(axes) -> None:
     across = [numpy.outer(side, numpy.sin(height)) for side in (numpy.cos(turn), numpy.sin(turn))]
     axes.plot_wireframe(*across, numpy.cos(height)[None], rcount=12, ccount=6, color="0.8", linewidth=0.4)
     axes.set_box_aspect((1, 1, 1), zoom=1.7)
-    axes.view_init(elev=15, azim=20)  # x, the direction of most images, comes towards the reader
+    axes.view_init(elev=12, azim=12)  # x, the direction of most images, comes towards the reader
     axes.set_axis_off()

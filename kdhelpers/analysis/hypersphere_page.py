@@ -80,7 +80,7 @@ const keys = [...document.querySelectorAll(".look")];
 const times = (a, b) => a.map(row => [0, 1, 2].map(j => row[0] * b[0][j] + row[1] * b[1][j] + row[2] * b[2][j]));
 const sideways = t => [[Math.cos(t), -Math.sin(t), 0], [Math.sin(t), Math.cos(t), 0], [0, 0, 1]];
 const upwards = t => [[Math.cos(t), 0, -Math.sin(t)], [0, 1, 0], [Math.sin(t), 0, Math.cos(t)]];
-let turn = times(upwards(-0.3), sideways(-0.4)), waiting = false;
+let turn = times(upwards(-0.2), sideways(-0.2)), waiting = false;
 
 const rings = [];
 for (let degrees = 0; degrees < 180; degrees += 30) {
