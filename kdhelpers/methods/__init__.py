@@ -4,6 +4,7 @@ A new method is one file, one line in `METHODS`, and its test.
 """
 
 from kdhelpers.methods.base import Context, Method
+from kdhelpers.methods.conkd import ConKD
 from kdhelpers.methods.crd import ContrastiveDistillation, crd_loss
 from kdhelpers.methods.crd_inbatch import InBatchContrast, info_nce_loss
 from kdhelpers.methods.dkd import DecoupledKD, dkd_loss
@@ -11,6 +12,12 @@ from kdhelpers.methods.hints import Hints, hint_loss
 from kdhelpers.methods.independent import IndependentStudent
 from kdhelpers.methods.label_smoothing import LabelSmoothing, label_smoothing_loss
 from kdhelpers.methods.logit_matching import LogitMatching, kd_loss
+from kdhelpers.methods.standardized import (
+    StandardizedDecoupledKD,
+    StandardizedLogitMatching,
+    standardize,
+    standardized_kd_loss,
+)
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
 from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
 
@@ -22,8 +29,11 @@ METHODS: dict[str, type[Method]] = {
     "hints": Hints,
     "crd": ContrastiveDistillation,
     "crd_inbatch": InBatchContrast,
+    "lm_standardized": StandardizedLogitMatching,
+    "dkd_standardized": StandardizedDecoupledKD,
     "supcon": SupervisedContrast,
     "supcrd": SupervisedContrastiveDistillation,
+    "conkd": ConKD,
 }
 
 __all__ = [
@@ -36,6 +46,8 @@ __all__ = [
     "info_nce_loss",
     "kd_loss",
     "label_smoothing_loss",
+    "standardize",
+    "standardized_kd_loss",
     "supcon_loss",
     "supcrd_loss",
 ]
