@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,7 +86,13 @@ def _of_one_budget(frame, student: str, teacher: str, seeds: Sequence[int]):
     frame = frame[teachers.isna() | (teachers == known.get("sha256"))]
     frame = frame[(frame["model"] == student) & frame["seed"].isin(seeds)]
     budgets = [group for _, group in frame.groupby(frame["setting"].map(budget_key))]
-    return max(budgets, key=lambda group: (len(group), group["finished"].max()), default=frame)
+    chosen = max(budgets, key=lambda group: (len(group), group["finished"].max()), default=frame)
+    if len(budgets) > 1:
+        names = ", ".join(frame.loc[~frame["name"].isin(chosen["name"]), "name"])
+        print(
+            f"students of {len(budgets)} budgets are stored; left out: {names} (`like` picks a budget)", file=sys.stderr
+        )
+    return chosen
 
 
 def _labels(settings) -> dict[str, str]:

@@ -40,10 +40,13 @@ def test_all_seeds_are_of_one_budget(train):
     }
 
 
-def test_the_budget_of_a_named_student_is_taken_however_many_others_there_are(train):
+def test_the_budget_of_a_named_student_is_taken_however_many_others_there_are(train, capsys):
     names = train(SI, SI | {"epochs": 2}, LS | {"epochs": 2})
+    capsys.readouterr()
     assert found() == {0: {"SI": names[1], "LS": names[2]}}
+    assert f"students of 2 budgets are stored; left out: {names[0]} (`like` picks" in capsys.readouterr().err
     assert found(like=names[0]) == {0: {"SI": names[0]}}
+    assert "budgets" not in capsys.readouterr().err
     with pytest.raises(FileNotFoundError, match="students: nothing is not stored for digits with its weights; known: "):
         found(like="nothing")
 

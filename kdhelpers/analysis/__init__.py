@@ -18,7 +18,7 @@ from kdhelpers.analysis.embedding import (
     tsne,
     uniformity,
 )
-from kdhelpers.analysis.embedding_figures import hypersphere_picture, tsne_maps
+from kdhelpers.analysis.embedding_figures import choose_classes, hypersphere_picture, tsne_maps
 from kdhelpers.analysis.gradcam import attention, attention_agreement, attention_bars
 from kdhelpers.analysis.gradcam_panel import attention_panel
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
@@ -35,6 +35,7 @@ __all__ = [
     "attention_panel",
     "capacity",
     "capacity_bars",
+    "choose_classes",
     "class_alignment",
     "colour_drop",
     "colour_drop_bars",
