@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdhelpers.data.colour import jitter
 from kdhelpers.data.geometry import Windows, resized_crop, rotate
+from kdhelpers.data.randaugment import randaugment
 
 Draws = dict[str, Tensor]
 
@@ -21,14 +22,20 @@ Draws = dict[str, Tensor]
 @dataclass(frozen=True)
 class Recipe:
     """The steps of an augmentation; None (or False) leaves a step out. Applied in the order of `str(recipe)`:
-    crop or resized_crop, flip, rotation, jitter, normalisation, cutout."""
+    crop or resized_crop, flip, randaugment, rotation, jitter, normalisation, cutout."""
 
     crop: int | None = None  # pixels of zeros around the image before a crop of its own size
     resized_crop: float | None = None  # least share of the image's area that the box takes
     flip: bool = False  # mirrored left to right, one time in two
+    randaugment: tuple[int, int] | None = None  # (operations in a row, their magnitude of 0..30)
     rotation: int | None = None  # degrees to either side
     jitter: tuple[float, float] | None = None  # (brightness = contrast = saturation, hue)
     cutout: int | None = None  # side of the square that is set to zero, in pixels
+
+    @property
+    def computes(self) -> bool:
+        """Whether pixels are changed, not only moved, between cropping and normalising."""
+        return any((self.resized_crop, self.randaugment, self.rotation, self.jitter))
 
     def __str__(self) -> str:
         words = []
@@ -41,8 +48,16 @@ class Recipe:
         return " ".join(words) or "none"
 
 
-DEFAULTS = {"crop": 4, "resized_crop": 0.35, "flip": True, "rotation": 15, "jitter": (0.4, 0.1), "cutout": 8}
-_EXAMPLE = "crop=4 flip rotation=15 jitter=0.4/0.1 cutout=8 or resized_crop=0.35 flip"
+DEFAULTS = {
+    "crop": 4,
+    "resized_crop": 0.35,
+    "flip": True,
+    "randaugment": (2, 9),
+    "rotation": 15,
+    "jitter": (0.4, 0.1),
+    "cutout": 8,
+}
+_EXAMPLE = "crop=4 flip randaugment=2/9 rotation=15 jitter=0.4/0.1 cutout=8 or resized_crop=0.35 flip"
 
 
 def parse_recipe(text: str | Recipe) -> Recipe:
@@ -76,6 +91,10 @@ def _read_value(name: str, text: str) -> int | float | tuple[float, float]:
             return int(text)
         if name == "resized_crop" and 0 < float(text) <= 1:
             return float(text)
+        if name == "randaugment":
+            operations, magnitude = map(int, text.split("/"))
+            if 1 <= operations <= 10 and 0 <= magnitude <= 30:
+                return operations, magnitude
         if name == "jitter":
             strength, slash, hue = text.partition("/")
             pair = float(strength), float(hue if slash else 0)
@@ -88,6 +107,7 @@ def _read_value(name: str, text: str) -> int | float | tuple[float, float]:
         "cutout": "a whole number of pixels above 0",
         "rotation": "whole degrees in 1..180",
         "resized_crop": "a share of the area in (0, 1]",
+        "randaugment": "operations/magnitude with operations in 1..10 and magnitude in 0..30",
         "jitter": "strength/hue with strength in [0, 1] and hue in [0, 0.5]",
         "flip": "no value",
     }
@@ -127,10 +147,13 @@ def augment(
 
 def finish(pixels: Tensor, draws: Draws, recipe: Recipe, normalise: Normalise, dtype: torch.dtype) -> Tensor:
     """What follows crop and flip: uint8 [B, H, W, 3] (any strides) -> normalised `dtype` [B, 3, H, W]."""
-    if recipe.resized_crop or recipe.rotation or recipe.jitter:
+    if recipe.computes:
         images = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
         if recipe.resized_crop:
             images = resized_crop(images, draws["resized_crop"], draws.get("flip"))
+        if recipe.randaugment:
+            whole = (images * 255).round().to(torch.uint8)
+            images = randaugment(whole, draws["randaugment"], recipe.randaugment[1]) / 255
         if recipe.rotation:
             images = rotate(images, draws["rotation"])
         if recipe.jitter:

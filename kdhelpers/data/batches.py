@@ -68,8 +68,7 @@ class Batches:
         self._positions, self._spans = _share(len(split), batch_size, rank, world)
         self._labels = to_device(split.labels, self.device)
         self._normalise = Normalise(mean, std, self.image_size, self.device)
-        heavy = self.recipe.resized_crop or self.recipe.rotation or self.recipe.jitter
-        self._copies_only = self.device.type == "cpu" and not heavy
+        self._copies_only = self.device.type == "cpu" and not self.recipe.computes
         self._layout = self.recipe.crop, self.recipe.flip and self.recipe.resized_crop is None
         budget = memory_budget_mib * 2**20 if memory_budget_mib is not None else _free_memory(self.device)
         self.resident = Windows.bytes_needed(split.images.shape, *self._layout) <= budget

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kdhelpers.data.augment import Draws, Recipe
+from kdhelpers.data.randaugment import CODES
 
 ASPECT = math.log(3 / 4), math.log(4 / 3)  # of a resized crop's box, as torchvision draws it
 ATTEMPTS = 10  # boxes tried before the whole image is taken
@@ -28,8 +29,8 @@ def plan_epoch(recipe: Recipe, count: int, image_size: int, views: int, seed: in
     """Plan one epoch over `count` square images of `image_size` pixels with `views` independent views of each.
 
     Draws: "crop" int64 [V, N, 2] (row, column in 0..2p), "flip" bool [V, N], "cutout" int64 [V, N, 2] (row, column of
-    the centre), "rotation" float [V, N] in degrees, "jitter" float [V, N, 4] (see `colour.jitter`), "resized_crop"
-    int64 [V, N, 4] (top, left, height, width).
+    the centre), "randaugment" int64 [V, N, n] (codes of operations, see `randaugment`), "rotation" float [V, N] in
+    degrees, "jitter" float [V, N, 4] (see `colour.jitter`), "resized_crop" int64 [V, N, 4] (top, left, height, width).
     """
     order = torch.randperm(count, generator=generator(seed, epoch, "order"))
     draws = {}
@@ -73,6 +74,10 @@ def _jitter(setting: tuple[float, float], count: int, size: int, source: torch.G
     return torch.cat([factors, _uniform(-hue, hue, (count, 1), source)], 1)
 
 
+def _randaugment(setting: tuple[int, int], count: int, size: int, source: torch.Generator) -> Tensor:
+    return torch.randint(0, CODES, (count, setting[0]), generator=source)
+
+
 def _resized_crop(least: float, count: int, size: int, source: torch.Generator) -> Tensor:
     area = size * size * _uniform(least, 1, (count, ATTEMPTS), source)
     ratio = _uniform(*ASPECT, (count, ATTEMPTS), source).exp()
@@ -90,6 +95,7 @@ DRAW = {
     "crop": _crop,
     "resized_crop": _resized_crop,
     "flip": _flip,
+    "randaugment": _randaugment,
     "rotation": _rotation,
     "jitter": _jitter,
     "cutout": _cutout,

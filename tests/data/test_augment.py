@@ -8,6 +8,7 @@ from torchvision.transforms.v2 import functional as reference
 from kdhelpers.data import Recipe, augment, parse_recipe, plan_epoch
 from kdhelpers.data.augment import cut_out
 from kdhelpers.data.colour import jitter
+from kdhelpers.data.randaugment import randaugment
 from kdhelpers.data.geometry import resized_crop, rotate
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
@@ -121,9 +122,17 @@ def test_every_step_together_follows_the_written_order(images):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
+def test_randaugment_stands_between_the_flip_and_the_rotation(images):
+    draws = draws_for("crop flip randaugment=2/15 rotation=20", images)
+    found = augment(images, draws, parse_recipe("crop flip randaugment=2/15 rotation=20"), (0, 0, 0), (1, 1, 1))
+    pixels = augment(images, draws, parse_recipe("crop flip"), (0, 0, 0), (1, 1, 1))
+    pixels = randaugment((pixels * 255).round().byte(), draws["randaugment"], 15) / 255
+    torch.testing.assert_close(found, rotate(pixels, draws["rotation"]), rtol=0, atol=1e-6)
+
+
 def test_augment_does_not_write_on_its_input(images):
     before = images.clone()
-    text = "crop flip rotation jitter cutout"
+    text = "crop flip randaugment rotation jitter cutout"
     augment(images, draws_for(text, images), parse_recipe(text), MEAN, STD)
     assert torch.equal(images, before)
 
@@ -136,6 +145,8 @@ def test_augment_does_not_write_on_its_input(images):
         ("flip crop", "crop flip"),
         ("crop=4 cutout=8 jitter=0.4/0.1", "crop jitter cutout"),
         ("crop=2 rotation=30 jitter=0.5", "crop=2 rotation=30 jitter=0.5/0"),
+        ("randaugment=2/9 crop", "crop randaugment"),
+        ("randaugment=3/5", "randaugment=3/5"),
         ("flip resized_crop=0.2", "resized_crop=0.2 flip"),
     ],
 )
@@ -148,13 +159,16 @@ def test_recipes_have_one_canonical_text(text, canonical):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("crop blur", "unknown step 'blur'; known: crop, resized_crop, flip, rotation, jitter, cutout"),
+        ("crop blur", "unknown step 'blur'; known: crop, resized_crop, flip, randaugment, rotation"),
         ("crop=0", "crop takes a whole number"),
         ("crop=x", "crop takes a whole number"),
         ("crop=", "crop takes a whole number"),
         ("jitter=2/0.1", "strength in .0, 1."),
         ("jitter=0.4/0.6", "hue in .0, 0.5."),
         ("jitter=0.4/", "jitter takes"),
+        ("randaugment=0/9", "operations in 1..10"),
+        ("randaugment=2/31", "magnitude in 0..30"),
+        ("randaugment=2", "randaugment takes operations/magnitude"),
         ("rotation=181", "whole degrees"),
         ("resized_crop=nan", "share of the area"),
         ("flip=1", "flip takes no value"),

@@ -5,7 +5,7 @@ import torch
 
 from kdhelpers.data import parse_recipe, plan_epoch
 
-EVERYTHING = "crop flip rotation jitter cutout"
+EVERYTHING = "crop flip randaugment rotation jitter cutout"
 
 
 def equal(one, two):
