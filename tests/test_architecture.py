@@ -36,7 +36,7 @@ BELOW = {
     "plots": {"artifacts", "progress", "summary"},
     "analysis": {"data", "evaluation", "html", "models", "plots"},
     "tables": {"artifacts", "methods", "models", "summary", "teachers"},
-    "published": {"artifacts", "summary", "tables"},
+    "published": {"artifacts", "methods", "summary", "tables"},
     "sweep": {"settings"},
     "notebook": {"artifacts", "device", "html", "plots", "progress"},
     "gallery": {"artifacts", "html", "progress", "summary"},
