@@ -34,7 +34,7 @@ BELOW = {
     "summary": {"artifacts", "methods"},
     "lineup": {"artifacts", "methods", "summary", "teachers"},
     "plots": {"artifacts", "progress", "summary"},
-    "analysis": {"data", "evaluation", "html", "models", "plots"},
+    "analysis": {"data", "evaluation", "html", "models", "plots", "probe"},
     "tables": {"artifacts", "methods", "models", "summary", "teachers"},
     "published": {"artifacts", "methods", "summary", "tables"},
     "sweep": {"settings"},

@@ -23,6 +23,7 @@ from kdhelpers.analysis.embedding_figures import LOOKS, choose_classes, hypersph
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
 from kdhelpers.data import Data, Split
 from kdhelpers.evaluation import Predictions
+from kdhelpers.probe import probe_accuracy_pct
 
 
 def predictions(embeddings, labels, classes=None):
@@ -154,13 +155,15 @@ def test_neighbours_out_of_range_and_of_another_network_are_refused():
 def test_embedding_quality_has_a_row_of_the_test_images_per_network():
     train, test = {"a": network(0), "b": network(2, width=9)}, {"b": network(2, 40, width=9), "a": network(0, 40)}
     frame = embedding_quality(train, test, k=5)
-    assert list(frame) == ["network", "alignment", "uniformity", "nearest_neighbour_pct", "top1_pct", "width"]
+    measures = ["alignment", "uniformity", "nearest_neighbour_pct", "probe_pct", "top1_pct"]
+    assert list(frame) == ["network", *measures, "width"]
     assert frame["network"].tolist() == ["b", "a"]
     assert frame["width"].tolist() == [9, 6]
     first = frame.iloc[0]
     assert first["alignment"] == class_alignment(test["b"])
     assert first["uniformity"] == uniformity(test["b"].embeddings)
     assert first["nearest_neighbour_pct"] == nearest_neighbour_pct(train["b"], test["b"], 5)
+    assert first["probe_pct"] == probe_accuracy_pct(train["b"], test["b"]) > 90
     assert first["top1_pct"] == 25  # logits of zeros: class 0
     with pytest.raises(ValueError, match="test: a, c for train a, b; give both splits"):
         embedding_quality(train, {"a": train["a"], "c": train["a"]})
