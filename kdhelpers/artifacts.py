@@ -221,13 +221,30 @@ def _record_or_none(name: str) -> dict | None:
         return {"status": "finished", "identity": None}
 
 
+def belongs_to_another(name: str, identity: str) -> bool:
+    """Whether record or weights lie under that name which are not those of the run `identity`."""
+    record = _record_or_none(name)
+    return bool(record and record.get("identity") != identity) or _has_foreign_weights(name, identity)
+
+
+def original_name(name: str) -> str:
+    """The name of the record behind a name: another one for weights that are a copy (see `stored.store_under`)."""
+    beside = weights_path(name).with_suffix(".json")
+    if record_path(name).is_file() or not beside.is_file():
+        return name
+    described = load_json(beside)
+    return described.get("copy_of", name) if isinstance(described, dict) else name
+
+
 def _has_foreign_weights(name: str, identity: str) -> bool:
-    """Whether weights lie under that name which are not, by their sidecar, those of the run `identity`."""
+    """Whether weights lie under that name which are not, by their sidecar, those of the run `identity`; without a
+    sidecar by the record, since a run that is interrupted at its very end may leave weights alone."""
     path = weights_path(name)
     if not path.is_file():
         return False
+    beside = path.with_suffix(".json")
     try:
-        described = load_json(path.with_suffix(".json"))
+        described = load_json(beside) if beside.is_file() else _record_or_none(name)
     except (OSError, ValueError):
         return True
     return not isinstance(described, dict) or described.get("identity") != identity

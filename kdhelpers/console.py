@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from textwrap import fill
 from typing import Any
 
-from kdhelpers.artifacts import load_record, record_path, records, weights_path
+from kdhelpers.artifacts import load_record, original_name, record_path, records, weights_path
 
 
 def columns(rows: Iterable[Iterable[Any]], indent: str = "  ") -> str:
@@ -102,7 +102,7 @@ def comparison(first: str, second: str) -> str:
 
 
 def _record(name: str) -> dict:
-    record = load_record(name)
+    record = load_record(original_name(name))
     if record is None:
         known = [found["name"] for found in records()]
         hint = ", ".join(get_close_matches(name, known, 3) or known) or "none; `python -m kdhelpers suite` makes some"

@@ -105,7 +105,7 @@ def _summary_table(dataset: str) -> Html:
 
 
 def _summary_line(row: dict, best: bool) -> dict[str, object]:
-    from kdhelpers.summary import spread_text
+    from kdhelpers.summary import pace_text, spread_text
 
     accuracy = spread_text(row["test_top1_pct"], row["test_top1_std_pct"], row["n"])
     return {
@@ -118,7 +118,7 @@ def _summary_line(row: dict, best: bool) -> dict[str, object]:
         "gap closed": number(row["gap_closed_pct"], "{:.0f} %"),
         "parameters": magnitude(row["parameters"]),
         "MACs": magnitude(row["macs"]),
-        "s / epoch": number(row["seconds_per_epoch"], "{:.3g}"),
+        "s / epoch": pace_text(row["seconds_per_epoch"], row["lockstep"]),
     }
 
 

@@ -33,14 +33,13 @@ class Job:
         device: torch.device,
         precision: str,
         identity: str,
-        students: int = 1,
     ):
         self.run, self.data, self.teacher, self.device, self.precision = run, data, teacher, device, precision
         self.writes = not (dist.is_initialized() and dist.get_rank() > 0)
         self.checkpoint = artifacts.checkpoint_path(identity)
         self.training: Training | None = None
         self.error: BaseException | None = None
-        described = record.started(run, data, teacher, device, precision, students)
+        described = record.started(run, data, teacher, device, precision)
         name = artifacts.reserve(run.artifact_name, identity, described) if self.writes else "other rank"
         self.record = {"schema": artifacts.SCHEMA, "name": name, "identity": identity, **described}
 
@@ -93,8 +92,15 @@ class Job:
         never lacks its weights."""
         training = self.training
         training.network.load_state_dict(training.best["weights"])
-        if not self.writes:
-            return
+        if self.writes:
+            self._write(training)
+        if dist.is_initialized():  # the others have another BatchNorm's statistics, no probe and no figures
+            shared = [self.record, weights_of(training.network)]
+            dist.broadcast_object_list(shared, src=0)
+            self.record = shared[0]
+            training.network.load_state_dict(shared[1])
+
+    def _write(self, training: Training) -> None:
         probe = None if training.method.trains_classifier else fit_probe(training.network, self.data)
         predictions = infer(training.network, self.data, "test")  # in fp32, as anyone will who loads the weights
         if not predictions.logits.isfinite().all():

@@ -69,6 +69,7 @@ def _is_usable(frame) -> dict[str, bool]:
 
 
 def _picked(frame, names: list[str], dataset: str):
+    names = [artifacts.original_name(name) for name in names]
     if missing := [name for name in names if name not in set(frame["name"])]:
         known = ", ".join(frame["name"]) or "none"
         raise FileNotFoundError(f"students: {missing[0]} is not stored for {dataset} with its weights; known: {known}")

@@ -17,7 +17,8 @@ from kdhelpers.teachers import Teacher
 
 
 class SharedTeacher:
-    """A teacher asked by several students: what it says of a view is computed once, until it is told to `forget`.
+    """A teacher asked by several students: what it says of a view, up to one depth, is computed once, until it is told
+    to `forget`.
 
     `forwards` counts the times that it was really asked.
     """
@@ -88,7 +89,7 @@ def _run_epochs(jobs: Sequence[Job], shared: SharedTeacher | None, progress: Pro
         seconds = train_epoch([job.training for job in behind], progress, shared)
         for job in behind:
             with job.alone():
-                job.training.end_epoch(seconds / len(behind))
+                job.training.end_epoch(seconds / len(behind), len(behind))
                 job.keep(tensorboard)
         if history := _common_history(_running(jobs)):
             progress.epoch(history)

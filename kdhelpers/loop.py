@@ -175,8 +175,9 @@ class Training:
         *means, accuracy = (totals[:-1] / totals[-1]).tolist()
         return {"loss": sum(means), **dict(zip(names, means, strict=True)), "train_top1_pct": accuracy}
 
-    def end_epoch(self, seconds: float) -> None:
-        """Look at the held-out images, and add a row to the history; the steps took `seconds`.
+    def end_epoch(self, seconds: float, lockstep: int = 1) -> None:
+        """Look at the held-out images, and add a row to the history; the steps took `seconds`, this training's share
+        of the time of `lockstep` trainings side by side.
 
         Raises FloatingPointError, with the epoch and the term's name, for a loss that is not finite.
         """
@@ -193,6 +194,7 @@ class Training:
             "lr": self.optimizer.param_groups[0]["lr"],
             "seconds": seconds + time.perf_counter() - start,
             "peak_memory_mib": peak_memory_mib(self.device),
+            **({"lockstep": lockstep} if lockstep > 1 else {}),
         }
         self.history.append(row)
         self.epochs_done = epoch

@@ -36,9 +36,17 @@ def fit_probe(network: nn.Module, data: Data) -> dict[str, float]:
     return facts
 
 
+def probe_accuracy_pct(train: Predictions, test: Predictions) -> float:
+    """Test accuracy of a probe fitted to the training embeddings: what two representations are compared by, whatever
+    classifiers they came with. Weight decay 1e-4, so that no third split is needed."""
+    weight, bias, _ = choose_probe(train, None, train.logits.shape[1])
+    return _accuracy_pct(test, weight, bias)
+
+
 def choose_probe(train: Predictions, held_out: Predictions | None, classes: int) -> tuple[Tensor, Tensor, dict]:
     """weight [C, d] and bias [C] of the best probe, for embeddings as they are, and its facts (see `fit_probe`)."""
-    mean, std = train.embeddings.mean(0), train.embeddings.std(0).clamp(min=1e-6)
+    mean, std = train.embeddings.mean(0), train.embeddings.std(0)
+    std = std.clamp(min=(1e-3 * std.median()).clamp(min=1e-6))  # a unit that is all but dead must not be blown up
     features = (train.embeddings - mean) / std
     decays = WEIGHT_DECAYS if held_out else (1e-4,)
     best, weight, bias = None, torch.zeros(classes, features.shape[1]), torch.zeros(classes)

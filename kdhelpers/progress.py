@@ -17,6 +17,7 @@ MEASUREMENTS = frozenset(
         "seconds",
         "images_per_second",
         "peak_memory_mib",
+        "lockstep",
     }
 )
 
@@ -101,7 +102,7 @@ class TimedProgress(Progress):
         self._draw()
 
     def end(self, record: dict) -> None:
-        if not hasattr(self, "started"):  # loaded, not trained: nothing began
+        if not hasattr(self, "started") or self.record is not None:  # loaded, not trained: nothing began
             self.begin(record.get("name", ""), len(record.get("history") or []), 0, 0)
         self.history = record.get("history") or self.history
         self.record = record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import math
 from pathlib import Path
@@ -49,9 +50,10 @@ def table(study: str, name: str):
         "note": frame["note"].fillna(""),
     }
     run = ours["run"]
+    teacher = f" taught by {ours['teacher']['name']}" if ours["teacher"] else ""
     note = (
-        f"gain in points over the baseline of either column · published: single runs · ours: {run['model']} taught by "
-        f"{ours['teacher']['name']} on {run['dataset']}, {run['epochs']} epochs, batch {run['batch_size']}, selection "
+        f"gain in points over the baseline of either column · published: single runs · ours: {run['model']}{teacher} "
+        f"on {run['dataset']}, {run['epochs']} epochs, batch {run['batch_size']}, selection "
         f"{run['selection']}, mean ± sample standard deviation over n seeds · another budget than the published one "
         "compares order and gains, not percentages"
     )
@@ -72,7 +74,7 @@ def beside_ours(study: str, name: str):
     if name not in set(frame["name"]):
         raise ValueError(f"name = {name}: not a finished run; known: {', '.join(frame['name']) or 'none'}")
     reference = frame[frame["name"] == name].iloc[0]
-    ours = _comparable(frame, reference)
+    ours = _comparable(frame, reference).sort_values("finished", kind="stable", na_position="first")
     base = next(row for row in printed if row["role"] == "baseline")
     baseline = _runs_of(base, ours, reference)
     rows, shown = [], set()
@@ -97,12 +99,21 @@ def _comparable(frame, reference):
 
 def _runs_of(figure: dict, ours, reference):
     """Our runs of a published setting; hyperparameters that it leaves open are those of the reference, if that is of
-    the same method."""
-    settings = ours["setting"].map(json.loads)
-    open_ones = json.loads(reference["setting"])["hyperparameters"] if reference["method"] == figure["method"] else {}
+    the same method, else the method's defaults."""
+    if figure["role"] == "teacher":
+        return ours.iloc[:0]
+    of_reference = json.loads(reference["setting"])["hyperparameters"]
+    open_ones = of_reference if reference["method"] == figure["method"] else _defaults(figure["method"])
     wanted = open_ones | figure["hyperparameters"]
+    settings = ours["setting"].map(json.loads)
     fits = settings.map(lambda known: all(known["hyperparameters"].get(key) == value for key, value in wanted.items()))
     return ours[fits & (ours["method"] == figure["method"])]
+
+
+def _defaults(method: str) -> dict:
+    from kdhelpers.methods import METHODS
+
+    return {name: known.default for name, known in inspect.signature(METHODS[method]).parameters.items()}
 
 
 def _ours(role: str, runs, baseline, reference) -> dict:

@@ -27,18 +27,13 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def started(
-    run: Run, data: Data, teacher: Teacher | None, device: torch.device, precision: str, students: int = 1
-) -> dict:
-    """What is known before the first step; the suite names its notebook copy and command in KD_EXECUTED, KD_COMMAND.
-
-    students: how many train in lockstep; seconds are then this one's share, peak memory is that of all.
-    """
+def started(run: Run, data: Data, teacher: Teacher | None, device: torch.device, precision: str) -> dict:
+    """What is known before the first step; the suite names its notebook copy and command in KD_EXECUTED, KD_COMMAND."""
     return {
         "status": "running",
         "error": None,
         **described(run, data, teacher),
-        "environment": environment(device, precision) | ({"lockstep": students} if students > 1 else {}),
+        "environment": environment(device, precision),
         "notebook": os.environ.get("KD_EXECUTED"),
         "command": os.environ.get("KD_COMMAND") or own_command(),
     }
@@ -131,6 +126,8 @@ def finished(
         "images_per_second": statistics.median(row["images_per_second"] for row in history),
         "peak_memory_mib": max(row["peak_memory_mib"] for row in history),
     }
+    if (students := max(row.get("lockstep", 1) for row in history)) > 1:
+        metrics["lockstep"] = students  # seconds are shares of the time of so many trainings
     return {
         "status": "finished",
         "selection": {"rule": rule, "epoch": epoch},

@@ -132,10 +132,10 @@ class Run(BaseModel):
                 f"selection = best_val: {self.method} leaves the classifier to a probe at the end, so no epoch can be "
                 "scored before; take selection last"
             )
-        if method.views > 1 and self.augmentation == "none":
+        if method.views > 1 and self.augmentation in ("none", "flip"):
             raise ValueError(
-                f"augmentation = none: {self.method} compares {method.views} views of an image, which would be equal; "
-                'name steps such as "crop flip"'
+                f"augmentation = {self.augmentation}: {self.method} compares {method.views} views of an image, which "
+                'would be equal, all or half of them; name steps such as "crop flip"'
             )
         if method.stage_epochs >= self.epochs:
             raise ValueError(
@@ -161,7 +161,8 @@ class Run(BaseModel):
     def artifact_name(self) -> str:
         """Stem of the weight file and the record, e.g. student_lm_resnet8_cifar100_seed1."""
         method = "" if self.role == "teacher" else f"_{self.method}"
-        tuned = f"_from_{Path(self.start_from).stem}" if self.start_from else ""  # a teacher's plain name is not for it
+        start = Path(self.start_from or "").name.removesuffix(".pth")
+        tuned = f"_from_{start}" if start else ""  # a teacher's plain name is not for it
         stem = self.name or f"{self.role}{method}_{self.model}_{self.dataset}{tuned}"
         return f"{stem}_seed{self.seed}" if self.seed else stem
 

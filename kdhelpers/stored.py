@@ -70,16 +70,20 @@ def find_finished(sought: dict, device: torch.device) -> tuple[nn.Module, dict] 
 def store_under(run: Run, stored: dict) -> None:
     """Give the weights the name that the run asks for as well, where the training is stored under another one.
 
-    A copy of weights and sidecar, no second record: one training counts once. A name that is taken stays as it is.
+    A copy of weights and sidecar, no second record: one training counts once. A name that another run has stays as it
+    is; what this very run left unfinished under it goes.
     """
+    name, identity = run.artifact_name, stored["identity"]
     writes = not (dist.is_initialized() and dist.get_rank() > 0)
-    if not writes or not run.name or stored["name"].startswith(run.artifact_name):
+    own = (name, f"{name}-{identity[:8]}")
+    if not writes or not run.name or stored["name"] in own or stored["status"] != "finished":
         return
-    path, original = artifacts.weights_path(run.artifact_name), artifacts.weights_path(stored["name"])
-    described = artifacts.load_json(original.with_suffix(".json"))
-    if not path.exists() and artifacts.load_record(run.artifact_name) is None:
+    path, original = artifacts.weights_path(name), artifacts.weights_path(stored["name"])
+    described = artifacts.load_json(original.with_suffix(".json")) | {"name": name, "copy_of": stored["name"]}
+    if artifacts.belongs_to_another(name, identity):
+        print(f"this run is stored as {stored['name']}; {name} is another and stays", file=sys.stderr)
+    elif not path.is_file() or not path.with_suffix(".json").is_file():
+        artifacts.record_path(name).unlink(missing_ok=True)
+        artifacts.save_json(path.with_suffix(".json"), described)  # alone it describes nothing; bare weights would load
         artifacts.write_atomic(path, original.read_bytes())
-        artifacts.save_json(path.with_suffix(".json"), described | {"name": run.artifact_name})
-        print(f"this run is stored as {stored['name']}; {run.artifact_name} is a copy of it", file=sys.stderr)
-    elif not path.is_file() or artifacts.sha256(path) != described["sha256"]:
-        print(f"this run is stored as {stored['name']}; {run.artifact_name} is another and stays", file=sys.stderr)
+        print(f"this run is stored as {stored['name']}; {name} is a copy of it", file=sys.stderr)

@@ -22,6 +22,7 @@ METRICS = (
     "seconds_per_epoch",
     "images_per_second",
     "peak_memory_mib",
+    "lockstep",
 )
 RUN_COLUMNS = (
     "name",
@@ -62,6 +63,7 @@ SUMMARY_COLUMNS = (
     "parameters",
     "macs",
     "seconds_per_epoch",
+    "lockstep",
     "selection",
     "budget",
     "device",
@@ -183,6 +185,7 @@ def _spread(setting: str, group) -> dict:
         "test_top1_pct": top1.mean(),
         "test_top1_std_pct": top1.std(ddof=1),
         "seconds_per_epoch": group["seconds_per_epoch"].astype(float).mean(),
+        "lockstep": group["lockstep"].astype(float).fillna(1).max(),
         "budget": f"{first['epochs']} epochs, batch {first['batch_size']}",
         "device": ", ".join(sorted(set(group["device"] + " " + group["precision"]))),
         "setting": setting,
@@ -265,6 +268,13 @@ def spread_text(mean: float, std: float, n: int) -> str:
     if math.isnan(mean):
         return "–"
     return f"{mean:.2f} (single run)" if n == 1 else f"{mean:.2f} ± {std:.2f}"
+
+
+def pace_text(seconds: float, lockstep: float) -> str:
+    """Seconds per epoch; of a training in lockstep with others, its share of their time."""
+    if math.isnan(seconds):
+        return "–"
+    return f"{seconds:.3g}" + (f" (of {lockstep:.0f} in lockstep)" if lockstep > 1 else "")
 
 
 def magnitude_text(value: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 from kdhelpers.settings import Run
 
 WORDS = {"lam": "hybrid_lambda", "temperature": "tau"}  # in names, as users of the published table know them
@@ -17,7 +19,11 @@ def sweep_runs(run: Run, settings: str) -> list[Run]:
     (methods other than SupCRD put their own name before). A `name` of the run goes in front instead. Raises ValueError
     for what is no setting, and as `Run` does.
     """
-    return [_variant(run, text) for text in settings.split(";") if text.strip()] or [run]
+    runs = [_variant(run, text) for text in settings.split(";") if text.strip()] or [run]
+    for first, second in combinations(runs, 2):
+        if first.name == second.name and first.id != second.id:
+            raise ValueError(f"settings: two of them make different runs named {first.name}; say in each what differs")
+    return runs
 
 
 def _variant(run: Run, text: str) -> Run:
@@ -25,10 +31,13 @@ def _variant(run: Run, text: str) -> Run:
     if bad := [name + sign for name, sign, value in pairs if not (name and sign and value)]:
         raise ValueError(f"settings: {bad[0]!r} in {text.strip()!r} is no name=value; write for instance {EXAMPLE}")
     chosen = {name: value for name, _, value in pairs}
+    if len(chosen) < len(pairs):
+        raise ValueError(f"settings: {text.strip()!r} gives a value twice; keep one")
     standing = run.model_dump(exclude={"hyperparameters", "name"})
     variant = Run(**standing, hyperparameters=run.hyperparameters | chosen)
     values = variant.hyperparameters
-    words = [f"{WORDS.get(name, name)}_{values[name]}" for name in chosen if (name, values[name]) != PURE]
+    said = {name: values[name] for name in (*chosen, "lam") if name in values}  # a hybrid's name always says so
+    words = [f"{WORDS.get(name, name)}_{value}" for name, value in said.items() if (name, value) != PURE]
     method = [] if words and run.method == "supcrd" else [run.method]
     stem = [run.name, *words] if run.name else [run.role, *method, *words, run.model, run.dataset]
     return variant.model_copy(update={"name": "_".join(stem)})

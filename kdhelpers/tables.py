@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from kdhelpers import artifacts
-from kdhelpers.summary import caption, magnitude_text, results, spread_text, summarize
+from kdhelpers.summary import caption, magnitude_text, pace_text, results, spread_text, summarize
 
 SHADE = "background-color: rgba(0, 114, 178, 0.14)"  # readable on light and dark pages
 
@@ -179,7 +179,7 @@ def _result_texts(summary):
         "gap closed (%)": texts(lambda share: "–" if math.isnan(share) else f"{share:.0f}", "gap_closed_pct"),
         "parameters": texts(magnitude_text, "parameters"),
         "MACs": texts(magnitude_text, "macs"),
-        "s/epoch": texts(lambda seconds: "–" if math.isnan(seconds) else f"{seconds:.3g}", "seconds_per_epoch"),
+        "s/epoch": texts(pace_text, "seconds_per_epoch", "lockstep"),
         **{field: summary[field] for field in ("selection", "budget", "device")},
     }
     constant = {"data": "dataset", "selection": "selection", "budget": "budget", "device": "device"}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdhelpers import artifacts
-from kdhelpers.models import MODELS, Observed, Outputs, build_model, fold_batchnorm, recognise
+from kdhelpers.models import COUNTS, MODELS, Observed, Outputs, build_model, fold_batchnorm, recognise
 
 
 def find_weights(name: str) -> Path:
@@ -85,9 +85,11 @@ def load_model(
     described, state = sidecar(path) or {}, artifacts.load_tensors(path)
     model, num_classes = model or described.get("model"), num_classes or described.get("num_classes")
     options = options or described.get("model_options", {})
-    if not model or not num_classes:
+    if not model:
         check_state(state, str(path))
         model, num_classes, options = _recognised(state, path)
+    elif not num_classes:
+        raise ValueError(f"{path}: no description beside it; say num_classes besides model = {model}")
     network = build_model(model, num_classes, **options)
     load_weights(network, state, f"{path} (read as {model}, {num_classes} classes)")
     return network.to(device).eval()
@@ -116,7 +118,8 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], what: str) -> Non
     """`load_state_dict`, with the first difference in one line instead of all of them."""
     check_state(state, what)
     own = network.state_dict()
-    missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
+    missing = [k for k in own if k not in state and not k.endswith(COUNTS)]  # older files have no counts
+    extra = [k for k in state if k not in own]
     shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
     if missing or extra or shapes:
         first = (
@@ -128,9 +131,9 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], what: str) -> Non
         )
         raise ValueError(
             f"{what}: weights of another architecture: {first} ({len(missing)} missing, {len(extra)} unknown, "
-            f"{len(shapes)} of other shape); name the right model"
+            f"{len(shapes)} of other shape); name the right model and options such as stem"
         )
-    network.load_state_dict(state)
+    network.load_state_dict(own | state)
 
 
 def start_from(network: nn.Module, name: str, dataset: str) -> None:

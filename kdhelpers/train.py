@@ -158,7 +158,7 @@ def _fit(
     data = data or load_data(first.dataset, first.image_size, first.val_fraction, first.split_seed)
     for run in runs:
         _check_data(data, run)
-    _check_teacher(teacher, data, first)
+    _check_teacher(teacher, spelled, data)
     teachers = [teacher if run.teacher else None for run in runs]
     identities = [run_identity(*facts) for facts in zip(runs, repeat(data), teachers, starts)]
     with contextlib.ExitStack() as locks:
@@ -174,16 +174,18 @@ def _fit(
         for run, its, identity, found in zip(runs, teachers, identities, stored, strict=True):
             if not found:  # of runs that are alike the first names the training
                 new.setdefault(identity, (run, data, its, device, precision, identity))
-        jobs = {identity: Job(*facts, students=len(new)) for identity, facts in new.items()}
-        if jobs:
-            lockstep.train(list(jobs.values()), progress, afresh, tensorboard, compiled)
-        return [_trained(*each, jobs) for each in zip(runs, identities, stored, strict=True)]
-
-
-def _trained(run: Run, identity: str, stored: tuple[nn.Module, dict] | None, jobs: dict[str, Job]) -> Trained:
-    model, facts = stored or (jobs[identity].training.network.eval(), jobs[identity].record)
-    store_under(run, facts)
-    return Trained(model, run, facts, cached=stored is not None)
+        jobs = {identity: Job(*facts) for identity, facts in new.items()}
+        try:
+            if jobs:
+                lockstep.train(list(jobs.values()), progress, afresh, tensorboard, compiled)
+        finally:  # a run that failed costs the others no name
+            facts = [found[1] if found else jobs[name].record for name, found in zip(identities, stored, strict=True)]
+            for run, known in zip(runs, facts, strict=True):
+                store_under(run, known)
+        return [
+            Trained((found[0] if found else jobs[name].training.network).eval(), run, known, cached=found is not None)
+            for run, name, known, found in zip(runs, identities, facts, stored, strict=True)
+        ]
 
 
 def run_identity(run: Run, data: Data, teacher: Teacher | None, start: Path | None = None) -> str:
@@ -205,7 +207,7 @@ def _check_data(data: Data, run: Run) -> None:
         )
 
 
-def _check_teacher(teacher: Teacher | None, data: Data, run: Run) -> None:
+def _check_teacher(teacher: Teacher | None, spelled: str | None, data: Data) -> None:
     described = teacher.described if teacher else {}
     wrong = ""
     if described.get("num_classes", data.num_classes) != data.num_classes:
@@ -213,15 +215,16 @@ def _check_teacher(teacher: Teacher | None, data: Data, run: Run) -> None:
     elif described.get("class_names", data.class_names) != list(data.class_names):
         wrong = f"its classes ({', '.join(described['class_names'][:3])}, ...) are not those of {data.name}"
     if wrong:
-        raise ValueError(f"teacher = {run.teacher}: {wrong}; train a teacher on this data set (notebook 01_teacher)")
+        raise ValueError(f"teacher = {spelled}: {wrong}; train a teacher on this data set (notebook 01_teacher)")
 
 
 def main(path: str) -> None:
     """Train the Run in a JSON file under torchrun: every process takes its share of each batch."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    trained = fit(Run(**artifacts.load_json(path)))
-    if not dist.is_initialized() or dist.get_rank() == 0:
+    speaks = not dist.is_initialized() or dist.get_rank() == 0
+    trained = fit(Run(**artifacts.load_json(path)), progress=None if speaks else Progress())
+    if speaks:
         print(f"{trained.name}: test top-1 {trained.metrics['test_top1_pct']:.2f} %")
     if dist.is_initialized():
         dist.barrier()

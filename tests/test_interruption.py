@@ -123,6 +123,7 @@ def test_two_processes_train_the_same_run_together(root):
     together = artifacts.load_record("student_si_resnet8_digits")
     assert together["status"] == "finished"
     assert done.stdout.count("test top-1") == 1
+    assert done.stderr.count("epoch 1/1") == 1  # the other rank is silent
     alone = fit(run, force_retrain=True)
     assert together["history"][0]["ce"] == pytest.approx(alone.history[0]["ce"], rel=0.15)
     assert len(artifacts.records()) == 1

@@ -10,7 +10,7 @@ from kdhelpers import Run, artifacts, fit, fit_sweep, load_model, lockstep
 from kdhelpers.methods import METHODS
 from kdhelpers.teachers import Teacher
 
-MEASURED = {"seconds", "images_per_second", "peak_memory_mib", "train_seconds", "seconds_per_epoch"}
+MEASURED = {"seconds", "images_per_second", "peak_memory_mib", "train_seconds", "seconds_per_epoch", "lockstep"}
 TAUGHT = QUICK | {"teacher": "teacher_resnet8_digits"}
 STUDENTS = [
     Run(**QUICK),
@@ -90,14 +90,14 @@ def test_each_student_ends_with_the_bits_and_the_record_that_it_has_alone(expect
     sweep = fit_sweep(STUDENTS, data, progress=Recorder())
     assert [trained.run for trained in sweep] == STUDENTS
     assert_as_alone(sweep, expected)
-    assert {trained.record["environment"]["lockstep"] for trained in sweep} == {len(STUDENTS)}
+    assert {row["lockstep"] for trained in sweep for row in [*trained.history, trained.metrics]} == {len(STUDENTS)}
     assert not list(artifacts.folder("checkpoints").glob("*.pt"))
 
 
 def test_a_sweep_of_one_is_a_fit(expected, data):
     sweep = fit_sweep([LM], data, progress=Recorder())
     assert_as_alone(sweep, expected)
-    assert "lockstep" not in sweep[0].record["environment"]
+    assert "lockstep" not in {*sweep[0].metrics, *sweep[0].history[0]}
 
 
 def test_the_teacher_is_asked_once_per_view_batch_and_depth(expected, data, monkeypatch):
@@ -182,7 +182,7 @@ def test_students_that_are_finished_are_loaded_not_trained(expected, data):
     assert [trained.cached for trained in sweep] == [True, False]
     assert sweep[0].record == before.record
     assert_as_alone(sweep, expected)
-    assert "lockstep" not in sweep[1].record["environment"]  # it was alone
+    assert "lockstep" not in sweep[1].metrics  # it was alone
     progress = Recorder()
     assert all(trained.cached for trained in fit_sweep([SI, LM], data, progress=progress))
     assert progress.steps == 0
@@ -207,7 +207,7 @@ def test_runs_that_are_alike_are_trained_once_and_the_second_name_is_a_copy(expe
     assert [record["name"] for record in artifacts.records()] == ["one"]
     assert same(expected[SI.id][0], artifacts.load_tensors(artifacts.weights_path("two")))
     assert same(expected[SI.id][0], load_model("two").state_dict())
-    assert "lockstep" not in sweep[0].record["environment"]
+    assert "lockstep" not in {*sweep[0].metrics, *sweep[0].history[0]}
 
 
 @pytest.mark.parametrize("place", [0, 2])

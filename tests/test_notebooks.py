@@ -35,7 +35,7 @@ def test_cells_are_short_and_define_nothing(path):
     for cell in code_cells(path):
         assert not re.search(r"^\s*(def|class|while) ", cell.source, re.MULTILINE)
         if "parameters" not in cell.metadata.get("tags", []):
-            assert cell.source.count("\n") < 14 if "/content" in cell.source else cell.source.count("\n") < 12
+            assert cell.source.count("\n") < 12
 
 
 @every_notebook

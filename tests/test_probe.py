@@ -11,7 +11,7 @@ from training_fixtures import QUICK, Recorder, same
 from kdhelpers import Run, build_model, evaluate, fit, infer, load_model
 from kdhelpers.data import Split
 from kdhelpers.evaluation import Predictions
-from kdhelpers.probe import WEIGHT_DECAYS, choose_probe, fit_probe, softmax_regression
+from kdhelpers.probe import WEIGHT_DECAYS, choose_probe, fit_probe, probe_accuracy_pct, softmax_regression
 
 CLASSES = 4
 
@@ -211,3 +211,16 @@ def test_a_contrastive_training_ends_with_a_probe_in_record_and_weights(root, da
 
 def test_a_training_with_a_classifier_of_its_own_has_no_probe(root, data):
     assert fit(Run(**QUICK | {"epochs": 1}), data, progress=Recorder()).record["probe"] is None
+
+
+def test_the_accuracy_of_a_probe_is_that_of_the_training_images_fit_on_the_test_images():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 3
+    embeddings = torch.eye(3)[labels] + torch.randn(60, 3, generator=generator)
+    train, test = (
+        Predictions(torch.zeros(30, 3), embeddings[part], labels[part], torch.arange(30))
+        for part in (slice(30), slice(30, 60))
+    )
+    weight, bias, _ = choose_probe(train, None, 3)
+    hits = ((test.embeddings @ weight.T + bias).argmax(1) == test.labels).double().mean()
+    assert probe_accuracy_pct(train, test) == 100 * hits.item() != probe_accuracy_pct(train, train)

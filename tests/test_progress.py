@@ -133,3 +133,10 @@ def test_a_terminal_gets_one_bar_over_the_run(monkeypatch):
 def test_end_without_begin_says_how_a_stored_run_ended(capsys):
     TerminalProgress().end(fixtures.record(61.25))
     assert capsys.readouterr().err.startswith("student_si_resnet8_cifar100: finished · test top-1 61.25 %")
+
+
+def test_each_run_that_was_loaded_is_told_by_its_own_name(capsys):
+    progress = TerminalProgress()
+    for name in ("first", "second"):
+        progress.end(fixtures.record(61.25, name=name))
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["first", "second"]

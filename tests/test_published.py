@@ -8,7 +8,9 @@ import record_fixtures as fixtures
 from kdhelpers import METHODS, published
 
 BUDGET = {"selection": "last", "model": "resnet18"}
+TAUGHT = {"teacher": "teacher_resnet50_cifar100"}
 PURE = {"alpha": 1.0, "beta": 12.0, "temperature": 0.07, "lam": 1.0, "form": "in", "teacher_head": "co_trained"}
+PURE |= {"dim": 128}
 SUPCON = {"method": "supcon", "hyperparameters": {"temperature": 0.07, "form": "out", "dim": 128}}
 
 
@@ -84,6 +86,21 @@ def test_another_teacher_of_that_name_is_not_mixed_in(stored):
     again["teacher"]["sha256"] = "f" * 64
     fixtures.store(again)
     assert by_setting().loc["SupCRD α 1, β 1", "n"] == 0
+
+
+def test_a_method_run_in_other_settings_too_is_matched_by_its_defaults(stored):
+    hot = SUPCON["hyperparameters"] | {"temperature": 0.5}
+    fixtures.store(student(60.0, "z_supcon_hot", method="supcon", hyperparameters=hot))
+    frame = by_setting()
+    assert (frame.loc["SupCon + linear probe", "ours_pct"], frame.loc["SupCon + linear probe", "n"]) == (42.0, 3)
+    assert frame.loc["SupCRD α 1, β 12", "gain_points"] == 4.5
+    assert frame.loc["SupCon (T=0.5)", "ours_pct"] == 60.0
+    fixtures.store(supcrd(44.0, "z_hybrid_out", lam=0.3, form="out"), student(47.0, "logits", **fixtures.LM | TAUGHT))
+    assert by_setting("logits").loc["hybrid λ 0.3", "ours_pct"] == 50.0
+
+
+def test_a_reference_without_a_teacher_has_a_table_too(stored):
+    assert "ours: resnet18 on cifar100" in published.table("supcrd", "alone").to_html()
 
 
 def test_the_table_shows_missing_runs_as_dashes_and_says_what_is_compared(stored):

@@ -125,3 +125,15 @@ def test_artifact_names():
 def test_a_folder_under_the_data_root_is_a_data_set(root):
     (root / "data" / "birds").mkdir(parents=True)
     assert Run(dataset="birds").dataset == "birds"
+
+
+@pytest.mark.parametrize("augmentation", ["none", "flip"])
+def test_views_that_would_be_equal_are_refused(root, augmentation):
+    with pytest.raises(ValueError, match=f"augmentation = {augmentation}: supcon compares 2 views"):
+        Run(method="supcon", selection="last", augmentation=augmentation)
+    assert Run(method="supcon", selection="last", augmentation="crop flip")
+
+
+def test_the_name_of_a_fine_tuned_run_keeps_the_dots_of_its_start(root):
+    run = Run(start_from="pth_models/student_tau_0.05_resnet8_digits.pth")
+    assert run.artifact_name == "student_si_resnet8_digits_from_student_tau_0.05_resnet8_digits"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from training_fixtures import QUICK, Recorder, same
 
-from kdhelpers import Run, artifacts, fit, load_model, stored
+from kdhelpers import Run, artifacts, fit, load_model, stored, stored_students
 
 RUN = Run(**QUICK | {"epochs": 1})
 CPU = torch.device("cpu")
@@ -70,6 +70,57 @@ def test_a_name_that_another_run_has_stays_with_it(trained, data, capsys):
     stored.store_under(renamed("taken"), trained.record)
     assert "stored as student_si_resnet8_digits; taken is another and stays" in capsys.readouterr().err
     assert other.weights_path.read_bytes() == kept
+
+
+def test_a_name_that_begins_as_the_stored_one_is_copied_too(root, data):
+    trained = fit(renamed("foo_bar"), data, progress=Recorder())
+    stored.store_under(renamed("foo"), trained.record)
+    assert same(load_model("foo").state_dict(), trained.model.state_dict())
+
+
+def test_what_this_very_run_left_unfinished_under_the_name_gives_way(root, data):
+    with pytest.raises(KeyboardInterrupt):
+        fit(Run(**QUICK, name="tau"), data, progress=Recorder(stop_after=1))
+    trained = fit(Run(**QUICK, name="alpha"), data, progress=Recorder())
+    fit(Run(**QUICK, name="tau"), data, progress=Recorder())
+    assert same(load_model("tau").state_dict(), trained.model.state_dict())
+    assert [record["name"] for record in artifacts.records()] == ["alpha"]
+
+
+def test_half_a_copy_is_made_whole(trained):
+    stored.store_under(renamed("again"), trained.record)
+    for lost in (".json", ".pth"):
+        artifacts.weights_path("again").with_suffix(lost).unlink()
+        stored.store_under(renamed("again"), trained.record)
+        assert same(load_model("again").state_dict(), trained.model.state_dict())
+
+
+def test_a_copy_is_understood_where_stored_runs_are_named(trained):
+    stored.store_under(renamed("again"), trained.record)
+    assert artifacts.original_name("again") == trained.name
+    assert artifacts.original_name(trained.name) == trained.name
+    assert artifacts.original_name("unknown") == "unknown"
+    assert stored_students("digits", "resnet8", "again", like="again").students == {0: {"SI": trained.name}}
+
+
+def test_a_run_that_was_interrupted_between_weights_and_sidecar_keeps_its_name(root, data, monkeypatch):
+    save = artifacts.save_json
+
+    def interrupted(path, value):
+        if path.parent == artifacts.folder("weights"):
+            raise KeyboardInterrupt
+        return save(path, value)
+
+    monkeypatch.setattr(artifacts, "save_json", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(RUN, data, progress=Recorder())
+    monkeypatch.setattr(artifacts, "save_json", save)
+    again = fit(RUN, data, progress=Recorder())
+    assert again.name == RUN.artifact_name
+    assert {path.name for path in artifacts.folder("weights").glob("student*")} == {
+        f"{again.name}.pth",
+        f"{again.name}.json",
+    }
 
 
 def test_a_record_without_its_weights_is_passed_over_in_silence(trained, data, capsys):

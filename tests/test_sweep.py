@@ -44,6 +44,20 @@ def test_pure_is_not_named_a_hybrid(root):
     assert named == [f"student_{words}_resnet18_cifar100" for words in ("beta_1.0", "supcrd", "hybrid_lambda_0.3")]
 
 
+def test_a_hybrid_is_always_named_one(root):
+    mixed = run(hyperparameters={"lam": 0.3})
+    named = [each.name for each in sweep_runs(mixed, "temperature=0.05; alpha=1 beta=1 lam=1")]
+    assert named == [
+        "student_tau_0.05_hybrid_lambda_0.3_resnet18_cifar100",
+        "student_alpha_1.0_beta_1.0_resnet18_cifar100",
+    ]
+
+
+def test_a_value_given_twice_is_refused(root):
+    with pytest.raises(ValueError, match="'lam=1 lam=0.3' gives a value twice; keep one"):
+        sweep_runs(run(), "lam=1 lam=0.3")
+
+
 def test_other_methods_and_own_names_come_in_front(root):
     (logits,) = sweep_runs(run(method="lm"), "temperature=2")
     assert logits.name == "student_lm_tau_2.0_resnet18_cifar100"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdhelpers.data.dataset import stratified
 from kdhelpers.evaluation import Predictions, require_same_images, top_k_pct
+from kdhelpers.probe import probe_accuracy_pct
 
 CHUNK = 250  # images whose distances to all others are held at once
 PRINCIPAL = 50  # directions that t-SNE is given: fewer are quicker, and noise is left out
@@ -88,7 +89,8 @@ def embedding_quality(train: dict[str, Predictions], test: dict[str, Predictions
     """A DataFrame of how good each network's embedding of the test images is, a row per network in the order of test.
 
     network; alignment (`class_alignment`) and uniformity; nearest_neighbour_pct by the k nearest of the network's own
-    training images; top1_pct of its classifier; width (d). Raises ValueError for keys that differ.
+    training images; probe_pct of a linear probe fitted to them; top1_pct of the network's own classifier, which may be
+    less trained than the embedding deserves; width (d). Raises ValueError for keys that differ.
     """
     import pandas
 
@@ -102,6 +104,7 @@ def _row(train: Predictions, test: Predictions, k: int) -> dict[str, float]:
         "alignment": class_alignment(test),
         "uniformity": uniformity(test.embeddings),
         "nearest_neighbour_pct": nearest_neighbour_pct(train, test, k),
+        "probe_pct": probe_accuracy_pct(train, test),
         "top1_pct": top_k_pct(test),
         "width": test.embeddings.shape[1],
     }

@@ -8,8 +8,9 @@ probabilities p_i, the pull a_i = alpha p_i(y_i) and the push b_ij = beta (1 - p
     out:  L_i = -a_i/|P| sum_P [<s_i, t_j>/T - log(sum_P e_ij + sum_N b_ij e_ij)]
     hybrid:  lam L + (1 - lam) CE
 
-Both are the mean over anchors. In form "in" only beta / alpha matters. A one-hot teacher with alpha = beta = 1 gives
-SupCon between the two networks (Khosla et al. 2020), of the same form.
+Both are the mean over anchors. In form "in" only beta / alpha matters, and an image whose label the teacher doubts
+weighs more: its positives have to be pulled nearer for the same loss. In form "out" it weighs less. A one-hot teacher
+with alpha = beta = 1 gives SupCon between the two networks (Khosla et al. 2020), in form "in" up to log |P(i)|.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def supcrd_loss(
 
     student_embedding, teacher_embedding [B, V, d] with unit rows, teacher_logits [B, V, C], any float dtype (computed
     in float32, or float64 for float64 input); labels int64 [B]. In log space throughout: a teacher that gives the
-    label no probability leaves loss and gradient finite. beta 0 and form "in", or a batch of one class, give 0. Raises
-    ValueError for other shapes, an unknown form, alpha not above 0 and a negative beta.
+    label no probability leaves loss and the student's gradient finite. Form "in" gives 0 where beta is 0 or the batch
+    has one class. Raises ValueError for other shapes, an unknown form, alpha not above 0 and a negative beta.
     """
     check_form(form)
     _check(student_embedding, teacher_embedding, teacher_logits, labels, alpha, beta)

@@ -3,11 +3,12 @@
 from .architecture import Architecture
 from .counting import count_macs, count_parameters
 from .folding import fold_batchnorm
-from .recognition import recognise
+from .recognition import COUNTS, recognise
 from .registry import MODELS, build_model, check_model
 from .taps import Observed, Outputs, Taps
 
 __all__ = [
+    "COUNTS",
     "MODELS",
     "Architecture",
     "Observed",

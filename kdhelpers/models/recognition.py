@@ -10,22 +10,22 @@ from torch import Tensor
 
 from .registry import MODELS, build_model
 
+COUNTS = "num_batches_tracked"
+
 
 def recognise(state: Mapping[str, Tensor]) -> tuple[str, int, dict]:
     """(name, num_classes, options) of the first network of `MODELS` that has the very keys and shapes of `state`.
 
     Options that change no shape keep their default. Raises ValueError where none fits, naming the nearest.
     """
-    found = {key: tuple(value.shape) for key, value in state.items()}
+    found = _shapes(state)
     nearest, most = "", -1
     for name, options in _candidates():
-        classes = found.get(f"{MODELS[name].classifier}.weight", (0,))[0]
+        classes, *_ = found.get(f"{MODELS[name].classifier}.weight") or (0,)
         if not classes:
             continue
         with torch.device("meta"):  # shapes alone: no memory, no random numbers
-            expected = {
-                key: tuple(value.shape) for key, value in build_model(name, classes, **options).state_dict().items()
-            }
+            expected = _shapes(build_model(name, classes, **options).state_dict())
         if expected == found:
             return name, classes, options
         fitting = sum(expected.get(key) == shape for key, shape in found.items())
@@ -33,6 +33,11 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[str, int, dict]:
             nearest, most = f"{name}, of which {fitting} of {len(expected)} tensors fit", fitting
     hint = f"; nearest: {nearest}" if nearest else ""
     raise ValueError(f"these {len(found)} tensors are of no known network{hint}")
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Without BatchNorm's counts of batches, which older files lack and nothing here reads."""
+    return {key: tuple(value.shape) for key, value in state.items() if not key.endswith(COUNTS)}
 
 
 def _candidates() -> Iterator[tuple[str, dict]]:

@@ -48,3 +48,26 @@ def test_what_fits_nothing_is_refused_with_the_nearest_and_the_remedy(root):
         load_model(str(path))
     with pytest.raises(ValueError, match="these 1 tensors are of no known network$"):
         recognise({"x": torch.zeros(1)})
+
+
+def test_a_file_from_before_batches_were_counted_is_read(root, capsys):
+    network = build_model("resnet18", 10).eval()
+    state = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+    torch.save(state, root / "old.pth")
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(load_model(str(root / "old.pth"))(images), network(images))
+    assert "resnet18, stem cifar, 10 classes" in capsys.readouterr().err
+
+
+def test_what_the_caller_says_is_never_overruled(root):
+    path = root / "strange.pth"
+    torch.save(build_model("resnet18", 10).state_dict(), path)
+    with pytest.raises(ValueError, match="say num_classes besides model = resnet34"):
+        load_model(str(path), model="resnet34")
+    with pytest.raises(ValueError, match="name the right model and options such as stem"):
+        load_model(str(path), model="resnet18", num_classes=10, stem="imagenet")
+
+
+def test_a_classifier_without_shape_fits_nothing():
+    with pytest.raises(ValueError, match="of no known network"):
+        recognise({"fc.weight": torch.zeros(())})
