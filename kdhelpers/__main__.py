@@ -14,7 +14,7 @@ import click
 from kdhelpers import __version__
 
 
-class OneLineErrors(click.Group):
+class Commands(click.Group):
     """Faults in the input or the machine end as `error: ...` with exit code 1; KD_TRACEBACK=1 shows the traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -25,6 +25,14 @@ class OneLineErrors(click.Group):
                 raise
             click.echo(f"error: {' '.join(str(error).split())}", err=True)
             sys.exit(1)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The optimisers, where to begin with each, and Lion's rule, as `optim` has them."""
+        from kdhelpers.optim import RULE, described
+
+        with formatter.section("Optimisers of a run"):
+            formatter.write_dl(described())
+            formatter.write_text(RULE)
 
 
 class SpacedOptions(click.Command):
@@ -47,7 +55,7 @@ class SpacedOptions(click.Command):
         return super().parse_args(ctx, spelled_out)
 
 
-@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name=None, version=__version__, prog_name="kdhelpers")
 def main() -> None:
     """Knowledge distillation: replay the notebooks, look at what they left behind.
@@ -101,7 +109,7 @@ def suite(profile: str, only: tuple, seeds: tuple, workers: int | None, ray: str
 
 @main.command("list")
 def list_() -> None:
-    """Notebooks and their parameters, profiles, what can be named in a run, and the stored runs."""
+    """Notebooks and their parameters, profiles, what a run can name (data, models, methods, ...), stored runs."""
     from kdhelpers.console import listing
 
     click.echo(listing())

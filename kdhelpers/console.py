@@ -21,10 +21,11 @@ def columns(rows: Iterable[Iterable[Any]], indent: str = "  ") -> str:
 
 
 def listing() -> str:
-    """Everything that can be named: notebooks, profiles, data sets, models, methods, stored runs."""
+    """Everything that can be named: notebooks, profiles, data sets, models, methods, optimisers, stored runs."""
     from kdhelpers.data import DATASETS
     from kdhelpers.methods import METHODS
     from kdhelpers.models import MODELS
+    from kdhelpers.optim import RULE, described
 
     sections = {
         "Notebooks (parameter = default)": _notebooks(),
@@ -32,6 +33,7 @@ def listing() -> str:
         "Data sets": f"  {', '.join(DATASETS)}, or a folder's name under the data root",
         "Models": _wrapped(", ".join(MODELS)),
         "Methods": columns((name, _first_line(method)) for name, method in METHODS.items()),
+        f"Optimisers ({RULE})": columns(described()),
         "Stored runs": _stored_runs(),
     }
     return "\n\n".join(f"{title}\n{text or '  none yet'}" for title, text in sections.items())

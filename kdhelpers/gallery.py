@@ -105,9 +105,9 @@ def _summary_table(dataset: str) -> Html:
 
 
 def _summary_line(row: dict, best: bool) -> dict[str, object]:
-    from kdhelpers.summary import pace_text, spread_text
+    from kdhelpers.summary import accuracy_text, pace_text
 
-    accuracy = spread_text(row["test_top1_pct"], row["test_top1_std_pct"], row["n"])
+    accuracy = accuracy_text(row)
     return {
         "method": row["label"],
         "network": row["model"],
@@ -183,7 +183,8 @@ def _finished_parts(record: dict) -> list[Html]:
     top1 = element("span", number(metrics.get("test_top1_pct"), "{:.2f}"), class_="big")
     figure = join([element("p", top1, " % test top-1"), element("p", others, class_="muted")])
     rows = (join([element("dt", name), element("dd", text)]) for name, text in facts.items())
-    return [figure, _curves(record.get("history", []), teacher.get("test_top1_pct")), element("dl", *rows)]
+    notes = [element("p", note, class_="error") for note in record.get("notes") or []]
+    return [figure, *notes, _curves(record.get("history", []), teacher.get("test_top1_pct")), element("dl", *rows)]
 
 
 def _curves(history: list[dict], teacher_top1_pct: float | None) -> Html:

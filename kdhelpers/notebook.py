@@ -108,5 +108,6 @@ class LiveProgress(TimedProgress):
     def _html(self) -> Html:
         headline, latest = self._lines()
         bar = element("progress", value=self.count, max=self.epochs * self.steps or 1, style="width: 100%")
-        parts = [element("div", headline), bar, element("div", latest), self.picture]
+        notes = [element("div", note, style="color: #B03A2E") for note in (self.record or {}).get("notes") or []]
+        parts = [element("div", headline), bar, element("div", latest), *notes, self.picture]
         return element("div", join(parts), style="max-width: 640px; font-size: 90%")

@@ -5,11 +5,15 @@ A schedule is a pure function of training time, so that a resumed run needs no s
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
+if TYPE_CHECKING:  # torch itself waits until something is trained: `--help` reads this module too
+    from torch import nn
+
+RULE = "Lion: lr 3-10x below and weight decay 3-10x above AdamW's (Chen et al. 2023)"
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:
@@ -19,6 +23,8 @@ def _within(name: str, value: float, low: float, high: float) -> None:
 
 def sgd(parameters, lr: float, weight_decay: float, *, momentum: float = 0.9, nesterov: bool = False):
     """Stochastic gradient descent; with nesterov=True, Nesterov's momentum."""
+    import torch
+
     optimizer = torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
     if momentum:  # zeros step as torch's lazily made buffers do, and the fused kernel takes no half-made set of them,
         for parameter in parameters:  # which a first training stage that leaves some layers out would give it
@@ -28,17 +34,41 @@ def sgd(parameters, lr: float, weight_decay: float, *, momentum: float = 0.9, ne
 
 def adamw(parameters, lr: float, weight_decay: float, *, beta1: float = 0.9, beta2: float = 0.999):
     """AdamW (Loshchilov & Hutter 2019): weight decay apart from the gradient."""
+    import torch
+
     return torch.optim.AdamW(parameters, lr, (beta1, beta2), weight_decay=weight_decay, fused=True)
 
 
 def lion(parameters, lr: float, weight_decay: float, *, beta1: float = 0.9, beta2: float = 0.99):
-    """Lion (Chen et al. 2023), the sign of a momentum: lr 3-10x below and weight decay 3-10x above AdamW's."""
+    """Lion (Chen et al. 2023): steps of exactly lr, by the sign of a momentum."""
     from lion_pytorch import Lion
 
     return Lion(parameters, lr, (beta1, beta2), weight_decay=weight_decay)
 
 
 OPTIMIZERS: dict[str, Callable] = {"sgd": sgd, "adamw": adamw, "lion": lion}
+# Where to begin with each: lr and weight decay, at batch 64. AdamW's and Lion's are 5 apart, within RULE, so that
+# their product, how fast weights decay, is the same.
+STARTS = {"sgd": (0.05, 5e-4), "adamw": (1e-3, 0.05), "lion": (2e-4, 0.25)}
+
+
+def starting_point(name: str, lr: float = 0, weight_decay: float = -1) -> tuple[float, float]:
+    """(lr, weight decay) as given, or, for lr 0 and a negative weight decay, those to begin with.
+
+    Raises ValueError for an unknown optimiser.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer = {name}: unknown; known: {', '.join(OPTIMIZERS)}")
+    first_lr, first_decay = STARTS[name]
+    return lr or first_lr, first_decay if weight_decay < 0 else weight_decay
+
+
+def described() -> list[tuple[str, str]]:
+    """(name, what it is and where to begin) of every optimiser."""
+    return [
+        (name, f"{inspect.getdoc(make)} Begin with lr {STARTS[name][0]:g}, weight decay {STARTS[name][1]:g}")
+        for name, make in OPTIMIZERS.items()
+    ]
 
 
 def check_optimizer_options(options: dict) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 from pathlib import Path
 
 from kdhelpers import artifacts
 from kdhelpers.progress import loss_terms
-from kdhelpers.summary import evidence_note, row_names
+from kdhelpers.summary import MARK, evidence_note, row_names
 
 DOTS_PER_INCH = 150
 # Okabe and Ito's colours, told apart by colour-blind readers too; black is kept for the teacher.
@@ -84,6 +85,20 @@ def _path(name: str, extension: str) -> Path:
     if not re.fullmatch(r"[\w.=+-]+", name):
         raise ValueError(f"name = {name!r}: is no file name; use letters, digits and . _ - = + only")
     return artifacts.folder("plots") / f"{name}.{extension}"
+
+
+def curves_name(trained, teacher: str = "") -> str:
+    """What the picture of a run's curves is called: <name>_curves.
+
+    That of Imagenette's networks, where a run has no name of its own, is called as users of ConKD-Lion know it:
+    resnet101-teacher_output, and resnet101-18-teacher-student_output with the architecture of its `teacher`.
+    """
+    run = trained.run
+    if run.dataset != "imagenette" or run.name or trained.name != run.artifact_name:
+        return f"{trained.name}_curves"
+    family = os.path.commonprefix([teacher, run.model]).rstrip("0123456789")
+    kind = f"{teacher}-{run.model.removeprefix(family)}-teacher-student" if teacher else f"{run.model}-{run.role}"
+    return f"{kind}_output" + (f"_seed{run.seed}" if run.seed else "")
 
 
 def samples(images, titles, columns: int = 8):
@@ -218,7 +233,8 @@ def bars(summary):
             axes.axvline(*teachers, zorder=0.9, **TEACHER_LINE)
         axes.set_xlim(0, 1.15 * max((row["test_top1_pct"] for row in rows), default=100))
         axes.set_xlabel("test top-1 accuracy (%), mean ± std over seeds")
-        axes.set_title(evidence_note(summary["dataset"]), loc="left", color="#B03A2E")
+        warnings = [evidence_note(summary["dataset"]), f"{MARK.strip()} leakage" if summary["notes"].any() else ""]
+        axes.set_title(" · ".join(filter(None, warnings)), loc="left", color="#B03A2E")
         axes.grid(False, axis="y")
     return figure
 
@@ -235,7 +251,7 @@ def _bar(axes, place: int, row: dict) -> None:
         error_kw={"ecolor": "0.15", "capsize": 3, "elinewidth": 1},
     )
     axes.annotate(
-        f"{mean:.1f}",
+        f"{mean:.1f}{MARK * bool(row['notes'])}",
         (mean + (whisker or 0), place),
         xytext=(5, 0),
         textcoords="offset points",

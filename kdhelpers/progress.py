@@ -163,7 +163,8 @@ class TerminalProgress(TimedProgress):
         super().end(record)
         if self.bar is not None:
             self.bar.close()
-        self._print(record_text(record))
+        for text in (record_text(record), *(record.get("notes") or [])):
+            self._print(text)
 
     def _print(self, text: str) -> None:
         print(f"{self.name}: {text}", file=sys.stderr, flush=True)

@@ -16,8 +16,8 @@ FIGURES = Path(__file__).with_name("published.csv")
 
 
 def published(study: str) -> list[dict]:
-    """The figures of a study as it printed them, in its order: label, role, method, hyperparameters, test_top1_pct
-    (NaN where none was printed), note. Raises ValueError that lists the studies for an unknown one.
+    """The figures of a study in its order: label, role, method, hyperparameters, test_top1_pct (NaN where it printed
+    none), printed (its digits), note. Raises ValueError that lists the studies for an unknown one.
     """
     with FIGURES.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
@@ -28,6 +28,7 @@ def published(study: str) -> list[dict]:
         | {
             "hyperparameters": json.loads(row["hyperparameters"] or "{}"),
             "test_top1_pct": float(row["test_top1_pct"] or "nan"),
+            "printed": row["test_top1_pct"],
         }
         for row in rows
         if row["study"] == study
@@ -41,7 +42,7 @@ def table(study: str, name: str):
     frame, ours = beside_ours(study, name), artifacts.load_record(name)
     texts = {
         "setting": frame["setting"],
-        "published (%)": [gain_text(value).lstrip("+") for value in frame["published_pct"]],
+        "published (%)": frame["printed"].fillna("").replace("", "–"),
         "published gain": [gain_text(value) for value in frame["published_gain_points"]],
         "ours (%)": [spread_text(*row) for row in frame[["ours_pct", "ours_std_pct", "n"]].itertuples(index=False)],
         "our gain, paired": [
@@ -64,9 +65,9 @@ def beside_ours(study: str, name: str):
     """A DataFrame with a row per figure of the study, then one per other method that we ran at the budget of the
     stored run `name`, on its data and with its teacher.
 
-    setting, note; published_pct and published_gain_points, over the study's own baseline; ours_pct and ours_std_pct
-    over n seeds; gain_points and gain_std_points over our baseline, in pairs of equal seed (paired_n). NaN where
-    there is none. Raises ValueError for an unknown study or run.
+    setting, note, printed; published_pct and published_gain_points, over the study's own baseline; ours_pct and
+    ours_std_pct over n seeds; gain_points and gain_std_points over our baseline, in pairs of equal seed (paired_n).
+    NaN where there is none. Raises ValueError for an unknown study or run.
     """
     import pandas
 
@@ -75,14 +76,19 @@ def beside_ours(study: str, name: str):
         raise ValueError(f"name = {name}: not a finished run; known: {', '.join(frame['name']) or 'none'}")
     reference = frame[frame["name"] == name].iloc[0]
     ours = _comparable(frame, reference).sort_values("finished", kind="stable", na_position="first")
-    base = next(row for row in printed if row["role"] == "baseline")
-    baseline = _runs_of(base, ours, reference)
+    base = next((row for row in printed if row["role"] == "baseline"), None)  # not every study printed one
+    baseline = _runs_of(base, ours, reference) if base else ours.iloc[:0]
     rows, shown = [], set()
     for figure in printed:
         runs = _runs_of(figure, ours, reference)
         shown |= set(runs["setting"])
-        gain = figure["test_top1_pct"] - base["test_top1_pct"] if figure["role"] == "student" else math.nan
-        facts = {"setting": figure["label"], "published_pct": figure["test_top1_pct"], "published_gain_points": gain}
+        gain = figure["test_top1_pct"] - base["test_top1_pct"] if base and figure["role"] == "student" else math.nan
+        facts = {
+            "setting": figure["label"],
+            "printed": figure["printed"],
+            "published_pct": figure["test_top1_pct"],
+            "published_gain_points": gain,
+        }
         rows.append(facts | _ours(figure["role"], runs, baseline, reference) | {"note": figure["note"]})
     for _, runs in ours[~ours["setting"].isin(shown)].groupby("setting", sort=False):
         rows.append({"setting": runs["label"].iloc[0]} | _ours("student", runs, baseline, reference))

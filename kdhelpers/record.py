@@ -17,10 +17,11 @@ import torch
 
 import kdhelpers
 from kdhelpers import artifacts
-from kdhelpers.data import Data
+from kdhelpers.data import DATASETS, Data
 from kdhelpers.device import device_name
 from kdhelpers.settings import Run
 from kdhelpers.teachers import Teacher, find_weights, teacher_name
+from kdhelpers.teachers import sidecar as read_sidecar
 
 
 def now() -> str:
@@ -33,6 +34,7 @@ def started(run: Run, data: Data, teacher: Teacher | None, device: torch.device,
         "status": "running",
         "error": None,
         **described(run, data, teacher),
+        "notes": notes(run, teacher),
         "environment": environment(device, precision),
         "notebook": os.environ.get("KD_EXECUTED"),
         "command": os.environ.get("KD_COMMAND") or own_command(),
@@ -47,6 +49,19 @@ def described(run: Run, data: Data, teacher: Teacher | None) -> dict:
         "start": start_facts(run),
         "data": data_facts(data),
     }
+
+
+def notes(run: Run, teacher: Teacher | None) -> list[str]:
+    """What must be said beside the test figures: of the network's own start, and what its teacher, or the weights that
+    it goes on from, have on them."""
+    source = DATASETS.get(run.dataset)
+    leaks = run.pretrained and source and source.imagenet_leak
+    own = (
+        [f"leakage: the {run.role} {run.model} started from ImageNet weights; {source.imagenet_leak}"] if leaks else []
+    )
+    start = read_sidecar(find_weights(teacher_name(run.start_from, run.dataset))) if run.start_from else None
+    inherited = [described.get("notes", []) for described in (teacher and teacher.described, start) if described]
+    return list(dict.fromkeys(sum(inherited, own)))
 
 
 def training_facts(record: dict) -> dict:
@@ -156,4 +171,5 @@ def sidecar(record: dict, run: Run, data: Data) -> dict:
         "selection": record["selection"],
         "run": record["run"],
         "teacher": record["teacher"],
+        "notes": record["notes"],
     }

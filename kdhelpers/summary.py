@@ -44,6 +44,7 @@ RUN_COLUMNS = (
     "teacher_top1_pct",
     "finished",
     "identity",
+    "notes",
     "setting",
 )
 SUMMARY_COLUMNS = (
@@ -67,8 +68,10 @@ SUMMARY_COLUMNS = (
     "selection",
     "budget",
     "device",
+    "notes",
     "setting",
 )
+MARK = " †"  # behind an accuracy that its notes take the value from
 SHOWN = ("dataset", "role", "model", "selection", "epochs", "batch_size")  # what a summary has columns for
 
 
@@ -100,6 +103,7 @@ def _row(record: dict) -> dict:
         "device": "CPU" if environment.get("device") == "cpu" else environment.get("device_name") or "unknown device",
         "teacher_top1_pct": teacher.get("test_top1_pct"),
         "identity": record.get("identity"),
+        "notes": "; ".join(record.get("notes") or []),
         "setting": _canonical(
             {
                 **setting,
@@ -180,7 +184,7 @@ def budget_key(setting: str) -> str:
 def _spread(setting: str, group) -> dict:
     first, top1 = group.iloc[0], group["test_top1_pct"].astype(float)
     return {
-        **first[["dataset", "role", "model", "label", "teacher", "selection", "parameters", "macs"]],
+        **first[["dataset", "role", "model", "label", "teacher", "selection", "parameters", "macs", "notes"]],
         "n": len(group),
         "test_top1_pct": top1.mean(),
         "test_top1_std_pct": top1.std(ddof=1),
@@ -270,6 +274,11 @@ def spread_text(mean: float, std: float, n: int) -> str:
     return f"{mean:.2f} (single run)" if n == 1 else f"{mean:.2f} ± {std:.2f}"
 
 
+def accuracy_text(row: dict) -> str:
+    """A summary row's test top-1, marked where there are notes on it, which the caption gives."""
+    return spread_text(row["test_top1_pct"], row["test_top1_std_pct"], row["n"]) + MARK * bool(row["notes"])
+
+
 def pace_text(seconds: float, lockstep: float) -> str:
     """Seconds per epoch; of a training in lockstep with others, its share of their time."""
     if math.isnan(seconds):
@@ -301,6 +310,7 @@ def caption(summary) -> str:
         f"test top-1 in %, mean ± sample standard deviation over {seeds}",
         *(f"{field}: {_one_or_several(summary[field])}" for field in ("selection", "budget", "device")),
         "gain in points over the independent student of the same model and budget",
+        *(f"{MARK.strip()} {note}" for note in summary["notes"].unique() if note),
     ]
     return " · ".join(part for part in parts if part)
 

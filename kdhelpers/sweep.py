@@ -1,9 +1,10 @@
-"""Sweeps: the runs that differ from one in a few hyperparameters, under names that say in which."""
+"""Sweeps: the runs that differ from one in a few hyperparameters or the optimiser, under names that say in which."""
 
 from __future__ import annotations
 
 from itertools import combinations
 
+from kdhelpers.optim import starting_point
 from kdhelpers.settings import Run
 
 WORDS = {"lam": "hybrid_lambda", "temperature": "tau"}  # in names, as users of the published table know them
@@ -23,6 +24,22 @@ def sweep_runs(run: Run, settings: str) -> list[Run]:
     for first, second in combinations(runs, 2):
         if first.name == second.name and first.id != second.id:
             raise ValueError(f"settings: two of them make different runs named {first.name}; say in each what differs")
+    return runs
+
+
+def optimizer_runs(run: Run, others: str) -> list[Run]:
+    """`run`, then the same run with each of the `others`: names of optimisers, separated by spaces; its own is skipped.
+
+    Each takes the learning rate and weight decay that it begins with (`optim.starting_point`), and is named after its
+    optimiser: student_conkd_adamw_resnet18_imagenette. Raises ValueError for an unknown optimiser.
+    """
+    runs = [run]
+    standing = run.model_dump(exclude={"optimizer", "optimizer_options", "lr", "weight_decay", "name"})
+    for other in dict.fromkeys(others.split()):
+        if other != run.optimizer:
+            lr, decay = starting_point(other)
+            name = f"{run.name}_{other}" if run.name else f"{run.role}_{run.method}_{other}_{run.model}_{run.dataset}"
+            runs.append(Run(**standing, optimizer=other, lr=lr, weight_decay=decay, name=name))
     return runs
 
 

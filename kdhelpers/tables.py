@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from kdhelpers import artifacts
-from kdhelpers.summary import caption, magnitude_text, pace_text, results, spread_text, summarize
+from kdhelpers.summary import accuracy_text, caption, magnitude_text, pace_text, results, summarize
 
 SHADE = "background-color: rgba(0, 114, 178, 0.14)"  # readable on light and dark pages
 
@@ -72,7 +72,8 @@ def networks(run, data):
         f"{data.name}: {len(data.train):,} train, {len(data.val):,} held out, {len(data.test):,} test images of "
         f"{data.num_classes} classes, {data.image_size} px"
     )
-    return plain(pandas.DataFrame(rows).style, card)
+    notes = known.get("notes", []) if run.teacher else []
+    return plain(pandas.DataFrame(rows).style, " · ".join([card, *notes]))
 
 
 def _network_row(role: str, name: str, network, data, top1_pct: float | None) -> dict[str, str]:
@@ -172,7 +173,7 @@ def _result_texts(summary):
         "method": summary["label"],
         "model": summary["model"],
         "teacher": summary["teacher"],
-        "test top-1 (%)": texts(spread_text, "test_top1_pct", "test_top1_std_pct", "n"),
+        "test top-1 (%)": [accuracy_text(row) for row in summary.to_dict("records")],
         "n": summary["n"],
         "gain (points)": texts(gain_text, "gain_points"),
         "paired gain (points)": texts(paired_text, "paired_gain_points", "paired_gain_std_points", "paired_n"),
@@ -274,11 +275,11 @@ def _size_text(count: int) -> str:
 
 
 def plain(styler, caption_text: str):
-    """The finish of every table: texts escaped, no row numbers, all to the left, the caption above."""
+    """The finish of every table: texts escaped, fractions to one digit, no row numbers, all left, caption above."""
     sides = [
         {"selector": "", "props": "display: block; overflow-x: auto"},
         {"selector": "caption", "props": "caption-side: top; text-align: left"},
         {"selector": "th, td", "props": "text-align: left; padding: 2px 8px; white-space: nowrap"},
     ]
-    styler = styler.format(escape="html").hide(axis="index")  # names are users' own
+    styler = styler.format(escape="html", precision=1, na_rep="–").hide(axis="index")  # names are users' own
     return styler.set_caption(escape(caption_text)).set_table_styles(sides)

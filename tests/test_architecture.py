@@ -37,12 +37,23 @@ BELOW = {
     "analysis": {"data", "evaluation", "html", "models", "plots", "probe"},
     "tables": {"artifacts", "methods", "models", "summary", "teachers"},
     "published": {"artifacts", "methods", "summary", "tables"},
-    "sweep": {"settings"},
+    "sweep": {"optim", "settings"},
     "notebook": {"artifacts", "device", "html", "plots", "progress"},
     "gallery": {"artifacts", "html", "progress", "summary"},
     "suite": {"artifacts", "gallery", "summary"},
-    "console": {"artifacts", "data", "evaluation", "methods", "models", "progress", "suite", "summary", "teachers"},
-    "__main__": {"artifacts", "console", "data", "gallery", "suite"},
+    "console": {
+        "artifacts",
+        "data",
+        "evaluation",
+        "methods",
+        "models",
+        "optim",
+        "progress",
+        "suite",
+        "summary",
+        "teachers",
+    },
+    "__main__": {"artifacts", "console", "data", "gallery", "optim", "suite"},
 }
 
 

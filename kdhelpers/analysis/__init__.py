@@ -9,6 +9,7 @@ from kdhelpers.analysis.agreement import (
 )
 from kdhelpers.analysis.agreement_figures import kl_bars, logit_correlation_maps, reliability
 from kdhelpers.analysis.capacity import capacity, capacity_bars
+from kdhelpers.analysis.confusion import class_frame, confusion_frame, confusion_map, confusion_matrix
 from kdhelpers.analysis.embedding import (
     alignment,
     class_alignment,
@@ -37,8 +38,12 @@ __all__ = [
     "capacity_bars",
     "choose_classes",
     "class_alignment",
+    "class_frame",
     "colour_drop",
     "colour_drop_bars",
+    "confusion_frame",
+    "confusion_map",
+    "confusion_matrix",
     "divergence",
     "embedding_quality",
     "hypersphere",

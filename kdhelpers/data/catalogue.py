@@ -29,6 +29,7 @@ class Source:
     fingerprints: dict[str, str] | None = None  # official content per split, see `dataset.fingerprint`
     parquet: dict[str, str] | None = None  # split -> url
     archive: Archive | None = None
+    imagenet_leak: str | None = None  # why ImageNet weights have seen its test images
 
 
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz"
@@ -106,5 +107,6 @@ DATASETS: dict[str, Source] = {
         archive=Archive(
             "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz", "3df6f0d01a2c9592104656642f5e78a3"
         ),
+        imagenet_leak="Imagenette re-splits images of ImageNet, so its test images were very probably trained on",
     ),
 }
