@@ -12,7 +12,7 @@ from kdhelpers.job import Job
 from kdhelpers.loop import Training, training_batches
 from kdhelpers.methods import METHODS
 from kdhelpers.models import Outputs
-from kdhelpers.progress import Progress
+from kdhelpers.progress import VALIDATION, Progress
 from kdhelpers.teachers import Teacher
 
 
@@ -116,13 +116,16 @@ def _common_name(jobs: Sequence[Job]) -> str:
 
 
 def _common_history(jobs: Sequence[Job]) -> list[dict]:
-    """The history of a single job; of several, the loss of each by what tells their names apart."""
+    """The history of a single job; of several, the loss and the validation accuracy of each by what tells their names
+    apart."""
     if len(jobs) <= 1:
         return [row for job in jobs for row in job.training.history]
     names = dict(zip(jobs, _distinct([job.name for job in jobs]), strict=True))
     rows = zip(*(job.training.history for job in jobs), strict=False)  # one that was ahead has more
     return [
-        {"epoch": row[0]["epoch"]} | dict(zip(names.values(), (each["loss"] for each in row), strict=True))
+        {"epoch": row[0]["epoch"]}
+        | {name: each["loss"] for name, each in zip(names.values(), row, strict=True)}
+        | {f"{name} {VALIDATION}": each.get(VALIDATION) for name, each in zip(names.values(), row, strict=True)}
         for row in rows
     ]
 
@@ -149,4 +152,5 @@ def _common_record(jobs: Sequence[Job]) -> dict:
         "error": "; ".join(errors) or None,
         "history": _common_history([job for job in jobs if job.training and not job.error]),
         "metrics": {"train_seconds": seconds},
+        "notes": list(dict.fromkeys(note for job in jobs for note in job.record["notes"])),
     }

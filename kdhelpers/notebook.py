@@ -83,7 +83,10 @@ class LiveProgress(TimedProgress):
         from IPython.display import display
 
         self._draw_curve()
-        content = {"text/html": str(self._html()), "text/plain": " · ".join(filter(None, self._lines()))}
+        content = {
+            "text/html": str(self._html()),
+            "text/plain": " · ".join(filter(None, [*self._lines(), *self._notes()])),
+        }
         if self.display is None:
             self.display = display(content, raw=True, display_id=True)
         else:
@@ -105,9 +108,12 @@ class LiveProgress(TimedProgress):
         parts = [f"{self.name}: epoch {min(self.done + 1, self.epochs)}/{self.epochs}", duration(elapsed)]
         return " · ".join(parts + ([f"{duration(left)} left"] if left is not None else [])), latest
 
+    def _notes(self) -> list[str]:
+        return (self.record or {}).get("notes") or []
+
     def _html(self) -> Html:
         headline, latest = self._lines()
         bar = element("progress", value=self.count, max=self.epochs * self.steps or 1, style="width: 100%")
-        notes = [element("div", note, style="color: #B03A2E") for note in (self.record or {}).get("notes") or []]
+        notes = [element("div", note, style="color: #B03A2E") for note in self._notes()]
         parts = [element("div", headline), bar, element("div", latest), *notes, self.picture]
         return element("div", join(parts), style="max-width: 640px; font-size: 90%")

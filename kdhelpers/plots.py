@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from kdhelpers import artifacts
-from kdhelpers.progress import loss_terms
+from kdhelpers.progress import VALIDATION, loss_terms
 from kdhelpers.summary import MARK, evidence_note, row_names
 
 DOTS_PER_INCH = 150
@@ -87,14 +87,14 @@ def _path(name: str, extension: str) -> Path:
     return artifacts.folder("plots") / f"{name}.{extension}"
 
 
-def curves_name(trained, teacher: str = "") -> str:
+def curves_name(trained, teacher: str = "", named: bool = False) -> str:
     """What the picture of a run's curves is called: <name>_curves.
 
-    That of Imagenette's networks, where a run has no name of its own, is called as users of ConKD-Lion know it:
-    resnet101-teacher_output, and resnet101-18-teacher-student_output with the architecture of its `teacher`.
+    That of Imagenette's networks is called as users of ConKD-Lion know it, unless the user `named` the run or another
+    has its derived name: resnet101-teacher_output; resnet101-18-teacher-student_output, taught by `teacher`.
     """
     run = trained.run
-    if run.dataset != "imagenette" or run.name or trained.name != run.artifact_name:
+    if run.dataset != "imagenette" or named or trained.name != run.artifact_name:
         return f"{trained.name}_curves"
     family = os.path.commonprefix([teacher, run.model]).rstrip("0123456789")
     kind = f"{teacher}-{run.model.removeprefix(family)}-teacher-student" if teacher else f"{run.model}-{run.role}"
@@ -179,13 +179,17 @@ def history_frame(records: dict[str, list[dict]]):
 
 
 def live(history: list[dict], epochs: int):
-    """One run as it trains: its loss terms beside its accuracies, over the epochs that are planned."""
+    """A run as it trains: its loss terms beside its accuracies, over the epochs that are planned; of several runs in
+    lockstep the loss and the validation accuracy of each."""
     with styled():
         figure = new_figure(6.4, 2.0)
         losses, accuracy = figure.subplots(1, 2)
         for number, term in enumerate(dict.fromkeys(term for row in history for term in loss_terms(row))):
             _line(losses, history, term, **_look(number), label=term)
-        for number, (key, label) in enumerate((("train_top1_pct", "training"), ("val_top1_pct", "validation"))):
+        keys = dict.fromkeys(key for row in history for key in row if key.endswith("top1_pct"))
+        for number, key in enumerate(keys):
+            name = key.removesuffix(VALIDATION).strip()  # of students in lockstep
+            label = {"train_top1_pct": "training", "": "validation"}.get(name, name)
             _line(accuracy, history, key, **_look(number), label=label)
         for axes, label in ((losses, "loss"), (accuracy, "top-1 accuracy (%)")):
             _epoch_axis(axes, "", label)

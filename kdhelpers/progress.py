@@ -21,10 +21,13 @@ MEASUREMENTS = frozenset(
     }
 )
 
+VALIDATION = "val_top1_pct"  # of one run; of several in lockstep, with each one's name before it
+
 
 def loss_terms(row: dict) -> dict[str, float]:
     """The method's own loss terms of one history row, in its order; the total loss where there are none."""
-    terms = {name: value for name, value in row.items() if name not in MEASUREMENTS and isinstance(value, (int, float))}
+    numbers = {name: value for name, value in row.items() if isinstance(value, (int, float))}
+    terms = {name: value for name, value in numbers.items() if name.split()[-1] not in MEASUREMENTS}
     return terms or {name: row[name] for name in ("loss",) if name in row}
 
 

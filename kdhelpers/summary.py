@@ -219,11 +219,9 @@ def _distinct_labels(rows: list[dict]) -> list[str]:
     labels = []
     for row, setting, same in zip(rows, settings, shown, strict=True):
         alike = [other for other, text in zip(settings, shown, strict=True) if text == same]
-        notes = [
-            f"{field} {_brief(value)}"
-            for field, value in setting.items()
-            if any(other.get(field) != value for other in alike)
-        ]
+        differ = {field for field, value in setting.items() if any(other.get(field) != value for other in alike)}
+        differ -= {f"{field}_options" for field in differ}  # those of different optimisers are no news
+        notes = [f"{field} {_brief(value)}" for field, value in setting.items() if field in differ]
         labels.append(f"{row['label']} [{', '.join(notes)}]" if notes else row["label"])
     return labels
 

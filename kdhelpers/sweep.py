@@ -30,16 +30,24 @@ def sweep_runs(run: Run, settings: str) -> list[Run]:
 def optimizer_runs(run: Run, others: str) -> list[Run]:
     """`run`, then the same run with each of the `others`: names of optimisers, separated by spaces; its own is skipped.
 
-    Each takes the learning rate and weight decay that it begins with (`optim.starting_point`), and is named after its
-    optimiser: student_conkd_adamw_resnet18_imagenette. Raises ValueError for an unknown optimiser.
+    The others take the learning rate and weight decay that they begin with (`optim.starting_point`). All are named
+    after their optimiser, student_conkd_lion_resnet18_imagenette; a `name` of the run stays its own, and goes in front
+    of the others'. Raises ValueError for an unknown optimiser.
     """
-    runs = [run]
+
+    def name(optimizer: str) -> str:
+        return (
+            f"{run.name}_{optimizer}"
+            if run.name
+            else "_".join((run.role, run.method, optimizer, run.model, run.dataset))
+        )
+
+    runs = [run.model_copy(update={"name": run.name or name(run.optimizer)})]
     standing = run.model_dump(exclude={"optimizer", "optimizer_options", "lr", "weight_decay", "name"})
     for other in dict.fromkeys(others.split()):
         if other != run.optimizer:
             lr, decay = starting_point(other)
-            name = f"{run.name}_{other}" if run.name else f"{run.role}_{run.method}_{other}_{run.model}_{run.dataset}"
-            runs.append(Run(**standing, optimizer=other, lr=lr, weight_decay=decay, name=name))
+            runs.append(Run(**standing, optimizer=other, lr=lr, weight_decay=decay, name=name(other)))
     return runs
 
 

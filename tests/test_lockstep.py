@@ -256,14 +256,20 @@ def test_the_seconds_of_a_student_are_its_share(expected, data, monkeypatch):
         assert all(row["seconds"] >= 3 for row in trained.history)  # its look at the held-out images besides
 
 
-def test_progress_is_told_of_one_training_with_a_loss_per_student(expected, data):
+def test_progress_is_told_of_one_training_with_loss_and_accuracy_per_student(expected, data):
     events = Events()
     sweep = fit_sweep(STUDENTS[:3], data, progress=events)
     begin, *rows, end = events.told
     assert begin == ("begin", "3 students", 2, STEPS, 0)
+    names = ("si", "lm", "supcrd")
     assert rows == [
-        ("epoch", {"epoch": number + 1} | dict(zip(("si", "lm", "supcrd"), losses, strict=True)))
-        for number, losses in enumerate(zip(*([row["loss"] for row in t.history] for t in sweep), strict=True))
+        (
+            "epoch",
+            {"epoch": number + 1}
+            | {name: row["loss"] for name, row in zip(names, each, strict=True)}
+            | {f"{name} val_top1_pct": row["val_top1_pct"] for name, row in zip(names, each, strict=True)},
+        )
+        for number, each in enumerate(zip(*(t.history for t in sweep), strict=True))
     ]
     assert end[0] == "end"
     assert end[1]["history"] == [row for _, row in rows]

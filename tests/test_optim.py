@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from kdhelpers.optim import build_optimizer, learning_rate
+from kdhelpers.optim import OPTIMIZERS, STARTS, build_optimizer, described, learning_rate, starting_point
 
 
 def test_cosine_starts_at_the_peak_and_ends_at_final():
@@ -44,6 +44,32 @@ def test_lion_steps_are_exactly_the_learning_rate():
     weight.square().sum().backward()
     optimizer.step()
     torch.testing.assert_close((weight - before).abs(), torch.full((3,), 0.01))
+
+
+def test_lion_equals_its_definition():
+    """Chen et al. 2023, algorithm 2, written out."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(7, generator=generator, dtype=torch.float64))
+    optimizer = build_optimizer("lion", [weight], 0.01, 0.3, {"beta1": 0.8, "beta2": 0.95})
+    expected, momentum = weight.detach().clone(), torch.zeros(7, dtype=torch.float64)
+    for _ in range(6):
+        weight.grad = torch.randn(7, generator=generator, dtype=torch.float64)
+        direction = (0.8 * momentum + 0.2 * weight.grad).sign()
+        expected = expected - 0.01 * (direction + 0.3 * expected)
+        momentum = 0.95 * momentum + 0.05 * weight.grad
+        optimizer.step()
+    torch.testing.assert_close(weight.detach(), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_every_optimiser_says_where_to_begin_and_lions_start_keeps_its_rule():
+    assert set(STARTS) == set(OPTIMIZERS) == {name for name, _ in described()}
+    (lr, decay), (adamw_lr, adamw_decay) = STARTS["lion"], STARTS["adamw"]
+    assert 3 <= adamw_lr / lr <= 10
+    assert 3 <= decay / adamw_decay <= 10
+    assert starting_point("lion") == (lr, decay)
+    assert starting_point("lion", 0.5, 0) == (0.5, 0)  # what the user gives stands; no decay is a choice too
+    with pytest.raises(ValueError, match="optimizer = lyon: unknown; known: sgd, adamw, lion"):
+        starting_point("lyon")
 
 
 def test_sgd_nesterov_equals_its_definition():

@@ -186,3 +186,14 @@ def test_figures_leave_pyplot_and_the_users_style_alone():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_live_shows_loss_and_accuracy_of_each_student_in_lockstep():
+    rows = [
+        {"epoch": e, "lion": 1 / e, "adamw": 2 / e, "lion val_top1_pct": 9.0 * e, "adamw val_top1_pct": None}
+        for e in (1, 2)
+    ]
+    losses, accuracy = plots.live(rows, 3).axes
+    assert [line.get_label() for line in losses.lines] == ["lion", "adamw"]
+    assert [(line.get_label(), list(line.get_ydata())) for line in accuracy.lines] == [("lion", [9.0, 18.0])]
+    assert losses.lines[0].get_color() == accuracy.lines[0].get_color()

@@ -122,3 +122,20 @@ def test_every_published_setting_is_one_that_its_method_takes():
     for figure in published.published("supcrd"):
         if figure["role"] != "teacher":
             METHODS[figure["method"]](**figure["hyperparameters"])
+
+
+def test_a_study_without_a_baseline_stands_beside_ours_without_gains(root):
+    conkd = {"method": "conkd", "hyperparameters": {"alpha": 0.15, "temperature": 2.0}, "dataset": "imagenette"}
+    fixtures.store(student(70.0, "ours", **conkd, **TAUGHT))
+    frame = published.beside_ours("conkd_lion", "ours").set_index("setting")
+    assert frame["printed"].tolist() == ["97", "92"]
+    assert frame["published_gain_points"].isna().all()
+    assert frame.loc["ResNet-18, ConKD with Lion", "ours_pct"] == 70.0
+    assert frame["gain_points"].isna().all()
+    assert "seen the test images" in frame["note"].iloc[0]
+
+
+def test_published_figures_are_shown_with_the_digits_that_were_printed(stored):
+    shown = published.table("supcrd", "pure").data["published (%)"].tolist()
+    assert shown[:4] == ["72.17", "69.08", "69.7", "70.1"]
+    assert shown[-1] == "–"  # our own setting, which nobody printed

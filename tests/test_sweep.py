@@ -4,7 +4,8 @@ import pytest
 from training_fixtures import QUICK
 
 from kdhelpers import Run, artifacts, fit_sweep, train
-from kdhelpers.sweep import sweep_runs
+from kdhelpers.optim import STARTS
+from kdhelpers.sweep import optimizer_runs, sweep_runs
 
 PLAIN = {"dataset": "cifar100", "model": "resnet18", "teacher": "resnet50", "selection": "last"}
 
@@ -125,3 +126,23 @@ def test_several_teachers_no_run_at_all_and_torchrun_are_refused(no_time_spent, 
     monkeypatch.setattr(train.dist, "is_initialized", lambda: True)
     with pytest.raises(ValueError, match="under torchrun fit them one by one"):
         fit_sweep([SI, LM])
+
+
+def test_optimisers_stand_beside_a_run_at_their_own_start_and_differ_in_nothing_else(root):
+    base = run(optimizer="lion", lr=3e-4, weight_decay=0.1, seed=2)
+    lion, adamw, sgd = optimizer_runs(base, "adamw lion sgd adamw")
+    assert lion.id == base.id
+    assert [each.artifact_name for each in (lion, adamw, sgd)] == [
+        f"student_supcrd_{name}_resnet18_cifar100_seed2" for name in ("lion", "adamw", "sgd")
+    ]
+    assert (adamw.lr, adamw.weight_decay) == STARTS["adamw"]
+    assert adamw.optimizer_options == {"beta1": 0.9, "beta2": 0.999}
+    own = {"optimizer": 0, "optimizer_options": 0, "lr": 0, "weight_decay": 0, "name": 0}
+    assert adamw.model_dump() | own == sgd.model_dump() | own == base.model_dump() | own
+
+
+def test_a_name_stays_that_of_the_first_and_goes_in_front_of_the_other_optimisers(root):
+    runs = optimizer_runs(run(optimizer="adamw", name="mine"), "sgd")
+    assert [each.name for each in runs] == ["mine", "mine_sgd"]
+    with pytest.raises(ValueError, match="optimizer = adam: unknown"):
+        optimizer_runs(run(), "adam")

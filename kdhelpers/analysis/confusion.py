@@ -71,7 +71,7 @@ def class_frame(named: dict, class_names):
 
     named: what to call a network -> its `Predictions` of one split. Columns: class, images, `<name> (%)` for each
     network, and what the first takes most of the class's other images for (`mistaken for`, "–" for none), in how many
-    percent of them all (`of them (%)`).
+    percent of them all (`of the class (%)`).
     """
     import pandas
 
@@ -86,5 +86,5 @@ def class_frame(named: dict, class_names):
         frame[f"{name} (%)"] = per_class_pct(predictions).numpy()
     most = mistakes.amax(1)
     frame["mistaken for"] = [str(class_names[c]) if n else "–" for c, n in zip(worst, most.tolist(), strict=True)]
-    frame["of them (%)"] = (100 * most / counts.sum(1)).numpy()
+    frame["of the class (%)"] = (100 * most / counts.sum(1)).numpy()
     return frame.sort_values(frame.columns[2], kind="stable", ignore_index=True)

@@ -1,6 +1,7 @@
 """Reading a data set of encoded images (PNG, JPEG, WebP): class folders and Hugging Face parquet files.
 
-Decoding takes a while, so it is done once, in parallel, and its result is kept under the data root's `.cache`.
+Decoding takes a while, so it is done once, in parallel, and its result is kept under the data root's `.cache`, found
+again by what the files hold: an image that is replaced is decoded anew, a folder that is copied is not.
 """
 
 from __future__ import annotations
@@ -196,17 +197,22 @@ def _read_image(item: Item, take: Callable):
         raise ValueError(f"{name}: not a readable image ({reason}); replace or delete it") from error
 
 
+def _content(folder: Path, paths: list[Path], image_size: int | None) -> str:
+    """sha256 over the files' names and content, and the size that they are decoded to."""
+    digest = hashlib.sha256(repr(image_size).encode())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # reading waits for the disk, hashing lets other threads run
+        for path, content in zip(paths, pool.map(artifacts.sha256, paths), strict=True):
+            digest.update(f"{path.relative_to(folder).as_posix()}|{content}\n".encode())
+    return digest.hexdigest()
+
+
 def _cached(
     cache: Path, folder: Path, paths: list[Path], image_size: int | None, build: Callable[[], dict[str, Split]]
 ) -> dict[str, Split]:
     """What `build` returns, from the cache where the same files were decoded to the same size before."""
     import torch
 
-    digest = hashlib.sha256(repr(image_size).encode())
-    for path in paths:
-        facts = path.stat()
-        digest.update(f"{path.relative_to(folder).as_posix()}|{facts.st_size}|{facts.st_mtime_ns}\n".encode())
-    file = cache / f"{folder.name}-{digest.hexdigest()[:16]}.npz"
+    file = cache / f"{folder.name}-{_content(folder, paths, image_size)[:16]}.npz"
     if file.is_file():
         try:
             with np.load(file, allow_pickle=False) as arrays:

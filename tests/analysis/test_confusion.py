@@ -59,5 +59,5 @@ def test_classes_stand_in_rising_order_with_what_they_are_mistaken_for():
     assert frame["student (%)"].tolist()[:3] == pytest.approx([100 / 3, 100, 100])
     assert frame["teacher (%)"].tolist()[:3] == [100, 100, 50]
     assert frame["mistaken for"].tolist() == ["c", "–", "–", "–"]
-    assert frame["of them (%)"].tolist()[:3] == pytest.approx([200 / 3, 0, 0])
+    assert frame["of the class (%)"].tolist()[:3] == pytest.approx([200 / 3, 0, 0])
     assert math.isnan(frame["student (%)"][3])
