@@ -30,7 +30,7 @@ from kdhelpers.data import Batches, Split
 from kdhelpers.data.encoded import decode
 from kdhelpers.device import keep_freed_memory
 
-SIZES = {96: (110, 640), 224: (256, 256)}  # size -> side of the files, images; whole batches, as many for each worker
+SIZES = {96: (110, 640), 224: (256, 128)}  # size -> side of the files, images; whole batches, as many for each worker
 LEAST = 0.35  # share of the area that a box takes
 RECIPES = {
     "jitter": f"resized_crop={LEAST} flip jitter=0.4/0.1",

@@ -48,8 +48,8 @@ def lion(parameters, lr: float, weight_decay: float, *, beta1: float = 0.9, beta
 
 OPTIMIZERS: dict[str, Callable] = {"sgd": sgd, "adamw": adamw, "lion": lion}
 # Where to begin with each: lr and weight decay, at batch 64. AdamW's and Lion's are 5 apart, within RULE, so that
-# their product, how fast weights decay, is the same.
-STARTS = {"sgd": (0.05, 5e-4), "adamw": (1e-3, 0.05), "lion": (2e-4, 0.25)}
+# their product, how fast weights decay, is the same; each was the best of three rates on Imagenette's held-out images.
+STARTS = {"sgd": (0.05, 5e-4), "adamw": (3e-3, 0.02), "lion": (6e-4, 0.1)}
 
 
 def starting_point(name: str, lr: float = 0, weight_decay: float = -1) -> tuple[float, float]:
