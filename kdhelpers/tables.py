@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from html import escape
 from pathlib import Path
@@ -38,9 +39,10 @@ def _chosen(run, values: dict) -> set[str]:
     defaults = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
     chosen = {name for name, value in values.items() if name not in defaults or value != defaults[name]}
     options = {name for name in chosen if isinstance(values[name], dict) and name in fields}
-    if options:  # a Run completes them with the defaults of its method, optimiser and schedule
-        completed = type(run)(**{name: values[name] for name in chosen - options}).model_dump()
-        chosen -= {name for name in options if completed[name] == values[name]}
+    for name in options:  # a Run completes them with the defaults of its method, optimiser and schedule
+        with contextlib.suppress(ValueError):  # ImageNet weights need an option that is no default: chosen, too
+            completed = type(run)(**{other: values[other] for other in chosen - {name}}).model_dump()
+            chosen -= {name} if completed[name] == values[name] else set()
     return chosen
 
 

@@ -195,3 +195,12 @@ def test_metrics_of_many_networks_are_rows(root):
     named = {f"student_{place}": {"top1_pct": 60.0 + place, "n": 10} for place in range(4)}
     rows, _ = text(tables.metrics(**named))
     assert rows == [[f"student_{place}", str(60 + place), "10"] for place in range(4)]
+
+
+def test_options_that_a_run_could_not_do_without_count_as_chosen(root):
+    from kdhelpers import Run
+
+    run = Run(model="resnet18", pretrained=True, model_options={"stem": "imagenet"}, method="ls")
+    rows, bold = text(tables.run_table(run))
+    chosen = {row[0] for number, row in enumerate(rows) if number in bold}
+    assert chosen == {"model", "pretrained", "model_options", "method"}  # smoothing is the method's default
