@@ -13,7 +13,7 @@ from kdhelpers.inert import InertFile, SavedTensor, StandIn, Unreadable
 
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
-SHOWN = 6  # names in a message
+DEPTH, SHOWN = 3, 6  # wrappers in each other; names in a message
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
@@ -49,7 +49,7 @@ def _unwrapped(found: Any, path: Path) -> tuple[dict, list[str]]:
         inner = [key for key in inner if _is_state(content[key])] or inner
         if len(inner) > 1:
             raise ValueError(f"{path}: several networks, under {', '.join(inner)}; save the one you mean alone")
-        if not inner or len(wrappers) == len(WRAPPERS):
+        if not inner or len(wrappers) == DEPTH:
             raise ValueError(
                 f"{path}: not a state_dict of tensors, and none is under {', '.join(WRAPPERS)}; it holds "
                 f"{_described(content)}; save the network's state_dict() alone, where its code is at hand"
@@ -67,12 +67,14 @@ def _is_state(found: Any) -> bool:
 
 def _described(found: Any) -> str:
     if isinstance(found, dict):
-        return _listed([f"{key} ({v.path})" if isinstance(v, StandIn) else str(key) for key, v in found.items()])
+        return _listed([f"{key} ({v.path})" if isinstance(v, StandIn) else key for key, v in found.items()])
     return found.path if isinstance(found, StandIn) else type(found).__name__
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+def _listed(names: list) -> str:
+    words = [name if isinstance(name, str) else f"a key of type {type(name).__name__}" for name in names[:SHOWN]]
+    shown = [ascii(word[:80])[1:-1] for word in words]  # a file's words on a terminal: no escape codes
+    return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _without_prefixes(state: dict) -> tuple[dict, list[str]]:

@@ -10,18 +10,21 @@ accuracy as a numpy scalar, others their argparse.Namespace. Why it is safe to r
   the tensor is made after the pickle is read, here, of bytes that exist: sizes are checked in Python's whole numbers,
   and a tensor is never larger than its storage.
 
+A file made for it can still waste time and memory, as any pickle can.
+
 So no numpy class needs to be let in for a number that nobody reads. The formats: a zip with `data.pkl` and one member
 per storage; before torch 1.6, pickles in a row, then the storages, each behind its length.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -88,32 +91,37 @@ class _Storage(NamedTuple):
 
 class InertFile:
     """tree: the file's content, of plain containers, numbers, strings and stand-ins; names: what it named besides
-    torch's own functions and dicts; `tensor` builds what a `SavedTensor` of the tree stands for.
+    dicts and what tensors are made of; `tensor` builds what a `SavedTensor` of the tree stands for.
 
     Raises Unreadable; FileNotFoundError.
     """
 
     def __init__(self, path: Path):
-        with open(path, "rb") as file:
-            try:
-                zipped = zipfile.is_zipfile(file)
-                file.seek(0)
-                unpickler, self.tree, self._bytes = _read_zip(file) if zipped else _read_legacy(file)
-            except Exception as error:  # a damaged pickle may fail in any way: IndexError, KeyError, MemoryError, ...
-                raise Unreadable(f"{path}: {error!r}") from error
-        self.names = sorted(path for path in unpickler.named if not path.startswith("torch."))
+        content = io.BytesIO(path.read_bytes())
+        try:
+            read = _read_zip if content.getvalue().startswith(b"PK") else _read_legacy
+            unpickler, self.tree, self._bytes = read(content)
+        except Exception as error:  # a damaged pickle may fail in any way: IndexError, KeyError, MemoryError, ...
+            raise Unreadable(f"{path}: {error!r}") from error
+        self.names = sorted(name for name, kind in unpickler.named.items() if not _makes_tensors(kind))
 
     def tensor(self, saved: SavedTensor) -> Tensor:
-        while saved.path == REBUILD_PARAMETER:
-            saved = saved.args[0]
         try:
+            while saved.path == REBUILD_PARAMETER:
+                saved = saved.args[0]
             storage, offset, size, stride = saved.args[:4]
             return _view(self._bytes[storage.key], storage, offset, size, stride).clone()
         except Exception as error:  # arguments of any kind
             raise Unreadable(f"a tensor's notes make no sense: {error!r}") from error
 
 
+def _makes_tensors(kind: type[StandIn]) -> bool:
+    return issubclass(kind, SavedTensor) or kind.path.removeprefix("torch.") in DTYPES
+
+
 def _view(content: bytes, storage: _Storage, offset: int, size: tuple, stride: tuple) -> Tensor:
+    if not all(type(number) is int for number in (offset, *size, *stride)):
+        raise TypeError("offset, size and stride must be whole numbers")
     count = math.prod(size)
     if not count:
         return torch.empty(size, dtype=storage.dtype)
@@ -125,13 +133,14 @@ def _view(content: bytes, storage: _Storage, offset: int, size: tuple, stride: t
     return torch.frombuffer(bytearray(content), dtype=storage.dtype).as_strided(size, stride, offset)
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: BinaryIO):
+class _Unpickler(pickle._Unpickler):  # in C it makes room for billions of memos where one damaged byte says so
+    def __init__(self, file: io.BufferedIOBase):
         super().__init__(file, encoding="latin1")  # no Python 2 string fails
         self.named: dict[str, type] = {}
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> type:
+        """Finds nothing: makes a class that has the name for a label."""
         path = f"{module}.{name}"
         if path in DICTS:
             return _Dict
@@ -143,12 +152,14 @@ class _Unpickler(pickle.Unpickler):
             return saved[1]
         _, kind, key, _, count, *view = saved
         if saved[0] != "storage" or not isinstance(count, int) or view not in ([], [None]):
-            raise ValueError(f"unknown storage {saved}")
-        dtype = DTYPES[kind.path.rpartition(".")[2]]
-        return self.storages.setdefault(key, _Storage(key, dtype, count))
+            raise ValueError("unknown kind of storage")
+        storage = _Storage(key, DTYPES[kind.path.removeprefix("torch.")], count)
+        if self.storages.setdefault(key, storage) != storage:
+            raise ValueError(f"storage {key} is said to be of two kinds")
+        return storage
 
 
-def _read_zip(file: BinaryIO) -> tuple[_Unpickler, Any, dict[str, bytes]]:
+def _read_zip(file: io.BytesIO) -> tuple[_Unpickler, Any, dict[str, bytes]]:
     with zipfile.ZipFile(file) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
         folder = name.removesuffix("data.pkl")
@@ -156,12 +167,13 @@ def _read_zip(file: BinaryIO) -> tuple[_Unpickler, Any, dict[str, bytes]]:
             raise ValueError("compressed, as torch never does: it may be of any size")
         if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
             raise ValueError("big-endian")
-        unpickler = _Unpickler(archive.open(name))
+        unpickler = _Unpickler(io.BytesIO(archive.read(name)))
         tree = unpickler.load()
         return unpickler, tree, {key: archive.read(f"{folder}data/{key}") for key in unpickler.storages}
 
 
-def _read_legacy(file: BinaryIO) -> tuple[_Unpickler, Any, dict[str, bytes]]:
+def _read_legacy(file: io.BytesIO) -> tuple[_Unpickler, Any, dict[str, bytes]]:
+    file.seek(0)
     magic, protocol, system = (_Unpickler(file).load() for _ in range(3))
     if (magic, protocol, system["little_endian"]) != (MAGIC, PROTOCOL, True):
         raise ValueError("not a torch file, or big-endian")
@@ -172,13 +184,5 @@ def _read_legacy(file: BinaryIO) -> tuple[_Unpickler, Any, dict[str, bytes]]:
         storage = unpickler.storages[key]
         if count != storage.count:
             raise ValueError(f"storage {key} has {count} elements, not {storage.count}")
-        content[key] = _exactly(file, count * storage.dtype.itemsize)
+        content[key] = file.read(count * storage.dtype.itemsize)
     return unpickler, tree, content
-
-
-def _exactly(file: BinaryIO, size: int) -> bytes:
-    position = file.tell()
-    if not 0 <= size <= file.seek(0, 2) - position:  # a read allocates first
-        raise ValueError("truncated")
-    file.seek(position)
-    return file.read(size)
