@@ -399,8 +399,17 @@ def test_a_checkpoint_restores_queue_slow_student_and_projectors_and_no_frozen_p
     frozen = {id(p) for p in first.method.parameters() if not p.requires_grad}
     assert frozen
     assert not frozen & {id(p) for group in first.optimizer.param_groups for p in group["params"]}
-    average, student = first.method.slow.parameters(), first.network.parameters()
-    assert not any(torch.equal(a, s) for a, s in zip(average, student, strict=True))  # it follows, a step behind
+
+
+def test_in_the_loop_the_slow_student_is_the_student_one_step_earlier_where_its_momentum_is_0(run, data):
+    options = run.hyperparameters | {"slow_momentum": 0.0}
+    one = training(run.model_copy(update={"hyperparameters": options}), data)
+    one.begin_epoch()
+    for batch in one.batches.epoch(1):
+        before = parameters_of(one.network, one.method.projector)
+        one.learn(batch)
+        assert all(map(torch.equal, parameters_of(one.method.slow, one.method.slow_projector), before))
+    assert not any(map(torch.equal, before, parameters_of(one.network, one.method.projector)))
 
 
 def test_beside_another_student_in_lockstep_each_ends_as_alone(run, data):
