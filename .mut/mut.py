@@ -35,7 +35,7 @@ muts=[
 (Q,".remainder_(size)",""),
 (Q,"self.register_buffer(\"oldest\", torch.zeros((), dtype=torch.int64))","self.oldest = torch.zeros((), dtype=torch.int64)"),
 (Q,"F.normalize(torch.randn(size, dim), dim=1)","torch.zeros(size, dim)"),
-(M,"1 - momentum","momentum"),
+(M,"list(sources), 1 - momentum","list(sources), momentum"),
 (M,"@torch.no_grad()\n",""),
 ("kdhelpers/loop.py","list(self.network.parameters())","list(copy.deepcopy(self.network).parameters())"),
 ]

@@ -15,7 +15,7 @@ class KeyQueue(nn.Module):
     def __init__(self, size: int, dim: int):
         super().__init__()
         self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))
-        self.oldest = torch.zeros((), dtype=torch.int64)  # on the device: nothing waits for it
+        self.register_buffer("oldest", torch.zeros((), dtype=torch.int64))  # on the device: nothing waits for it
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
