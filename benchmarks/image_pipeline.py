@@ -30,7 +30,7 @@ from kdhelpers.data import Batches, Split
 from kdhelpers.data.encoded import decode
 from kdhelpers.device import keep_freed_memory
 
-SIZES = {96: (110, 640), 224: (256, 128)}  # size -> side of the files, images; whole batches, as many for each worker
+SIZES = {96: (110, 384), 224: (256, 128)}  # size -> side of the files, images: whole batches, as many for each worker
 LEAST = 0.35  # share of the area that a box takes
 RECIPES = {
     "jitter": f"resized_crop={LEAST} flip jitter=0.4/0.1",
@@ -41,7 +41,7 @@ TOLERANCE = 0.001  # grey levels: float32 sums in another order, from weights ro
 
 def run(threads: int = 1, rounds: int = 3) -> list[dict]:
     torch.set_num_threads(threads)
-    keep_freed_memory()  # as the package's loop does
+    keep_freed_memory()  # as the package's loop does; so a memory peak holds what the cases before it used
     rows = []
     for size, (side, count) in SIZES.items():
         with TemporaryDirectory() as folder:
@@ -56,24 +56,24 @@ def run(threads: int = 1, rounds: int = 3) -> list[dict]:
     return rows
 
 
-def photographs(count: int, side: int) -> Tensor:
-    """uint8 [N, 3, side, side]: smooth shapes, finer and finer detail, little colour; see above."""
-    generator = torch.Generator().manual_seed(0)
-    images, cells, strength = torch.full((count, 3, side, side), 128.0), 4, 40.0
-    while cells <= side:
-        light, tint = (torch.randn(count, n, cells, cells, generator=generator) for n in (1, 3))
-        images += strength * F.interpolate(light + 0.4 * tint, size=side, mode="bicubic")
-        cells, strength = 2 * cells, 0.6 * strength
-    return images.clamp_(0, 255).to(torch.uint8)
-
-
 def write_photographs(folder: Path, count: int, side: int) -> list[Path]:
     from PIL import Image
 
+    generator = torch.Generator().manual_seed(0)
     paths = [folder / f"{place}.jpg" for place in range(count)]
-    for path, image in zip(paths, photographs(count, side), strict=True):
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path, quality=90)
+    for path in paths:
+        Image.fromarray(photograph(side, generator).permute(1, 2, 0).numpy()).save(path, quality=90)
     return paths
+
+
+def photograph(side: int, generator: torch.Generator) -> Tensor:
+    """uint8 [3, side, side]: smooth shapes, finer and weaker detail, little colour; see above."""
+    image, cells, strength = torch.full((1, 3, side, side), 128.0), 4, 40.0
+    while cells <= side:
+        light, tint = (torch.randn(1, channels, cells, cells, generator=generator) for channels in (1, 3))
+        image += strength * F.interpolate(light + 0.4 * tint, size=side, mode="bicubic")
+        cells, strength = 2 * cells, 0.6 * strength
+    return image[0].clamp(0, 255).to(torch.uint8)
 
 
 def read(paths: list[Path], size: int) -> Split:

@@ -280,7 +280,7 @@ def plain(styler, caption_text: str):
     """The finish of every table: texts escaped, fractions to one digit, no row numbers, all left, caption above."""
     sides = [
         {"selector": "", "props": "display: block; overflow-x: auto"},
-        {"selector": "caption", "props": "caption-side: top; text-align: left"},
+        {"selector": "caption", "props": "caption-side: top; text-align: left; max-width: 62em"},
         {"selector": "th, td", "props": "text-align: left; padding: 2px 8px; white-space: nowrap"},
     ]
     styler = styler.format(escape="html", precision=1, na_rep="–").hide(axis="index")  # names are users' own

@@ -10,6 +10,7 @@ import torch
 
 import benchmarks
 from benchmarks import __main__ as command
+from benchmarks import image_pipeline
 from benchmarks.dispatch import Counting, per_step
 from benchmarks.measure import Apart, Timing, interleave, row
 
@@ -100,6 +101,26 @@ def test_bad_arguments_are_refused(monkeypatch, capsys, arguments):
         command.main()
     assert refused.value.code == 2
     assert arguments[-1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", image_pipeline.RECIPES)
+def test_both_image_pipelines_take_the_same_files(tmp_path, name):
+    paths = image_pipeline.write_photographs(tmp_path, count=2, side=36)
+    split = image_pipeline.read(paths, 32)
+    assert split.images.float().flatten(1).std(1).min() > 20  # a picture, not a grey square
+    for held in (False, True):
+        image, label = image_pipeline.Photographs(paths, 32, name, held)[1]
+        assert image.shape == split.images[1].shape
+        assert image.dtype == torch.float32
+        assert label == split.labels[1]
+
+
+def test_resized_crops_of_the_image_pipeline_are_torchvisions(tmp_path):
+    split = image_pipeline.read(image_pipeline.write_photographs(tmp_path, count=4, side=36), 32)
+    apart = image_pipeline.differences(split)
+    assert apart["float"].shape == (4,)
+    assert apart["float"].max() < image_pipeline.TOLERANCE
+    assert 0.1 < apart["uint8"].max() < 1.01  # whole levels, rounded once per direction
 
 
 def test_every_benchmark_is_there():
