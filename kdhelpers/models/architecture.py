@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
 
 from .taps import Taps
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The values of an option that are too many to try, or change no shape: `default`, and all those in `allowed`.
+
+    Iterates, as a tuple of all values would, over the default and then `usual`: what unknown weights are held against.
+    """
+
+    default: int | bool
+    allowed: range | tuple
+    usual: tuple = ()
+
+    def __contains__(self, value: object) -> bool:
+        return type(value) is type(self.default) and value in self.allowed
+
+    def __iter__(self) -> Iterator:
+        return iter((self.default, *self.usual))
+
+    def __str__(self) -> str:
+        if isinstance(self.allowed, tuple):
+            return f"one of {', '.join(map(str, self.allowed))}"
+        step = f" in steps of {self.allowed.step}" if self.allowed.step > 1 else ""
+        return f"a whole number from {self.allowed[0]} to {self.allowed[-1]}{step}"
+
+
+FLAG = Choice(True, (True, False))
 
 
 @dataclass(frozen=True)
@@ -17,14 +44,16 @@ class Architecture:
     build: called as build(num_classes, **options), with pretrained=True added only where `pretrained` holds.
     maps: name of a feature map -> path of the module that puts it out, from the input to the output.
     classifier: path of the module whose input is the embedding and whose output is the logits.
-    options: name -> allowed values, the default first.
+    options: name -> allowed values, the default first; a tuple or a `Choice`.
+    later: options that came after runs were published; they are told only where they differ from their default.
     pretrained: whether ImageNet weights exist; `pretrained_needs` are the option values under which they fit.
     """
 
     build: Callable[..., nn.Module]
     maps: Mapping[str, str]
     classifier: str
-    options: Mapping[str, tuple] = field(default_factory=dict)
+    options: Mapping[str, Collection | Choice] = field(default_factory=dict)
+    later: frozenset[str] = frozenset()
     pretrained: bool = False
     pretrained_needs: Mapping[str, object] = field(default_factory=dict)
 

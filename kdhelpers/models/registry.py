@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import nn
 
@@ -10,13 +10,14 @@ from . import (
     bottleneck_resnet,
     cifar_resnet,
     mobilenet_v2,
+    shake_shake,
     shufflenet_v1,
     shufflenet_v2,
     torchvision_resnet,
     vgg,
     wide_resnet,
 )
-from .architecture import Architecture
+from .architecture import Architecture, Choice
 
 MODELS: dict[str, Architecture] = {
     **cifar_resnet.ARCHITECTURES,
@@ -27,26 +28,37 @@ MODELS: dict[str, Architecture] = {
     **shufflenet_v2.ARCHITECTURES,
     **bottleneck_resnet.ARCHITECTURES,
     **torchvision_resnet.ARCHITECTURES,
+    **shake_shake.ARCHITECTURES,
 }
 
 
 def check_model(name: str, pretrained: bool = False, options: Mapping[str, object] | None = None) -> dict:
-    """All options of a network, defaults filled in. Raises ValueError, listing the known ones, for an unknown
-    name, option or value, and for ImageNet weights that do not exist or do not fit."""
+    """All options of a network, defaults filled in (but those of `Architecture.later`, which are left out at their
+    default). Texts are read as the number or flag they stand for, as papermill passes them. Raises ValueError, listing
+    the known ones, for an unknown name, option or value, and for ImageNet weights that do not exist or do not fit."""
     if name not in MODELS:
         raise ValueError(f"model={name!r} is unknown; use one of {', '.join(MODELS)}")
     architecture = MODELS[name]
-    chosen = {option: allowed[0] for option, allowed in architecture.options.items()} | dict(options or {})
-    for option, value in chosen.items():
+    defaults = {option: next(iter(allowed)) for option, allowed in architecture.options.items()}
+    chosen = dict(defaults)
+    for option, value in dict(options or {}).items():
         if option not in architecture.options:
             known = ", ".join(architecture.options) or "it has none"
             raise ValueError(f"model option {option!r} is unknown to {name}; known options: {known}")
-        if value not in architecture.options[option]:
-            allowed = ", ".join(map(repr, architecture.options[option]))
-            raise ValueError(f"model option {option}={value!r} of {name} must be one of {allowed}")
+        chosen[option] = _checked(name, option, value, architecture.options[option])
     if pretrained:
         _check_pretrained(name, chosen)
-    return chosen
+    told = chosen.keys() - {option for option in architecture.later if chosen[option] == defaults[option]}
+    return {option: value for option, value in chosen.items() if option in told}
+
+
+def _checked(name: str, option: str, value: object, allowed: Collection | Choice) -> object:
+    if isinstance(value, str) and isinstance(allowed, Choice):
+        value = int(value) if value.isdecimal() else {"true": True, "false": False}.get(value.lower(), value)
+    if value not in allowed:
+        said = allowed if isinstance(allowed, Choice) else f"one of {', '.join(map(repr, allowed))}"
+        raise ValueError(f"model option {option}={value!r} of {name} must be {said}")
+    return value
 
 
 def _check_pretrained(name: str, options: Mapping[str, object]) -> None:

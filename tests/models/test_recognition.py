@@ -11,7 +11,7 @@ from kdhelpers.models import MODELS, recognise
 def test_every_network_is_recognised_as_itself(name):
     with torch.device("meta"):
         state = build_model(name, 7).state_dict()
-    options = {option: values[0] for option, values in MODELS[name].options.items()}
+    options = {option: next(iter(values)) for option, values in MODELS[name].options.items()}
     assert recognise(state) == (name, 7, options)
 
 

@@ -1,0 +1,156 @@
+"""Shake-Shake networks for 32 px (Gastaldi, Shake-Shake regularization, 2017): two residual branches, mixed at random.
+
+    y = x + a F1(x) + (1 - a) F2(x)      forward;  backward the branches get b and 1 - b of the gradient in place of a, 1 - a
+
+While training, a and b are uniform in [0, 1], independent of one another and new in every block; in eval a = 1/2. 26 2x32d
+is depth 26 with base_channels 32. The layers' names are those of a published PyTorch implementation, so its weights load.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from .architecture import FLAG, Architecture, Choice, initialise
+
+
+class _Mix(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, first: Tensor, second: Tensor, ahead: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(back)
+        return torch.lerp(second, first, ahead)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, slope: Tensor):
+        (back,) = ctx.saved_tensors
+        share = slope * back
+        return share, slope - share, None, None
+
+
+def shake(first: Tensor, second: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
+    """forward * first + (1 - forward) * second, whose gradient reaches `first` times backward, `second` times 1 - backward.
+
+    first, second: [B, ...] of one shape and dtype; forward, backward: coefficients that broadcast to it, such as [B, 1, 1, 1].
+    They get no gradient. With backward equal to forward it is the true gradient. Raises ValueError on shapes that differ.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"first {tuple(first.shape)} and second {tuple(second.shape)}: must have one shape")
+    return _Mix.apply(first, second, forward.to(first.dtype), backward.to(first.dtype))
+
+
+class Branch(nn.Module):
+    """bn(conv(relu(bn(conv(a))))) of an active map a."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def forward(self, active: Tensor) -> Tensor:
+        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(active)), inplace=True)))
+
+
+class Skip(nn.Module):
+    """A shortcut to other shapes: half of its channels see the active map, half the same map moved by one pixel."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels // 2, 1, stride, bias=False)
+        self.conv2 = nn.Conv2d(channels_in, channels // 2, 1, stride, bias=False)
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, active: Tensor) -> Tensor:
+        moved = F.pad(active[:, :, 1:, 1:], (0, 1, 0, 1))
+        return self.bn(torch.cat([self.conv1(active), self.conv2(moved)], 1))
+
+
+class ShakeBlock(nn.Module):
+    """x + the mixture of two branches of relu(x); where shapes differ the shortcut is a `Skip` of relu(x)."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int, shaken: tuple[bool, bool, bool]):
+        super().__init__()
+        self.shaken = shaken  # (forward, backward, each image by itself)
+        self.residual_path1 = Branch(channels_in, channels, stride)
+        self.residual_path2 = Branch(channels_in, channels, stride)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels_in != channels:
+            self.shortcut.add_module("skip", Skip(channels_in, channels, stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = F.relu(x)
+        shortcut = self.shortcut(active) if len(self.shortcut) else x
+        return shortcut + self._mix(self.residual_path1(active), self.residual_path2(active))
+
+    def _mix(self, first: Tensor, second: Tensor) -> Tensor:
+        if not self.training:
+            return torch.lerp(second, first, 0.5)
+        ahead, back, per_image = self.shaken
+        shape = (len(first) if per_image else 1, 1, 1, 1)
+        forward, backward = (
+            torch.rand(shape, device=first.device) if drawn else torch.full(shape, 0.5, device=first.device)
+            for drawn in (ahead, back)
+        )
+        return shake(first, second, forward, backward)
+
+
+class ShakeShake(nn.Module):
+    """depth = 6 n + 2 layers: a 3x3 stem of 16 channels, three stages of n blocks with b, 2 b, 4 b channels (b:
+    base_channels) at 32, 16, 8 px, ReLU, global pooling, linear. Its maps are taken without a ReLU.
+
+    shake_forward, shake_backward: draw that coefficient, else it is 1/2; shake_image: for each image, else for the batch.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        depth: int,
+        base_channels: int,
+        shake_forward: bool,
+        shake_backward: bool,
+        shake_image: bool,
+    ):
+        super().__init__()
+        count, shaken = (depth - 2) // 6, (shake_forward, shake_backward, shake_image)
+        widths = (base_channels, 2 * base_channels, 4 * base_channels)
+        self.conv = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(16)
+        self.stage1 = _stage(16, widths[0], count, 1, shaken)
+        self.stage2 = _stage(widths[0], widths[1], count, 2, shaken)
+        self.stage3 = _stage(widths[1], widths[2], count, 2, shaken)
+        self.fc = nn.Linear(widths[2], num_classes)
+        initialise(self)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.relu(self.bn(self.conv(images)))  # [B, 16, 32, 32]
+        x = self.stage3(self.stage2(self.stage1(x)))  # [B, 4 base_channels, 8, 8]
+        return self.fc(F.adaptive_avg_pool2d(F.relu(x), 1).flatten(1))
+
+
+def _stage(channels_in: int, channels: int, count: int, stride: int, shaken: tuple[bool, bool, bool]) -> nn.Sequential:
+    blocks = [ShakeBlock(channels_in, channels, stride, shaken)]
+    blocks += [ShakeBlock(channels, channels, 1, shaken) for _ in range(count - 1)]
+    return nn.Sequential(OrderedDict((f"block{number}", block) for number, block in enumerate(blocks, 1)))
+
+
+ARCHITECTURES = {
+    "shake_shake": Architecture(
+        ShakeShake,
+        {"stem": "bn", "stage1": "stage1", "stage2": "stage2", "stage3": "stage3"},
+        "fc",
+        options={
+            "depth": Choice(26, range(8, 1203, 6)),
+            "base_channels": Choice(32, range(2, 513, 2), usual=(64, 96, 16, 8)),
+            "shake_forward": FLAG,
+            "shake_backward": FLAG,
+            "shake_image": FLAG,
+        },
+    )
+}

@@ -1,0 +1,174 @@
+"""Shake-Shake: the published network, whose backward pass draws coefficients of its own."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from kdhelpers.models import Observed, build_model, check_model, count_parameters, fold_batchnorm
+from kdhelpers.models.shake_shake import ShakeBlock, shake
+
+# Recorded from the published PyTorch implementation, 26 2x32d with 10 classes, under `fill_by_name` on `zoo_images`.
+LOGITS = [-0.3791879530644513, -0.3974268026743002, 2.0541223290169452, 1.667564658287898, 2.6252513277806]
+NORMS = [4.922603096865976, 4.724807263132172, 4.66323669807592, 4.334049144451516]
+LAYOUT = "6428b5a714762378f67c9020702c3e5da34e3614fb5aeaa130f0a449d79a7fc2"
+
+
+def coefficients(*values):
+    return torch.tensor(values, dtype=torch.float64).view(-1, 1, 1, 1)
+
+
+def pair(count=2):
+    generator = torch.Generator().manual_seed(0)
+    return (torch.randn(count, 3, 2, 2, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2))
+
+
+@pytest.mark.parametrize(("base_channels", "parameters"), [(32, 2_923_162), (64, 11_653_978), (96, 26_192_922)])
+def test_parameters_are_the_published_ones(base_channels, parameters):
+    with torch.device("meta"):
+        assert count_parameters(build_model("shake_shake", 10, base_channels=base_channels)) == parameters
+
+
+def test_layout_maps_and_logits_are_the_published_implementations(fill_by_name, zoo_images):
+    model = fill_by_name(build_model("shake_shake", 10))
+    layout = [[key, list(value.shape)] for key, value in model.state_dict().items()]
+    assert hashlib.sha256(json.dumps(layout, separators=(",", ":")).encode()).hexdigest() == LAYOUT
+    with torch.no_grad():
+        outputs = Observed(model.double().eval())(zoo_images.double())
+    shapes = [tuple(value.shape) for value in (*outputs.maps.values(), outputs.embedding)]
+    assert shapes == [(4, 16, 32, 32), (4, 32, 32, 32), (4, 64, 16, 16), (4, 128, 8, 8), (4, 128)]
+    assert all(value.min() < 0 for value in outputs.maps.values())  # taken without a ReLU
+    np.testing.assert_allclose(outputs.logits[0, :5], LOGITS, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(outputs.logits.norm(dim=1), NORMS, rtol=0, atol=1e-9)
+
+
+def test_forward_and_backward_use_coefficients_of_their_own():
+    (first, second), forward, backward = pair(), coefficients(0.2, 0.9), coefficients(0.7, 0.1)
+    slope = torch.randn(2, 3, 2, 2, dtype=torch.float64)
+    mixed = shake(first, second, forward, backward)
+    mixed.backward(slope)
+    for image in range(2):
+        a, b = forward[image].item(), backward[image].item()
+        torch.testing.assert_close(mixed[image], a * first[image] + (1 - a) * second[image])
+        torch.testing.assert_close(first.grad[image], b * slope[image])
+        torch.testing.assert_close(second.grad[image], (1 - b) * slope[image])
+
+
+def test_equal_coefficients_give_the_true_gradient():
+    (first, second), same = pair(), coefficients(0.3, 0.8)
+    torch.autograd.gradcheck(lambda x, y: shake(x, y, same, same), (first, second))
+    with pytest.raises(RuntimeError):  # unequal ones do not: the check can fail
+        torch.autograd.gradcheck(lambda x, y: shake(x, y, same, 1 - same), (first, second))
+
+
+def test_shapes_that_differ_are_refused():
+    with pytest.raises(ValueError, match=r"first \(2, 3\) and second \(2, 4\): must have one shape"):
+        shake(torch.zeros(2, 3), torch.zeros(2, 4), torch.ones(1), torch.ones(1))
+
+
+def shares_of(block, images):
+    """The coefficients a block took: its branches are made to put out 1 and 0, and their gradients are looked at."""
+    seen = {}
+    for name, value in (("residual_path1", 1.0), ("residual_path2", 0.0)):
+        branch = getattr(block, name)
+        torch.nn.init.zeros_(branch.bn2.weight)
+        torch.nn.init.constant_(branch.bn2.bias, value)
+        branch.register_full_backward_hook(lambda _, __, of_output, name=name: seen.update({name: of_output[0]}))
+    mixed = block(images.requires_grad_()) - images
+    mixed.sum().backward()
+    return mixed[:, 0, 0, 0].detach(), seen["residual_path1"][:, 0, 0, 0], seen["residual_path2"][:, 0, 0, 0]
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+@pytest.mark.parametrize("back", [True, False])
+@pytest.mark.parametrize("per_image", [True, False])
+def test_each_flag_does_what_it_says(ahead, back, per_image):
+    torch.manual_seed(0)
+    forward, first, second = shares_of(ShakeBlock(4, 4, 1, (ahead, back, per_image)), torch.rand(5, 4, 2, 2))
+    torch.testing.assert_close(first + second, torch.ones(5))
+    for share, drawn in ((forward, ahead), (first, back)):
+        share = share.round(decimals=5)
+        assert len(share.unique()) == (5 if drawn and per_image else 1)
+        assert (share == 0.5).all() != drawn
+        assert ((share > 0) & (share < 1)).all()
+    if ahead and back:
+        assert not torch.isclose(forward, first).any()
+
+
+def test_blocks_and_steps_draw_anew_and_a_seed_repeats_them(zoo_images):
+    model = build_model("shake_shake", 10, depth=8, base_channels=4).train()
+
+    def step(seed):
+        torch.manual_seed(seed)
+        return model(zoo_images)
+
+    first = step(0)
+    assert torch.equal(first, step(0))
+    assert not torch.equal(first, step(1))
+    assert not torch.equal(model(zoo_images), model(zoo_images))
+
+
+def test_eval_is_the_mean_of_the_branches_and_draws_nothing(zoo_images):
+    model = build_model("shake_shake", 10, depth=8, base_channels=4).eval()
+    state = torch.get_rng_state()
+    assert torch.equal(model(zoo_images), model(zoo_images))
+    assert torch.equal(state, torch.get_rng_state())
+    block = model.stage2.block1
+    active = torch.rand(2, 4, 8, 8)
+    mean = (block.residual_path1(active) + block.residual_path2(active)) / 2
+    torch.testing.assert_close(block(active), block.shortcut(active) + mean)
+
+
+def test_a_shortcut_sees_the_map_and_the_map_moved_by_a_pixel():
+    skip = build_model("shake_shake", 10, depth=8, base_channels=4).stage2.block1.shortcut.skip.eval()
+    active = torch.rand(1, 4, 5, 5)  # odd, so that the moved map ends in a row and a column of zeros
+    seen = skip(active)
+    assert seen.shape == (1, 8, 3, 3)
+    for row in range(3):
+        for column in range(3):
+            at, moved = active[0, :, 2 * row, 2 * column], torch.zeros(4)
+            if 2 * row + 1 < 5 and 2 * column + 1 < 5:
+                moved = active[0, :, 2 * row + 1, 2 * column + 1]
+            expected = torch.cat([skip.conv1.weight[:, :, 0, 0] @ at, skip.conv2.weight[:, :, 0, 0] @ moved])
+            torch.testing.assert_close(seen[0, :, row, column] * (1 + 1e-5) ** 0.5, expected)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_half_precision_learns_in_every_parameter(layout):
+    model = build_model("shake_shake", 10, depth=8, base_channels=4).to(memory_format=layout)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(torch.rand(3, 3, 32, 32).to(memory_format=layout)).float().logsumexp(1).sum()
+    loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_as_a_teacher_most_of_it_folds(zoo_images):
+    model = build_model("shake_shake", 10, depth=8, base_channels=4).eval()
+    folded = fold_batchnorm(model)
+    assert (
+        sum(isinstance(part, torch.nn.BatchNorm2d) for part in folded.modules()) == 3
+    )  # those behind two convolutions
+    torch.testing.assert_close(folded(zoo_images), model(zoo_images), rtol=0, atol=1e-4)
+
+
+def test_options_are_read_and_bad_ones_refused():
+    given = {"depth": "14", "base_channels": "16", "shake_image": "False"}
+    assert check_model("shake_shake", options=given) == {
+        "depth": 14,
+        "base_channels": 16,
+        "shake_forward": True,
+        "shake_backward": True,
+        "shake_image": False,
+    }
+    for bad, says in {
+        ("depth", 27): "depth=27 of shake_shake must be a whole number from 8 to 1202 in steps of 6",
+        ("base_channels", 7): "base_channels=7 of shake_shake must be a whole number from 2 to 512 in steps of 2",
+        ("base_channels", 32.0): "base_channels=32.0",
+        ("base_channels", True): "base_channels=True",
+        ("shake_image", 1): "shake_image=1 of shake_shake must be one of True, False",
+        ("shake_image", "maybe"): "shake_image='maybe'",
+    }.items():
+        with pytest.raises(ValueError, match=says):
+            check_model("shake_shake", options=dict([bad]))
