@@ -4,7 +4,7 @@ from .architecture import Architecture
 from .counting import count_macs, count_parameters
 from .folding import fold_batchnorm
 from .recognition import COUNTS, recognise
-from .registry import MODELS, build_model, check_model
+from .registry import MODELS, build_model, check_model, require_small
 from .taps import Observed, Outputs, Taps
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "count_parameters",
     "fold_batchnorm",
     "recognise",
+    "require_small",
 ]

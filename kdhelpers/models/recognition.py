@@ -9,7 +9,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from .registry import MODELS
+from .registry import MODELS, check_model
 
 COUNTS = "num_batches_tracked"
 
@@ -20,14 +20,16 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[str, int, dict]:
     Options that change no shape keep their default. Raises ValueError where none fits, naming the nearest.
     """
     found = _shapes(state)
-    nearest, most = "", -1
+    nearest, most, others = "", -1, set()
     for name, options in _candidates():
         classes, *_ = found.get(f"{MODELS[name].classifier}.weight") or (0,)
-        if not classes:
+        if not classes or name in others:
             continue
         expected = _expected(MODELS[name].build, classes, tuple(options.items()))
         if expected == found:
-            return name, classes, options
+            return name, classes, check_model(name, options=options)
+        if expected.keys() != found.keys():
+            others.add(name)  # options change shapes, not keys: trying them all would take seconds
         fitting = sum(expected.get(key) == shape for key, shape in found.items())
         if fitting > most:
             nearest, most = f"{name}, of which {fitting} of {len(expected)} tensors fit", fitting

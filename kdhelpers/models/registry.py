@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Mapping
 
+import torch
 from torch import nn
 
 from . import (
@@ -18,6 +20,7 @@ from . import (
     wide_resnet,
 )
 from .architecture import Architecture, Choice
+from .counting import count_parameters
 
 MODELS: dict[str, Architecture] = {
     **cifar_resnet.ARCHITECTURES,
@@ -88,3 +91,23 @@ def build_model(name: str, num_classes: int, pretrained: bool = False, **options
     model = architecture.build(num_classes, **options, **({"pretrained": True} if pretrained else {}))
     model.taps = architecture.taps
     return model
+
+
+def require_small(name: str, num_classes: int, options: Mapping[str, object], limit: int) -> int:
+    """The parameters of a network of `MODELS`, if they are at most `limit`.
+
+    Raises ValueError that gives the count and the largest `base_channels` that fits, where it has that option.
+    """
+
+    def size(**changed: object) -> int:
+        with torch.device("meta"):  # shapes alone: no memory, no random numbers
+            return count_parameters(build_model(name, num_classes, **{**options, **changed}))
+
+    found, widths = size(), MODELS[name].options.get("base_channels")
+    if found <= limit:
+        return found
+    fitting = bisect_right(widths.allowed, limit, key=lambda width: size(base_channels=width)) if widths else 0
+    remedy = (
+        f"base_channels={widths.allowed[fitting - 1]} is the largest that fits" if fitting else "take a smaller one"
+    )
+    raise ValueError(f"model = {name}: has {found:,} parameters, more than max_parameters = {limit:,}; {remedy}")

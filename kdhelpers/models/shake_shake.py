@@ -1,9 +1,10 @@
 """Shake-Shake networks for 32 px (Gastaldi, Shake-Shake regularization, 2017): two residual branches, mixed at random.
 
-    y = x + a F1(x) + (1 - a) F2(x)      forward;  backward the branches get b and 1 - b of the gradient in place of a, 1 - a
+    y = x + a F1(x) + (1 - a) F2(x)      backward the branches get b and 1 - b of the gradient, in place of a and 1 - a
 
-While training, a and b are uniform in [0, 1], independent of one another and new in every block; in eval a = 1/2. 26 2x32d
-is depth 26 with base_channels 32. The layers' names are those of a published PyTorch implementation, so its weights load.
+While training, a and b are uniform in [0, 1], independent of one another and new in every block; in eval a = 1/2.
+"26 2x32d" is depth 26 with base_channels 32. The layers' names are those of a published PyTorch implementation, so that
+its weights load.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ class _Mix(torch.autograd.Function):
 
 
 def shake(first: Tensor, second: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
-    """forward * first + (1 - forward) * second, whose gradient reaches `first` times backward, `second` times 1 - backward.
+    """forward * first + (1 - forward) * second; of its gradient `first` gets the share backward, `second` the rest.
 
-    first, second: [B, ...] of one shape and dtype; forward, backward: coefficients that broadcast to it, such as [B, 1, 1, 1].
-    They get no gradient. With backward equal to forward it is the true gradient. Raises ValueError on shapes that differ.
+    first, second: [B, ...] of one shape and dtype; forward, backward: coefficients that broadcast to it, such as
+    [B, 1, 1, 1], and get no gradient. Where both are equal it is the true gradient. Raises ValueError on shapes that
+    differ.
     """
     if first.shape != second.shape:
         raise ValueError(f"first {tuple(first.shape)} and second {tuple(second.shape)}: must have one shape")
@@ -104,7 +106,7 @@ class ShakeShake(nn.Module):
     """depth = 6 n + 2 layers: a 3x3 stem of 16 channels, three stages of n blocks with b, 2 b, 4 b channels (b:
     base_channels) at 32, 16, 8 px, ReLU, global pooling, linear. Its maps are taken without a ReLU.
 
-    shake_forward, shake_backward: draw that coefficient, else it is 1/2; shake_image: for each image, else for the batch.
+    shake_forward, shake_backward: draw that coefficient, else it is 1/2; shake_image: for each image, else per batch.
     """
 
     def __init__(

@@ -9,15 +9,17 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .architecture import Architecture
+from .architecture import Architecture, Choice
 
 NAMES = ("resnet18", "resnet34", "resnet50", "resnet101")
+STOCK = 64  # channels of the stem
 
 
-def build(num_classes: int, name: str, stem: str, pretrained: bool = False) -> nn.Module:
+def build(num_classes: int, name: str, stem: str, base_channels: int = STOCK, pretrained: bool = False) -> nn.Module:
     """torchvision's own class; `stem="cifar"` puts a 3x3 convolution of stride 1 and no max-pooling in
-    front, as the stock stem shrinks 32 px to 1x1. With `pretrained` the classifier stays new unless
-    num_classes is 1000.
+    front, as the stock stem shrinks 32 px to 1x1. `base_channels` are those of the stem and the first stage's blocks,
+    64 in the stock network; the others grow with them. With `pretrained` the classifier stays new unless num_classes
+    is 1000.
 
     Raises FileNotFoundError where the ImageNet weights are neither stored nor to be had, ValueError where the
     stored file is damaged.
@@ -25,8 +27,10 @@ def build(num_classes: int, name: str, stem: str, pretrained: bool = False) -> n
     from torchvision import models
 
     model = getattr(models, name)(num_classes=num_classes)
+    if base_channels != STOCK:
+        _narrow(model, base_channels)
     if stem == "cifar":
-        model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        model.conv1 = nn.Conv2d(3, base_channels, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
         model.maxpool = nn.Identity()
     if pretrained:
@@ -35,6 +39,23 @@ def build(num_classes: int, name: str, stem: str, pretrained: bool = False) -> n
             weights |= {key: value for key, value in model.state_dict().items() if key.startswith("fc.")}
         model.load_state_dict(weights)
     return model
+
+
+def _narrow(model: nn.Module, base_channels: int) -> None:
+    """Make every layer anew with base_channels / 64 of its channels; images and classes keep their number."""
+    for path, layer in list(model.named_modules()):
+        if isinstance(layer, nn.Conv2d):
+            inputs = 3 if layer.in_channels == 3 else layer.in_channels * base_channels // STOCK
+            outputs = layer.out_channels * base_channels // STOCK
+            shape = layer.kernel_size, layer.stride, layer.padding
+            model.set_submodule(path, nn.Conv2d(inputs, outputs, *shape, bias=False))
+        elif isinstance(layer, nn.BatchNorm2d):
+            model.set_submodule(path, nn.BatchNorm2d(layer.num_features * base_channels // STOCK))
+        elif isinstance(layer, nn.Linear):
+            model.set_submodule(path, nn.Linear(layer.in_features * base_channels // STOCK, layer.out_features))
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # torchvision's start
 
 
 def _imagenet_weights(name: str) -> dict[str, Tensor]:
@@ -59,9 +80,10 @@ ARCHITECTURES = {
         partial(build, name=name),
         _MAPS,
         "fc",
-        options={"stem": ("cifar", "imagenet")},
+        options={"stem": ("cifar", "imagenet"), "base_channels": Choice(STOCK, range(2, 257), usual=(32, 30, 24))},
+        later=frozenset({"base_channels"}),
         pretrained=True,
-        pretrained_needs={"stem": "imagenet"},
+        pretrained_needs={"stem": "imagenet", "base_channels": STOCK},
     )
     for name in NAMES
 }

@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from kdhelpers.models import MODELS, Observed, build_model, check_model, count_macs, count_parameters
+from kdhelpers.models import (
+    MODELS,
+    Observed,
+    build_model,
+    check_model,
+    count_macs,
+    count_parameters,
+    recognise,
+    require_small,
+)
 
 
 def test_state_dict_is_the_benchmarks(zoo_name, recorded):
@@ -185,3 +194,61 @@ def test_every_network_remembers_its_taps():
             model = build_model(name, num_classes=2)
         assert model.taps.maps == architecture.maps
         assert model.get_submodule(model.taps.classifier).out_features == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "base_channels", "parameters"),
+    [
+        ("resnet18", 32, 2_797_610),
+        ("resnet34", 30, 4_682_200),
+        ("resnet34", 32, 5_326_506),
+        ("resnet50", 24, 3_325_282),
+    ],
+)
+def test_narrow_resnets_have_the_published_sizes(name, base_channels, parameters):
+    assert require_small(name, 10, {"base_channels": base_channels}, limit=parameters) == parameters
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+def test_a_narrow_resnet_is_the_stock_one_with_every_width_halved(name, stem, zoo_images):
+    stock = build_model(name, 10, stem=stem)
+    narrow = build_model(name, 10, stem=stem, base_channels=32)
+    for (path, wide), (same_path, thin) in zip(stock.state_dict().items(), narrow.state_dict().items(), strict=True):
+        expected = [n // 2 if n >= 64 else n for n in wide.shape]  # 3 colours, 10 classes and kernels stay
+        assert (path, expected) == (same_path, list(thin.shape))
+    for path, layer in stock.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            thin = narrow.get_submodule(path)
+            assert (layer.stride, layer.padding, layer.bias) == (thin.stride, thin.padding, thin.bias)
+    weight = narrow.layer3[0].conv1.weight
+    fan_out = len(weight) * weight[0, 0].numel()
+    assert weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
+    with torch.no_grad():
+        assert narrow.eval()(zoo_images[:1]).shape == (1, 10)
+
+
+def test_the_stock_width_is_no_setting_of_its_own():
+    assert check_model("resnet18", options={"base_channels": 64}) == {"stem": "cifar"}
+    assert check_model("resnet18", options={"base_channels": "32"}) == {"stem": "cifar", "base_channels": 32}
+    assert recognise(build_model("resnet34", 7, base_channels=30).state_dict()) == (
+        "resnet34",
+        7,
+        {"stem": "cifar", "base_channels": 30},
+    )
+    with pytest.raises(ValueError, match="base_channels=64, their shapes do not fit base_channels=32"):
+        check_model("resnet18", pretrained=True, options={"stem": "imagenet", "base_channels": 32})
+
+
+def test_a_network_above_the_limit_is_refused_with_its_size_and_the_width_that_fits():
+    with pytest.raises(ValueError) as refused:
+        require_small("resnet34", 10, {"base_channels": 32}, limit=5_000_000)
+    assert str(refused.value) == (
+        "model = resnet34: has 5,326,506 parameters, more than max_parameters = 5,000,000; "
+        "base_channels=31 is the largest that fits"
+    )
+    with pytest.raises(ValueError, match="base_channels=18 is the largest"):
+        require_small("shake_shake", 10, {}, limit=1_000_000)
+    for name in ("vgg8", "resnet18"):
+        with pytest.raises(ValueError, match="; take a smaller one"):
+            require_small(name, 10, {}, limit=10)

@@ -4,15 +4,14 @@ import pytest
 import torch
 
 from kdhelpers import build_model, load_model
-from kdhelpers.models import MODELS, recognise
+from kdhelpers.models import MODELS, check_model, recognise
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_is_recognised_as_itself(name):
     with torch.device("meta"):
         state = build_model(name, 7).state_dict()
-    options = {option: next(iter(values)) for option, values in MODELS[name].options.items()}
-    assert recognise(state) == (name, 7, options)
+    assert recognise(state) == (name, 7, check_model(name))
 
 
 def test_stock_weights_of_torchvision_load_as_they_are_and_it_is_said(root, capsys):
