@@ -1,25 +1,32 @@
 """Verified images in, augmented batches out. Knows nothing of runs: plain arguments only."""
 
 from kdhelpers.data.augment import Recipe, augment, parse_recipe
-from kdhelpers.data.batches import Batch, Batches, evaluation_batches
+from kdhelpers.data.batches import Batch, Batches, Gentle, Shown, evaluation_batches
 from kdhelpers.data.catalogue import DATASETS
-from kdhelpers.data.dataset import Data, Split
+from kdhelpers.data.dataset import Data, Split, Unlabelled
 from kdhelpers.data.pickles import restricted_load
-from kdhelpers.data.plan import Plan, plan_epoch
+from kdhelpers.data.plan import Plan, plan_epoch, plan_recycled
 from kdhelpers.data.sources import load_data
+from kdhelpers.data.unlabelled import check_unlabelled, read_unlabelled
 
 __all__ = [
     "DATASETS",
     "Batch",
     "Batches",
     "Data",
+    "Gentle",
     "Plan",
     "Recipe",
+    "Shown",
     "Split",
+    "Unlabelled",
     "augment",
+    "check_unlabelled",
     "evaluation_batches",
     "load_data",
     "parse_recipe",
     "plan_epoch",
+    "plan_recycled",
+    "read_unlabelled",
     "restricted_load",
 ]

@@ -37,6 +37,11 @@ class Recipe:
         """Whether pixels are changed, not only moved, between cropping and normalising."""
         return any((self.resized_crop, self.randaugment, self.rotation, self.jitter))
 
+    @property
+    def gentle(self) -> Recipe:
+        """The part that only chooses what is in the picture: crop or resized crop, and flip."""
+        return Recipe(crop=self.crop, resized_crop=self.resized_crop, flip=self.flip)
+
     def __str__(self) -> str:
         words = []
         for field in fields(self):

@@ -1,31 +1,43 @@
-"""Batches of augmented images: the whole split resident on the device, or streamed through a DataLoader.
+"""Batches of augmented images, labelled ones and, beside them, images without labels.
 
-Both ways follow the same epoch plan and give the same bits. Nothing inside an epoch waits for the device: the order,
-the labels and all draws are moved once, before the first batch.
+All follow the epoch plan. Nothing inside an epoch waits for the device: the order, the labels and all draws are moved
+once, before the first batch.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from itertools import repeat
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from kdhelpers.data.augment import Draws, Normalise, Recipe, finish, parse_recipe
 from kdhelpers.data.dataset import Split
-from kdhelpers.data.geometry import Windows
-from kdhelpers.data.plan import plan_epoch
+from kdhelpers.data.pixels import Pixels
+from kdhelpers.data.plan import plan_epoch, plan_recycled
+
+Gentle = Literal["", "same crop", "own crop"]
+
+
+class Shown(NamedTuple):
+    """What is seen of some images. There is no place for labels: of unlabelled images a batch has this alone."""
+
+    views: tuple[Tensor, ...]  # V times float [B, 3, H, W], normalised, channels_last
+    index: Tensor  # int64 [B], the samples' places among their images
+    draws: Draws  # per augmentation step [V, B, ...], see `plan_epoch`; [V + 1, ...] with a gentle view of its own crop
+    gentle: Tensor | None  # one more view like the others, by crop and flip alone, where it was asked for
 
 
 class Batch(NamedTuple):
-    views: tuple[Tensor, ...]  # V times float [B, 3, H, W], normalised, channels_last
+    views: tuple[Tensor, ...]  # these four as in Shown
     labels: Tensor  # int64 [B]
-    index: Tensor  # int64 [B], the samples' places in the split
-    draws: Draws  # per augmentation step [V, B, ...], see `plan_epoch`
+    index: Tensor
+    draws: Draws
+    gentle: Tensor | None = None
+    unlabelled: Shown | None = None  # other images of the same step
 
     def first(self, views: int) -> Batch:
         """The batch with no more than its first `views` views."""
@@ -35,13 +47,51 @@ class Batch(NamedTuple):
         return self._replace(views=self.views[:views], draws=draws)
 
 
+class _Show:
+    """Images through a recipe: `views` of them and, if any, the gentle one."""
+
+    def __init__(self, pixels: Pixels, recipe: Recipe, views: int, gentle: Gentle, normalise: Normalise, dtype):
+        self.pixels, self.recipe, self.views, self.gentle = pixels, recipe, views, gentle
+        self.drawn = views + (gentle == "own crop")
+        self._normalise, self._dtype = normalise, dtype
+        self._copies_only = pixels.device.type == "cpu" and not recipe.computes
+
+    def steps(self, order: Tensor, draws: Draws, spans: list[slice]) -> Iterator[Shown]:
+        """What each span of `order` (int64 [M], on the CPU) shows; draws per step [drawn, M, ...], as it has them."""
+        draws = {step: to_device(values, self.pixels.device) for step, values in draws.items()}
+        index = to_device(order, self.pixels.device)
+        windows = self.pixels.windows(order, draws, spans, self.drawn)
+        for span in spans:
+            drawn = {step: values[:, span] for step, values in draws.items()}
+            with one_thread(self._copies_only):
+                cut = next(windows)
+                views = tuple(self._finish(cut[view], drawn, view, self.recipe) for view in range(self.views))
+                gentle = self._gentle_view(cut, drawn, views[0])
+            yield Shown(views, index[span], drawn, gentle)
+
+    def _gentle_view(self, cut: list[Tensor], drawn: Draws, first: Tensor) -> Tensor | None:
+        if not self.gentle:
+            return None
+        if self.gentle == "same crop" and self.recipe == self.recipe.gentle:
+            return first
+        view = self.drawn - 1 if self.gentle == "own crop" else 0
+        return self._finish(cut[view], drawn, view, self.recipe.gentle)
+
+    def _finish(self, window: Tensor, drawn: Draws, view: int, recipe: Recipe) -> Tensor:
+        own = {step: values[view] for step, values in drawn.items()}
+        return finish(window, own, recipe, self._normalise, self._dtype)
+
+
 class Batches:
     """The batches of a split, epoch after epoch.
 
     `len()` is the steps of an epoch. The last, shorter batch is kept unless it leaves a process less than two images,
     on which BatchNorm cannot train. With `world` processes each takes every world-th position of a global batch of
-    `batch_size`. The split is resident if its padded and mirrored copy fits `memory_budget_mib` (None: 60 % of the
-    GPU's free memory, half of the machine's), else `workers` processes stream it.
+    `batch_size`. `memory_budget_mib` and `workers` are those of `Pixels`.
+
+    gentle: "same crop" adds a view of the first view's crop (`Batch.gentle`) without the steps that change pixels, "own
+    crop" one of a crop and flip of its own. unlabelled: uint8 [M, 3, H, W], of which every batch shows
+    `unlabelled_batch_size` (None: batch_size) beside its labelled images, pass after pass, as often as the epochs take.
 
     Raises ValueError for an unknown augmentation, and for a split or a batch size too small to train on.
     """
@@ -61,73 +111,49 @@ class Batches:
         workers: int = 2,
         rank: int = 0,
         world: int = 1,
+        gentle: Gentle = "",
+        unlabelled: Tensor | None = None,
+        unlabelled_batch_size: int | None = None,
     ):
-        self.split, self.recipe, self.views, self.seed = split, parse_recipe(recipe), views, seed
-        self.device, self.dtype = torch.device(device), dtype
+        self.split, self.recipe, self.seed = split, parse_recipe(recipe), seed
+        self.device = torch.device(device)
         self.image_size = split.images.shape[-1]
         self._positions, self._spans = _share(len(split), batch_size, rank, world)
         self._labels = to_device(split.labels, self.device)
-        self._normalise = Normalise(mean, std, self.image_size, self.device)
-        self._copies_only = self.device.type == "cpu" and not self.recipe.computes
-        self._layout = self.recipe.crop, self.recipe.flip and self.recipe.resized_crop is None
-        budget = memory_budget_mib * 2**20 if memory_budget_mib is not None else _free_memory(self.device)
-        self.resident = Windows.bytes_needed(split.images.shape, *self._layout) <= budget
-        if self.resident:
-            self._windows = Windows(split.images, *self._layout, self.device)
-        else:
-            self._slices: list[Tensor] = []  # refilled every epoch; the workers live on
-            self._loader = DataLoader(
-                _Rows(split.images),
-                sampler=self._slices,
-                batch_size=None,
-                num_workers=workers,
-                persistent_workers=workers > 0,
-                pin_memory=self.device.type == "cuda",
-            )
+        normalise = Normalise(mean, std, self.image_size, self.device)
+
+        def show(images: Tensor) -> _Show:
+            pixels = Pixels(images, self.recipe, self.device, memory_budget_mib, workers)
+            return _Show(pixels, self.recipe, views, gentle, normalise, dtype)
+
+        self._show = show(split.images)
+        self._others = None if unlabelled is None else show(unlabelled)
+        self._beside = _beside(unlabelled_batch_size or batch_size, len(self), rank, world)
+
+    @property
+    def resident(self) -> bool:
+        return self._show.pixels.resident
 
     def __len__(self) -> int:
         return len(self._spans)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of epoch `number`, whichever epochs came before."""
-        plan = plan_epoch(self.recipe, len(self.split), self.image_size, self.views, self.seed, number)
+        plan = plan_epoch(self.recipe, len(self.split), self.image_size, self._show.drawn, self.seed, number)
         mine = plan.order[self._positions]
-        order = to_device(mine, self.device)
-        draws = {step: to_device(values[:, mine], self.device) for step, values in plan.draws.items()}
-        labels = self._labels.index_select(0, order)
-        pixels = self._resident_pixels(order, draws) if self.resident else self._streamed_pixels(mine, draws)
-        for span in self._spans:
-            drawn = {step: values[:, span] for step, values in draws.items()}
-            with one_thread(self._copies_only):
-                views = tuple(self._finish(window, view, drawn) for view, window in enumerate(next(pixels)))
-            yield Batch(views, labels[span], order[span], drawn)
+        labels = self._labels.index_select(0, to_device(mine, self.device))
+        draws = {step: values[:, mine] for step, values in plan.draws.items()}
+        labelled = self._show.steps(mine, draws, self._spans)
+        others = self._unlabelled_steps(number) if self._others else repeat(None)
+        for span, shown, other in zip(self._spans, labelled, others, strict=False):
+            yield Batch(shown.views, labels[span], shown.index, shown.draws, shown.gentle, other)
 
-    def _finish(self, window: Tensor, view: int, drawn: Draws) -> Tensor:
-        own = {step: values[view] for step, values in drawn.items()}
-        return finish(window, own, self.recipe, self._normalise, self.dtype)
-
-    def _resident_pixels(self, order: Tensor, draws: Draws) -> Iterator[list[Tensor]]:
-        starts = self._windows.starts(order, draws).expand(self.views, -1)
-        for span in self._spans:
-            yield [self._windows.gather(view[span]) for view in starts]
-
-    def _streamed_pixels(self, order: Tensor, draws: Draws) -> Iterator[list[Tensor]]:
-        self._slices[:] = [order[span] for span in self._spans]
-        for span, images in zip(self._spans, self._loader, strict=True):
-            windows = Windows(images.to(self.device, non_blocking=True), *self._layout)
-            index = torch.arange(len(images), device=self.device)
-            starts = windows.starts(index, {step: values[:, span] for step, values in draws.items()})
-            yield [windows.gather(view) for view in starts.expand(self.views, -1)]
-
-
-class _Rows:
-    """The data set the DataLoader sees: a whole batch of uint8 images per index tensor."""
-
-    def __init__(self, images: Tensor):
-        self.images = images
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        return self.images[index]
+    def _unlabelled_steps(self, number: int) -> Iterator[Shown]:
+        positions, spans, slots = self._beside
+        images = self._others.pixels.count
+        plan = plan_recycled(self.recipe, images, slots, self.image_size, self._others.drawn, self.seed, number)
+        draws = {step: values[:, positions] for step, values in plan.draws.items()}
+        return self._others.steps(plan.order[positions], draws, spans)
 
 
 def evaluation_batches(
@@ -187,10 +213,13 @@ def _share(count: int, batch_size: int, rank: int, world: int) -> tuple[Tensor, 
     return mine, [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _free_memory(device: torch.device) -> float:
-    """Bytes that a resident split may take where the user set no budget."""
-    if device.type == "cuda":
-        return 0.6 * torch.cuda.mem_get_info(device)[0]
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return float("inf")  # Windows does not tell through Python; its pagefile bears it
+def _beside(size: int, steps: int, rank: int, world: int) -> tuple[Tensor, list[slice], int]:
+    """This process's positions among those of the unlabelled images, the slice of each step, how many all have."""
+    if size % world:
+        raise ValueError(f"unlabelled_batch_size={size} cannot be shared equally by {world} processes; take a multiple")
+    share = size // world
+    return (
+        torch.arange(rank, steps * size, world),
+        [slice(k * share, (k + 1) * share) for k in range(steps)],
+        steps * size,
+    )

@@ -33,6 +33,18 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Unlabelled:
+    """Images that nobody knows, or may know, the labels of: there is no place for any."""
+
+    images: Tensor  # uint8 [N, 3, H, W], contiguous
+    ids: list[str]  # what each is called, in the order of the images
+    source: str  # as it was asked for
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
 class Data:
     name: str
     train: Split
@@ -45,13 +57,16 @@ class Data:
     std: tuple[float, float, float]
     source: str = "memory"  # where the images came from
     notes: tuple[str, ...] = ()  # what a user should know about this copy
+    unlabelled: Unlabelled | None = None  # images to learn from without labels
 
     def __post_init__(self):
         for name in ("train", "val", "test"):
             labels = getattr(self, name).labels
             if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_classes:
-                raise ValueError(f"{name}: labels {labels.min()} to {labels.max()}; must lie in 0..{self.num_classes - 1}, "
-                                 f"for {self.num_classes} class_names")
+                raise ValueError(
+                    f"{name}: labels {labels.min()} to {labels.max()}; must lie in 0..{self.num_classes - 1}, "
+                    f"for {self.num_classes} class_names"
+                )
 
     @property
     def num_classes(self) -> int:
@@ -63,13 +78,20 @@ class Data:
 
     @cached_property
     def content_hash(self) -> str:
-        """sha256 over the images and labels of all three splits, 64 hex digits."""
+        """sha256 over the images and labels of all three splits, and the unlabelled images; 64 hex digits."""
         digest = hashlib.sha256()
         for split in (self.train, self.val, self.test):
             digest.update(repr(tuple(split.images.shape)).encode())
             digest.update(split.images.numpy())
             digest.update(split.labels.numpy())
+        if self.unlabelled is not None:
+            digest.update(self.unlabelled.images.numpy())
         return digest.hexdigest()
+
+    @cached_property
+    def test_images_unlabelled(self) -> int:
+        """How many test images stand, pixel for pixel, among the unlabelled ones: what makes a study transductive."""
+        return count_duplicates(self.test, [self.unlabelled]) if self.unlabelled is not None else 0
 
     def card(self) -> dict:
         """The data card: where from, counts, sizes, statistics, hash, and how many test images are also trained on."""
@@ -82,6 +104,7 @@ class Data:
             "train": len(self.train),
             "val": len(self.val),
             "test": len(self.test),
+            **({"unlabelled": len(self.unlabelled)} if self.unlabelled is not None else {}),
             "mean": list(self.mean),
             "std": list(self.std),
             "hash": self.content_hash,

@@ -89,8 +89,10 @@ def _numbered(labels: np.ndarray, where: Path) -> list[str]:
     """Class names for integer labels without any. Raises ValueError where some class of 0..highest has no image."""
     highest = labels.max(initial=0) if np.issubdtype(labels.dtype, np.integer) else 0
     if len(found := np.unique(labels)) <= highest:
-        raise ValueError(f"{where}: labels must be 0..C-1, each with an image; found {len(found)} classes up to {highest}; "
-                         "renumber them or save class_names")
+        raise ValueError(
+            f"{where}: labels must be 0..C-1, each with an image; found {len(found)} classes up to {highest}; "
+            "renumber them or save class_names"
+        )
     return [str(label) for label in range(highest + 1)]
 
 

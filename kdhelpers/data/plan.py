@@ -33,13 +33,26 @@ def plan_epoch(recipe: Recipe, count: int, image_size: int, views: int, seed: in
     degrees, "jitter" float [V, N, 4] (see `colour.jitter`), "resized_crop" int64 [V, N, 4] (top, left, height, width).
     """
     order = torch.randperm(count, generator=generator(seed, epoch, "order"))
+    return Plan(order, _draws(recipe, count, image_size, views, seed, epoch))
+
+
+def plan_recycled(recipe: Recipe, count: int, places: int, image_size: int, views: int, seed: int, epoch: int) -> Plan:
+    """Plan one epoch, counted from 1, of `places` places that are filled with images of `count`, pass after pass: each
+    epoch goes on where the one before it ended. Draws are as in `plan_epoch`, but by place, not by sample."""
+    start = (epoch - 1) * places
+    passes = range(start // count, (start + places - 1) // count + 1)
+    shown = [torch.randperm(count, generator=generator(seed, number, "recycled order")) for number in passes]
+    order = torch.cat(shown)[start % count :][:places]
+    return Plan(order, _draws(recipe, places, image_size, views, seed, epoch, "recycled"))
+
+
+def _draws(recipe: Recipe, count: int, image_size: int, views: int, seed: int, epoch: int, *key: str) -> Draws:
     draws = {}
     for step, draw in DRAW.items():
-        setting = getattr(recipe, step)
-        if setting:
-            made = [draw(setting, count, image_size, generator(seed, epoch, step, view)) for view in range(views)]
-            draws[step] = torch.stack(made)
-    return Plan(order, draws)
+        if setting := getattr(recipe, step):
+            sources = (generator(seed, epoch, step, view, *key) for view in range(views))
+            draws[step] = torch.stack([draw(setting, count, image_size, source) for source in sources])
+    return draws
 
 
 def generator(*key: int | str) -> torch.Generator:

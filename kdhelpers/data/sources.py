@@ -17,6 +17,7 @@ from kdhelpers.data.digits import load_digits
 from kdhelpers.data.download import download, unpack
 from kdhelpers.data.encoded import read_class_folders, read_parquet
 from kdhelpers.data.formats import Raw, read_npz, read_pickles, resize
+from kdhelpers.data.unlabelled import check_unlabelled, take_unlabelled
 
 LAYOUTS = "{train,test}/<class>/*.png, {train,test}.npz or {train,test}*.parquet"
 
@@ -27,6 +28,7 @@ def load_data(
     val_fraction: float = 0.1,
     split_seed: int = 0,
     root: Path | str | None = None,
+    unlabelled: str | None = None,
 ) -> Data:
     """Load a data set by its name in `DATASETS`, or by the name of a folder under the data root.
 
@@ -40,6 +42,8 @@ def load_data(
     root = Path(root) if root is not None else artifacts.data_root()
     if image_size is not None and (type(image_size) is not int or image_size < 8):
         raise ValueError(f"image_size={image_size} is out of range; choose whole pixels from 8, such as 32")
+    if unlabelled:
+        check_unlabelled(unlabelled)  # before a data set is read for nothing
     source = _find_source(name, root)
     size = image_size or source.image_size
     if name == "digits":
@@ -53,6 +57,9 @@ def load_data(
     else:
         train, val = split_validation(splits["train"], val_fraction, split_seed)
     mean, std = source.statistics or channel_statistics(train.images)
+    aside = None
+    if unlabelled:
+        train, aside = take_unlabelled(unlabelled, train, splits["test"], split_seed, train.images.shape[-1])
     return Data(
         name,
         train,
@@ -65,6 +72,7 @@ def load_data(
         std,
         raw.source,
         notes,
+        aside,
     )
 
 

@@ -8,8 +8,8 @@ from torchvision.transforms.v2 import functional as reference
 from kdhelpers.data import Recipe, augment, parse_recipe, plan_epoch
 from kdhelpers.data.augment import cut_out
 from kdhelpers.data.colour import jitter
-from kdhelpers.data.randaugment import randaugment
 from kdhelpers.data.geometry import resized_crop, rotate
+from kdhelpers.data.randaugment import randaugment
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 

@@ -1,13 +1,11 @@
 """Downloads from a server on this machine: resumed, verified, unpacked safely; and the words where there is none."""
 
-import contextlib
 import hashlib
 import http.server
 import io
 import tarfile
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 

@@ -1,0 +1,77 @@
+"""The pixels of a set of images, cropped and flipped by given draws: resident on the device, or streamed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from kdhelpers.data.augment import Draws, Recipe
+from kdhelpers.data.geometry import Windows
+
+
+class Pixels:
+    """uint8 images [N, 3, H, W] as the windows that a recipe's crop and flip cut out of them.
+
+    They are resident if their padded and mirrored copy fits `memory_budget_mib` (None: 60 % of the GPU's free memory,
+    half of the machine's), else `workers` processes stream them. Both ways give the same bits.
+    """
+
+    def __init__(
+        self, images: Tensor, recipe: Recipe, device: torch.device, memory_budget_mib: float | None, workers: int
+    ):
+        self.device, self.count = device, len(images)
+        self._layout = recipe.crop, recipe.flip and recipe.resized_crop is None
+        budget = memory_budget_mib * 2**20 if memory_budget_mib is not None else _free_memory(device)
+        self.resident = Windows.bytes_needed(images.shape, *self._layout) <= budget
+        if self.resident:
+            self._windows = Windows(images, *self._layout, device)
+        else:
+            self._slices: list[Tensor] = []  # refilled every epoch; the workers live on
+            self._loader = DataLoader(
+                _Rows(images),
+                sampler=self._slices,
+                batch_size=None,
+                num_workers=workers,
+                persistent_workers=workers > 0,
+                pin_memory=device.type == "cuda",
+            )
+
+    def windows(self, order: Tensor, draws: Draws, spans: list[slice], count: int) -> Iterator[list[Tensor]]:
+        """For each span of `order` (int64 [M], on the CPU) the `count` uint8 windows [B, H, W, 3] of its images.
+
+        draws: on the device, per step [count, M, ...], as `order` has the images.
+        """
+        if self.resident:
+            starts = self._windows.starts(order.to(self.device, non_blocking=True), draws).expand(count, -1)
+            for span in spans:
+                yield [self._windows.gather(each[span]) for each in starts]
+            return
+        self._slices[:] = [order[span] for span in spans]
+        for span, images in zip(spans, self._loader, strict=True):
+            windows = Windows(images.to(self.device, non_blocking=True), *self._layout)
+            index = torch.arange(len(images), device=self.device)
+            starts = windows.starts(index, {step: values[:, span] for step, values in draws.items()})
+            yield [windows.gather(each) for each in starts.expand(count, -1)]
+
+
+class _Rows:
+    """The data set the DataLoader sees: a whole batch of uint8 images per index tensor."""
+
+    def __init__(self, images: Tensor):
+        self.images = images
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self.images[index]
+
+
+def _free_memory(device: torch.device) -> float:
+    """Bytes that resident images may take where the user set no budget."""
+    if device.type == "cuda":
+        return 0.6 * torch.cuda.mem_get_info(device)[0]
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return float("inf")  # Windows does not tell through Python; its pagefile bears it

@@ -1,0 +1,112 @@
+"""Images without labels: of files and folders that have none, or a data set's own, whose labels then stay behind."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kdhelpers import artifacts
+from kdhelpers.data.dataset import Split, Unlabelled, stratified
+from kdhelpers.data.encoded import EXTENSIONS, decode
+from kdhelpers.data.formats import resize
+from kdhelpers.data.pickles import restricted_load
+
+KINDS = 'test, "train:16000" (so many of the training images), a pickle {data, ids}, or a folder of images'
+
+
+def check_unlabelled(source: str) -> None:
+    """ValueError unless `source` is "test", "train:<count>", or a file or folder that exists."""
+    if source != "test" and not re.fullmatch(r"train:[1-9]\d*", source):
+        _locate(source)
+
+
+def take_unlabelled(source: str, train: Split, test: Split, seed: int, image_size: int) -> tuple[Split, Unlabelled]:
+    """(the labelled training images, the unlabelled ones) that `source`, as `check_unlabelled` has it, asks for.
+
+    "train:<count>" takes so many of `train` away, stratified and the same for the same `seed`; "test" takes the test
+    images: transductive, as these are trained on before they are tested on. Raises ValueError where no labelled image
+    would be left, and as `read_unlabelled`.
+    """
+    if source == "test":
+        return train, Unlabelled(test.images, _numbered(len(test)), source)
+    if not source.startswith("train:"):
+        return train, read_unlabelled(source, image_size)
+    count = int(source.removeprefix("train:"))
+    labelled, chosen = stratified(train.labels, min(count, len(train) - 1), seed)  # every class keeps an image
+    if len(chosen) != count:
+        raise ValueError(
+            f"unlabelled = {source}: of {len(train):,} training images {len(labelled):,} at least must keep "
+            f"their labels; take {len(chosen):,} or fewer"
+        )
+    images = train.images.index_select(0, chosen)
+    return train.select(labelled), Unlabelled(images, _numbered(count), source)
+
+
+def read_unlabelled(source: str | Path, image_size: int | None = None) -> Unlabelled:
+    """Read a pickled {data: uint8 [N, H, W, 3] or [N, 3 * S * S] (channel by channel, as in CIFAR's files), ids: [N]},
+    or a folder of images, whose ids are the files' names without extension.
+
+    A relative path is looked for here, then under the data root. Images are cut to their central square and resized to
+    `image_size` (None: the images' own). Nothing else of a pickle is looked at; it is read without running any of its
+    code. Raises ValueError for a path that does not exist, other content, and ids that are not one per image.
+    """
+    path = _locate(str(source))
+    images, ids = _read_folder(path, image_size) if path.is_dir() else _read_pickle(path)
+    ids = [value.decode() if isinstance(value, bytes) else str(value) for value in ids]
+    if len(ids) != len(images) or not ids:
+        raise ValueError(f"{path}: {len(images)} images but {len(ids)} ids; give one id per image, and at least one")
+    if len(set(ids)) < len(ids):
+        [(twice, times)] = Counter(ids).most_common(1)
+        raise ValueError(f"{path}: id {twice} stands there {times} times; give every image an id of its own")
+    pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return Unlabelled(resize(pixels, image_size or min(pixels.shape[2:])), ids, str(source))
+
+
+def _locate(source: str) -> Path:
+    for path in (Path(source).expanduser(), artifacts.data_root() / source):
+        if source and path.exists():
+            return path
+    raise ValueError(
+        f"unlabelled = {source}: no such file or folder here or in {artifacts.data_root()}; known: {KINDS}"
+    )
+
+
+def _numbered(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+def _read_pickle(path: Path) -> tuple[np.ndarray, list]:
+    content = restricted_load(path)
+    if isinstance(content, dict):  # keys are bytes in some files of CIFAR's kind
+        content = {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
+    if not isinstance(content, dict) or not {"data", "ids"} <= content.keys():
+        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{path}: holds {found}; a dictionary with data and ids is needed")
+    images = np.asarray(content["data"])
+    side = round((images.shape[-1] / 3) ** 0.5) if images.ndim == 2 else 0
+    if images.ndim == 2 and images.shape[1] == 3 * side * side:
+        images = images.reshape(-1, 3, side, side).transpose(0, 2, 3, 1)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise ValueError(
+            f"{path}: data is {images.dtype} {list(images.shape)}; must be uint8 [N, H, W, 3] or [N, 3072]"
+        )
+    return images, np.asarray(content["ids"]).ravel().tolist()
+
+
+def _read_folder(folder: Path, image_size: int | None) -> tuple[np.ndarray, list]:
+    files = sorted((path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS), key=_natural)
+    if not files:
+        raise ValueError(
+            f"{folder}: no images in it; put them there without class folders ({', '.join(sorted(EXTENSIONS))})"
+        )
+    return decode([(str(path), path) for path in files], image_size, folder.name), [path.stem for path in files]
+
+
+def _natural(path: Path) -> list:
+    """10.png behind 9.png."""
+    parts = re.split(r"(\d+)", path.stem)  # text, number, text, ...
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)]

@@ -1,0 +1,127 @@
+"""Gentle views, and unlabelled images beside labelled ones: functions of seed and epoch, recycled, without labels."""
+
+import pytest
+import torch
+
+from kdhelpers.data import Batches, Shown, Split, augment, parse_recipe, plan_recycled
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+STRONG = ["crop flip rotation jitter cutout", "resized_crop flip jitter", "crop", "none"]
+
+
+def noise(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def split():
+    return Split(noise(70, 0), torch.arange(70) % 7)
+
+
+@pytest.fixture(scope="module")
+def others():
+    return noise(25, 1)
+
+
+def batches(split, recipe="crop flip jitter", size=16, **options):
+    return Batches(split, recipe, size, MEAN, STD, **options)
+
+
+def equal(one, two):
+    return all(torch.equal(mine, other) for mine, other in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("recipe", STRONG)
+@pytest.mark.parametrize("gentle", ["same crop", "own crop"])
+@pytest.mark.parametrize("budget", [None, 0])
+def test_a_gentle_view_is_crop_and_flip_alone(split, others, recipe, gentle, budget):
+    loader = batches(
+        split, recipe, views=2, gentle=gentle, unlabelled=others, memory_budget_mib=budget, workers=0, seed=3
+    )
+    for batch in loader.epoch(2):
+        for images, seen in ((split.images, batch), (others, batch.unlabelled)):
+            view = 0 if gentle == "same crop" else 2
+            draws = {step: values[view] for step, values in seen.draws.items()}
+            expected = augment(images[seen.index], draws, parse_recipe(recipe).gentle, MEAN, STD)
+            assert torch.equal(seen.gentle, expected)
+            for number, shown in enumerate(seen.views):
+                own = {step: values[number] for step, values in seen.draws.items()}
+                assert torch.equal(shown, augment(images[seen.index], own, parse_recipe(recipe), MEAN, STD))
+
+
+def test_a_crop_of_its_own_is_independent_of_the_first_views(split):
+    [batch] = batches(split, "crop", size=70, gentle="own crop").epoch(1)
+    assert (batch.draws["crop"][0] == batch.draws["crop"][1]).all(1).float().mean() < 0.1
+    [batch] = batches(split, "crop", size=70, gentle="same crop").epoch(1)
+    assert batch.gentle is batch.views[0]  # nothing is computed twice
+
+
+def test_labelled_batches_are_the_same_whatever_stands_beside_them(split, others):
+    plain = list(batches(split, seed=4).epoch(3))
+    for options in ({"gentle": "same crop"}, {"gentle": "own crop"}, {"unlabelled": others}):
+        for one, two in zip(plain, batches(split, seed=4, **options).epoch(3), strict=True):
+            assert equal((*one.views, one.labels, one.index), (*two.views, two.labels, two.index))
+    assert plain[0].gentle is plain[0].unlabelled is None
+
+
+def test_there_is_no_place_for_labels_beside_unlabelled_images(split, others):
+    batch = next(batches(split, unlabelled=others).epoch(1))
+    assert type(batch.unlabelled) is Shown
+    assert Shown._fields == ("views", "index", "draws", "gentle")
+
+
+@pytest.mark.parametrize("size", [7, 16, 60])
+def test_unlabelled_images_are_recycled_pass_after_pass_over_the_epochs(split, others, size):
+    loader = batches(split, unlabelled=others, unlabelled_batch_size=size)
+    seen = torch.cat([batch.unlabelled.index for epoch in range(1, 6) for batch in loader.epoch(epoch)])
+    assert len(seen) == 5 * 5 * size  # five steps an epoch, the last labelled batch being shorter
+    passes = [part for part in seen.split(25) if len(part) == 25]
+    assert len(passes) >= 7
+    assert all(part.sort().values.equal(torch.arange(25)) for part in passes)
+    assert len({tuple(part.tolist()) for part in passes}) == len(passes)
+
+
+def test_an_epoch_does_not_depend_on_those_before_and_repeated_images_are_drawn_anew(split, others):
+    loader = batches(split, unlabelled=others, unlabelled_batch_size=60)
+    list(loader.epoch(1))
+    for one, two in zip(
+        loader.epoch(4), batches(split, unlabelled=others, unlabelled_batch_size=60).epoch(4), strict=True
+    ):
+        assert equal((*one.unlabelled.views, one.unlabelled.index), (*two.unlabelled.views, two.unlabelled.index))
+    jitters = torch.cat([batch.unlabelled.draws["jitter"][0] for batch in loader.epoch(4)])
+    assert len(jitters.unique(dim=0)) == 5 * 60
+
+
+@pytest.mark.parametrize("recipe", STRONG)
+def test_streamed_unlabelled_images_are_the_resident_ones(split, others, recipe):
+    kinds = ({}, {"memory_budget_mib": 0, "workers": 1})
+    resident, streamed = (batches(split, recipe, unlabelled=others, gentle="same crop", **kind) for kind in kinds)
+    assert resident.resident
+    assert not streamed.resident
+    for one, two in zip(resident.epoch(2), streamed.epoch(2), strict=True):
+        mine, other = one.unlabelled, two.unlabelled
+        assert equal((*mine.views, mine.index, mine.gentle), (*other.views, other.index, other.gentle))
+
+
+def test_ranks_part_the_unlabelled_images_of_each_step(split, others):
+    world = [
+        list(batches(split, unlabelled=others, unlabelled_batch_size=6, rank=rank, world=2).epoch(2)) for rank in (0, 1)
+    ]
+    whole = list(batches(split, unlabelled=others, unlabelled_batch_size=6).epoch(2))
+    for step, batch in enumerate(whole):
+        for rank in (0, 1):
+            assert torch.equal(world[rank][step].unlabelled.index, batch.unlabelled.index[rank::2])
+            assert torch.equal(world[rank][step].unlabelled.views[0], batch.unlabelled.views[0][rank::2])
+    with pytest.raises(ValueError, match="unlabelled_batch_size=5 cannot be shared equally by 2 processes"):
+        batches(split, unlabelled=others, unlabelled_batch_size=5, world=2)
+
+
+def test_a_recycled_plan_goes_on_where_the_epoch_before_ended():
+    recipe = parse_recipe("crop")
+    epochs = [plan_recycled(recipe, 10, 7, 16, 1, 0, epoch).order for epoch in range(1, 11)]
+    whole = torch.cat(epochs)
+    assert all(torch.equal(part.sort().values, torch.arange(10)) for part in whole.split(10))
+    long = plan_recycled(recipe, 10, 70, 16, 1, 0, 1).order
+    assert torch.equal(long, whole)
+    assert not torch.equal(long, plan_recycled(recipe, 10, 70, 16, 1, 1, 1).order)
