@@ -43,7 +43,7 @@ def run(threads: int = 1, rounds: int = 4) -> list[dict]:
     for_one, for_all = CountedTeacher(network), CountedTeacher(network)
     alone = [training(lam, data, for_one) for lam in LAMBDAS]
     shared = SharedTeacher(for_all)
-    batches = training_batches(alone[0].run, data, alone[0].method.views, CPU)
+    batches = training_batches(alone[0].run, data, [alone[0].method], CPU)
     together = [training(lam, data, shared, batches) for lam in LAMBDAS]
     for_one.forwards = for_all.forwards = 0  # making a training asks for shapes
     views = [view for batch in batches.epoch(1) for view in batch.views]

@@ -66,12 +66,12 @@ def _running(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _begin(jobs: Sequence[Job], afresh: bool, compiled: bool) -> SharedTeacher | None:
-    """Make the trainings: with the same batches, of as many views as any asks for, and one teacher between them."""
+    """Make the trainings: with the same batches, of all that any of them asks for, and one teacher between them."""
     first, several = jobs[0], len(jobs) > 1
     teachers = [job.teacher for job in jobs if job.teacher]
     shared = SharedTeacher(teachers[0]) if several and teachers else None
-    views = max(METHODS[job.run.method](**job.run.hyperparameters).views for job in jobs)
-    batches = training_batches(first.run, first.data, views, first.device)
+    methods = [METHODS[job.run.method](**job.run.hyperparameters) for job in jobs]
+    batches = training_batches(first.run, first.data, methods, first.device)
     for job in jobs:
         job.begin(shared if shared and job.teacher else job.teacher, batches, afresh, compiled)
         if shared:

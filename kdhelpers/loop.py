@@ -10,6 +10,7 @@ import copy
 import math
 import time
 import zlib
+from collections.abc import Sequence
 from functools import reduce
 
 import torch
@@ -51,9 +52,9 @@ class Joint(nn.Module):
 
         terms = self.method(student, self.teacher, batch, epoch)
         with torch.no_grad():
-            first = seen[0] if seen else None  # a method may stop early, or stack its views into one forward
-            comparable = first is not None and len(first) == len(batch.labels)
-            hits = (first.argmax(1) == batch.labels).sum() if comparable else torch.zeros_like(batch.labels[0])
+            first = seen[0] if seen else None  # a method may stop early, or stack other images behind the first view
+            known = first is not None and len(first) >= len(batch.labels)
+            hits = (first[: len(batch.labels)].argmax(1) == batch.labels).sum() if known else batch.labels.new_zeros(())
         return terms, hits
 
 
@@ -86,7 +87,7 @@ class Training:
             run.optimizer, joint.parameters(), run.lr, run.weight_decay, run.optimizer_options
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        self.batches = batches or training_batches(run, data, self.method.views, device)
+        self.batches = batches or training_batches(run, data, [self.method], device)
         if self.world > 1:
             # A first stage leaves parameters unused; each rank keeps its own memory bank and BatchNorm statistics.
             places = [device] if device.type == "cuda" else None
@@ -243,8 +244,9 @@ class Training:
             getattr(self, part).load_state_dict(state[part])
 
 
-def training_batches(run: Run, data: Data, views: int, device: torch.device) -> Batches:
-    """The batches of a run: this process's share of them."""
+def training_batches(run: Run, data: Data, methods: Sequence[Method], device: torch.device) -> Batches:
+    """The batches of a run, with all that the methods ask for: this process's share of them."""
+    beside = any(method.uses_unlabelled for method in methods)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     return Batches(
         data.train,
@@ -252,11 +254,14 @@ def training_batches(run: Run, data: Data, views: int, device: torch.device) -> 
         run.batch_size,
         data.mean,
         data.std,
-        views=views,
+        views=max(method.views for method in methods),
         seed=run.seed,
         device=device,
         rank=rank,
         world=world,
+        gentle=max(method.gentle for method in methods),  # there is but one kind in a sweep
+        unlabelled=data.unlabelled.images if beside else None,
+        unlabelled_batch_size=run.unlabelled_batch_size,
     )
 
 

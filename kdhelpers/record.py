@@ -19,6 +19,7 @@ import kdhelpers
 from kdhelpers import artifacts
 from kdhelpers.data import DATASETS, Data
 from kdhelpers.device import device_name
+from kdhelpers.methods import METHODS
 from kdhelpers.settings import Run
 from kdhelpers.teachers import Teacher, find_weights, teacher_name
 from kdhelpers.teachers import sidecar as read_sidecar
@@ -34,7 +35,7 @@ def started(run: Run, data: Data, teacher: Teacher | None, device: torch.device,
         "status": "running",
         "error": None,
         **described(run, data, teacher),
-        "notes": notes(run, teacher),
+        "notes": notes(run, teacher, data),
         "environment": environment(device, precision),
         "notebook": os.environ.get("KD_EXECUTED"),
         "command": os.environ.get("KD_COMMAND") or own_command(),
@@ -51,14 +52,18 @@ def described(run: Run, data: Data, teacher: Teacher | None) -> dict:
     }
 
 
-def notes(run: Run, teacher: Teacher | None) -> list[str]:
-    """What must be said beside the test figures: of the network's own start, and what its teacher, or the weights that
-    it goes on from, have on them."""
+def notes(run: Run, teacher: Teacher | None, data: Data) -> list[str]:
+    """What must be said beside the test figures: of the network's own start and images, and what its teacher, or the
+    weights that it goes on from, have on them."""
     source = DATASETS.get(run.dataset)
     leaks = run.pretrained and source and source.imagenet_leak
     own = (
         [f"leakage: the {run.role} {run.model} started from ImageNet weights; {source.imagenet_leak}"] if leaks else []
     )
+    if METHODS[run.method](**run.hyperparameters).uses_unlabelled and (seen := data.test_images_unlabelled):
+        own.append(
+            f"transductive: {run.method} trained on {seen:,} of the {len(data.test):,} test images, without labels"
+        )
     start = read_sidecar(find_weights(teacher_name(run.start_from, run.dataset))) if run.start_from else None
     inherited = [described.get("notes", []) for described in (teacher and teacher.described, start) if described]
     return list(dict.fromkeys(sum(inherited, own)))
@@ -110,6 +115,7 @@ def data_facts(data: Data) -> dict:
         "classes": data.num_classes,
         "hash": data.content_hash,
         **{split: len(getattr(data, split)) for split in ("train", "val", "test")},
+        **({"unlabelled": len(data.unlabelled)} if data.unlabelled is not None else {}),
     }
 
 

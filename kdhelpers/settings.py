@@ -14,12 +14,16 @@ from typing import Any, Literal, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from kdhelpers import artifacts
-from kdhelpers.data import DATASETS, parse_recipe
+from kdhelpers.data import DATASETS, check_unlabelled, parse_recipe
 from kdhelpers.methods import METHODS
 from kdhelpers.models import check_model
 from kdhelpers.optim import OPTIMIZERS, SCHEDULES, check_optimizer_options, learning_rate
 
-LATER = {"start_from"}  # fields that came after records were published, whose runs must keep their ids
+LATER = {
+    "start_from",
+    "unlabelled",
+    "unlabelled_batch_size",
+}  # fields that came after records were published, whose runs must keep their ids
 YES = ("1", "true", "t", "yes", "y", "on")  # as pydantic reads a bool
 
 
@@ -37,6 +41,8 @@ class Run(BaseModel):
     image_size: int | None = Field(None, ge=8, le=1024, description="side in pixels; None keeps the data set's own")
     val_fraction: float = Field(0.1, ge=0, le=0.5, description="share of the training images held out for selection")
     split_seed: int = Field(0, ge=0, description="which held-out images")
+    unlabelled: str | None = Field(None, description="images without labels: test, train:<count>, a pickle, a folder")
+    unlabelled_batch_size: int | None = Field(None, ge=1, le=65_536, description="of those per step; None: batch_size")
     model: str = Field("resnet8", description="architecture of the network that is trained")
     model_options: dict[str, Any] = Field({}, description='e.g. {"stem": "cifar"}')
     pretrained: bool = Field(False, description="start from torchvision's ImageNet weights")
@@ -74,6 +80,13 @@ class Run(BaseModel):
             raise ValueError(f"is neither registered ({', '.join(DATASETS)}) nor a folder in {artifacts.data_root()}")
         return value
 
+    @field_validator("unlabelled")
+    @classmethod
+    def _unlabelled_exists(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_unlabelled(value)
+        return value
+
     @field_validator("name")
     @classmethod
     def _name_is_a_file_name(cls, value: str | None) -> str | None:
@@ -93,7 +106,7 @@ class Run(BaseModel):
     def _options_fit(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Check each name against its registry and each option against the signature of what it configures."""
         values = {name: field.default for name, field in cls.model_fields.items()} | dict(values)
-        for name in ("teacher", "name", "start_from"):
+        for name in ("teacher", "name", "start_from", "unlabelled"):
             values[name] = values[name] or None  # papermill passes "" for none
         for field, registry, options in (
             ("method", METHODS, "hyperparameters"),
@@ -121,6 +134,14 @@ class Run(BaseModel):
             )
         if self.teacher and not method.needs_teacher:
             raise ValueError(f"teacher = {self.teacher}: method {self.method} uses none; leave it out")
+        if method.uses_unlabelled and not self.unlabelled:
+            raise ValueError(
+                f"unlabelled: method {self.method} learns from images without labels; give test, train:16000, or a path"
+            )
+        if self.unlabelled_batch_size and not self.unlabelled:
+            raise ValueError(
+                f"unlabelled_batch_size = {self.unlabelled_batch_size}: of no images; name unlabelled ones"
+            )
         if self.selection == "best_val" and self.val_fraction == 0:
             raise ValueError(
                 "val_fraction = 0: selection best_val needs held-out images; raise it or take selection last"

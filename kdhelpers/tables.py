@@ -74,6 +74,12 @@ def networks(run, data):
         f"{data.name}: {len(data.train):,} train, {len(data.val):,} held out, {len(data.test):,} test images of "
         f"{data.num_classes} classes, {data.image_size} px"
     )
+    if data.unlabelled is not None:
+        seen = data.test_images_unlabelled
+        card += (
+            f", {len(data.unlabelled):,} images without labels"
+            + f" (transductive: {seen:,} of them test images)" * bool(seen)
+        )
     notes = known.get("notes", []) if run.teacher else []
     return plain(pandas.DataFrame(rows).style, " · ".join([card, *notes]))
 

@@ -22,6 +22,7 @@ from kdhelpers import artifacts, lockstep, record
 from kdhelpers.data import Data, load_data
 from kdhelpers.device import DTYPES, pick_device, resolve_precision
 from kdhelpers.job import Job
+from kdhelpers.methods import METHODS
 from kdhelpers.progress import Progress, TerminalProgress
 from kdhelpers.settings import Run
 from kdhelpers.stored import agreed_finished, sole_trainer, store_under
@@ -33,6 +34,8 @@ SHARED = (
     "image_size",
     "val_fraction",
     "split_seed",
+    "unlabelled",
+    "unlabelled_batch_size",
     "augmentation",
     "batch_size",
     "epochs",
@@ -138,6 +141,8 @@ def _check_shared(runs: list[Run]) -> None:
             raise ValueError(f"runs: differ in {field} ({', '.join(map(str, values))}); a sweep shares its batches")
     if len(teachers := {run.teacher for run in runs if run.teacher}) > 1:
         raise ValueError(f"runs: have several teachers ({', '.join(sorted(teachers))}); a sweep shares its teacher")
+    if len({METHODS[run.method](**run.hyperparameters).gentle for run in runs} - {""}) > 1:
+        raise ValueError("runs: differ in consistent (True, False); a sweep shares the teacher's views")
 
 
 @torch.random.fork_rng(devices=[])  # whatever draws besides the trainings: networks built to be loaded, a DataLoader
@@ -155,7 +160,9 @@ def _fit(
     name = teacher_name(spelled, first.dataset) if spelled else None  # before any download
     starts = [find_weights(teacher_name(run.start_from, run.dataset)) if run.start_from else None for run in runs]
     teacher = load_teacher(name, device, DTYPES[precision]) if name else None
-    data = data or load_data(first.dataset, first.image_size, first.val_fraction, first.split_seed)
+    data = data or load_data(
+        first.dataset, first.image_size, first.val_fraction, first.split_seed, unlabelled=first.unlabelled
+    )
     for run in runs:
         _check_data(data, run)
     _check_teacher(teacher, spelled, data)
@@ -195,6 +202,12 @@ def run_identity(run: Run, data: Data, teacher: Teacher | None, start: Path | No
 
 
 def _check_data(data: Data, run: Run) -> None:
+    source = data.unlabelled.source if data.unlabelled is not None else None
+    if source != run.unlabelled:
+        raise ValueError(
+            f"data: was loaded with unlabelled = {source}, the run says {run.unlabelled}; load what the run names "
+            "(load_data(..., unlabelled=run.unlabelled)), or leave data out"
+        )
     if data.name != run.dataset or run.image_size not in (None, data.image_size):
         raise ValueError(
             f"data: {data.name} at {data.image_size} px was given, the run is of dataset = {run.dataset}, "

@@ -92,7 +92,7 @@ def test_views_in_one_forward_and_a_slow_student(root, data, monkeypatch):
     monkeypatch.setitem(METHODS, "si", Stacked)
     trained = fit(Run(**QUICK), data)
     assert trained.history[-1]["pull"] < trained.history[0]["pull"]
-    assert trained.history[0]["train_top1_pct"] == 0
+    assert 0 < trained.history[0]["train_top1_pct"] < 30  # by chance: the first rows are the first view's
 
 
 def test_two_methods_with_one_seed_start_alike_and_see_the_same_views(root, data):

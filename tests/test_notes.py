@@ -14,15 +14,15 @@ NOTE = "leakage: the teacher resnet101 started from ImageNet weights; its test i
 
 
 @pytest.mark.parametrize(("dataset", "count"), [("imagenette", 1), ("cifar100", 0), ("digits", 0)])
-def test_imagenet_weights_leak_into_imagenette_alone(root, dataset, count):
-    notes = record.notes(Run(dataset=dataset, **PRETRAINED), None)
+def test_imagenet_weights_leak_into_imagenette_alone(root, data, dataset, count):
+    notes = record.notes(Run(dataset=dataset, **PRETRAINED), None, data)
     assert len(notes) == count
     assert all("leakage: the teacher resnet101 started from ImageNet weights" in note for note in notes)
     assert all("very probably trained on" in note for note in notes)
 
 
-def test_a_network_from_scratch_has_no_note(root):
-    assert record.notes(Run(dataset="imagenette", **PRETRAINED | {"pretrained": False}), None) == []
+def test_a_network_from_scratch_has_no_note(root, data):
+    assert record.notes(Run(dataset="imagenette", **PRETRAINED | {"pretrained": False}), None, data) == []
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from kdhelpers.methods.standardized import (
 )
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
 from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
+from kdhelpers.methods.unlabelled import UnlabelledDistillation
 
 METHODS: dict[str, type[Method]] = {
     "si": IndependentStudent,
@@ -36,6 +37,7 @@ METHODS: dict[str, type[Method]] = {
     "supcrd": SupervisedContrastiveDistillation,
     "conkd": ConKD,
     "cocord": CoCoRD,
+    "lm_unlabelled": UnlabelledDistillation,
 }
 
 __all__ = [

@@ -53,11 +53,16 @@ class Method(nn.Module):
       with `student(view, stop_at="<map>")`, which ends the forward at that map: upper layers then get no gradient, so
       the optimiser leaves them (and their momentum and weight decay) alone, and their BatchNorm statistics stay too.
     - a trained projection head of the teacher (SupCRD's `co_trained`): a parameter of the method, like any projector.
-    - unlabelled images: `labels` is negative where a label must not be read.
+    - a gentle view for the teacher, by crop and flip alone: `gentle = "same crop"` (as the first view) or "own crop";
+      it is `batch.gentle`, and that very first view where the run's augmentation is gentle itself.
+    - unlabelled images: `uses_unlabelled = True`; `batch.unlabelled` has their views, gentle view and index, and no
+      labels. Labelled and unlabelled images may go through the student together, the labelled ones first.
     """
 
     needs_teacher = True
     views = 1
+    gentle = ""  # which gentle view a batch has besides: "", "same crop", "own crop"
+    uses_unlabelled = False
     trains_classifier = True  # else a linear probe is fitted to the embeddings when the training is done
     stage_epochs = 0  # length of a first stage that does not train the whole student; less than the run's epochs
 

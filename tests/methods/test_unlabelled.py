@@ -1,0 +1,167 @@
+"""Logit matching on unlabelled images: its terms, who sees which view, what its weights and flags switch off."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from kdhelpers.data import Batch, Shown
+from kdhelpers.methods import METHODS
+from kdhelpers.models import Outputs
+
+CLASSES = 4
+
+
+class Network(nn.Module):
+    """Logits of the mean colour through BatchNorm, so that it matters which images are seen together."""
+
+    def __init__(self, seed, normalised=True):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(CLASSES, 3, generator=torch.Generator().manual_seed(seed)).double())
+        self.norm = nn.BatchNorm1d(3).double() if normalised else nn.Identity()
+        self.seen = []
+
+    def forward(self, view, stop_at=None):
+        self.seen.append(view)
+        embedding = self.norm(view.mean((2, 3)))
+        return Outputs(embedding @ self.weight.T, embedding, {})
+
+
+def view(count, seed):
+    return torch.randn(count, 3, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def batch():
+    labels = torch.tensor([0, 3, 1, 1, 2])
+    beside = Shown((view(7, 3),), torch.arange(7), {}, view(7, 4))
+    return Batch((view(5, 1),), labels, torch.arange(5), {}, view(5, 2), beside)
+
+
+@pytest.fixture
+def networks():
+    return Network(0), Network(1, normalised=False).requires_grad_(False)
+
+
+def method(**hyperparameters):
+    return METHODS["lm_unlabelled"](**hyperparameters)
+
+
+def naive_kd(student, teacher, temperature):
+    total = 0.0
+    for z_s, z_t in zip(student.tolist(), teacher.tolist(), strict=True):
+        norm_s, norm_t = (sum(math.exp(z / temperature) for z in row) for row in (z_s, z_t))
+        for a, b in zip(z_s, z_t, strict=True):
+            p_s, p_t = math.exp(a / temperature) / norm_s, math.exp(b / temperature) / norm_t
+            total += p_t * math.log(p_t / p_s)
+    return temperature**2 * total / len(student)
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_the_terms_are_the_equation_and_batchnorm_sees_one_population_or_two(networks, batch, joint):
+    student, teacher = networks
+    terms = method(ce_weight=0.5, kd_weight=2.0, unlabelled_weight=3.0, temperature=3.0, joint=joint)(
+        student, teacher, batch, 1
+    )
+    colours = [images.mean((2, 3)) for images in (batch.views[0], batch.unlabelled.views[0])]
+    populations = [torch.cat(colours)] * 2 if joint else colours
+    own, other = (
+        (colour - people.mean(0)) / (people.var(0, unbiased=False) + 1e-5).sqrt() @ student.weight.T
+        for colour, people in zip(colours, populations, strict=True)
+    )
+    taught, taught_other = (
+        images.mean((2, 3)) @ teacher.weight.T for images in (batch.gentle, batch.unlabelled.gentle)
+    )
+    cross_entropy = -sum(row[label] for row, label in zip(own.log_softmax(1), batch.labels, strict=True)) / 5
+    assert list(terms) == ["ce", "kd", "kd_unlabelled"]
+    assert terms["ce"].item() == pytest.approx(0.5 * cross_entropy.item(), rel=1e-9)
+    assert terms["kd"].item() == pytest.approx(2 * naive_kd(own, taught, 3.0), rel=1e-9)
+    assert terms["kd_unlabelled"].item() == pytest.approx(3 * naive_kd(other, taught_other, 3.0), rel=1e-9)
+
+
+def test_the_student_sees_the_augmented_views_and_the_teacher_the_gentle_ones(networks, batch):
+    student, teacher = networks
+    method(joint=False)(student, teacher, batch, 1)
+    assert student.seen[0] is batch.views[0]
+    assert student.seen[1] is batch.unlabelled.views[0]
+    assert teacher.seen[0] is batch.gentle
+    assert teacher.seen[1] is batch.unlabelled.gentle
+    student.seen.clear()
+    method(joint=True)(student, teacher, batch, 1)
+    assert [len(seen) for seen in student.seen] == [12]
+    assert torch.equal(student.seen[0][:5], batch.views[0])  # labelled images first: the loop counts their hits
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_without_their_weight_nobody_is_shown_an_unlabelled_image(networks, batch, joint):
+    student, teacher = networks
+    off = method(unlabelled_weight=0, joint=joint)
+    assert not off.uses_unlabelled
+    terms = off(student, teacher, batch, 1)
+    assert list(terms) == ["ce", "kd"]
+    assert [len(seen) for seen in (*student.seen, *teacher.seen)] == [5, 5]
+    same_view = batch._replace(gentle=batch.views[0])
+    ours = method(unlabelled_weight=0, temperature=4.0, ce_weight=0.5, kd_weight=0.5)(student, teacher, same_view, 1)
+    plain = METHODS["lm"]()(student, teacher, same_view, 1)
+    assert all(torch.equal(ours[name], plain[name]) for name in plain)
+
+
+def test_without_kd_weight_the_teacher_speaks_of_unlabelled_images_alone(networks, batch):
+    student, teacher = networks
+    terms = method(kd_weight=0)(student, teacher, batch, 1)
+    assert list(terms) == ["ce", "kd_unlabelled"]
+    assert [len(seen) for seen in teacher.seen] == [7]
+
+
+def test_one_mean_over_all_images_is_a_choice_of_weights(networks, batch):
+    student, teacher = networks
+    terms = method(kd_weight=0.8 * 5 / 12, unlabelled_weight=0.8 * 7 / 12)(student, teacher, batch, 1)
+    whole = student(torch.cat([batch.views[0], batch.unlabelled.views[0]])).logits
+    taught = teacher(torch.cat([batch.gentle, batch.unlabelled.gentle])).logits
+    together = 9 * F.kl_div((whole / 3).log_softmax(1), (taught / 3).softmax(1), reduction="sum") / 12
+    torch.testing.assert_close(terms["kd"] + terms["kd_unlabelled"], 0.8 * together)
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_gradcheck_in_float64(networks, batch, joint):
+    student, teacher = networks
+
+    def loss(weight):
+        student.weight = weight
+        return sum(method(joint=joint)(student, teacher, batch, 1).values())
+
+    weight = student.weight.detach().clone().requires_grad_()
+    del student.weight
+    assert torch.autograd.gradcheck(loss, weight)
+
+
+def test_a_saturated_half_precision_student_keeps_a_finite_loss(batch):
+    class Sure(nn.Module):
+        def forward(self, view, stop_at=None):
+            return Outputs(100.0 * view.sum((2, 3))[:, [0, 1, 2, 0]].half(), None, {})
+
+    terms = method()(Sure(), Sure(), batch, 1)
+    assert all(term.isfinite() and term.dtype == torch.float32 for term in terms.values())
+
+
+def test_it_tells_the_loop_what_it_needs():
+    assert (method().gentle, method().uses_unlabelled) == ("same crop", True)
+    assert method(consistent=False).gentle == "own crop"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"temperature": 0}, "temperature = 0"),
+        ({"unlabelled_weight": -1}, "unlabelled_weight = -1"),
+        (
+            {"ce_weight": 0, "kd_weight": 0, "unlabelled_weight": 0},
+            "ce_weight, kd_weight, unlabelled_weight: all are 0",
+        ),
+    ],
+)
+def test_nonsense_is_refused(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        method(**wrong)

@@ -1,0 +1,154 @@
+"""Runs on unlabelled images: what a Run must say, what the loop does with them, what the record says afterwards."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from training_fixtures import QUICK, Recorder, same, weights
+
+from kdhelpers import Run, artifacts, fit, fit_sweep, tables
+from kdhelpers.data import Split, Unlabelled
+
+TAUGHT = {**QUICK, "method": "lm_unlabelled", "teacher": "resnet8", "augmentation": "crop jitter rotation"}
+
+
+@pytest.fixture
+def mixed(data):
+    """40 labelled images, 50 without labels."""
+    train = Split(data.train.images[:40], data.train.labels[:40])
+    others = data.train.images[40:90].contiguous()
+    return replace(data, train=train, unlabelled=Unlabelled(others, [str(k) for k in range(50)], "train:50"))
+
+
+@pytest.fixture
+def taught(root, data):
+    fit(Run(**QUICK, role="teacher"), data)
+    return {**TAUGHT, "unlabelled": "train:50", "batch_size": 16}
+
+
+@pytest.mark.parametrize("joint", [True, False])
+@pytest.mark.parametrize("consistent", [True, False])
+def test_it_learns_and_says_so(taught, mixed, joint, consistent):
+    run = Run(**taught, hyperparameters={"joint": joint, "consistent": consistent}, unlabelled_batch_size=24)
+    trained = fit(run, mixed)
+    history = trained.history
+    assert history[1]["kd_unlabelled"] < history[0]["kd_unlabelled"]
+    assert 0 < history[1]["train_top1_pct"] <= 100
+    assert trained.record["data"]["unlabelled"] == 50
+    assert trained.record["notes"] == []
+
+
+def test_weight_zero_is_supervised_distillation_bit_for_bit(taught, mixed):
+    run = Run(**taught, hyperparameters={"unlabelled_weight": 0})
+    with_images = fit(run, mixed)
+    alone = {field: value for field, value in taught.items() if field != "unlabelled"}
+    without = fit(Run(**alone, hyperparameters={"unlabelled_weight": 0}), replace(mixed, unlabelled=None))
+    assert with_images.name != without.name
+    assert same(weights(with_images), weights(without))
+    keys = ("loss", "ce", "kd", "train_top1_pct", "val_top1_pct")
+    rows = [[{key: row[key] for key in keys} for row in trained.history] for trained in (with_images, without)]
+    assert rows[0] == rows[1]
+    assert not same(weights(fit(Run(**taught), mixed)), weights(without))
+
+
+def test_where_the_augmentation_is_gentle_it_is_plain_logit_matching_bit_for_bit(taught, mixed):
+    plain = taught | {"augmentation": "crop"}
+    weight = {"temperature": 4.0, "ce_weight": 0.5, "kd_weight": 0.5}
+    ours = fit(Run(**plain, hyperparameters={"unlabelled_weight": 0, **weight}), mixed)
+    matched = fit(Run(**plain | {"method": "lm"}, hyperparameters=weight), mixed)
+    assert same(weights(ours), weights(matched))
+
+
+def test_labels_that_are_present_but_unlabelled_change_nothing(taught, data, root):
+    """The very same images with other labels where they must not be read: the same bits."""
+    outcomes = []
+    for shift in (0, 3):
+        labels = data.train.labels.clone()
+        aside = torch.arange(40, 90)
+        labels[aside] = (labels[aside] + shift) % 10
+        whole = Split(data.train.images, labels)
+        train = whole.select(torch.arange(40))
+        others = Unlabelled(whole.select(aside).images, [str(k) for k in range(50)], "train:50")
+        trained = fit(Run(**taught), replace(data, train=train, unlabelled=others), force_retrain=True)
+        outcomes.append((weights(trained), trained.record["data"]["hash"]))
+    assert same(outcomes[0][0], outcomes[1][0])
+    assert outcomes[0][1] == outcomes[1][1]
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bits(taught, mixed):
+    with pytest.raises(KeyboardInterrupt):
+        fit(Run(**taught), mixed, progress=Recorder(stop_after=1))
+    recorder = Recorder()
+    resumed = weights(fit(Run(**taught), mixed, progress=recorder))
+    assert recorder.done == 1
+    assert same(resumed, weights(fit(Run(**taught), mixed, force_retrain=True)))
+
+
+def test_in_lockstep_each_is_what_it_is_alone_and_those_without_the_wish_see_no_unlabelled_image(taught, mixed):
+    runs = [
+        Run(**taught),
+        Run(**taught, hyperparameters={"unlabelled_weight": 0}, name="supervised"),
+        Run(**{k: v for k, v in taught.items() if k != "teacher"} | {"method": "si"}),
+    ]
+    alone = [weights(fit(run, mixed)) for run in runs]
+    for expected, trained in zip(alone, fit_sweep(runs, mixed, force_retrain=True), strict=True):
+        assert same(expected, weights(trained))
+    other = Run(**taught, hyperparameters={"consistent": False}, name="other")
+    with pytest.raises(ValueError, match="runs: differ in consistent"):
+        fit_sweep([runs[0], other], mixed)
+    with pytest.raises(ValueError, match="runs: differ in unlabelled_batch_size"):
+        fit_sweep([runs[0], Run(**taught, unlabelled_batch_size=4)], mixed)
+
+
+def test_test_images_are_said_to_be_trained_on(root, data):
+    fit(Run(**QUICK, role="teacher"), data)
+    seen = replace(data, unlabelled=Unlabelled(data.test.images, [str(k) for k in range(40)], "test"))
+    run = Run(**TAUGHT, unlabelled="test")
+    assert "40 images without labels (transductive: 40 of them test images)" in tables.networks(run, seen).to_html()
+    trained = fit(run, seen)
+    note = "transductive: lm_unlabelled trained on 40 of the 40 test images, without labels"
+    assert trained.record["notes"] == [note]
+    assert artifacts.load_json(trained.weights_path.with_suffix(".json"))["notes"] == [note]
+    assert fit(Run(**TAUGHT, unlabelled="test", hyperparameters={"unlabelled_weight": 0}), seen).record["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"unlabelled": None},
+            "unlabelled: method lm_unlabelled learns from images without labels; give test, train:16000",
+        ),
+        ({"unlabelled": ""}, "unlabelled: method lm_unlabelled"),
+        ({"unlabelled": "nowhere.pkl"}, "unlabelled = 'nowhere.pkl': .*no such file or folder"),
+        ({"unlabelled": "train:0"}, "unlabelled = 'train:0': .*known: test"),
+        ({"method": "lm", "unlabelled": None, "unlabelled_batch_size": 8}, "unlabelled_batch_size = 8: of no images"),
+        ({"unlabelled_batch_size": 0}, "unlabelled_batch_size = 0"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_at_once(root, change, says):
+    with pytest.raises(ValueError, match=says):
+        Run(**TAUGHT | {"unlabelled": "test"} | change)
+
+
+def test_data_with_other_unlabelled_images_than_the_run_says_is_refused(taught, mixed, data):
+    for run, given in (
+        (Run(**taught | {"unlabelled": "train:20"}), mixed),
+        (Run(**taught), data),
+        (Run(**QUICK), mixed),
+    ):
+        with pytest.raises(ValueError, match="data: was loaded with unlabelled = .*, the run says"):
+            fit(run, given)
+
+
+def test_runs_without_unlabelled_images_keep_their_id():
+    run = Run(model="resnet20", epochs=8)
+    assert run.id == Run(model="resnet20", epochs=8, unlabelled=None, unlabelled_batch_size=None).id
+    assert run.id != Run(model="resnet20", epochs=8, unlabelled="test").id
+
+
+def test_fit_loads_what_the_run_names(root, data):
+    fit(Run(**QUICK, role="teacher"), data)
+    run = Run(**TAUGHT | {"epochs": 1}, unlabelled="train:1200")
+    record = fit(run).record
+    assert (record["data"]["train"], record["data"]["unlabelled"]) == (93, 1200)
