@@ -1,4 +1,4 @@
-"""The command line: python -m kdhelpers suite | list | report | compare | data.
+"""The command line: python -m kdhelpers suite | list | report | compare | data | predict.
 
 Heavy imports wait for the command that needs them.
 """
@@ -146,6 +146,28 @@ def data(name: str, image_size: int | None) -> None:
     from kdhelpers.data import load_data
 
     click.echo(data_card(load_data(name, image_size=image_size)))
+
+
+@main.command()
+@click.option(
+    "--model", required=True, metavar="NAME|PATH", help="Stored weights: a name that `list` shows, or a .pth."
+)
+@click.option("--data", "source", required=True, metavar="PATH", help="A pickle {data, ids}, or a folder of images.")
+@click.option("--output", required=True, metavar="FILE", type=click.Path(dir_okay=False), help="The CSV: ID,Labels.")
+@click.option("--tta", is_flag=True, help="Average over each image and its mirror image.")
+@click.option("--dataset", metavar="NAME", help="Trained on; needed for weights without a description beside them.")
+def predict(model: str, source: str, output: str, tta: bool, dataset: str | None) -> None:
+    """Label images that have no labels, and write the labels as a CSV file in the images' order.
+
+    The file is checked before it replaces an older one. How often each class was predicted, and how surely, is printed
+    and plotted.
+    """
+    from kdhelpers.console import predictions
+    from kdhelpers.submission import predict_stored, write_submission
+
+    answers = predict_stored(model, source, tta, dataset)
+    path = write_submission(output, answers)
+    click.echo(predictions(answers, path))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from textwrap import fill
 from typing import Any
 
@@ -143,6 +145,18 @@ def _paired(a: dict, b: dict) -> str:
         f"95 % interval {result['low_pct']:+.2f} to {result['high_pct']:+.2f} over {result['n']} test images; "
         f"same answer on {result['agreement_pct']:.1f} %. In fp32; it says nothing of other seeds."
     )
+
+
+def predictions(answers: Any, path: Path) -> str:
+    """The classes predicted in a submission at `path`, a row each, and where it and its picture lie."""
+    from kdhelpers import plots
+    from kdhelpers.analysis import answer_figure, answer_frame
+
+    frame = answer_frame(answers)
+    name = re.sub(r"[^\w.=+-]", "_", path.stem)
+    picture = plots.save(answer_figure(answers), f"{name}_predictions", frame)
+    rows = [frame.columns, *([_fact(value) for value in row] for row in frame.itertuples(index=False))]
+    return f"{columns(rows)}\n\n{path}: {len(answers.ids):,} rows\n{picture}"
 
 
 def data_card(data: Any) -> str:

@@ -55,19 +55,22 @@ BELOW = {
     "notebook": {"artifacts", "device", "html", "plots", "progress"},
     "gallery": {"artifacts", "html", "progress", "summary"},
     "suite": {"artifacts", "gallery", "summary"},
+    "submission": {"artifacts", "data", "device", "teachers"},
     "console": {
+        "analysis",
         "artifacts",
         "data",
         "evaluation",
         "methods",
         "models",
         "optim",
+        "plots",
         "progress",
         "suite",
         "summary",
         "teachers",
     },
-    "__main__": {"artifacts", "console", "data", "gallery", "optim", "suite"},
+    "__main__": {"artifacts", "console", "data", "gallery", "optim", "submission", "suite"},
 }
 
 

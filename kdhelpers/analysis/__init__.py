@@ -8,6 +8,7 @@ from kdhelpers.analysis.agreement import (
     standardized_divergence,
 )
 from kdhelpers.analysis.agreement_figures import kl_bars, logit_correlation_maps, reliability
+from kdhelpers.analysis.answers import answer_figure, answer_frame
 from kdhelpers.analysis.capacity import capacity, capacity_bars
 from kdhelpers.analysis.confusion import class_frame, confusion_frame, confusion_map, confusion_matrix
 from kdhelpers.analysis.embedding import (
@@ -30,6 +31,8 @@ from kdhelpers.analysis.robustness import colour_drop, colour_drop_bars, jittere
 __all__ = [
     "agreement",
     "alignment",
+    "answer_figure",
+    "answer_frame",
     "attention",
     "attention_agreement",
     "attention_bars",

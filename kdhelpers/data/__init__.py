@@ -1,6 +1,7 @@
 """Verified images in, augmented batches out. Knows nothing of runs: plain arguments only."""
 
-from kdhelpers.data.augment import Recipe, augment, parse_recipe
+from kdhelpers.data.augment import Normalise, Recipe, augment, parse_recipe
+from kdhelpers.data.bar import progress_bar
 from kdhelpers.data.batches import Batch, Batches, Gentle, Shown, evaluation_batches
 from kdhelpers.data.catalogue import DATASETS
 from kdhelpers.data.dataset import Data, Split, Unlabelled
@@ -15,6 +16,7 @@ __all__ = [
     "Batches",
     "Data",
     "Gentle",
+    "Normalise",
     "Plan",
     "Recipe",
     "Shown",
@@ -27,6 +29,7 @@ __all__ = [
     "parse_recipe",
     "plan_epoch",
     "plan_recycled",
+    "progress_bar",
     "read_unlabelled",
     "restricted_load",
 ]

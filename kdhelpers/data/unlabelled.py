@@ -20,8 +20,12 @@ KINDS = 'test, "train:16000" (so many of the training images), a pickle {data, i
 
 def check_unlabelled(source: str) -> None:
     """ValueError unless `source` is "test", "train:<count>", or a file or folder that exists."""
-    if source != "test" and not re.fullmatch(r"train:[1-9]\d*", source):
+    if source == "test" or re.fullmatch(r"train:[1-9]\d*", source):
+        return
+    try:
         _locate(source)
+    except ValueError as error:
+        raise ValueError(f"unlabelled = {source}: {error}; known: {KINDS}") from None
 
 
 def take_unlabelled(source: str, train: Split, test: Split, seed: int, image_size: int) -> tuple[Split, Unlabelled]:
@@ -70,9 +74,7 @@ def _locate(source: str) -> Path:
     for path in (Path(source).expanduser(), artifacts.data_root() / source):
         if source and path.exists():
             return path
-    raise ValueError(
-        f"unlabelled = {source}: no such file or folder here or in {artifacts.data_root()}; known: {KINDS}"
-    )
+    raise ValueError(f"{source or 'nothing'}: no such file or folder here or in {artifacts.data_root()}")
 
 
 def _numbered(count: int) -> list[str]:

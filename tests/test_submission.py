@@ -1,0 +1,170 @@
+"""Submissions: a network's labels of unlabelled images, in their order, checked before they replace an older file."""
+
+import csv
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from training_fixtures import QUICK
+
+from kdhelpers import Run, artifacts, build_model, fit, infer
+from kdhelpers.__main__ import main
+from kdhelpers.data import Unlabelled
+from kdhelpers.progress import Progress
+from kdhelpers.submission import Answers, check_submission, predict, predict_stored, write_submission
+
+IDS = ["7", "3", "x,y", "10"]
+
+
+def answers(ids=IDS, classes=3):
+    generator = torch.Generator().manual_seed(0)
+    return Answers(list(ids), torch.rand(len(ids), classes, generator=generator).softmax(1), list("abcdef"[:classes]))
+
+
+@pytest.fixture
+def trained(root, data):
+    return fit(Run(**QUICK, role="teacher"), data, progress=Progress())
+
+
+@pytest.fixture
+def pickled(data, root):
+    """The test images, as Kaggle would hand them out, with ids that are not in order."""
+    ids = [(7 * k) % 40 for k in range(40)]
+    content = {"data": data.test.images.permute(0, 2, 3, 1).numpy(), "ids": np.array(ids)}
+    path = root / "test.pkl"
+    path.write_bytes(pickle.dumps(content))
+    return path, ids
+
+
+def test_probabilities_are_those_of_the_networks_logits(trained, data, pickled):
+    found = predict_stored(trained.name, str(pickled[0]))
+    expected = infer(trained.model, data, "test").logits.softmax(1)
+    torch.testing.assert_close(found.probabilities, expected, rtol=0, atol=1e-6)
+    assert found.ids == [str(number) for number in pickled[1]]
+    assert found.labels == expected.argmax(1).tolist()
+    assert found.class_names == data.class_names
+
+
+def test_tta_is_the_mean_over_image_and_mirror_image(trained, data):
+    def say(images, **options):
+        named = Unlabelled(images, [str(k) for k in range(len(images))], "here")
+        return predict(trained.model, named, data.mean, data.std, data.class_names, **options).probabilities
+
+    images = data.test.images[:9]
+    mean = (say(images) + say(images.flip(3))) / 2
+    torch.testing.assert_close(say(images, tta=True), mean, rtol=0, atol=1e-6)
+    torch.testing.assert_close(say(images, batch_size=2), say(images), rtol=0, atol=1e-6)
+    assert not torch.allclose(say(images, tta=True), say(images), atol=1e-4)
+
+
+def test_the_mode_of_the_network_is_left_and_batchnorm_does_not_move(trained, data):
+    network = trained.model.train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    images = Unlabelled(data.test.images, [str(k) for k in range(40)], "here")
+    predict(network, images, data.mean, data.std, data.class_names)
+    assert network.training
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_network_that_says_nothing_finite_is_refused(trained, data):
+    torch.nn.init.constant_(trained.model.fc.bias, float("nan"))
+    with pytest.raises(ValueError, match="probabilities are not finite"):
+        predict(trained.model, Unlabelled(data.test.images, ["0"] * 40, "here"), data.mean, data.std, data.class_names)
+
+
+def test_a_file_has_a_row_per_image_in_their_order(tmp_path):
+    path = write_submission(tmp_path / "new" / "submission.csv", answers())
+    assert path.read_bytes().startswith(b"ID,Labels\n7,")
+    rows = list(csv.reader(path.open(newline="")))
+    assert rows == [["ID", "Labels"], *([name, str(label)] for name, label in zip(IDS, answers().labels, strict=True))]
+
+
+def test_what_is_not_right_does_not_replace_an_older_file(tmp_path):
+    path = write_submission(tmp_path / "submission.csv", answers())
+    before = path.read_bytes()
+    wrong = answers()
+    wrong.class_names.pop()
+    if max(wrong.labels) < 2:
+        wrong.probabilities[0] = torch.tensor([0.0, 0.0, 1.0])
+    with pytest.raises(ValueError, match="label 2; must be a class in 0..1"):
+        write_submission(path, wrong)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "begins with ; must begin with ID,Labels"),
+        ("id,label\n1,0\n2,1\n", "begins with id,label"),
+        ("ID,Labels\n1,0\n", "1 rows for 2 images"),
+        ("ID,Labels\n1,0\n2,1\n3,1\n", "3 rows for 2 images"),
+        ("ID,Labels\n2,0\n1,1\n", "row 1 is 2,0; ids must be in order, here 1"),
+        ("ID,Labels\n1,0\n2\n", "row 2 is 2; ids"),
+        ("ID,Labels\n1,0\n2,3\n", "row 2 has label 3; must be a class in 0..2"),
+        ("ID,Labels\n1,-1\n2,0\n", "row 1 has label -1"),
+        ("ID,Labels\n1,1.0\n2,0\n", "row 1 has label 1.0"),
+    ],
+)
+def test_every_fault_of_a_file_is_found(content, says):
+    with pytest.raises(ValueError, match=says):
+        check_submission(content.encode(), ["1", "2"], 3)
+    check_submission(b"ID,Labels\n1,2\n2,0\n", ["1", "2"], 3)
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["predict", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("tta", [True, False])
+def test_the_command_writes_file_picture_and_table(trained, data, pickled, root, tta):
+    path, ids = pickled
+    output = root / "out" / "submission.csv"
+    result = run("--model", trained.name, "--data", path, "--output", output, *["--tta"] * tta)
+    assert result.exit_code == 0, result.output
+    check_submission(output.read_bytes(), [str(number) for number in ids], 10)
+    labels = predict_stored(trained.name, str(path), tta).labels
+    assert [int(row[1]) for row in list(csv.reader(output.open()))[1:]] == labels
+    assert f"{output}: 40 rows" in result.output
+    assert (root / "plots" / "submission_predictions.png").is_file()
+    counts = [int(row["predicted"]) for row in csv.DictReader((root / "plots" / "submission_predictions.csv").open())]
+    assert counts == np.bincount(labels, minlength=10).tolist()
+
+
+def test_weights_without_a_description_need_the_data_set_they_were_trained_on(root, data, capsys):
+    network = build_model("resnet8", 10)
+    path = artifacts.save_tensors(root / "mine.pth", network.state_dict())
+    folder = root / "more"
+    folder.mkdir()
+    for number, image in enumerate(data.test.images[:3]):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).resize((48, 40)).save(folder / f"{number}.png")
+    for given in ((), ("--dataset", "digits")):
+        refused = run("--model", path, "--data", folder, "--output", root / "o.csv", *given)
+        assert refused.exit_code == 1
+        assert "has no description beside it; name the data set" in refused.output
+        assert "cifar10, cifar100, imagenette" in refused.output
+    said = ("--model", path, "--data", folder, "--output", root / "o.csv", "--dataset")
+    oblong = run(*said, "cifar10")
+    assert oblong.exit_code == 1
+    assert "not all squares of one size" in oblong.output
+    assert not (root / "o.csv").exists()
+    assert run(*said, "imagenette").exit_code == 0  # whose size is known: they are cut to squares of 96 px
+    assert [row[0] for row in csv.reader((root / "o.csv").open())] == ["ID", "0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"--model": "nobody"}, "nobody has not been trained yet"),
+        ({"--data": "nowhere"}, "nowhere: no such file or folder here or in"),
+    ],
+)
+def test_mistakes_are_one_line_before_any_work(trained, pickled, root, change, says):
+    given = {"--model": trained.name, "--data": pickled[0], "--output": root / "s.csv"} | change
+    result = run(*(word for pair in given.items() for word in pair))
+    assert result.exit_code == 1
+    assert says in result.output
+    assert not (root / "s.csv").exists()
