@@ -115,7 +115,8 @@ class Training:
         with autocast(self.device, self.precision):
             outputs = self.student(images), teacher(images) if teacher else None
         self.network.train()
-        return Context(*outputs, self._copy_student, self.data.train.labels, self.data.num_classes)
+        facts = self.data.train.labels, self.data.num_classes
+        return Context(*outputs, self._copy_student, *facts, list(self.network.parameters()))
 
     def _copy_student(self) -> Observed:
         return Observed(copy.deepcopy(self.network)).requires_grad_(False)

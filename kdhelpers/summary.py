@@ -221,6 +221,8 @@ def _distinct_labels(rows: list[dict]) -> list[str]:
         alike = [other for other, text in zip(settings, shown, strict=True) if text == same]
         differ = {field for field, value in setting.items() if any(other.get(field) != value for other in alike)}
         differ -= {f"{field}_options" for field in differ}  # those of different optimisers are no news
+        if any(other.get("image_size") != setting.get("image_size") for other in alike):
+            differ -= {"data_hash"}  # nor are other pixels at another size
         notes = [f"{field} {_brief(value)}" for field, value in setting.items() if field in differ]
         labels.append(f"{row['label']} [{', '.join(notes)}]" if notes else row["label"])
     return labels

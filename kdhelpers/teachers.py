@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdhelpers import artifacts
+from kdhelpers.foreign import load_state
 from kdhelpers.models import COUNTS, MODELS, Observed, Outputs, build_model, fold_batchnorm, recognise
 
 
@@ -78,15 +79,15 @@ def load_model(
     """A trained network in eval mode, by artifact name (`student_lm_resnet8_digits`) or by path.
 
     Architecture, classes and options come from the file's sidecar; without one they are `model`, `num_classes` and
-    `options`, or, where those are left out, what the tensors' names and shapes tell, which is said on stderr. Raises
-    FileNotFoundError, or ValueError if the file is damaged, holds pickled objects or fits another network.
+    `options`, or, where those are left out, what the tensors' names and shapes tell, which is said on stderr. A
+    checkpoint made elsewhere, with the weights under `model` or `state_dict`, is read as `load_state` says. Raises
+    FileNotFoundError, or ValueError if the file is damaged, holds no state_dict or fits another network.
     """
     path = find_weights(name)
-    described, state = sidecar(path) or {}, artifacts.load_tensors(path)
+    described, state = sidecar(path) or {}, load_state(path)
     model, num_classes = model or described.get("model"), num_classes or described.get("num_classes")
     options = options or described.get("model_options", {})
     if not model:
-        check_state(state, str(path))
         model, num_classes, options = _recognised(state, path)
     elif not num_classes:
         raise ValueError(f"{path}: no description beside it; say num_classes besides model = {model}")
@@ -139,7 +140,7 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], what: str) -> Non
 def start_from(network: nn.Module, name: str, dataset: str) -> None:
     """Give the network the weights that `name` (as `teacher_name` reads it) means. Raises as `load_weights` does."""
     path = find_weights(teacher_name(name, dataset))
-    load_weights(network, artifacts.load_tensors(path), f"start_from = {path}")
+    load_weights(network, load_state(path), f"start_from = {path}")
 
 
 class Teacher:

@@ -1,6 +1,7 @@
 """RandAugment (Cubuk et al. 2020): a few of torchvision's fourteen operations in a row, drawn for each image.
 
-All images go through each operation and each keeps what was drawn for it: so nothing has to be asked of the device.
+On a GPU all images go through each operation and each keeps what was drawn for it, so that nothing has to be asked of
+the device; on the CPU an operation gets the images that drew it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ def randaugment(images: Tensor, codes: Tensor, magnitude: int) -> Tensor:
     """images uint8 [B, 3, H, W]; codes int64 [B, n] in 0..CODES - 1, the operations of each image in their order."""
     variants = list(_variants(magnitude, images.shape[-1]))
     for drawn in codes.unbind(1):
-        result = images
+        result = images.clone()
         for both, change in variants:
             chosen = (drawn[:, None] == torch.tensor(both, device=drawn.device)).any(1)
-            result = torch.where(chosen[:, None, None, None], change(images), result)
+            if images.device.type != "cpu":
+                result = torch.where(chosen[:, None, None, None], change(images), result)
+            elif chosen.any():
+                result[chosen] = change(images[chosen])
         images = result
     return images
 

@@ -4,6 +4,7 @@ A new method is one file, one line in `METHODS`, and its test.
 """
 
 from kdhelpers.methods.base import Context, Method
+from kdhelpers.methods.cocord import CoCoRD, cocord_contrast_loss, cocord_prediction_loss
 from kdhelpers.methods.conkd import ConKD
 from kdhelpers.methods.crd import ContrastiveDistillation, crd_loss
 from kdhelpers.methods.crd_inbatch import InBatchContrast, info_nce_loss
@@ -34,12 +35,15 @@ METHODS: dict[str, type[Method]] = {
     "supcon": SupervisedContrast,
     "supcrd": SupervisedContrastiveDistillation,
     "conkd": ConKD,
+    "cocord": CoCoRD,
 }
 
 __all__ = [
     "METHODS",
     "Context",
     "Method",
+    "cocord_contrast_loss",
+    "cocord_prediction_loss",
     "crd_loss",
     "dkd_loss",
     "hint_loss",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ class Context:
     copy_student:     makes a slow student: a frozen copy of the student, a module `view -> Outputs`
     labels:           int64 [N], the labels of the training split in `batch.index` order
     num_classes:      C
+    student_parameters: the student's own, in the order of its copy's: what a slow student follows
     """
 
     student_outputs: Any
@@ -25,6 +26,7 @@ class Context:
     copy_student: Callable[[], nn.Module]
     labels: Tensor
     num_classes: int
+    student_parameters: Sequence[nn.Parameter] = ()
 
 
 class Method(nn.Module):
@@ -44,9 +46,9 @@ class Method(nn.Module):
     - projectors and regressors (hints, CRD, SupCRD): made in `build` from the shapes in `Context`; they are parameters.
     - memory banks and queues (CRD, CoCoRD): `register_buffer` in `build`, read and updated in `forward`, in place and
       under `no_grad`; negatives are drawn from torch's global generator, which the loop seeds from (seed, epoch).
-    - slow students (CoCoRD): `context.copy_student()`, kept as a submodule and moved towards the student at the start
-      of `forward`, that is before the optimiser's step. Like every submodule it is in train mode while training: its
-      BatchNorm statistics follow what it sees, unless `forward` puts it in eval.
+    - slow students (CoCoRD): `context.copy_student()`, kept as a submodule and moved towards the student's parameters
+      (`ema.follow`) at the start of `forward`, that is before the optimiser's step. Like every submodule it is in train
+      mode while training: its BatchNorm statistics follow what it sees, unless `forward` puts it in eval.
     - two stages (hints): while `epoch <= self.stage_epochs`, `forward` returns only the first stage's term, computed
       with `student(view, stop_at="<map>")`, which ends the forward at that map: upper layers then get no gradient, so
       the optimiser leaves them (and their momentum and weight decay) alone, and their BatchNorm statistics stay too.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from itertools import product
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .registry import MODELS, build_model
+from .registry import MODELS
 
 COUNTS = "num_batches_tracked"
 
@@ -24,8 +25,7 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[str, int, dict]:
         classes, *_ = found.get(f"{MODELS[name].classifier}.weight") or (0,)
         if not classes:
             continue
-        with torch.device("meta"):  # shapes alone: no memory, no random numbers
-            expected = _shapes(build_model(name, classes, **options).state_dict())
+        expected = _expected(MODELS[name].build, classes, tuple(options.items()))
         if expected == found:
             return name, classes, options
         fitting = sum(expected.get(key) == shape for key, shape in found.items())
@@ -33,6 +33,12 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[str, int, dict]:
             nearest, most = f"{name}, of which {fitting} of {len(expected)} tensors fit", fitting
     hint = f"; nearest: {nearest}" if nearest else ""
     raise ValueError(f"these {len(found)} tensors are of no known network{hint}")
+
+
+@cache
+def _expected(build: Callable[..., nn.Module], classes: int, options: tuple) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):  # shapes alone: no memory, no random numbers
+        return _shapes(build(classes, **dict(options)).state_dict())
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -6,12 +6,26 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from . import cifar_resnet, torchvision_resnet, vgg
+from . import (
+    bottleneck_resnet,
+    cifar_resnet,
+    mobilenet_v2,
+    shufflenet_v1,
+    shufflenet_v2,
+    torchvision_resnet,
+    vgg,
+    wide_resnet,
+)
 from .architecture import Architecture
 
 MODELS: dict[str, Architecture] = {
     **cifar_resnet.ARCHITECTURES,
+    **wide_resnet.ARCHITECTURES,
     **vgg.ARCHITECTURES,
+    **mobilenet_v2.ARCHITECTURES,
+    **shufflenet_v1.ARCHITECTURES,
+    **shufflenet_v2.ARCHITECTURES,
+    **bottleneck_resnet.ARCHITECTURES,
     **torchvision_resnet.ARCHITECTURES,
 }
 

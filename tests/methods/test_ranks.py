@@ -1,4 +1,4 @@
-"""Two processes as one: banks stay equal, and a contrast over ranks has the whole batch's gradient."""
+"""Two processes as one: banks and queues stay equal, and a contrast over ranks has the whole batch's gradient."""
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from kdhelpers.data import Batch
 from kdhelpers.methods import METHODS, info_nce_loss
 from kdhelpers.methods.memory_bank import MemoryBank
+from kdhelpers.methods.queue import KeyQueue
 from kdhelpers.methods.ranks import gather, mean_over_ranks
 from kdhelpers.models import Outputs
 
@@ -34,12 +35,20 @@ def contrast(head, images, teacher):
 def rank(number, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=2)
     head, images, teacher = problem()
-    bank = MemoryBank(LABELS, 3, 4, 4)
+    bank, queue = MemoryBank(LABELS, 3, 4, 4), KeyQueue(8, 4)
     mine = slice(number, None, 2)
     joint = torch.nn.parallel.DistributedDataParallel(head)
     contrast(joint, images[mine], teacher[mine]).backward()
     bank.update(torch.arange(BATCH)[mine], teacher[mine], teacher[mine], 0.5)
-    facts = {"grad": head.weight.grad, "bank": bank.student, "mean": mean_over_ranks(torch.tensor(2.0 + number))}
+    for _ in range(2):
+        queue.enqueue(teacher[mine])
+    facts = {
+        "grad": head.weight.grad,
+        "bank": bank.student,
+        "queue": queue.keys,
+        "oldest": queue.oldest,
+        "mean": mean_over_ranks(torch.tensor(2.0 + number)),
+    }
     torch.save(facts, f"{folder}/{number}.pt")
     dist.destroy_process_group()
 
@@ -66,6 +75,14 @@ def test_every_rank_has_every_update_of_the_banks(ranks):
     bank.update(torch.arange(BATCH), teacher, teacher, 0.5)
     for each in ranks:
         torch.testing.assert_close(each["bank"], bank.student)
+
+
+def test_queues_of_all_ranks_agree_and_hold_the_keys_of_all(ranks):
+    _, _, teacher = problem()
+    batch = torch.cat([teacher[0::2], teacher[1::2]])  # in the order of the ranks
+    for each in ranks:
+        assert torch.equal(each["queue"], torch.cat([batch[2:], batch[4:], batch[:2]]))  # of eight rows
+        assert each["oldest"] == 4
 
 
 def test_the_mean_is_over_ranks(ranks):

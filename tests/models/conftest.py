@@ -1,8 +1,8 @@
 """The CRD benchmark's networks as recorded from the published code, and the weights they were recorded with.
 
 zoo.json has for each: sha256 of the ordered [[key, shape], ...] of its state_dict as compact JSON (100
-classes), its parameters, the shapes of its maps and embedding for `zoo_images`, and for some the first five
-logits and the logits' norm per image in float64 under `fill_by_name`.
+classes), its parameters, the shapes of its maps and embedding for `zoo_images`, whether each map was taken behind a
+ReLU, and for some the first five logits and the logits' norm per image in float64 under `fill_by_name`.
 """
 
 import json

@@ -33,12 +33,18 @@ def assert_same_logits(folded, model, images):
         assert (folded(images) - want).abs().max() <= 1e-4 * want.abs().max()
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet8x4", "vgg8", "vgg11", "resnet18", "resnet50"])
-def test_registry_networks_fold_whole(name, zoo_images):
+WHOLE = ["resnet20", "resnet8x4", "vgg8", "vgg11", "resnet18", "resnet50", "resnet50_crd"]
+WHOLE += ["mobilenetv2", "shufflenetv1", "shufflenetv2"]
+PRE_ACTIVATION = [("wrn_16_1", 7), ("wrn_16_2", 7), ("wrn_40_2", 19)]  # what stands before a block's first convolution
+
+
+@pytest.mark.parametrize(("name", "left"), [(name, 0) for name in WHOLE] + PRE_ACTIVATION)
+def test_registry_networks_fold_and_say_the_same(name, left, zoo_images):
     torch.manual_seed(0)
+    zoo_images = zoo_images[:2]
     model = lived_in(build_model(name, num_classes=20))
     folded = fold_batchnorm(model)
-    assert batchnorms(folded) == 0
+    assert batchnorms(folded) == left
     assert_same_logits(folded, model, zoo_images)
     with torch.no_grad():
         want, got = Observed(model)(zoo_images), Observed(folded)(zoo_images)

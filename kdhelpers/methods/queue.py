@@ -1,0 +1,27 @@
+"""The latest keys of a contrast, first in, first out."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdhelpers.methods.ranks import gather
+
+
+class KeyQueue(nn.Module):
+    """`keys`, float32 [size, dim] with unit rows, random at first; `oldest` is the row that is written next."""
+
+    def __init__(self, size: int, dim: int):
+        super().__init__()
+        self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("oldest", torch.zeros((), dtype=torch.int64))  # on the device: nothing waits for it
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor) -> None:
+        """Write the keys [B, dim] of all ranks over the oldest rows, in place; of more than fit, the last stay."""
+        keys, size = gather(keys.float()), len(self.keys)
+        latest = keys[-size:]  # no row is written twice, whose order a GPU would not keep
+        rows = torch.arange(len(keys) - len(latest), len(keys), device=keys.device) + self.oldest
+        self.keys.index_copy_(0, rows % size, latest)
+        self.oldest.add_(len(keys)).remainder_(size)

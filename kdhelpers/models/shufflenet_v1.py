@@ -1,0 +1,75 @@
+"""ShuffleNet for 32 px (Zhang et al. 2018), 3 groups, in the CRD benchmark's layer names, so its weights load.
+
+Unlike the paper: the stem is a 1x1 convolution of stride 1 without max-pooling, and a ReLU follows the convolution per
+channel. torchvision has no ShuffleNetV1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .architecture import Architecture
+
+STEM = 24
+GROUPS = 3
+STAGES = ((240, 4), (480, 8), (960, 4))  # channels, blocks
+
+
+class ShuffleUnit(nn.Module):
+    """Grouped 1x1, channel shuffle, 3x3 per channel, grouped 1x1; then relu of the sum with x, or, where the image
+    is halved, of the concatenation with the pooled x (which brings channels_in of the unit's output)."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int):
+        super().__init__()
+        own = channels - channels_in if stride == 2 else channels
+        middle = own // 4
+        self.groups = 1 if channels_in == STEM else GROUPS  # the stem's channels are too few to part
+        self.conv1 = nn.Conv2d(channels_in, middle, 1, groups=self.groups, bias=False)
+        self.bn1 = nn.BatchNorm2d(middle)
+        self.conv2 = nn.Conv2d(middle, middle, 3, stride, padding=1, groups=middle, bias=False)
+        self.bn2 = nn.BatchNorm2d(middle)
+        self.conv3 = nn.Conv2d(middle, own, 1, groups=GROUPS, bias=False)
+        self.bn3 = nn.BatchNorm2d(own)
+        self.pool = nn.AvgPool2d(3, stride=2, padding=1) if stride == 2 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = F.channel_shuffle(out, self.groups)  # keeps channels_last, unlike view, transpose, reshape
+        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
+        out = self.bn3(self.conv3(out))
+        out = out + x if self.pool is None else torch.cat([out, self.pool(x)], 1)
+        return F.relu(out, inplace=True)
+
+
+class ShuffleNetV1(nn.Module):
+    """A 1x1 stem, three stages that end at 16, 8, 4 px, global pooling, linear."""
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, STEM, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(STEM)
+        self.relu = nn.ReLU(inplace=True)
+        inputs = (STEM, *(channels for channels, _ in STAGES))
+        self.layer1, self.layer2, self.layer3 = (
+            _stage(inputs[i], channels, count) for i, (channels, count) in enumerate(STAGES)
+        )
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(inputs[-1], num_classes)  # the benchmark starts it, as all layers, torch's own way
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(images)))  # [B, 24, 32, 32]
+        x = self.layer3(self.layer2(self.layer1(x)))  # [B, 960, 4, 4]
+        return self.linear(self.avgpool(x).flatten(1))
+
+
+def _stage(channels_in: int, channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(
+        ShuffleUnit(channels_in, channels, stride=2),
+        *(ShuffleUnit(channels, channels, stride=1) for _ in range(count - 1)),
+    )
+
+
+_MAPS = {"stem": "relu", "layer1": "layer1", "layer2": "layer2", "layer3": "layer3"}
+ARCHITECTURES = {"shufflenetv1": Architecture(ShuffleNetV1, _MAPS, "linear")}
