@@ -23,6 +23,7 @@ from kdhelpers.device import free_memory
 from kdhelpers.models import Outputs
 from kdhelpers.teachers import Teacher
 
+PARTS = ("logits", "embedding")  # what is kept of outputs; feature maps are too large
 SHARE = 0.25  # of the free memory that a table may take
 FIRST_ROWS = 4096
 
@@ -49,11 +50,13 @@ class OutputTable:
         """Take in what the files hold, as far as memory allows; how many rows they hold."""
         if not (self.rows_file.is_file() and self.keys_file.is_file()):
             return 0
-        keys = np.fromfile(self.keys_file, np.int64)
+        keys = torch.from_numpy(np.fromfile(self.keys_file, np.int64))
         whole = min(len(keys), self.rows_file.stat().st_size // self.row_bytes)
+        if not ((keys >= 0) & (keys < len(self.place))).all():
+            raise ValueError(f"{self.keys_file}: damaged; delete it, and the teacher is asked again")
         kept = min(whole, self.most)
         raw = torch.from_numpy(np.fromfile(self.rows_file, np.uint8, kept * self.row_bytes))
-        self.add(torch.from_numpy(keys[:kept]), raw.view(self.rows.dtype).view(kept, -1))
+        self.add(keys[:kept], raw.view(self.rows.dtype).view(kept, -1))
         return whole
 
     def add(self, keys: Tensor, values: Tensor) -> None:
@@ -83,9 +86,9 @@ class OutputTable:
 
 
 class StoredTeacher:
-    """A `Teacher` that looks up what it said of a view before. Ask it about the views of the batch that it `attend`s to.
+    """A `Teacher` that looks up what it said of a view before, for the views of the batch that it `attend`s to.
 
-    parts: what is kept, ("logits",) or ("logits", "embedding"); the outputs have nothing else. Asked about other images,
+    parts: what is kept, the first or both of PARTS; the outputs have nothing else. Asked about other images,
     or up to a feature map, it computes. `forwards` counts the images that the network really saw.
     """
 
@@ -124,28 +127,51 @@ class StoredTeacher:
 
 
 @contextlib.contextmanager
-def stored(teacher: Teacher, data: Data, batches: Batches, parts: tuple[str, ...]) -> Iterator[StoredTeacher | Teacher]:
-    """The teacher with its table, held against other processes; the teacher itself where views are not finitely many."""
-    if not (batches.recipe.views and parts):
+def stored_teacher(teacher: Teacher, data: Data, batches: Batches, read: set[str]) -> Iterator[StoredTeacher | Teacher]:
+    """The teacher with the table of what is `read` of it, held against other processes; the teacher itself, and a line
+    on stderr why, where feature maps are read or the augmentation's views are not finitely many.
+
+    A table of logits and embeddings, once there, serves those who read logits alone too.
+    """
+    if obstacle := _obstacle(batches, read):
+        print(f"stored outputs: {obstacle}; the teacher runs live", file=sys.stderr)
         yield teacher
         return
-    device = batches.device
-    image = torch.zeros(1, 3, data.image_size, data.image_size, device=device)
-    widths = [getattr(teacher(image), part).shape[1] for part in parts]
-    facts = [teacher.sha256, data.content_hash, data.mean, data.std, str(batches.recipe), parts]
-    key = hashlib.sha256(repr([*facts, str(teacher.dtype), device.type]).encode()).hexdigest()
-    stem = artifacts.folder("outputs") / f"{teacher.described.get('name', 'teacher')}-{key[:16]}"
+    image = torch.zeros(1, 3, data.image_size, data.image_size, device=batches.device)
+    said = teacher(image)
     with contextlib.ExitStack() as held:
+        stem, parts = _table_of(teacher, data, batches, read)
+        width = sum(getattr(said, part).shape[1] for part in parts)
         writes = _held(held, stem.with_name(f"{stem.name}.lock"))
-        keys = len(data.train) * batches.recipe.views
-        table = OutputTable(stem, keys, sum(widths), teacher.dtype, device, writes)
-        yield StoredTeacher(teacher, table, parts, widths[0])
+        table = OutputTable(stem, len(data.train) * batches.recipe.views, width, teacher.dtype, batches.device, writes)
+        yield StoredTeacher(teacher, table, parts, said.logits.shape[1])
+
+
+def _obstacle(batches: Batches, read: set[str]) -> str:
+    if read - set(PARTS):
+        return "this method reads the teacher's feature maps, which are too large to keep"
+    if not batches.recipe.views:
+        return f"augmentation = {batches.recipe} has more views than can be kept; crop and flip have 162"
+    return ""
+
+
+def _table_of(teacher: Teacher, data: Data, batches: Batches, read: set[str]) -> tuple[Path, tuple[str, ...]]:
+    """The table's path without extension, and its columns: the wider table where it is needed or there already."""
+    facts = [teacher.sha256, data.content_hash, len(data.train), data.mean, data.std, str(batches.recipe)]
+    key = hashlib.sha256(repr([*facts, str(teacher.dtype), batches.device.type]).encode()).hexdigest()[:16]
+    stems = {n: artifacts.folder("outputs") / f"{_name(teacher)}-{key}-{'-'.join(PARTS[:n])}" for n in (1, 2)}
+    count = 2 if "embedding" in read or stems[2].with_name(f"{stems[2].name}.keys").is_file() else 1
+    return stems[count], PARTS[:count]
+
+
+def _name(teacher: Teacher) -> str:
+    return teacher.described.get("name", "teacher")
 
 
 def _held(stack: contextlib.ExitStack, path: Path) -> bool:
     try:
         stack.enter_context(artifacts.lock(path, wait=False))
     except BlockingIOError:
-        print(f"{path.stem}: another process fills it; read as it is now", file=sys.stderr)
+        print(f"{path.stem}: another process fills it; what it holds now is used", file=sys.stderr)
         return False
     return True

@@ -88,6 +88,7 @@ def fit(
     progress: Progress | None = None,
     tensorboard: bool = False,
     compile: bool = False,
+    stored_outputs: bool = False,
 ) -> Trained:
     """Train what `run` describes, or load it if it is finished, or go on from its last epoch if it was interrupted.
 
@@ -100,7 +101,7 @@ def fit(
     weights, data or classes that do not fit, before any training; FloatingPointError for a loss that is not finite.
     """
     device, progress = pick_device(device), progress or TerminalProgress()
-    return _fit([run], data, device, progress, force_retrain, tensorboard, compile)[0]
+    return _fit([run], data, device, progress, force_retrain, tensorboard, compile, stored_outputs)[0]
 
 
 def fit_sweep(
@@ -111,6 +112,7 @@ def fit_sweep(
     device: str | torch.device | None = None,
     progress: Progress | None = None,
     tensorboard: bool = False,
+    stored_outputs: bool = False,
 ) -> list[Trained]:
     """`fit` for several students of one teacher in lockstep: they see the same batches, and one forward of the teacher
     serves them all.
@@ -124,7 +126,7 @@ def fit_sweep(
     runs = list(runs)
     _check_shared(runs)
     device, progress = pick_device(device), progress or TerminalProgress()
-    return _fit(runs, data, device, progress, force_retrain, tensorboard, compiled=False)
+    return _fit(runs, data, device, progress, force_retrain, tensorboard, False, stored_outputs)
 
 
 def _check_shared(runs: list[Run]) -> None:
@@ -149,6 +151,7 @@ def _fit(
     afresh: bool,
     tensorboard: bool,
     compiled: bool,
+    stored_outputs: bool,
 ) -> list[Trained]:
     first, precision = runs[0], resolve_precision(runs[0].precision, device)
     spelled = next((run.teacher for run in runs if run.teacher), None)
@@ -177,7 +180,7 @@ def _fit(
         jobs = {identity: Job(*facts) for identity, facts in new.items()}
         try:
             if jobs:
-                lockstep.train(list(jobs.values()), progress, afresh, tensorboard, compiled)
+                lockstep.train(list(jobs.values()), progress, afresh, tensorboard, compiled, stored_outputs)
         finally:  # a run that failed costs the others no name
             facts = [found[1] if found else jobs[name].record for name, found in zip(identities, stored, strict=True)]
             for run, known in zip(runs, facts, strict=True):

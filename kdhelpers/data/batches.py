@@ -189,12 +189,3 @@ def _share(count: int, batch_size: int, rank: int, world: int) -> tuple[Tensor, 
     mine = positions[positions % batch_size % world == rank]
     ends = torch.bincount(mine // batch_size).cumsum(0).tolist()
     return mine, [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-
-
-def _free_memory(device: torch.device) -> float:
-    """Bytes that a resident split may take where the user set no budget."""
-    if device.type == "cuda":
-        return 0.6 * torch.cuda.mem_get_info(device)[0]
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return float("inf")  # Windows does not tell through Python; its pagefile bears it
