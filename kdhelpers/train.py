@@ -94,12 +94,16 @@ def fit(
 
     The same run means the same `Run`, the same training images and the same teacher weights, whatever the file's name.
     data: the result of `load_data`, to save loading it again. tensorboard: scalars per epoch into runs/<name>. compile:
-    torch.compile of student and method (slow to start; pays on long GPU runs).
+    torch.compile of student and method (slow to start; pays on long GPU runs). stored_outputs: what the teacher says of
+    a view is kept in pth_models/outputs and looked up by every run that shares teacher, images, augmentation and
+    precision; for crop and flip, where an image has 162 views (see `outputs`).
 
     Writes pth_models/<name>.pth and its .json, and json_results/<name>.json; the test split is looked at once, at the
     end, with the weights of the selected epoch. Raises FileNotFoundError for an untrained teacher and ValueError for
     weights, data or classes that do not fit, before any training; FloatingPointError for a loss that is not finite.
     """
+    if compile and stored_outputs:
+        raise ValueError("compile = True: a table is looked up on the host; leave compile or stored_outputs out")
     device, progress = pick_device(device), progress or TerminalProgress()
     return _fit([run], data, device, progress, force_retrain, tensorboard, compile, stored_outputs)[0]
 
@@ -120,8 +124,8 @@ def fit_sweep(
     The runs may differ in model, method, hyperparameters, optimiser and schedule. Each ends as it would alone, on the
     CPU with the same bits, and is stored, found again and resumed on its own; runs that are alike are trained once. A
     run whose loss is not finite does not hold up the others: it is raised when they are done. Seconds in the records
-    are shares of the common time. Raises ValueError that names the first field in which runs must agree and do not
-    (those of SHARED, the teacher), and under torchrun; and as `fit`.
+    are shares of the common time. stored_outputs: as in `fit`. Raises ValueError that names the first field in which
+    runs must agree and do not (those of SHARED, the teacher), and under torchrun; and as `fit`.
     """
     runs = list(runs)
     _check_shared(runs)
