@@ -20,7 +20,7 @@ BELOW = {
     "models": set(),
     "methods": set(),
     "optim": set(),
-    "data": {"artifacts"},
+    "data": {"artifacts", "device"},
     "settings": {"artifacts", "data", "methods", "models", "optim"},
     "inert": set(),
     "foreign": {"artifacts", "inert"},
@@ -30,7 +30,8 @@ BELOW = {
     "record": {"artifacts", "data", "device", "methods", "settings", "teachers"},
     "probe": {"data", "evaluation"},
     "job": {"artifacts", "data", "evaluation", "loop", "models", "probe", "record", "settings", "teachers"},
-    "lockstep": {"job", "loop", "methods", "models", "progress", "teachers"},
+    "outputs": {"artifacts", "data", "device", "models", "teachers"},
+    "lockstep": {"data", "job", "loop", "methods", "models", "outputs", "progress", "teachers"},
     "stored": {"artifacts", "record", "settings", "teachers"},
     "train": {
         "artifacts",

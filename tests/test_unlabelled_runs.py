@@ -8,6 +8,7 @@ from training_fixtures import QUICK, Recorder, same, weights
 
 from kdhelpers import Run, artifacts, fit, fit_sweep, tables
 from kdhelpers.data import Split, Unlabelled
+from kdhelpers.teachers import Teacher
 
 TAUGHT = {**QUICK, "method": "lm_unlabelled", "teacher": "resnet8", "augmentation": "crop jitter rotation"}
 
@@ -98,6 +99,23 @@ def test_in_lockstep_each_is_what_it_is_alone_and_those_without_the_wish_see_no_
         fit_sweep([runs[0], other], mixed)
     with pytest.raises(ValueError, match="runs: differ in unlabelled_batch_size"):
         fit_sweep([runs[0], Run(**taught, unlabelled_batch_size=4)], mixed)
+
+
+@pytest.mark.parametrize("consistent", [True, False])
+def test_gentle_views_are_looked_up_although_the_students_are_beyond_counting(taught, mixed, consistent, monkeypatch):
+    run = Run(**taught, hyperparameters={"consistent": consistent}, unlabelled_batch_size=60)
+    live = weights(fit(run, mixed))
+    seen, compute = [], Teacher.__call__
+    monkeypatch.setattr(
+        Teacher, "__call__", lambda *given, **ends: seen.append(len(given[1])) or compute(*given, **ends)
+    )
+    filled = weights(fit(run, mixed, stored_outputs=True, force_retrain=True))
+    assert sum(seen) > 100
+    seen.clear()
+    looked_up = weights(fit(run, mixed, stored_outputs=True, force_retrain=True))
+    assert max(seen, default=0) <= 2, "besides the images that shapes are taken from, nothing is computed again"
+    assert same(live, filled)
+    assert same(live, looked_up)
 
 
 def test_test_images_are_said_to_be_trained_on(root, data):

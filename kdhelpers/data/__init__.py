@@ -2,7 +2,7 @@
 
 from kdhelpers.data.augment import Normalise, Recipe, augment, parse_recipe
 from kdhelpers.data.bar import progress_bar
-from kdhelpers.data.batches import Batch, Batches, Gentle, Shown, evaluation_batches
+from kdhelpers.data.batches import Batch, Batches, Gentle, Shown, evaluation_batches, to_device
 from kdhelpers.data.catalogue import DATASETS
 from kdhelpers.data.dataset import Data, Split, Unlabelled
 from kdhelpers.data.pickles import restricted_load
@@ -32,4 +32,5 @@ __all__ = [
     "progress_bar",
     "read_unlabelled",
     "restricted_load",
+    "to_device",
 ]

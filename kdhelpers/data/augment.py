@@ -42,6 +42,13 @@ class Recipe:
         """The part that only chooses what is in the picture: crop or resized crop, and flip."""
         return Recipe(crop=self.crop, resized_crop=self.resized_crop, flip=self.flip)
 
+    @property
+    def views(self) -> int | None:
+        """How many views an image has, where pixels are moved but not changed; None where they are beyond counting."""
+        if self.computes or self.cutout:
+            return None
+        return (2 * (self.crop or 0) + 1) ** 2 * (1 + self.flip)
+
     def __str__(self) -> str:
         words = []
         for field in fields(self):

@@ -17,9 +17,12 @@ from torch import Tensor
 from kdhelpers.data.augment import Draws, Normalise, Recipe, finish, parse_recipe
 from kdhelpers.data.dataset import Split
 from kdhelpers.data.pixels import Pixels
-from kdhelpers.data.plan import plan_epoch, plan_recycled
+from kdhelpers.data.plan import plan_epoch, plan_recycled, view_keys
 
 Gentle = Literal["", "same crop", "own crop"]
+
+
+Keyed = tuple[tuple[Tensor, Tensor], ...]  # (a view, int64 [B] on the CPU: which of finitely many each image's is)
 
 
 class Shown(NamedTuple):
@@ -28,14 +31,16 @@ class Shown(NamedTuple):
     views: tuple[Tensor, ...]  # V times float [B, 3, H, W], normalised, channels_last
     index: Tensor  # int64 [B], the samples' places among their images
     draws: Draws  # per augmentation step [V, B, ...], see `plan_epoch`; [V + 1, ...] with a gentle view of its own crop
+    keyed: Keyed  # the views that a teacher is asked about, where crop and flip alone make them, see `view_keys`
     gentle: Tensor | None  # one more view like the others, by crop and flip alone, where it was asked for
 
 
 class Batch(NamedTuple):
-    views: tuple[Tensor, ...]  # these four as in Shown
+    views: tuple[Tensor, ...]  # these as in Shown
     labels: Tensor  # int64 [B]
     index: Tensor
     draws: Draws
+    keyed: Keyed = ()  # with those of `unlabelled`
     gentle: Tensor | None = None
     unlabelled: Shown | None = None  # other images of the same step
 
@@ -48,16 +53,18 @@ class Batch(NamedTuple):
 
 
 class _Show:
-    """Images through a recipe: `views` of them and, if any, the gentle one."""
+    """Images through a recipe: `views` of them and, if any, the gentle one. `first` is their first sample's number."""
 
-    def __init__(self, pixels: Pixels, recipe: Recipe, views: int, gentle: Gentle, normalise: Normalise, dtype):
-        self.pixels, self.recipe, self.views, self.gentle = pixels, recipe, views, gentle
+    def __init__(self, pixels: Pixels, recipe: Recipe, views: int, gentle: Gentle, normalise: Normalise, dtype, first):
+        self.pixels, self.recipe, self.views, self.gentle, self.first = pixels, recipe, views, gentle, first
         self.drawn = views + (gentle == "own crop")
         self._normalise, self._dtype = normalise, dtype
         self._copies_only = pixels.device.type == "cpu" and not recipe.computes
 
     def steps(self, order: Tensor, draws: Draws, spans: list[slice]) -> Iterator[Shown]:
         """What each span of `order` (int64 [M], on the CPU) shows; draws per step [drawn, M, ...], as it has them."""
+        keys = view_keys(self.recipe.gentle if self.gentle else self.recipe, draws, order + self.first)
+        keys = keys if keys is None else keys.expand(self.drawn, -1)
         draws = {step: to_device(values, self.pixels.device) for step, values in draws.items()}
         index = to_device(order, self.pixels.device)
         windows = self.pixels.windows(order, draws, spans, self.drawn)
@@ -67,15 +74,22 @@ class _Show:
                 cut = next(windows)
                 views = tuple(self._finish(cut[view], drawn, view, self.recipe) for view in range(self.views))
                 gentle = self._gentle_view(cut, drawn, views[0])
-            yield Shown(views, index[span], drawn, gentle)
+            keyed = () if keys is None else self._keyed(views, gentle, keys[:, span])
+            yield Shown(views, index[span], drawn, keyed, gentle)
+
+    def _keyed(self, views: tuple[Tensor, ...], gentle: Tensor | None, keys: Tensor) -> Keyed:
+        return tuple(zip(views, keys, strict=False)) if gentle is None else ((gentle, keys[self._gentle_draw]),)
+
+    @property
+    def _gentle_draw(self) -> int:
+        return self.drawn - 1 if self.gentle == "own crop" else 0
 
     def _gentle_view(self, cut: list[Tensor], drawn: Draws, first: Tensor) -> Tensor | None:
         if not self.gentle:
             return None
         if self.gentle == "same crop" and self.recipe == self.recipe.gentle:
             return first
-        view = self.drawn - 1 if self.gentle == "own crop" else 0
-        return self._finish(cut[view], drawn, view, self.recipe.gentle)
+        return self._finish(cut[self._gentle_draw], drawn, self._gentle_draw, self.recipe.gentle)
 
     def _finish(self, window: Tensor, drawn: Draws, view: int, recipe: Recipe) -> Tensor:
         own = {step: values[view] for step, values in drawn.items()}
@@ -92,6 +106,9 @@ class Batches:
     gentle: "same crop" adds a view of the first view's crop (`Batch.gentle`) without the steps that change pixels, "own
     crop" one of a crop and flip of its own. unlabelled: uint8 [M, 3, H, W], of which every batch shows
     `unlabelled_batch_size` (None: batch_size) beside its labelled images, pass after pass, as often as the epochs take.
+
+    `images` is how many there are to look at, `taught` the recipe of the views that a teacher is asked about: what
+    `keyed` numbers, labelled images first.
 
     Raises ValueError for an unknown augmentation, and for a split or a batch size too small to train on.
     """
@@ -122,12 +139,14 @@ class Batches:
         self._labels = to_device(split.labels, self.device)
         normalise = Normalise(mean, std, self.image_size, self.device)
 
-        def show(images: Tensor) -> _Show:
+        def show(images: Tensor, first: int) -> _Show:
             pixels = Pixels(images, self.recipe, self.device, memory_budget_mib, workers)
-            return _Show(pixels, self.recipe, views, gentle, normalise, dtype)
+            return _Show(pixels, self.recipe, views, gentle, normalise, dtype, first)
 
-        self._show = show(split.images)
-        self._others = None if unlabelled is None else show(unlabelled)
+        self.taught = self.recipe.gentle if gentle else self.recipe
+        self.images = len(split) + (0 if unlabelled is None else len(unlabelled))
+        self._show = show(split.images, 0)
+        self._others = None if unlabelled is None else show(unlabelled, len(split))
         self._beside = _beside(unlabelled_batch_size or batch_size, len(self), rank, world)
 
     @property
@@ -146,7 +165,8 @@ class Batches:
         labelled = self._show.steps(mine, draws, self._spans)
         others = self._unlabelled_steps(number) if self._others else repeat(None)
         for span, shown, other in zip(self._spans, labelled, others, strict=False):
-            yield Batch(shown.views, labels[span], shown.index, shown.draws, shown.gentle, other)
+            keyed = shown.keyed + (other.keyed if other else ())
+            yield Batch(shown.views, labels[span], shown.index, shown.draws, keyed, shown.gentle, other)
 
     def _unlabelled_steps(self, number: int) -> Iterator[Shown]:
         positions, spans, slots = self._beside

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import torch
@@ -11,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from kdhelpers.data.augment import Draws, Recipe
 from kdhelpers.data.geometry import Windows
+from kdhelpers.device import free_memory
 
 
 class Pixels:
@@ -25,7 +25,7 @@ class Pixels:
     ):
         self.device, self.count = device, len(images)
         self._layout = recipe.crop, recipe.flip and recipe.resized_crop is None
-        budget = memory_budget_mib * 2**20 if memory_budget_mib is not None else _free_memory(device)
+        budget = memory_budget_mib * 2**20 if memory_budget_mib is not None else free_memory(device)
         self.resident = Windows.bytes_needed(images.shape, *self._layout) <= budget
         if self.resident:
             self._windows = Windows(images, *self._layout, device)
@@ -66,12 +66,3 @@ class _Rows:
 
     def __getitem__(self, index: Tensor) -> Tensor:
         return self.images[index]
-
-
-def _free_memory(device: torch.device) -> float:
-    """Bytes that resident images may take where the user set no budget."""
-    if device.type == "cuda":
-        return 0.6 * torch.cuda.mem_get_info(device)[0]
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return float("inf")  # Windows does not tell through Python; its pagefile bears it

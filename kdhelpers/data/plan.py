@@ -55,6 +55,20 @@ def _draws(recipe: Recipe, count: int, image_size: int, views: int, seed: int, e
     return draws
 
 
+def view_keys(recipe: Recipe, draws: Draws, samples: Tensor) -> Tensor | None:
+    """int64 [V, M], the number of each shown view among all `recipe.views` of each sample; None where those are not
+    finite. draws: those of `samples` [M], per step [V, M, ...]."""
+    if not recipe.views:
+        return None
+    number = samples[None]
+    if recipe.crop:
+        row, column = draws["crop"].unbind(-1)
+        number = (number * (2 * recipe.crop + 1) + row) * (2 * recipe.crop + 1) + column
+    if recipe.flip:
+        number = number * 2 + draws["flip"]
+    return number
+
+
 def generator(*key: int | str) -> torch.Generator:
     """A generator of its own for each key, so that no draw moves when another is added."""
     digest = hashlib.sha256(repr(key).encode()).digest()

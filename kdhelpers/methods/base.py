@@ -60,6 +60,7 @@ class Method(nn.Module):
     """
 
     needs_teacher = True
+    reads: tuple[str, ...] = ("logits",)  # of the teacher's outputs; what was stored of them is logits and embeddings
     views = 1
     gentle = ""  # which gentle view a batch has besides: "", "same crop", "own crop"
     uses_unlabelled = False

@@ -68,7 +68,7 @@ def test_labelled_batches_are_the_same_whatever_stands_beside_them(split, others
 def test_there_is_no_place_for_labels_beside_unlabelled_images(split, others):
     batch = next(batches(split, unlabelled=others).epoch(1))
     assert type(batch.unlabelled) is Shown
-    assert Shown._fields == ("views", "index", "draws", "gentle")
+    assert Shown._fields == ("views", "index", "draws", "keyed", "gentle")
 
 
 @pytest.mark.parametrize("size", [7, 16, 60])
