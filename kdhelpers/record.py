@@ -64,9 +64,19 @@ def notes(run: Run, teacher: Teacher | None, data: Data) -> list[str]:
         own.append(
             f"transductive: {run.method} trained on {seen:,} of the {len(data.test):,} test images, without labels"
         )
+    if teacher and run.unlabelled and _labels_known(run, teacher.described.get("run") or {}):
+        own.append("labels: the teacher was trained with labels of images that are here taken to have none")
     start = read_sidecar(find_weights(teacher_name(run.start_from, run.dataset))) if run.start_from else None
     inherited = [described.get("notes", []) for described in (teacher and teacher.described, start) if described]
     return list(dict.fromkeys(sum(inherited, own)))
+
+
+def _labels_known(run: Run, taught: dict) -> bool:
+    """Whether a teacher of that Run saw labels that this run sets aside: those of "train:<count>", of another part."""
+    ours = {field: getattr(run, field) for field in ("unlabelled", "val_fraction", "split_seed")}
+    theirs = {field: taught.get(field) for field in ours}
+    same_images = taught.get("dataset") == run.dataset
+    return run.unlabelled.startswith("train:") and same_images and theirs != ours
 
 
 def training_facts(record: dict) -> dict:

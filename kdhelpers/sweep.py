@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 from kdhelpers.optim import starting_point
-from kdhelpers.settings import Run
+from kdhelpers.settings import Run, named_values
 
 WORDS = {"lam": "hybrid_lambda", "temperature": "tau"}  # in names, as users of the published table know them
 PURE = ("lam", 1.0)  # no hybrid, and not named as one
@@ -52,12 +52,7 @@ def optimizer_runs(run: Run, others: str) -> list[Run]:
 
 
 def _variant(run: Run, text: str) -> Run:
-    pairs = [word.partition("=") for word in text.split()]
-    if bad := [name + sign for name, sign, value in pairs if not (name and sign and value)]:
-        raise ValueError(f"settings: {bad[0]!r} in {text.strip()!r} is no name=value; write for instance {EXAMPLE}")
-    chosen = {name: value for name, _, value in pairs}
-    if len(chosen) < len(pairs):
-        raise ValueError(f"settings: {text.strip()!r} gives a value twice; keep one")
+    chosen = named_values(text, "settings", EXAMPLE)
     standing = run.model_dump(exclude={"hyperparameters", "name"})
     variant = Run(**standing, hyperparameters=run.hyperparameters | chosen)
     values = variant.hyperparameters

@@ -137,3 +137,17 @@ def test_views_that_would_be_equal_are_refused(root, augmentation):
 def test_the_name_of_a_fine_tuned_run_keeps_the_dots_of_its_start(root):
     run = Run(start_from="pth_models/student_tau_0.05_resnet8_digits.pth")
     assert run.artifact_name == "student_si_resnet8_digits_from_student_tau_0.05_resnet8_digits"
+
+
+def test_model_options_may_be_a_text():
+    run = Run(model="resnet18", model_options="stem=imagenet base_channels=32")
+    assert run.model_options == {"stem": "imagenet", "base_channels": 32}
+    assert run.id == Run(model="resnet18", model_options={"base_channels": 32, "stem": "imagenet"}).id
+    assert Run(model="resnet18", model_options="").id == Run(model="resnet18").id
+    for text, says in {
+        "stem": "model_options: 'stem' in 'stem' is no name=value; write for instance",
+        "stem=cifar stem=cifar": "model_options: 'stem=cifar stem=cifar' gives a value twice",
+        "base_channels=none": "base_channels='none' of resnet18 must be a whole number from 2 to 256",
+    }.items():
+        with pytest.raises(ValueError, match=says):
+            Run(model="resnet18", model_options=text)

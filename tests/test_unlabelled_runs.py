@@ -22,8 +22,8 @@ def mixed(data):
 
 
 @pytest.fixture
-def taught(root, data):
-    fit(Run(**QUICK, role="teacher"), data)
+def taught(root, mixed):
+    fit(Run(**QUICK, role="teacher", unlabelled="train:50"), mixed)
     return {**TAUGHT, "unlabelled": "train:50", "batch_size": 16}
 
 
@@ -170,3 +170,14 @@ def test_fit_loads_what_the_run_names(root, data):
     run = Run(**TAUGHT | {"epochs": 1}, unlabelled="train:1200")
     record = fit(run).record
     assert (record["data"]["train"], record["data"]["unlabelled"]) == (93, 1200)
+
+
+def test_a_teacher_that_knows_labels_which_are_set_aside_is_noted(root, data, mixed):
+    knowing = fit(Run(**QUICK, role="teacher"), data)
+    fair = fit(Run(**QUICK, role="teacher", unlabelled="train:50", name="fair"), mixed)
+    runs = {name: Run(**TAUGHT | {"teacher": name}, unlabelled="train:50") for name in (knowing.name, fair.name)}
+    notes = {name: fit(run, mixed).record["notes"] for name, run in runs.items()}
+    assert notes[fair.name] == []
+    assert notes[knowing.name] == [
+        "labels: the teacher was trained with labels of images that are here taken to have none"
+    ]
