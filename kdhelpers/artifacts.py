@@ -23,6 +23,7 @@ FOLDERS = {
     "outputs": "pth_models/outputs",
     "plots": "plots",
     "results": "json_results",
+    "submissions": "submissions",
     "executed": "notebooks/executed",
 }
 

@@ -44,7 +44,7 @@ class Run(BaseModel):
     unlabelled: str | None = Field(None, description="images without labels: test, train:<count>, a pickle, a folder")
     unlabelled_batch_size: int | None = Field(None, ge=1, le=65_536, description="of those per step; None: batch_size")
     model: str = Field("resnet8", description="architecture of the network that is trained")
-    model_options: dict[str, Any] = Field({}, description='e.g. {"stem": "cifar"}, or the text "stem=cifar"')
+    model_options: dict[str, Any] = Field({}, description='e.g. {"stem": "cifar"}, or the text "stem:cifar"')
     pretrained: bool = Field(False, description="start from torchvision's ImageNet weights")
     start_from: str | None = Field(None, description="trained weights to go on from: fine-tuning; None starts afresh")
     role: Literal["teacher", "student"] = Field("student", description="what the network is for; part of its name")
@@ -107,7 +107,7 @@ class Run(BaseModel):
         """Check each name against its registry and each option against the signature of what it configures."""
         values = {name: field.default for name, field in cls.model_fields.items()} | dict(values)
         if isinstance(values["model_options"], str):
-            values["model_options"] = named_values(values["model_options"], "model_options", '"base_channels=16"')
+            values["model_options"] = named_values(values["model_options"], "model_options", '"base_channels:16"')
         for name in ("teacher", "name", "start_from", "unlabelled"):
             values[name] = values[name] or None  # papermill passes "" for none
         for field, registry, options in (
@@ -198,8 +198,9 @@ def _known(field: str, name: Any, registry: Mapping[str, Any]) -> None:
 
 
 def named_values(text: str, what: str, example: str) -> dict[str, str]:
-    """{"alpha": "1", "beta": "12"} of "alpha=1 beta=12". Raises ValueError for other text, and for a name twice."""
-    pairs = [word.partition("=") for word in text.split()]
+    """{"alpha": "1", "beta": "12"} of "alpha=1 beta=12", or of "alpha:1 beta:12", as papermill reads no parameter whose
+    line has a second equals sign. Raises ValueError for other text, and for a name twice."""
+    pairs = [word.partition("=" if "=" in word else ":") for word in text.split()]
     if bad := [name + sign for name, sign, value in pairs if not (name and sign and value)]:
         raise ValueError(f"{what}: {bad[0]!r} in {text.strip()!r} is no name=value; write for instance {example}")
     named = {name: value for name, _, value in pairs}

@@ -143,6 +143,7 @@ def test_model_options_may_be_a_text():
     run = Run(model="resnet18", model_options="stem=imagenet base_channels=32")
     assert run.model_options == {"stem": "imagenet", "base_channels": 32}
     assert run.id == Run(model="resnet18", model_options={"base_channels": 32, "stem": "imagenet"}).id
+    assert run.id == Run(model="resnet18", model_options="stem:imagenet base_channels:32").id
     assert Run(model="resnet18", model_options="").id == Run(model="resnet18").id
     for text, says in {
         "stem": "model_options: 'stem' in 'stem' is no name=value; write for instance",
