@@ -41,7 +41,9 @@ class Run(BaseModel):
     image_size: int | None = Field(None, ge=8, le=1024, description="side in pixels; None keeps the data set's own")
     val_fraction: float = Field(0.1, ge=0, le=0.5, description="share of the training images held out for selection")
     split_seed: int = Field(0, ge=0, description="which held-out images")
-    unlabelled: str | None = Field(None, description="images without labels: test, train:<count>, a pickle, a folder")
+    unlabelled: str | None = Field(
+        None, description="images without labels: test, train:<count> (below 0: all but), a path"
+    )
     unlabelled_batch_size: int | None = Field(None, ge=1, le=65_536, description="of those per step; None: batch_size")
     model: str = Field("resnet8", description="architecture of the network that is trained")
     model_options: dict[str, Any] = Field({}, description='e.g. {"stem": "cifar"}, or the text "stem:cifar"')

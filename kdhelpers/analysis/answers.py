@@ -42,7 +42,9 @@ def answer_figure(answers):
         classes.bar(places, frame["predicted"], color=PALETTE[0], width=0.75)
         classes.axhline(len(confidence) / len(frame), color="black", linestyle="--", linewidth=1, label="even share")
         if len(frame) <= NAMED:
-            classes.set_xticks(places, frame["class"], rotation=45, ha="right", rotation_mode="anchor")
+            long = frame["class"].str.len().max() > 3
+            tilted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
+            classes.set_xticks(places, frame["class"], **tilted)
         classes.set(title="predicted classes", ylabel="images", xlabel="" if len(frame) <= NAMED else "class")
         classes.margins(y=0.18)
         classes.legend(loc="upper right")

@@ -15,12 +15,12 @@ from kdhelpers.data.encoded import EXTENSIONS, decode
 from kdhelpers.data.formats import resize
 from kdhelpers.data.pickles import restricted_load
 
-KINDS = 'test, "train:16000" (so many of the training images), a pickle {data, ids}, or a folder of images'
+KINDS = "test, train:16000 (so many training images), train:-4000 (all but so many), a pickle {data, ids}, or a folder"
 
 
 def check_unlabelled(source: str) -> None:
     """ValueError unless `source` is "test", "train:<count>", or a file or folder that exists."""
-    if source == "test" or re.fullmatch(r"train:[1-9]\d*", source):
+    if source == "test" or re.fullmatch(r"train:-?[1-9]\d*", source):
         return
     try:
         _locate(source)
@@ -31,23 +31,25 @@ def check_unlabelled(source: str) -> None:
 def take_unlabelled(source: str, train: Split, test: Split, seed: int, image_size: int) -> tuple[Split, Unlabelled]:
     """(the labelled training images, the unlabelled ones) that `source`, as `check_unlabelled` has it, asks for.
 
-    "train:<count>" takes so many of `train` away, stratified and the same for the same `seed`; "test" takes the test
-    images: transductive, as these are trained on before they are tested on. Raises ValueError where no labelled image
-    would be left, and as `read_unlabelled`.
+    "train:<count>" takes so many of `train` away (a negative count: all but so many), stratified and the same for the
+    same `seed`; "test" takes the test images: transductive, as these are trained on before they are tested on. Raises
+    ValueError where a class would be left without labelled image, or all would keep theirs, and as `read_unlabelled`.
     """
     if source == "test":
         return train, Unlabelled(test.images, _numbered(len(test)), source)
     if not source.startswith("train:"):
         return train, read_unlabelled(source, image_size)
     count = int(source.removeprefix("train:"))
-    labelled, chosen = stratified(train.labels, min(count, len(train) - 1), seed)  # every class keeps an image
-    if len(chosen) != count:
+    count = count if count > 0 else len(train) + count
+    most = len(train) - len(train.labels.unique())
+    if not 1 <= count <= most:
         raise ValueError(
-            f"unlabelled = {source}: of {len(train):,} training images {len(labelled):,} at least must keep "
-            f"their labels; take {len(chosen):,} or fewer"
+            f"unlabelled = {source}: of {len(train):,} training images 1 to {most:,} can be set aside, as every class "
+            "keeps a labelled one; take another count"
         )
+    labelled, chosen = stratified(train.labels, count, seed)
     images = train.images.index_select(0, chosen)
-    return train.select(labelled), Unlabelled(images, _numbered(count), source)
+    return train.select(labelled), Unlabelled(images, _numbered(len(chosen)), source)
 
 
 def read_unlabelled(source: str | Path, image_size: int | None = None) -> Unlabelled:
