@@ -8,7 +8,9 @@ from training_fixtures import QUICK, Recorder, same, weights
 
 from kdhelpers import Run, artifacts, fit, fit_sweep, tables
 from kdhelpers.data import Split, Unlabelled
-from kdhelpers.teachers import Teacher
+from kdhelpers.loop import Training
+from kdhelpers.methods import METHODS
+from kdhelpers.teachers import Teacher, load_teacher
 
 TAUGHT = {**QUICK, "method": "lm_unlabelled", "teacher": "resnet8", "augmentation": "crop jitter rotation"}
 
@@ -58,6 +60,28 @@ def test_where_the_augmentation_is_gentle_it_is_plain_logit_matching_bit_for_bit
     ours = fit(Run(**plain, hyperparameters={"unlabelled_weight": 0, **weight}), mixed)
     matched = fit(Run(**plain | {"method": "lm"}, hyperparameters=weight), mixed)
     assert same(weights(ours), weights(matched))
+
+
+def test_accuracy_while_training_is_that_of_the_labelled_images(taught, mixed):
+    training = Training(Run(**taught), mixed, load_teacher("teacher_resnet8_digits"), torch.device("cpu"), "fp32")
+    counted, expected, rest = [], [], []
+    for batch in training.batches.epoch(1):
+        counted.append(training.joint(batch, 1)[1])
+        with torch.no_grad():
+            said = training.network(torch.cat([batch.views[0], batch.unlabelled.views[0]])).argmax(1)
+        expected.append((said[: len(batch.labels)] == batch.labels).sum())
+        rest.append((said[-len(batch.labels) :] == batch.labels).sum())
+    assert counted == expected != rest
+
+
+def test_a_method_that_does_not_ask_is_shown_no_unlabelled_image(taught, mixed, monkeypatch):
+    class Watching(METHODS["si"]):
+        def forward(self, student, teacher, batch, epoch):
+            assert batch.unlabelled is batch.gentle is None
+            return super().forward(student, teacher, batch, epoch)
+
+    monkeypatch.setitem(METHODS, "si", Watching)
+    fit(Run(**{field: value for field, value in taught.items() if field != "teacher"} | {"method": "si"}), mixed)
 
 
 def test_labels_that_are_present_but_unlabelled_change_nothing(taught, data, root):

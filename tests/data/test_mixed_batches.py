@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdhelpers.data import Batches, Shown, Split, augment, parse_recipe, plan_recycled
+from kdhelpers.data import Batches, Shown, Split, augment, parse_recipe, plan_epoch, plan_recycled
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 STRONG = ["crop flip rotation jitter cutout", "resized_crop flip jitter", "crop", "none"]
@@ -122,6 +122,8 @@ def test_a_recycled_plan_goes_on_where_the_epoch_before_ended():
     epochs = [plan_recycled(recipe, 10, 7, 16, 1, 0, epoch).order for epoch in range(1, 11)]
     whole = torch.cat(epochs)
     assert all(torch.equal(part.sort().values, torch.arange(10)) for part in whole.split(10))
+    beside = plan_recycled(recipe, 10, 10, 16, 1, 0, 1).draws["crop"]
+    assert not torch.equal(beside, plan_epoch(recipe, 10, 16, 1, 0, 1).draws["crop"])
     long = plan_recycled(recipe, 10, 70, 16, 1, 0, 1).order
     assert torch.equal(long, whole)
     assert not torch.equal(long, plan_recycled(recipe, 10, 70, 16, 1, 1, 1).order)
