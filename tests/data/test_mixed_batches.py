@@ -127,3 +127,16 @@ def test_a_recycled_plan_goes_on_where_the_epoch_before_ended():
     long = plan_recycled(recipe, 10, 70, 16, 1, 0, 1).order
     assert torch.equal(long, whole)
     assert not torch.equal(long, plan_recycled(recipe, 10, 70, 16, 1, 1, 1).order)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("budget", [None, 0])
+def test_no_host_synchronisation_beside_unlabelled_images_on_a_gpu(split, others, budget):
+    loader = batches(split, gentle="same crop", unlabelled=others, device="cuda", memory_budget_mib=budget)
+    list(loader.epoch(1))  # pinned memory and kernels are set up once
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        list(loader.epoch(2))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

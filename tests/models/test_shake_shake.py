@@ -172,3 +172,14 @@ def test_options_are_read_and_bad_ones_refused():
     }.items():
         with pytest.raises(ValueError, match=says):
             check_model("shake_shake", options=dict([bad]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_coefficients_are_drawn_without_waiting_for_the_gpu(zoo_images):
+    model, images = build_model("shake_shake", 10, depth=8, base_channels=4).cuda(), zoo_images.cuda()
+    model(images).sum().backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        model(images).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
