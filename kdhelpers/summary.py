@@ -190,10 +190,16 @@ def _spread(setting: str, group) -> dict:
         "test_top1_std_pct": top1.std(ddof=1),
         "seconds_per_epoch": group["seconds_per_epoch"].astype(float).mean(),
         "lockstep": group["lockstep"].astype(float).fillna(1).max(),
-        "budget": f"{first['epochs']} epochs, batch {first['batch_size']}",
+        "budget": _budget(first["epochs"], first["batch_size"]),
         "device": ", ".join(sorted(set(group["device"] + " " + group["precision"]))),
         "setting": setting,
     }
+
+
+def _budget(epochs: float | None, batch_size: float | None) -> str:
+    """Whole numbers, which are floats in a frame where one is missing: of weights that were made elsewhere."""
+    known = epochs is not None and not math.isnan(epochs)
+    return f"{epochs:.0f} epochs, batch {batch_size:.0f}" if known else "made elsewhere"
 
 
 def _gains(group, baseline) -> dict:

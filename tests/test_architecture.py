@@ -28,6 +28,7 @@ BELOW = {
     "evaluation": {"data", "device", "models"},
     "loop": {"data", "device", "evaluation", "methods", "models", "optim", "settings", "teachers"},
     "record": {"artifacts", "data", "device", "settings", "teachers"},
+    "register": {"artifacts", "data", "device", "evaluation", "foreign", "models", "record", "teachers"},
     "probe": {"data", "evaluation"},
     "job": {"artifacts", "data", "evaluation", "loop", "models", "probe", "record", "settings", "teachers"},
     "lockstep": {"job", "loop", "methods", "models", "progress", "teachers"},
