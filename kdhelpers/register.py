@@ -1,4 +1,5 @@
-"""Teachers made elsewhere: weights are checked and measured, then stored as `teacher_<model>_<dataset>` with their origin.
+"""Teachers made elsewhere: weights are checked and measured, then stored as `teacher_<model>_<dataset>`, with their
+origin.
 
 Afterwards `teacher="resnet56"` means them, as it means one that `01_teacher` trained, and tables show them beside it.
 """
@@ -8,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from kdhelpers import artifacts, record
-from kdhelpers.data import Data, load_data
+from kdhelpers.data import Data
 from kdhelpers.device import pick_device
 from kdhelpers.evaluation import evaluate, infer
 from kdhelpers.foreign import load_checkpoint
@@ -23,8 +25,8 @@ from kdhelpers.teachers import load_weights, sidecar
 TOLERANCE = 0.5  # points of test top-1 between the figure that was published and the one measured here
 
 
-def register(path: Path, model: str, dataset: str, source: str = "", published: dict | None = None) -> dict:
-    """Make the weights in `path` the teacher of that architecture for that data set; returns its result record.
+def register(path: Path, model: str, data: Data, source: str = "", published: dict | None = None) -> dict:
+    """Make the weights in `path` the teacher of that architecture for those images; returns its result record.
 
     path: a state_dict, or a checkpoint with one in it. source: where it is from, `path` itself if left out. published:
     what its makers say of it, `test_top1_pct` and how it was trained (`epochs`, `batch_size`, `selection`); of other
@@ -32,15 +34,15 @@ def register(path: Path, model: str, dataset: str, source: str = "", published: 
     overwritten, and `path` stays as it is. Registering the same file again loads what is stored.
 
     Raises FileNotFoundError; ValueError for an unknown architecture, tensors that do not fit it, other classes than the
-    data set's, a test top-1 more than TOLERANCE points from the published one; as `load_data` where that is missing.
+    images', a test top-1 more than TOLERANCE points from the published one.
     """
     check_model(model)
-    identity = hashlib.sha256(f"{artifacts.sha256(path)} {model} {dataset}".encode()).hexdigest()
+    identity = hashlib.sha256(f"{artifacts.sha256(path)} {model} {data.name}".encode()).hexdigest()
     if found := registered(identity):
         return found
     state, says = load_checkpoint(path)
-    network, options = _network(state, model, path)
-    data = _data(dataset, network, path, model)
+    network, options = _network(state, model, data, path)
+    print(f"{path}: measuring {model} on {len(data.test):,} test images of {data.name}", file=sys.stderr)
     tested = evaluate(infer(network.to(pick_device()), data))
     _check_accuracy(tested["top1_pct"], published, path)
     known = {key: value for key, value in (published or {}).items() if key != "test_top1_pct"}
@@ -65,7 +67,7 @@ def registered(identity: str) -> dict | None:
     return None
 
 
-def _network(state: dict[str, Tensor], model: str, path: Path) -> tuple[nn.Module, dict]:
+def _network(state: dict[str, Tensor], model: str, data: Data, path: Path) -> tuple[nn.Module, dict]:
     """The network with the weights, and its options: those that shapes tell (a stem), else the defaults."""
     head = f"{MODELS[model].classifier}.weight"
     if head not in state:
@@ -74,24 +76,19 @@ def _network(state: dict[str, Tensor], model: str, path: Path) -> tuple[nn.Modul
     with contextlib.suppress(ValueError):
         name, _, found = recognise(state)
         options = found if name == model else {}
-    network = build_model(model, len(state[head]), **options)
-    load_weights(network, state, f"{path} (read as {model}, {len(state[head])} classes)")
-    return network, check_model(model, options=options)
-
-
-def _data(dataset: str, network: nn.Module, path: Path, model: str) -> Data:
-    data = load_data(dataset, val_fraction=0)
-    classes = network.state_dict()[f"{MODELS[model].classifier}.weight"].shape[0]
+    classes = len(state[head])
+    network = build_model(model, classes, **options)
+    load_weights(network, state, f"{path} (read as {model}, {classes} classes)")
     if classes != data.num_classes:
-        raise ValueError(f"{path}: knows {classes} classes, {dataset} has {data.num_classes}; name its own data set")
-    return data
+        raise ValueError(f"{path}: knows {classes} classes, {data.name} has {data.num_classes}; name its own data set")
+    return network, check_model(model, options=options)
 
 
 def _check_accuracy(top1_pct: float, published: dict | None, path: Path) -> None:
     if published and abs(top1_pct - published["test_top1_pct"]) > TOLERANCE:
         raise ValueError(
             f"{path}: reaches {top1_pct:.2f} % on the test images, published are {published['test_top1_pct']:.2f} %: "
-            f"more than {TOLERANCE} points apart, so it is not that network, or the images are not those; not registered"
+            f"more than {TOLERANCE} points apart, so it is another network, or these are other images; not registered"
         )
 
 

@@ -22,8 +22,8 @@ def find_weights(name: str) -> Path:
         return stored
     raise FileNotFoundError(
         f"{name} has not been trained yet: there is no {stored}; run notebook 01_teacher with that model and "
-        "data set first (or `python -m kdhelpers suite`), or give the path of a .pth file; published CIFAR-100 teachers "
-        "are fetched by `python -m kdhelpers teachers`"
+        "data set first (or `python -m kdhelpers suite`), or give the path of a .pth file; `python -m kdhelpers "
+        "teachers` fetches published ones for cifar100"
     )
 
 
