@@ -39,6 +39,7 @@ RUN_COLUMNS = (
     "precision",
     "device",
     *METRICS,
+    "teacher_model",
     "parameters",
     "macs",
     "teacher_top1_pct",
@@ -102,6 +103,7 @@ def _row(record: dict) -> dict:
         "teacher": teacher.get("name") or run.get("teacher") or "",
         "device": "CPU" if environment.get("device") == "cpu" else environment.get("device_name") or "unknown device",
         "teacher_top1_pct": teacher.get("test_top1_pct"),
+        "teacher_model": teacher.get("model"),
         "identity": record.get("identity"),
         "notes": "; ".join(record.get("notes") or []),
         "setting": _canonical(
@@ -225,13 +227,18 @@ def _distinct_labels(rows: list[dict]) -> list[str]:
     labels = []
     for row, setting, same in zip(rows, settings, shown, strict=True):
         alike = [other for other, text in zip(settings, shown, strict=True) if text == same]
-        differ = {field for field, value in setting.items() if any(other.get(field) != value for other in alike)}
-        differ -= {f"{field}_options" for field in differ}  # those of different optimisers are no news
-        if any(other.get("image_size") != setting.get("image_size") for other in alike):
-            differ -= {"data_hash"}  # nor are other pixels at another size
-        notes = [f"{field} {_brief(value)}" for field, value in setting.items() if field in differ]
+        notes = distinctions(setting, alike)
         labels.append(f"{row['label']} [{', '.join(notes)}]" if notes else row["label"])
     return labels
+
+
+def distinctions(setting: dict, alike: list[dict]) -> list[str]:
+    """The `field value` of a setting, or of a budget, that some of those which read like it have otherwise."""
+    differ = {field for field, value in setting.items() if any(other.get(field) != value for other in alike)}
+    differ -= {f"{field}_options" for field in differ}  # those of different optimisers are no news
+    if any(other.get("image_size") != setting.get("image_size") for other in alike):
+        differ -= {"data_hash"}  # nor are other pixels at another size
+    return [f"{field} {_brief(value)}" for field, value in setting.items() if field in differ]
 
 
 def _brief(value) -> str:

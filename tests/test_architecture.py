@@ -41,7 +41,7 @@ BELOW = {
     "analysis": {"data", "evaluation", "html", "models", "plots", "probe"},
     "tables": {"artifacts", "methods", "models", "summary", "teachers"},
     "published": {"artifacts", "methods", "summary", "tables"},
-    "pairs": {"artifacts", "methods", "summary", "tables"},
+    "pairs": {"plots", "summary", "tables"},
     "sweep": {"optim", "settings"},
     "notebook": {"artifacts", "device", "html", "plots", "progress"},
     "gallery": {"artifacts", "html", "progress", "summary"},
