@@ -73,6 +73,7 @@ SUMMARY_COLUMNS = (
     "setting",
 )
 MARK = " †"  # behind an accuracy that its notes take the value from
+TELLABLE = 21  # lines of a picture by colour and dash
 SHOWN = ("dataset", "role", "model", "selection", "epochs", "batch_size")  # what a summary has columns for
 
 
@@ -262,16 +263,25 @@ def row_names(summary) -> list[str]:
 
 
 def histories(dataset: str | None = None) -> dict[str, dict[str, list[dict]]]:
-    """data set -> name of a setting -> its history, each number the mean over the setting's stored runs."""
+    """data set -> name of a setting -> its history, each number the mean over the setting's stored runs.
+
+    A data set with more settings than one picture tells apart has a key per network instead: cifar100_resnet8. What was
+    trained elsewhere has no history and is left out.
+    """
     frame = results(dataset)
     stored = {record["name"]: record.get("history") or [] for record in artifacts.records()}
     found: dict[str, dict[str, list[dict]]] = {}
-    for name, group in summarize(frame).groupby("dataset", sort=False):
-        named = zip(row_names(group), group["setting"], strict=True)
-        runs = {
-            label: [stored[run] for run in frame.loc[frame["setting"] == setting, "name"]] for label, setting in named
-        }
-        found[name] = {label: [_mean_row(rows) for rows in zip(*each, strict=False)] for label, each in runs.items()}
+    trained = summarize(frame[frame["name"].map(lambda name: bool(stored[name])).astype(bool)])
+    for name, together in trained.groupby("dataset", sort=False):
+        split = together.groupby("model", sort=False) if len(together) > TELLABLE else [("", together)]
+        for model, group in split:
+            named = zip(row_names(group), group["setting"], strict=True)
+            runs = {
+                label: [stored[run] for run in frame.loc[frame["setting"] == setting, "name"]]
+                for label, setting in named
+            }
+            key = f"{name}_{model}" if model else name
+            found[key] = {label: [_mean_row(rows) for rows in zip(*each, strict=False)] for label, each in runs.items()}
     return found
 
 

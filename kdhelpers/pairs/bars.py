@@ -10,7 +10,7 @@ from kdhelpers.plots import PALETTE, TEACHER_LINE, new_figure, shorten, styled
 from kdhelpers.summary import evidence_note
 
 ACROSS = 4  # panels
-MARKER = {"marker": "D", "markersize": 5, "linestyle": "none", "color": PALETTE[1], "markeredgecolor": "white"}
+MARKER = {"marker": "D", "markersize": 5, "linestyle": "none", "color": PALETTE[1], "markeredgewidth": 0}
 POINT = {"fmt": "o", "markersize": 4, "color": PALETTE[0], "ecolor": "0.15", "capsize": 3, "elinewidth": 1}
 
 
