@@ -5,4 +5,14 @@
 Every module named in `BENCHMARKS` has `run(threads=1) -> list[dict]`; a row is made by `measure.row`.
 """
 
-BENCHMARKS = ("input_pipeline", "image_pipeline", "kd_step", "crd", "dispatch", "sweep", "startup", "interruption")
+BENCHMARKS = (
+    "input_pipeline",
+    "image_pipeline",
+    "kd_step",
+    "stored_outputs",
+    "crd",
+    "dispatch",
+    "sweep",
+    "startup",
+    "interruption",
+)

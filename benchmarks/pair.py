@@ -50,18 +50,18 @@ def student_network() -> nn.Module:
     return build_model("resnet8x4", CLASSES)
 
 
-def ours(network: nn.Module, precision: str, steps: int, batch_size: int = BATCH) -> Training:
-    """The package's own training of an epoch of `steps` steps, data included."""
+def ours(network: nn.Module, precision: str, steps: int, batch_size: int = BATCH, taught: bool = True) -> Training:
+    """The package's own training of an epoch of `steps` steps, data included; unless `taught`, cross-entropy alone."""
     train, none = images_and_labels(steps * batch_size), images_and_labels(0)
     data = Data("cifar100", train, none, none, [str(c) for c in range(CLASSES)], None, None, MEAN, STD)
+    weights = {"temperature": TEMPERATURE, "ce_weight": CE_WEIGHT, "kd_weight": KD_WEIGHT}
+    by_teacher = {"teacher": "resnet32x4", "method": "lm", "hyperparameters": weights}
     run = Run(
         dataset="cifar100",
         model="resnet8x4",
-        teacher="resnet32x4",
-        method="lm",
+        **(by_teacher if taught else {}),
         lr=LR,
         epochs=1000,
-        hyperparameters={"temperature": TEMPERATURE, "ce_weight": CE_WEIGHT, "kd_weight": KD_WEIGHT},
         weight_decay=WEIGHT_DECAY,
         optimizer_options={"momentum": MOMENTUM},
         schedule="constant",

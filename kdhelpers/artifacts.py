@@ -20,6 +20,7 @@ SCHEMA = 1
 FOLDERS = {
     "weights": "pth_models",
     "checkpoints": "pth_models/checkpoints",
+    "outputs": "pth_models/outputs",
     "plots": "plots",
     "results": "json_results",
     "executed": "notebooks/executed",
@@ -71,6 +72,20 @@ def write_atomic(path: Path | str, content: bytes | Callable[[BinaryIO], None]) 
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return path
+
+
+def append(path: Path | str, offset: int, content: bytes) -> None:
+    """Write `content` at `offset`, where the file must end after it; what lay there is taken for half-written."""
+    try:
+        Path(path).touch()
+        with open(path, "r+b") as file:
+            file.truncate(offset)
+            file.seek(offset)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _cannot_write(Path(path), error) from error
 
 
 def save_json(path: Path | str, value: Any) -> Path:

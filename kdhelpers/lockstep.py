@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from kdhelpers.data import Batch
 from kdhelpers.job import Job
 from kdhelpers.loop import Training, training_batches
 from kdhelpers.methods import METHODS
 from kdhelpers.models import Outputs
+from kdhelpers.outputs import StoredTeacher, stored_teacher
 from kdhelpers.progress import VALIDATION, Progress
 from kdhelpers.teachers import Teacher
 
 
 class SharedTeacher:
-    """A teacher asked by several students: what it says of a view, up to one depth, is computed once, until it is told
-    to `forget`.
+    """A teacher asked by several students: what it says of a view, up to one depth, is computed once, until it is to
+    `attend` to another batch.
 
     `forwards` counts the times that it was really asked.
     """
 
-    def __init__(self, teacher: Teacher):
+    def __init__(self, teacher: Teacher | StoredTeacher):
         self.teacher, self.said, self.forwards = teacher, [], 0
 
     def __call__(self, view: Tensor, stop_at: str | None = None) -> Outputs:
@@ -34,19 +37,29 @@ class SharedTeacher:
         self.said.append((view, stop_at, self.teacher(view, stop_at=stop_at)))
         return self.said[-1][-1]
 
-    def forget(self) -> None:
+    def attend(self, batch: Batch | None) -> None:
         self.said.clear()
+        if isinstance(self.teacher, StoredTeacher):
+            self.teacher.attend(batch)
+
+    def save(self) -> None:
+        if isinstance(self.teacher, StoredTeacher):
+            self.teacher.table.save()
 
 
-def train(jobs: Sequence[Job], progress: Progress, afresh: bool, tensorboard: bool, compiled: bool) -> None:
-    """Train the jobs to their end, each from where it stands; those that are behind catch up first.
+def train(
+    jobs: Sequence[Job], progress: Progress, afresh: bool, tensorboard: bool, compiled: bool, stored: bool = False
+) -> None:
+    """Train the jobs to their end, each from where it stands; those that are behind catch up first. With `stored`
+    their teacher's outputs are looked up where they can be.
 
     A loss that is not finite ends its own job alone, and is raised once the others are done; any other failure ends
     all. Each job's record says how it ended.
     """
     try:
-        shared = _begin(jobs, afresh, compiled)
-        _run_epochs(jobs, shared, progress, tensorboard)
+        with contextlib.ExitStack() as held:
+            shared = _begin(jobs, afresh, compiled, held if stored else None)
+            _run_epochs(jobs, shared, progress, tensorboard)
         for job in _running(jobs):
             with job.alone():
                 job.finish()
@@ -65,17 +78,22 @@ def _running(jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if job.record["status"] == "running"]
 
 
-def _begin(jobs: Sequence[Job], afresh: bool, compiled: bool) -> SharedTeacher | None:
-    """Make the trainings: with the same batches, of as many views as any asks for, and one teacher between them."""
-    first, several = jobs[0], len(jobs) > 1
-    teachers = [job.teacher for job in jobs if job.teacher]
-    shared = SharedTeacher(teachers[0]) if several and teachers else None
-    views = max(METHODS[job.run.method](**job.run.hyperparameters).views for job in jobs)
-    batches = training_batches(first.run, first.data, views, first.device)
+def _begin(
+    jobs: Sequence[Job], afresh: bool, compiled: bool, held: contextlib.ExitStack | None
+) -> SharedTeacher | None:
+    """Make the trainings: with the same batches, of as many views as any asks for, and one teacher between them; its
+    table of outputs, if there is to be one, is held on `held`."""
+    first, methods = jobs[0], [METHODS[job.run.method](**job.run.hyperparameters) for job in jobs]
+    batches = training_batches(first.run, first.data, max(method.views for method in methods), first.device)
+    teacher = next((job.teacher for job in jobs if job.teacher), None)
+    if teacher and held:
+        read = {part for method in methods if method.needs_teacher for part in method.reads}
+        teacher = held.enter_context(stored_teacher(teacher, first.data, batches, read))
+    shared = SharedTeacher(teacher) if teacher and (len(jobs) > 1 or teacher is not first.teacher) else None
     for job in jobs:
         job.begin(shared if shared and job.teacher else job.teacher, batches, afresh, compiled)
         if shared:
-            shared.forget()  # the images that shapes were taken from
+            shared.attend(None)  # not to the images that shapes were taken from
     return shared
 
 
@@ -87,6 +105,8 @@ def _run_epochs(jobs: Sequence[Job], shared: SharedTeacher | None, progress: Pro
         if not behind:
             continue  # those at this epoch failed; others may stand further on
         seconds = train_epoch([job.training for job in behind], progress, shared)
+        if shared:
+            shared.save()
         for job in behind:
             with job.alone():
                 job.training.end_epoch(seconds / len(behind), len(behind))
@@ -101,11 +121,13 @@ def train_epoch(trainings: Sequence[Training], progress: Progress, shared: Share
     for training in trainings:
         training.begin_epoch()
     for number, batch in enumerate(batches.epoch(trainings[0].epochs_done + 1), 1):
+        if shared:
+            shared.attend(batch)
         for training in trainings:
             training.learn(batch)
-        if shared:
-            shared.forget()
         progress.step(number)
+    if shared:
+        shared.attend(None)  # its images are of no more use
     if trainings[0].device.type == "cuda":
         torch.cuda.synchronize(trainings[0].device)
     return time.perf_counter() - start

@@ -88,19 +88,24 @@ def fit(
     progress: Progress | None = None,
     tensorboard: bool = False,
     compile: bool = False,
+    stored_outputs: bool = False,
 ) -> Trained:
     """Train what `run` describes, or load it if it is finished, or go on from its last epoch if it was interrupted.
 
     The same run means the same `Run`, the same training images and the same teacher weights, whatever the file's name.
     data: the result of `load_data`, to save loading it again. tensorboard: scalars per epoch into runs/<name>. compile:
-    torch.compile of student and method (slow to start; pays on long GPU runs).
+    torch.compile of student and method (slow to start; pays on long GPU runs). stored_outputs: what the teacher says of
+    a view is kept in pth_models/outputs and looked up by every run that shares teacher, images, augmentation and
+    precision; for crop and flip, where an image has 162 views (see `outputs`).
 
     Writes pth_models/<name>.pth and its .json, and json_results/<name>.json; the test split is looked at once, at the
     end, with the weights of the selected epoch. Raises FileNotFoundError for an untrained teacher and ValueError for
     weights, data or classes that do not fit, before any training; FloatingPointError for a loss that is not finite.
     """
+    if compile and stored_outputs:
+        raise ValueError("compile = True: a table is looked up on the host; leave compile or stored_outputs out")
     device, progress = pick_device(device), progress or TerminalProgress()
-    return _fit([run], data, device, progress, force_retrain, tensorboard, compile)[0]
+    return _fit([run], data, device, progress, force_retrain, tensorboard, compile, stored_outputs)[0]
 
 
 def fit_sweep(
@@ -111,6 +116,7 @@ def fit_sweep(
     device: str | torch.device | None = None,
     progress: Progress | None = None,
     tensorboard: bool = False,
+    stored_outputs: bool = False,
 ) -> list[Trained]:
     """`fit` for several students of one teacher in lockstep: they see the same batches, and one forward of the teacher
     serves them all.
@@ -118,13 +124,13 @@ def fit_sweep(
     The runs may differ in model, method, hyperparameters, optimiser and schedule. Each ends as it would alone, on the
     CPU with the same bits, and is stored, found again and resumed on its own; runs that are alike are trained once. A
     run whose loss is not finite does not hold up the others: it is raised when they are done. Seconds in the records
-    are shares of the common time. Raises ValueError that names the first field in which runs must agree and do not
-    (those of SHARED, the teacher), and under torchrun; and as `fit`.
+    are shares of the common time. stored_outputs: as in `fit`. Raises ValueError that names the first field in which
+    runs must agree and do not (those of SHARED, the teacher), and under torchrun; and as `fit`.
     """
     runs = list(runs)
     _check_shared(runs)
     device, progress = pick_device(device), progress or TerminalProgress()
-    return _fit(runs, data, device, progress, force_retrain, tensorboard, compiled=False)
+    return _fit(runs, data, device, progress, force_retrain, tensorboard, False, stored_outputs)
 
 
 def _check_shared(runs: list[Run]) -> None:
@@ -149,6 +155,7 @@ def _fit(
     afresh: bool,
     tensorboard: bool,
     compiled: bool,
+    stored_outputs: bool,
 ) -> list[Trained]:
     first, precision = runs[0], resolve_precision(runs[0].precision, device)
     spelled = next((run.teacher for run in runs if run.teacher), None)
@@ -177,7 +184,7 @@ def _fit(
         jobs = {identity: Job(*facts) for identity, facts in new.items()}
         try:
             if jobs:
-                lockstep.train(list(jobs.values()), progress, afresh, tensorboard, compiled)
+                lockstep.train(list(jobs.values()), progress, afresh, tensorboard, compiled, stored_outputs)
         finally:  # a run that failed costs the others no name
             facts = [found[1] if found else jobs[name].record for name, found in zip(identities, stored, strict=True)]
             for run, known in zip(runs, facts, strict=True):

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from papermill import inspect_notebook
 
+from kdhelpers import Run
 from kdhelpers.suite.profiles import parameters_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,3 +74,20 @@ def test_notebooks_that_it_names_exist(path):
     names = {found.stem for found in NOTEBOOKS}
     named = set(re.findall(r"`(\d\d_\w+)`", "".join(cell.source for cell in nbformat.read(path, 4).cells)))
     assert named <= names
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks" / "options").glob("*.yaml")), ids=lambda path: path.stem)
+def test_an_options_file_explains_every_parameter_of_its_notebook_and_its_run_is_valid(path):
+    (notebook,) = [found for found in NOTEBOOKS if found.stem.endswith(path.stem)]
+    text = path.read_text()
+    options = yaml.safe_load(text)
+    assert list(options) == list(parameters_of(notebook))
+    assert f"-f notebooks/options/{path.name} notebooks/{notebook.name}" in text
+    lines = [line for line in text.splitlines() if re.match(r"\w", line)]
+    assert [line.split(":")[0] for line in lines if re.search(r"\S +# \S", line)] == list(options)
+    fields = {
+        "model" if name == "student" else name: options[name] for name in ({*Run.model_fields, "student"} & {*options})
+    }
+    fields |= {"image_size": options["image_size"] or None, "method": path.stem}
+    hyperparameters = {name: options[name] for name in Run(**fields).hyperparameters}
+    assert Run(**fields, hyperparameters=hyperparameters).schedule == "multistep"

@@ -1,7 +1,7 @@
 """Verified images in, augmented batches out. Knows nothing of runs: plain arguments only."""
 
 from kdhelpers.data.augment import Recipe, augment, parse_recipe
-from kdhelpers.data.batches import Batch, Batches, evaluation_batches
+from kdhelpers.data.batches import Batch, Batches, evaluation_batches, to_device
 from kdhelpers.data.catalogue import DATASETS
 from kdhelpers.data.dataset import Data, Split
 from kdhelpers.data.pickles import restricted_load
@@ -22,4 +22,5 @@ __all__ = [
     "parse_recipe",
     "plan_epoch",
     "restricted_load",
+    "to_device",
 ]

@@ -37,6 +37,13 @@ class Recipe:
         """Whether pixels are changed, not only moved, between cropping and normalising."""
         return any((self.resized_crop, self.randaugment, self.rotation, self.jitter))
 
+    @property
+    def views(self) -> int | None:
+        """How many views an image has, where pixels are moved but not changed; None where they are beyond counting."""
+        if self.computes or self.cutout:
+            return None
+        return (2 * (self.crop or 0) + 1) ** 2 * (1 + self.flip)
+
     def __str__(self) -> str:
         words = []
         for field in fields(self):

@@ -6,7 +6,6 @@ the labels and all draws are moved once, before the first batch.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -18,7 +17,8 @@ from torch.utils.data import DataLoader
 from kdhelpers.data.augment import Draws, Normalise, Recipe, finish, parse_recipe
 from kdhelpers.data.dataset import Split
 from kdhelpers.data.geometry import Windows
-from kdhelpers.data.plan import plan_epoch
+from kdhelpers.data.plan import plan_epoch, view_keys
+from kdhelpers.device import free_memory
 
 
 class Batch(NamedTuple):
@@ -26,13 +26,15 @@ class Batch(NamedTuple):
     labels: Tensor  # int64 [B]
     index: Tensor  # int64 [B], the samples' places in the split
     draws: Draws  # per augmentation step [V, B, ...], see `plan_epoch`
+    keys: Tensor | None = None  # int64 [V, B] on the CPU, which of its finitely many views each is, see `view_keys`
 
     def first(self, views: int) -> Batch:
         """The batch with no more than its first `views` views."""
         if len(self.views) <= views:
             return self
         draws = {step: values[:views] for step, values in self.draws.items()}
-        return self._replace(views=self.views[:views], draws=draws)
+        keys = None if self.keys is None else self.keys[:views]
+        return self._replace(views=self.views[:views], draws=draws, keys=keys)
 
 
 class Batches:
@@ -70,7 +72,7 @@ class Batches:
         self._normalise = Normalise(mean, std, self.image_size, self.device)
         self._copies_only = self.device.type == "cpu" and not self.recipe.computes
         self._layout = self.recipe.crop, self.recipe.flip and self.recipe.resized_crop is None
-        budget = memory_budget_mib * 2**20 if memory_budget_mib is not None else _free_memory(self.device)
+        budget = memory_budget_mib * 2**20 if memory_budget_mib is not None else free_memory(self.device)
         self.resident = Windows.bytes_needed(split.images.shape, *self._layout) <= budget
         if self.resident:
             self._windows = Windows(split.images, *self._layout, self.device)
@@ -94,13 +96,15 @@ class Batches:
         mine = plan.order[self._positions]
         order = to_device(mine, self.device)
         draws = {step: to_device(values[:, mine], self.device) for step, values in plan.draws.items()}
+        keys = view_keys(self.recipe, plan)
+        keys = keys if keys is None else keys.expand(self.views, -1)[:, mine]
         labels = self._labels.index_select(0, order)
         pixels = self._resident_pixels(order, draws) if self.resident else self._streamed_pixels(mine, draws)
         for span in self._spans:
             drawn = {step: values[:, span] for step, values in draws.items()}
             with one_thread(self._copies_only):
                 views = tuple(self._finish(window, view, drawn) for view, window in enumerate(next(pixels)))
-            yield Batch(views, labels[span], order[span], drawn)
+            yield Batch(views, labels[span], order[span], drawn, keys if keys is None else keys[:, span])
 
     def _finish(self, window: Tensor, view: int, drawn: Draws) -> Tensor:
         own = {step: values[view] for step, values in drawn.items()}
@@ -185,12 +189,3 @@ def _share(count: int, batch_size: int, rank: int, world: int) -> tuple[Tensor, 
     mine = positions[positions % batch_size % world == rank]
     ends = torch.bincount(mine // batch_size).cumsum(0).tolist()
     return mine, [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-
-
-def _free_memory(device: torch.device) -> float:
-    """Bytes that a resident split may take where the user set no budget."""
-    if device.type == "cuda":
-        return 0.6 * torch.cuda.mem_get_info(device)[0]
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return float("inf")  # Windows does not tell through Python; its pagefile bears it

@@ -42,6 +42,23 @@ def plan_epoch(recipe: Recipe, count: int, image_size: int, views: int, seed: in
     return Plan(order, draws)
 
 
+def view_keys(recipe: Recipe, plan: Plan) -> Tensor | None:
+    """int64 [V, N], the number of each sample's view among all `N * recipe.views`; None where those are not finite.
+
+    The draws are those of samples, not of places in the order.
+    """
+    if not recipe.views:
+        return None
+    count = len(plan.order)
+    number = torch.arange(count)[None]
+    if recipe.crop:
+        row, column = plan.draws["crop"].unbind(-1)
+        number = (number * (2 * recipe.crop + 1) + row) * (2 * recipe.crop + 1) + column
+    if recipe.flip:
+        number = number * 2 + plan.draws["flip"]
+    return number
+
+
 def generator(*key: int | str) -> torch.Generator:
     """A generator of its own for each key, so that no draw moves when another is added."""
     digest = hashlib.sha256(repr(key).encode()).digest()

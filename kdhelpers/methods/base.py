@@ -57,6 +57,7 @@ class Method(nn.Module):
     """
 
     needs_teacher = True
+    reads: tuple[str, ...] = ("logits",)  # of the teacher's outputs; what was stored of them is logits and embeddings
     views = 1
     trains_classifier = True  # else a linear probe is fitted to the embeddings when the training is done
     stage_epochs = 0  # length of a first stage that does not train the whole student; less than the run's epochs

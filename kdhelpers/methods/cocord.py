@@ -99,6 +99,7 @@ class CoCoRD(Method):
 
     title = "CoCoRD"
     views = 3
+    reads = ("logits", "embedding")
 
     def __init__(
         self,

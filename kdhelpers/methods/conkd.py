@@ -28,6 +28,7 @@ class ConKD(Method):
 
     title = "ConKD"
     views = 2
+    reads = ("logits", "embedding")
 
     def __init__(
         self,

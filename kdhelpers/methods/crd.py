@@ -140,6 +140,8 @@ class ContrastiveDistillation(Method):
     its class. normalizer: "frozen" after the first batch, as the published figures were made, or "ema" (0.99 a batch).
     """
 
+    reads = ("logits", "embedding")
+
     def __init__(
         self,
         *,

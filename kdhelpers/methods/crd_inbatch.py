@@ -37,6 +37,7 @@ class InBatchContrast(Method):
     """ce_weight CE + contrast_weight InfoNCE; both projection heads (linear, then unit length) are trained."""
 
     title = "CRD in-batch"
+    reads = ("logits", "embedding")
 
     def __init__(
         self, *, temperature: float = 0.07, ce_weight: float = 1.0, contrast_weight: float = 0.8, dim: int = 128

@@ -64,6 +64,7 @@ class Hints(Method):
     """
 
     title = "Hints"
+    reads = ("logits", "maps")
 
     def __init__(
         self,

@@ -100,6 +100,7 @@ class SupervisedContrastiveDistillation(Method):
 
     title = "SupCRD"
     views = 2
+    reads = ("logits", "embedding")
 
     def __init__(
         self,
