@@ -73,7 +73,9 @@ def main() -> None:
     metavar="NAME|PATH",
     help="A name that `list` shows (smoke, laptop, short, paper), or a YAML file of your own.",
 )
-@click.option("--only", multiple=True, metavar="NAME ...", help="These jobs and what they need.")
+@click.option(
+    "--only", multiple=True, metavar="NAME ...", help="These jobs, patterns too ('07_crd_*'), and what they need."
+)
 @click.option(
     "--seeds",
     multiple=True,
