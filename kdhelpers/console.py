@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from difflib import get_close_matches
 from textwrap import fill
 from typing import Any
 
 from kdhelpers.artifacts import load_record, original_name, record_path, records, weights_path
+
+LISTED = 60  # jobs of a profile, by name
 
 
 def columns(rows: Iterable[Iterable[Any]], indent: str = "  ") -> str:
@@ -66,10 +69,17 @@ def _profiles() -> str:
     for profile in profile_names():
         try:
             jobs = load_profile(profile)
-            lines += [f"  {profile}: {len(jobs)} jobs", _wrapped(", ".join(job.name for job in jobs))]
+            lines += [f"  {profile}: {len(jobs)} jobs", _wrapped(", ".join(_job_names(jobs)))]
         except ValueError as error:  # one faulty profile must not hide the rest
             lines.append(f"  {profile}: faulty: {error}")
     return "\n".join(lines)
+
+
+def _job_names(jobs: list) -> list[str]:
+    """Of a long profile how many jobs each notebook has."""
+    if len(jobs) <= LISTED:
+        return [job.name for job in jobs]
+    return [f"{notebook} ({count})" for notebook, count in Counter(job.notebook.stem for job in jobs).items()]
 
 
 def _stored_runs() -> str:

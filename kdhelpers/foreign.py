@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from kdhelpers.inert import InertFile, SavedTensor, StandIn, Unreadable
 
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
+SCORES = ("epoch", "accuracy", "best_acc")  # what a training loop notes beside its weights
 DEPTH, SHOWN = 3, 6  # wrappers in each other; names in a message
 
 
@@ -23,12 +26,31 @@ def load_state(path: Path) -> dict[str, Tensor]:
     nothing that they name is imported or run. Raises FileNotFoundError; ValueError for a damaged file and for one
     without a state_dict.
     """
+    return load_checkpoint(path)[0]
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """`load_state`, and the numbers under `SCORES` beside the weights: the file's own word, checked by nobody."""
     found, file = _content(path)
     state, wrappers = _unwrapped(found, path)
     state, prefixes = _without_prefixes(state)
     beside = [key for key in found if key not in wrappers] if wrappers else []
     _tell(path, len(state), wrappers, prefixes, beside, file.names if file else [])
-    return _built(state, file, path)
+    return _built(state, file, path), _scores(found, file) if wrappers else {}
+
+
+def _scores(found: dict, file: InertFile | None) -> dict[str, float]:
+    """Plain numbers and tensors of one finite number; a numpy scalar is an object to be made, so it stays unread."""
+    scores = {}
+    for key in SCORES:
+        value = found.get(key)
+        with contextlib.suppress(Unreadable):
+            value = file.tensor(value) if isinstance(value, SavedTensor) else value
+        if isinstance(value, Tensor) and value.numel() == 1:
+            value = value.item()
+        if type(value) in (int, float) and math.isfinite(value):
+            scores[key] = value
+    return scores
 
 
 def _content(path: Path) -> tuple[Any, InertFile | None]:

@@ -114,11 +114,11 @@ def samples(images, titles, columns: int = 8):
             axes.set_axis_off()
         for axes, image, title in zip(grid, images, titles, strict=False):
             axes.imshow(image.permute(1, 2, 0).cpu().numpy() if hasattr(image, "permute") else image.transpose(1, 2, 0))
-            axes.set_title(_shorten(str(title), 16), fontsize=8, fontweight="normal", pad=3)
+            axes.set_title(shorten(str(title), 16), fontsize=8, fontweight="normal", pad=3)
     return figure
 
 
-def _shorten(text: str, length: int) -> str:
+def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

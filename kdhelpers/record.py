@@ -153,15 +153,15 @@ def finished(
     }
 
 
-def sidecar(record: dict, run: Run, data: Data) -> dict:
-    """What is needed to use the weights alone, and to tell whether they are those of a Run."""
+def sidecar(record: dict, data: Data) -> dict:
+    """What is needed to use the weights of a finished record alone, and to tell whether they are those of a Run."""
     return {
         "schema": artifacts.SCHEMA,
         "name": record["name"],
         "identity": record["identity"],
         "sha256": record["weights"]["sha256"],
-        "model": run.model,
-        "model_options": run.model_options,
+        "model": record["run"]["model"],
+        "model_options": record["run"]["model_options"],
         "num_classes": data.num_classes,
         "class_names": list(data.class_names),
         "image_size": data.image_size,
