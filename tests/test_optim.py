@@ -72,6 +72,13 @@ def test_every_optimiser_says_where_to_begin_and_lions_start_keeps_its_rule():
         starting_point("lyon")
 
 
+def test_a_starting_point_takes_numbers_as_yaml_writes_them():
+    assert starting_point("lion", "1e-3", "1e-2") == (0.001, 0.01)
+    assert starting_point("lion", "0", "-1") == STARTS["lion"]
+    with pytest.raises(ValueError, match="weight_decay = 'none': is no number; write one such as 0.01"):
+        starting_point("lion", 0, "none")
+
+
 def test_sgd_nesterov_equals_its_definition():
     weight = torch.nn.Parameter(torch.tensor([1.0]))
     optimizer = build_optimizer("sgd", [weight], 0.1, 0.01, {"momentum": 0.9, "nesterov": True})
