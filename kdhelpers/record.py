@@ -110,6 +110,7 @@ def teacher_facts(teacher: Teacher | None, run: Run) -> dict | None:
         "sha256": teacher.sha256,
         "model": described.get("model"),
         "test_top1_pct": described.get("test_top1_pct"),
+        "notes": described.get("notes", []),  # on that accuracy: it may be of other images than the student's
     }
 
 

@@ -45,6 +45,7 @@ RUN_COLUMNS = (
     "finished",
     "identity",
     "notes",
+    "teacher_notes",
     "setting",
 )
 SUMMARY_COLUMNS = (
@@ -104,6 +105,7 @@ def _row(record: dict) -> dict:
         "teacher_top1_pct": teacher.get("test_top1_pct"),
         "identity": record.get("identity"),
         "notes": "; ".join(record.get("notes") or []),
+        "teacher_notes": "; ".join(teacher.get("notes") or []),
         "setting": _canonical(
             {
                 **setting,
