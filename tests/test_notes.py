@@ -7,7 +7,7 @@ import pytest
 import record_fixtures as fixtures
 from training_fixtures import QUICK
 
-from kdhelpers import Run, artifacts, fit, gallery, plots, record, summary, tables
+from kdhelpers import Run, artifacts, console, fit, gallery, plots, record, summary, tables
 from kdhelpers.data import DATASETS
 from kdhelpers.progress import Progress, TerminalProgress
 from kdhelpers.teachers import load_teacher
@@ -131,6 +131,19 @@ def test_marked_bars_and_cards(stored):
     assert figure.axes[0].get_title(loc="left") == "† leakage"
     page = gallery.write_gallery().read_text()
     assert page.count(NOTE) == 2  # the table's caption and the teacher's card
+
+
+def test_marked_accuracies_on_the_command_line(stored, monkeypatch):
+    from kdhelpers.suite import summary as suite_summary
+
+    listed = {line.split()[0]: line for line in console.listing().splitlines() if "imagenette" in line}
+    assert listed["teacher_resnet101_imagenette"].endswith("97.00 % †")
+    assert listed["student_si_resnet8_imagenette"].endswith("80.00 %")
+    compared = console.comparison("teacher_resnet101_imagenette", "student_si_resnet8_imagenette")
+    assert compared.endswith(f"\n\nteacher_resnet101_imagenette: {NOTE}")
+    monkeypatch.setattr(suite_summary, "records_of", lambda job: artifacts.records())
+    done = SimpleNamespace(error=None, state="done")
+    assert suite_summary.headline(None, done) == "SI 80.00 %, teacher 97.00 % †"
 
 
 def curves_name(by=None, named=False, taken="", **fields):
