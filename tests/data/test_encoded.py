@@ -91,6 +91,13 @@ def test_decoded_images_are_kept_until_the_content_of_a_file_changes(tmp_path, m
     assert load_data("pets", root=tmp_path).content_hash != first.content_hash
 
 
+def test_an_image_that_moves_to_another_class_is_no_longer_served_under_its_old_one(tmp_path):
+    folder = write_folders(tmp_path / "pets")
+    load_data("pets", root=tmp_path)
+    (folder / "train" / "cat" / "3.png").rename(folder / "train" / "dog" / "-.png")  # all in the same order as before
+    assert load_data("pets", val_fraction=0, root=tmp_path).train.labels.tolist() == [0] * 3 + [1] * 5
+
+
 def test_a_damaged_cache_is_made_again(tmp_path):
     write_folders(tmp_path / "pets")
     first = load_data("pets", root=tmp_path)

@@ -120,10 +120,11 @@ def test_the_method_adds_cross_entropy_and_the_weighted_loss():
     torch.testing.assert_close(found["ce"], 0.1 * F.cross_entropy(student, Batch.labels))
 
 
-def test_decoupled_matching_takes_the_standardised_logits():
+@pytest.mark.parametrize(("given", "weights"), [({}, (9, 72)), ({"alpha": 3, "beta": 5}, (3, 5))])
+def test_decoupled_matching_takes_the_standardised_logits_at_nine_times_the_weights(given, weights):
     student, teacher = logits()
-    found = terms("dkd_standardized", warmup_epochs=0, alpha=3, beta=5)
-    expected = dkd_loss(standardize(student), standardize(teacher), Batch.labels, 3, 5, 2.0)
+    found = terms("dkd_standardized", warmup_epochs=0, **given)
+    expected = dkd_loss(standardize(student), standardize(teacher), Batch.labels, *weights, 2.0)
     torch.testing.assert_close(found["tckd"] + found["nckd"], expected)
 
 
