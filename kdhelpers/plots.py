@@ -38,6 +38,7 @@ STYLE = {
     "legend.fontsize": 8,
     "xtick.color": "0.3",
     "ytick.color": "0.3",
+    "text.parse_math": False,  # a class may be called a$_$, which is no formula
 }
 
 

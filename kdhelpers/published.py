@@ -17,7 +17,9 @@ FIGURES = Path(__file__).with_name("published.csv")
 
 def published(study: str) -> list[dict]:
     """The figures of a study in its order: label, role, method, hyperparameters, optimizer, dataset, image_size,
-    test_top1_pct (NaN where it printed none), printed (its digits), note. What is empty is left open. Raises ValueError that lists the studies for an unknown one.
+    test_top1_pct (NaN where it printed none), printed (its digits), note; what the study leaves open is empty.
+
+    Raises ValueError that lists the studies for an unknown one.
     """
     with FIGURES.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
@@ -62,9 +64,9 @@ def _caption(study: str, frame, ours: dict) -> str:
         evidence_note([run["dataset"]]),
         "gain in points over the baseline of either column" if gains else "",
         f"published: single runs{theirs}",
-        f"ours: {run['model']}{teacher} on {run['dataset']} at {ours['data']['image_size']} px, {run['epochs']} epochs, "
-        f"batch {run['batch_size']}, {run['optimizer']}, selection {run['selection']}, mean ± sample standard deviation "
-        "over n seeds",
+        f"ours: {run['model']}{teacher} on {run['dataset']} at {ours['data']['image_size']} px, {run['epochs']} "
+        f"epochs, batch {run['batch_size']}, {run['optimizer']}, selection {run['selection']}, mean ± sample standard "
+        "deviation over n seeds",
         f"another budget than the published one compares {'order and gains' if gains else 'order'}, not percentages",
         *(f"{MARK.strip()} {note}" for note in frame["ours_notes"].unique() if note),
     ]
@@ -76,8 +78,8 @@ def beside_ours(study: str, name: str):
     stored run `name`, on its data and with its teacher.
 
     setting, note, printed; published_pct and published_gain_points, over the study's own baseline; ours_pct and
-    ours_std_pct over n seeds, with ours_notes on them; gain_points and gain_std_points over our baseline, in pairs of equal seed (paired_n).
-    NaN where there is none. Raises ValueError for an unknown study or run.
+    ours_std_pct over n seeds, with ours_notes on them; gain_points and gain_std_points over our baseline, in pairs of
+    equal seed (paired_n). NaN where there is none. Raises ValueError for an unknown study or run.
     """
     import pandas
 
