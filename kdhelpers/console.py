@@ -83,15 +83,15 @@ def _job_names(jobs: list) -> list[str]:
 
 
 def _stored_runs() -> str:
-    rows = [
-        (record["name"], record.get("status", "?"), percent(record.get("metrics", {}).get("test_top1_pct")))
-        for record in records()
-    ]
+    rows = [(record["name"], record.get("status", "?"), _accuracy(record)) for record in records()]
     return columns(rows) if rows else ""
 
 
-def percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f} %"
+def _accuracy(record: dict) -> str:
+    from kdhelpers.summary import MARK
+
+    top1 = record.get("metrics", {}).get("test_top1_pct")
+    return "-" if top1 is None else f"{top1:.2f} %" + MARK * bool(record.get("notes"))
 
 
 def comparison(first: str, second: str) -> str:
@@ -104,13 +104,14 @@ def comparison(first: str, second: str) -> str:
     ours, theirs = a.get("metrics", {}), b.get("metrics", {})
     measured = [(key, _number(ours.get(key)), _number(theirs.get(key))) for key in dict.fromkeys([*ours, *theirs])]
     settings = _differences(a["run"], b["run"])
-    return "\n\n".join(
-        [
-            f"Settings that differ\n{columns([names, *settings])}" if settings else "Settings: the same",
-            f"Metrics\n{columns([names, *measured])}",
-            f"Paired on the test split\n  {_paired(a, b)}",
-        ]
-    )
+    notes = [f"{record['name']}: {note}" for record in (a, b) for note in record.get("notes") or []]
+    parts = [
+        f"Settings that differ\n{columns([names, *settings])}" if settings else "Settings: the same",
+        f"Metrics\n{columns([names, *measured])}",
+        f"Paired on the test split\n  {_paired(a, b)}",
+        *notes,
+    ]
+    return "\n\n".join(parts)
 
 
 def _record(name: str) -> dict:

@@ -46,6 +46,7 @@ RUN_COLUMNS = (
     "finished",
     "identity",
     "notes",
+    "teacher_notes",
     "setting",
 )
 SUMMARY_COLUMNS = (
@@ -107,6 +108,7 @@ def _row(record: dict) -> dict:
         "teacher_model": teacher.get("model"),
         "identity": record.get("identity"),
         "notes": "; ".join(record.get("notes") or []),
+        "teacher_notes": "; ".join(teacher.get("notes") or []),
         "setting": _canonical(
             {
                 **setting,

@@ -116,7 +116,7 @@ def test_the_teacher_is_asked_once_per_view_batch_and_depth(expected, data, monk
     assert list(stopped.values()) == [STEPS]
 
 
-def test_a_shared_teacher_answers_a_question_again_until_it_forgets():
+def test_a_shared_teacher_answers_a_question_again_until_another_batch():
     shared = lockstep.SharedTeacher(lambda view, stop_at=None: (view.sum(), stop_at))
     first, equal = torch.ones(2), torch.ones(2)
     assert shared(first) is shared(first)
@@ -125,7 +125,7 @@ def test_a_shared_teacher_answers_a_question_again_until_it_forgets():
     assert shared(first, stop_at="layer1")[1] == "layer1"
     assert shared.forwards == 2
     first.add_(1)  # as a buffer that the next batch is written to
-    shared.forget()
+    shared.attend(None)
     assert shared(first)[0] == 4
     assert shared(equal)[0] == 2
     assert shared.forwards == 4
