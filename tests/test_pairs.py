@@ -226,6 +226,32 @@ def test_the_best_of_each_source_is_bold_and_the_teacher_never(stored):
     assert bold == {("ours", "CRD"), ("published", "DKD+LS")}
 
 
+def test_a_note_on_the_teacher_is_shown_wherever_it_bears(root):
+    told = {"notes": ["leakage: it had seen the test images"]}
+    teacher = fixtures.record(72.34, role="teacher", model="resnet56", dataset="imagenette")
+    taught = student(70.0, "lm", dataset="imagenette") | told
+    taught["teacher"]["name"] = teacher["name"]
+    fixtures.store(teacher | told, taught, student(69.0, dataset="imagenette", name="alone"))
+    frame = pairs.beside_ours("imagenette")[pairs.OUR_OWN]
+    styler = pairs.table(frame)
+    (ours,) = cells(styler).values()
+    assert ours == {"teacher": "72.34 †", "student": "69.00 (single run) last", "KD": "70.00 (single run) last †"}
+    assert styler.to_html().count("† leakage: it had seen the test images") == 1
+    figure = pairs.bars(frame)
+    assert "† leakage" in figure.get_suptitle()
+    assert figure.axes[0].get_title().endswith("†")
+
+
+def test_with_and_without_kd_are_two_rows_though_one_alone_is_stored(root):
+    fixtures.store(student(72.34, "crd", hyper={"kd_weight": 0.5}), student(71.0))
+    frame = pairs.beside_ours()[pairs.SAME_STYLE]
+    assert column(frame)["ours_pct"].dropna().to_dict() == {"teacher": 72.34, "student": 71.0, "CRD+KD": 72.34}
+    styler = pairs.table(frame)
+    styler._compute()
+    row = list(styler.data["", "", "method"]).index("teacher")
+    assert not any(css for (where, _), css in styler.ctx.items() if where == row)  # though no student is better
+
+
 def test_without_kd_of_ours_there_is_no_arrow_of_ours(root):
     fixtures.store(student(70.0, "crd"))
     assert cells(pairs.table(pairs.beside_ours()[pairs.SAME_STYLE]))["ours"]["CRD"] == "70.00 (single run) last"

@@ -7,7 +7,7 @@ from textwrap import wrap
 
 from kdhelpers.pairs.printed import BASE, in_order
 from kdhelpers.plots import PALETTE, TEACHER_LINE, new_figure, shorten, styled
-from kdhelpers.summary import evidence_note
+from kdhelpers.summary import MARK, evidence_note
 
 ACROSS = 4  # panels
 MARKER = {"marker": "D", "markersize": 5, "linestyle": "none", "color": PALETTE[1], "markeredgewidth": 0}
@@ -30,15 +30,17 @@ def bars(frame):
             axes.set_axis_off()
         for axes, ((_, teacher, student, budget), column) in zip(grid, columns, strict=False):
             _draw(axes, column.set_index("method"))
-            axes.set_title(f"{teacher} → {student}", pad=18)
+            leaks = MARK * bool(column["ours_note"].fillna("").any())
+            axes.set_title(f"{teacher} → {student}{leaks}", pad=18)
             axes.annotate(
                 _wrapped(budget or "not run yet"), (0.5, 1.01), xycoords="axes fraction", ha="center", fontsize=7
             )
         for axes in grid[::across]:
             axes.set_ylabel("test top-1 (%)")
         _legend(figure, bool(frame["published_pct"].notna().any()))
-        if note := evidence_note(frame["dataset"]):
-            figure.suptitle(note, color="#B03A2E")
+        leakage = f"{MARK.strip()} leakage" if frame["ours_note"].fillna("").any() else ""
+        if notes := list(filter(None, [evidence_note(frame["dataset"]), leakage])):
+            figure.suptitle(" · ".join(notes), color="#B03A2E")
     return figure
 
 

@@ -24,6 +24,7 @@ COLUMNS = (
     "n",
     "ours_rule",
     "ours_setting",
+    "ours_note",
     "paired_gain_points",
     "paired_gain_std_points",
     "paired_n",
@@ -40,7 +41,8 @@ def beside_ours(dataset: str | None = None) -> dict:
     The groups are the benchmark's pairs of same and of different style, on cifar100 whether we ran them or not, then
     the other pairs of our stored runs. Columns are COLUMNS: `ours_...` are over n seeds, gains in points over our
     independent student in `paired_n` pairs of one seed; a rule is the epoch kept: last, val (best on held-out images),
-    test (best on the test images); `printed` has the digits as printed. NaN where there is none.
+    test (best on the test images); `ours_note` is what must be said beside the figure; `printed` has the digits as
+    printed. NaN where there is none.
     """
     import pandas
 
@@ -51,9 +53,7 @@ def beside_ours(dataset: str | None = None) -> dict:
             mine = [column for column in columns if column["pair"] == pair and column["dataset"] == DATASET]
             columns = [column for column in columns if column not in mine]
             groups[_style(*pair)] += [row for column in mine or [_empty_column(pair)] for row in _rows(column, pair)]
-    for column in columns:
-        if column["taught"]:  # a student that nobody taught is no pair
-            groups[OUR_OWN] += [row for row in _rows(column) if row["n"]]
+    groups[OUR_OWN] = [row for column in columns for row in _rows(column) if row["n"]]
     return {group: pandas.DataFrame(rows, columns=list(COLUMNS)) for group, rows in groups.items() if rows}
 
 
@@ -63,14 +63,15 @@ def _style(teacher: str, student: str) -> str:
 
 
 def _empty_column(pair: tuple[str, str]) -> dict:
-    return {"dataset": DATASET, "pair": pair, "budget": "", "teacher_top1_pct": math.nan, "settings": []}
+    nothing = {"teacher_top1_pct": math.nan, "teacher_note": "", "settings": []}
+    return {"dataset": DATASET, "pair": pair, "budget": "", **nothing}
 
 
 def _our_columns(dataset: str | None) -> list[dict]:
     """Our students as columns: those of one teacher and budget, with the students without a teacher at that budget."""
     frame = results(dataset)
     students = frame[(frame["role"] == "student") & frame["test_top1_pct"].notna()]
-    settings = _settings(students)
+    settings = _settings(students, dict(zip(frame["name"], frame["notes"], strict=True)))
     taught: dict[tuple, list[dict]] = {}
     for row in settings:
         if row["teacher_sha256"]:
@@ -88,8 +89,8 @@ def _our_columns(dataset: str | None) -> list[dict]:
     return _with_distinct_budgets(columns)
 
 
-def _settings(students) -> list[dict]:
-    """`summarize`'s rows of these runs, with what a column is told by."""
+def _settings(students, notes: dict[str, str]) -> list[dict]:
+    """`summarize`'s rows of these runs, with what a column is told by; `notes` are those of every network by name."""
     newest = students.sort_values("finished", kind="stable", na_position="first").drop_duplicates(
         "setting", keep="last"
     )
@@ -109,6 +110,7 @@ def _settings(students) -> list[dict]:
                 "pair": (record["teacher_model"] or record["teacher"], row["model"]),
                 "finished": record["finished"] or "",
                 "teacher_top1_pct": record["teacher_top1_pct"],
+                "teacher_note": notes.get(row["teacher"], ""),
             }
         )
     for row in rows:
@@ -124,8 +126,8 @@ def _column(taught: list[dict], alone: list[dict]) -> dict:
         "pair": first["pair"],
         "budget": first["budget"],
         "teacher_top1_pct": first["teacher_top1_pct"] if taught else math.nan,
+        "teacher_note": first["teacher_note"],
         "settings": [*taught, *alone],
-        "taught": bool(taught),
         "facts": json.loads(first["budget_key"]) | {"teacher": first["teacher"] or "none"},
     }
 
@@ -170,7 +172,8 @@ def _published(printed: dict, pair: tuple[str, str]) -> dict:
 
 def _teacher(column: dict) -> dict:
     top1_pct = column["teacher_top1_pct"]
-    return {"ours_pct": top1_pct, "n": 0 if top1_pct is None or math.isnan(top1_pct) else 1, "ours_rule": ""}
+    known = top1_pct is not None and not math.isnan(top1_pct)
+    return {"ours_pct": top1_pct, "n": int(known), "ours_rule": "", "ours_note": column["teacher_note"]}
 
 
 def _ours(setting: dict | None) -> dict:
@@ -182,5 +185,6 @@ def _ours(setting: dict | None) -> dict:
         "n": setting["n"],
         "ours_rule": RULES.get(setting["selection"], setting["selection"]),
         "ours_setting": setting["label"],
+        "ours_note": setting["notes"],
         **{key: setting[key] for key in ("paired_gain_points", "paired_gain_std_points", "paired_n")},
     }

@@ -6,7 +6,7 @@ import math
 from html import escape
 
 from kdhelpers.pairs.printed import REFERENCE, in_order
-from kdhelpers.summary import evidence_note, spread_text
+from kdhelpers.summary import MARK, evidence_note, spread_text
 from kdhelpers.tables import plain
 
 UNDEFINED = ("teacher", "student", REFERENCE)  # rows that arrows say nothing of
@@ -52,7 +52,8 @@ def _columns(frame):
 def _sides(column, printed: bool):
     """(source, texts, flags of the best) of our figures and, where there are any, of the printed ones."""
     ours, theirs = column["ours_pct"].astype(float), column["published_pct"].astype(float)
-    rows = zip(ours, column["ours_std_pct"], column["n"], _arrows(ours), column["ours_rule"], strict=True)
+    noted = column["ours_note"].map(lambda note: isinstance(note, str) and note != "")
+    rows = zip(ours, column["ours_std_pct"], column["n"], _arrows(ours), column["ours_rule"], noted, strict=True)
     yield OURS, [_our_text(*row) for row in rows], _best(ours)
     if printed:
         rows = zip(theirs, column["printed"], _arrows(theirs), column["published_rule"], strict=True)
@@ -63,12 +64,13 @@ def _sides(column, printed: bool):
         )
 
 
-def _our_text(mean: float, std: float, n: float, arrow: str, rule: str) -> str:
-    """`70.66 ± 0.21 (n 3) ↑ last`; the teacher, which has no rule here, is one network."""
-    if math.isnan(mean) or not rule:
-        return "–" if math.isnan(mean) else f"{mean:.2f}"
-    seeds = [f"(n {n:.0f})"] if n > 1 else []
-    return " ".join([spread_text(mean, std, n), *seeds, *arrow, rule])
+def _our_text(mean: float, std: float, n: float, arrow: str, rule: str, noted: bool) -> str:
+    """`70.66 ± 0.21 (n 3) ↑ last`; the teacher, which has no rule here, is one network. Notes are marked."""
+    if math.isnan(mean):
+        return "–"
+    figure = spread_text(mean, std, n) if rule else f"{mean:.2f}"
+    seeds = f"(n {n:.0f})" if n > 1 else ""
+    return " ".join(filter(None, [figure, seeds, arrow, rule])) + MARK * noted
 
 
 def _arrows(figures) -> list[str]:
@@ -97,4 +99,5 @@ def _caption(frame, printed: bool) -> list[str]:
     notes = frame[["method", "note"]].dropna().drop_duplicates().itertuples(index=False)
     said = [f"{method}, published: {note}" for method, note in notes if note]
     meaning = ["+LS: logit standardisation; FitNet: labels and hint in one stage"] if printed else []
-    return [text for text in (evidence_note(frame["dataset"]), *LEGEND, *said, *meaning) if text]
+    ours = [f"{MARK.strip()} {note}" for note in frame["ours_note"].dropna().unique() if note]
+    return [text for text in (evidence_note(frame["dataset"]), *LEGEND, *said, *meaning, *ours) if text]
