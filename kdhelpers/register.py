@@ -102,6 +102,7 @@ def _described(network: nn.Module, data: Data, model: str, options: dict, known:
         "teacher": None,
         "start": None,
         "data": record.data_facts(data),
+        "imagenet_starts": [],  # none that is known of
         "notes": [],
         "environment": record.environment(device, "fp32"),
         "notebook": None,

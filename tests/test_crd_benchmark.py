@@ -8,7 +8,7 @@ import pytest
 
 from kdhelpers import Run, pairs
 from kdhelpers.optim import starting_point
-from kdhelpers.pairs.printed import is_of_row, printed_rows
+from kdhelpers.pairs.printed import is_of_row, nearness, printed_rows
 from kdhelpers.suite.profiles import cells_of, load_profile, source_of
 from kdhelpers.sweep import optimizer_runs, sweep_runs
 
@@ -63,8 +63,9 @@ def test_each_pair_is_in_each_published_row_once(runs):
     rows = [row for row in printed_rows() if row["method"] != "teacher"]
     places = Counter()
     for run in runs:
-        (row,) = [row["label"] for row in rows if is_of_row(run.model_dump(), row)]
-        places[row, run.teacher, run.model] += 1
+        (row,) = [row for row in rows if is_of_row(run.model_dump(), row)]
+        places[row["label"], run.teacher, run.model] += 1
+        assert nearness(run.model_dump(), row) == len(row["recipe"])
     taught = {(row["label"], *pair) for row in rows if row["method"] != "si" for pair in pairs.published_pairs()}
     assert set(places) == taught | {("student", None, student) for _, student in pairs.published_pairs()}
     assert set(places.values()) == {1}

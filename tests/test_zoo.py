@@ -202,7 +202,7 @@ def test_a_file_of_ones_own_is_registered_and_said_to_be_unverified(root):
     said = run("--file", str(root / "mine.pth"), "--model", "resnet8", "--dataset", "digits")
     assert said.exit_code == 0, said.output
     assert "teacher_resnet8_digits: registered" in said.output
-    assert "not verified who trained it and how" in said.output
+    assert "not verified who trained it, how and on which images" in said.output
     assert "% of the 360 test images of digits\n" in said.output
     for wrong in (["--file", str(root / "mine.pth")], ["--model", "resnet8"]):
         assert "belong together" in run(*wrong).stderr

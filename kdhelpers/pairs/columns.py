@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 
-from kdhelpers.pairs.printed import DATASET, is_of_row, printed_rows, published_pairs
+from kdhelpers.pairs.printed import DATASET, is_of_row, nearness, printed_rows, published_pairs
 from kdhelpers.summary import budget_key, distinctions, results, summarize
 
 SAME = ("wrn", "resnet", "vgg")  # families that both ends of a pair of same style are of
@@ -71,7 +71,7 @@ def _our_columns(dataset: str | None) -> list[dict]:
     """Our students as columns: those of one teacher and budget, with the students without a teacher at that budget."""
     frame = results(dataset)
     students = frame[(frame["role"] == "student") & frame["test_top1_pct"].notna()]
-    settings = _settings(students, dict(zip(frame["name"], frame["notes"], strict=True)))
+    settings = _settings(students)
     taught: dict[tuple, list[dict]] = {}
     for row in settings:
         if row["teacher_sha256"]:
@@ -89,8 +89,8 @@ def _our_columns(dataset: str | None) -> list[dict]:
     return _with_distinct_budgets(columns)
 
 
-def _settings(students, notes: dict[str, str]) -> list[dict]:
-    """`summarize`'s rows of these runs, with what a column is told by; `notes` are those of every network by name."""
+def _settings(students) -> list[dict]:
+    """`summarize`'s rows of these runs, with what a column is told by."""
     newest = students.sort_values("finished", kind="stable", na_position="first").drop_duplicates(
         "setting", keep="last"
     )
@@ -110,7 +110,7 @@ def _settings(students, notes: dict[str, str]) -> list[dict]:
                 "pair": (record["teacher_model"] or record["teacher"], row["model"]),
                 "finished": record["finished"] or "",
                 "teacher_top1_pct": record["teacher_top1_pct"],
-                "teacher_note": notes.get(row["teacher"], ""),
+                "teacher_note": record["teacher_notes"],
             }
         )
     for row in rows:
@@ -148,13 +148,14 @@ def _with_distinct_budgets(columns: list[dict]) -> list[dict]:
 
 def _rows(column: dict, pair: tuple[str, str] | None = None) -> list[dict]:
     """The column's rows: the printed ones (with their figures, where it is one of the benchmark's), then other settings
-    of ours. Of several settings that fit a row the one with most seeds, then the newest, has it."""
+    of ours. Of several settings that fit a row the nearest to the published one has it, then that of most seeds, then
+    the newest."""
     left, rows = list(column["settings"]), []
     head = {"dataset": column["dataset"], "teacher": column["pair"][0], "student": column["pair"][1]}
     head |= {"budget": column["budget"]}
     for printed in printed_rows():
         fitting = [setting for setting in left if is_of_row(setting["run"], printed)]
-        chosen = max(fitting, key=lambda setting: (setting["n"], setting["finished"]), default=None)
+        chosen = max(fitting, key=lambda it: (nearness(it["run"], printed), it["n"], it["finished"]), default=None)
         left = [setting for setting in left if setting is not chosen]
         figures = _published(printed, pair) if pair else {}
         ours = _teacher(column) if printed["method"] == "teacher" else _ours(chosen)

@@ -23,11 +23,13 @@ def printed_rows() -> tuple[dict, ...]:
     """The rows: label, method, hyperparameters, selection (the epoch kept: last, or test, the best on the test images;
     "" where it is not said), note; keys with a ">" are pairs, their values as printed, "" where nothing was.
 
-    `hyperparameters` tell a row from others of its method: `true` means more than 0, `false` means 0.
+    `hyperparameters` tell a row from others of its method: `true` means more than 0, `false` means 0. `recipe` has the
+    values that it was published with, as far as they are the same for all pairs.
     """
     with FIGURES.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
-    return tuple(row | {"hyperparameters": json.loads(row["hyperparameters"] or "{}")} for row in rows)
+    parsed = ("hyperparameters", "recipe")
+    return tuple(row | {field: json.loads(row[field] or "{}") for field in parsed} for row in rows)
 
 
 def published_pairs() -> list[tuple[str, str]]:
@@ -47,6 +49,11 @@ def is_of_row(run: dict, row: dict) -> bool:
         bool(known.get(name)) == value if isinstance(value, bool) else known.get(name) == value
         for name, value in row["hyperparameters"].items()
     )
+
+
+def nearness(run: dict, row: dict) -> int:
+    """How many of the row's published values the run has."""
+    return sum(run["hyperparameters"].get(name) == value for name, value in row["recipe"].items())
 
 
 def in_order(methods: Iterable[str]) -> list[str]:
