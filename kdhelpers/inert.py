@@ -184,5 +184,7 @@ def _read_legacy(file: io.BytesIO) -> tuple[_Unpickler, Any, dict[str, bytes]]:
         storage = unpickler.storages[key]
         if count != storage.count:
             raise ValueError(f"storage {key} has {count} elements, not {storage.count}")
-        content[key] = file.read(count * storage.dtype.itemsize)
+        content[key] = file.read(size := count * storage.dtype.itemsize)
+        if len(content[key]) != size:  # of a storage that nobody asks for, too
+            raise ValueError(f"storage {key} has {len(content[key])} of {size} bytes")
     return unpickler, tree, content
