@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kdhelpers import artifacts
@@ -118,9 +119,18 @@ def _tell(path: Path, count: int, wrappers: list, prefixes: list, beside: list, 
 
 
 def _built(state: dict, file: InertFile | None, path: Path) -> dict[str, Tensor]:
-    if file is None:
-        return state
     try:
-        return {key: file.tensor(saved) for key, saved in state.items()}
+        built = {key: file.tensor(saved) for key, saved in state.items()} if file else state
     except Unreadable as error:
         raise ValueError(f"{path}: damaged ({error}); delete it and get it again") from error
+    for key, value in built.items():
+        if fault := _fault(value):
+            raise ValueError(f"{path}: {key} is {fault}, which is no network's weight; get the file again")
+    return built
+
+
+def _fault(value: Tensor) -> str:
+    if value.layout != torch.strided or value.is_meta or value.is_complex():
+        return "sparse, complex or without content"
+    small = value.untyped_storage().nbytes() < value.numel() * value.itemsize
+    return f"{list(value.shape)} of fewer stored numbers" if small else ""

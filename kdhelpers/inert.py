@@ -10,7 +10,7 @@ accuracy as a numpy scalar, others their argparse.Namespace. Why it is safe to r
   the tensor is made after the pickle is read, here, of bytes that exist: sizes are checked in Python's whole numbers,
   and a tensor is never larger than its storage.
 
-A file made for it can still waste time and memory, as any pickle can.
+A file made for it can still waste time and memory, as any pickle can, or end the process, nested a million times deep.
 
 So no numpy class needs to be let in for a number that nobody reads. The formats: a zip with `data.pkl` and one member
 per storage; before torch 1.6, pickles in a row, then the storages, each behind its length.

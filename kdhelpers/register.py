@@ -70,17 +70,19 @@ def registered(identity: str) -> dict | None:
 def _network(state: dict[str, Tensor], model: str, data: Data, path: Path) -> tuple[nn.Module, dict]:
     """The network with the weights, and its options: those that shapes tell (a stem), else the defaults."""
     head = f"{MODELS[model].classifier}.weight"
-    if head not in state:
-        raise ValueError(f"{path}: weights of another architecture than {model}: lacks {head}; name the right model")
+    if head not in state or state[head].ndim != 2:
+        raise ValueError(f"{path}: weights of another architecture than {model}: lacks a matrix {head}; name the right model")
+    if bad := [key for key, value in state.items() if not value.isfinite().all()]:
+        raise ValueError(f"{path}: {bad[0]} is not finite; these weights answer nothing")
     options: dict = {}
     with contextlib.suppress(ValueError):
         name, _, found = recognise(state)
         options = found if name == model else {}
     classes = len(state[head])
-    network = build_model(model, classes, **options)
-    load_weights(network, state, f"{path} (read as {model}, {classes} classes)")
     if classes != data.num_classes:
         raise ValueError(f"{path}: knows {classes} classes, {data.name} has {data.num_classes}; name its own data set")
+    network = build_model(model, classes, **options)
+    load_weights(network, state, f"{path} (read as {model}, {classes} classes)")
     return network, check_model(model, options=options)
 
 

@@ -90,8 +90,8 @@ def fetch(model: str) -> dict:
     cache.mkdir(exist_ok=True)
     for get in (_from_host, _from_mirror):
         try:
-            path, source = get(model, cache)
-            return _registered(path, model, data, source)
+            path, source, download_of_it = get(model, cache)
+            return _registered(path, model, data, source, download_of_it)
         except (ConnectionError, ValueError) as error:
             reasons.append(str(error))
             print(f"{model}: {error}", file=sys.stderr)
@@ -101,28 +101,30 @@ def fetch(model: str) -> dict:
     )
 
 
-def _from_host(model: str, cache: Path) -> tuple[Path, str]:
+def _from_host(model: str, cache: Path) -> tuple[Path, str, Path]:
+    """The checkpoint, where it is from, and what was downloaded for it."""
     url = f"{HOST}/{FILES[model]}/{CHECKPOINT}"
-    return download(url, cache / f"{FILES[model]}.pth"), url
+    path = download(url, cache / f"{FILES[model]}.pth")
+    return path, url, path
 
 
-def _from_mirror(model: str, cache: Path) -> tuple[Path, str]:
+def _from_mirror(model: str, cache: Path) -> tuple[Path, str, Path]:
     """Out of the archive, which stays for the other teachers."""
-    archive, path = download(MIRROR, cache / MIRROR.rsplit("/", 1)[1]), cache / f"{FILES[model]}.pth"
+    archive, path = download(MIRROR, cache / MIRROR.rsplit("/", 1)[1]), cache / f"{FILES[model]}.mirror.pth"
     try:
         with tarfile.open(archive, "r:") as file:
             ours = [member for member in file if member.name.endswith(f"{FILES[model]}/{CHECKPOINT}")]
             if not ours or not ours[0].isfile():
-                raise ValueError(f"{archive}: has no {FILES[model]}/{CHECKPOINT}; delete it and try again")
+                raise tarfile.ReadError(f"without {FILES[model]}/{CHECKPOINT}")
             artifacts.write_atomic(path, file.extractfile(ours[0]).read())
     except tarfile.TarError as error:
         archive.unlink()
         raise ValueError(f"{MIRROR}: no archive ({error}); the download is discarded") from error
     print(f"{archive} stays for the other teachers; delete it when you have those you want", file=sys.stderr)
-    return path, f"{MIRROR} ({ours[0].name})"
+    return path, f"{MIRROR} ({ours[0].name})", archive
 
 
-def _registered(path: Path, model: str, data: Data, source: str) -> dict:
+def _registered(path: Path, model: str, data: Data, source: str, download_of_it: Path) -> dict:
     try:
         digest = artifacts.sha256(path)
         if digest != REPORTED.get(model, digest):
@@ -131,6 +133,7 @@ def _registered(path: Path, model: str, data: Data, source: str) -> dict:
         record = register(path, model, data, source, published)
     except ValueError:  # whatever it is, another try must not find it; an interrupted one does
         path.unlink()
+        download_of_it.unlink(missing_ok=True)
         raise
     path.unlink()
     return record

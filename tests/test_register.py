@@ -148,7 +148,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(root, digits):
         register.register(root / "seven.pth", "resnet8", digits)
     with pytest.raises(ValueError, match="model='resnet9' is unknown; use one of"):
         register.register(root / "seven.pth", "resnet9", digits)
-    with pytest.raises(ValueError, match="of another architecture than vgg8: lacks classifier.weight"):
+    with pytest.raises(ValueError, match="of another architecture than vgg8: lacks a matrix classifier.weight"):
         register.register(root / "seven.pth", "vgg8", digits)
     with pytest.raises(FileNotFoundError):
         register.register(root / "none.pth", "resnet8", digits)
@@ -160,3 +160,13 @@ def test_a_stem_is_told_by_the_shapes(root, digits):
     record = register.register(root / "x.pth", "resnet18", digits)
     assert record["run"]["model_options"] == {"stem": "imagenet"}
     assert load_teacher(record["name"])(torch.rand(1, 3, 32, 32)).logits.shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("weight", "fault"), [(torch.tensor(1.0), "lacks a matrix fc.weight"), (torch.full((10, 64), torch.nan), "is not finite")]
+)
+def test_weights_that_answer_nothing_are_refused(root, digits, weight, fault):
+    state = build_model("resnet8", 10).state_dict() | {"fc.weight": weight}
+    torch.save(state, root / "x.pth")
+    with pytest.raises(ValueError, match=fault):
+        register.register(root / "x.pth", "resnet8", digits)

@@ -159,7 +159,7 @@ def test_an_archive_that_is_none_or_lacks_the_teacher_is_said(server, root, cont
         zoo.fetch("resnet56")
     assert leftovers(root) == []
     server.files = {"/cifar_teachers.tar": archive(content, "elsewhere/file.pth")}
-    with pytest.raises(ConnectionError, match="has no resnet56_vanilla/ckpt_epoch_240.pth"):
+    with pytest.raises(ConnectionError, match="no archive .without resnet56_vanilla/ckpt_epoch_240.pth"):
         zoo.fetch("resnet56")
 
 
@@ -208,3 +208,19 @@ def test_a_file_of_ones_own_is_registered_and_said_to_be_unverified(root):
         assert "belong together" in run(*wrong).stderr
     wrong = run("--file", str(root / "mine.pth"), "--model", "resnet9", "--dataset", "nothing")
     assert "model='resnet9' is unknown" in wrong.stderr
+
+
+def test_a_wrong_archive_is_fetched_anew_and_an_interrupted_one_keeps_its_source(server, root, content, monkeypatch):
+    server.files = {"/cifar_teachers.tar": archive(b"no checkpoint")}
+    assert run("resnet56").exit_code
+    assert leftovers(root) == []
+    server.files = {"/cifar_teachers.tar": archive(content)}
+    with monkeypatch.context() as patched:
+        patched.setattr(zoo, "register", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            zoo.fetch("resnet56")
+    assert zoo.fetch("resnet56")["origin"]["source"].startswith(zoo.MIRROR)
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt

@@ -31,10 +31,9 @@ def bars(frame):
         for axes, ((_, teacher, student, budget), column) in zip(grid, columns, strict=False):
             _draw(axes, column.set_index("method"))
             leaks = MARK * bool(column["ours_note"].fillna("").any())
-            axes.set_title(f"{teacher} → {student}{leaks}", pad=18)
-            axes.annotate(
-                _wrapped(budget or "not run yet"), (0.5, 1.01), xycoords="axes fraction", ha="center", fontsize=7
-            )
+            told = _wrapped(budget or "not run yet")
+            axes.set_title(f"{teacher} → {student}{leaks}", pad=9 + 9 * (1 + told.count("\n")))
+            axes.annotate(told, (0.5, 1.01), xycoords="axes fraction", ha="center", fontsize=7)
         for axes in grid[::across]:
             axes.set_ylabel("test top-1 (%)")
         _legend(figure, bool(frame["published_pct"].notna().any()))
