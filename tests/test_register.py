@@ -163,7 +163,8 @@ def test_a_stem_is_told_by_the_shapes(root, digits):
 
 
 @pytest.mark.parametrize(
-    ("weight", "fault"), [(torch.tensor(1.0), "lacks a matrix fc.weight"), (torch.full((10, 64), torch.nan), "is not finite")]
+    ("weight", "fault"),
+    [(torch.tensor(1.0), "lacks a matrix fc.weight"), (torch.full((10, 64), torch.nan), "is not finite")],
 )
 def test_weights_that_answer_nothing_are_refused(root, digits, weight, fault):
     state = build_model("resnet8", 10).state_dict() | {"fc.weight": weight}
