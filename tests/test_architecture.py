@@ -28,6 +28,8 @@ BELOW = {
     "evaluation": {"data", "device", "models"},
     "loop": {"data", "device", "evaluation", "methods", "models", "optim", "settings", "teachers"},
     "record": {"artifacts", "data", "device", "methods", "settings", "teachers"},
+    "register": {"artifacts", "data", "device", "evaluation", "foreign", "models", "record", "teachers"},
+    "zoo": {"artifacts", "data", "models", "pairs", "register", "teachers"},
     "probe": {"data", "evaluation"},
     "job": {"artifacts", "data", "evaluation", "loop", "models", "probe", "record", "settings", "teachers"},
     "outputs": {"artifacts", "data", "device", "models", "teachers"},
@@ -52,6 +54,7 @@ BELOW = {
     "analysis": {"data", "evaluation", "html", "models", "plots", "probe"},
     "tables": {"artifacts", "methods", "models", "summary", "teachers"},
     "published": {"artifacts", "methods", "summary", "tables"},
+    "pairs": {"plots", "summary", "tables"},
     "sweep": {"optim", "settings"},
     "notebook": {"artifacts", "device", "html", "plots", "progress"},
     "gallery": {"artifacts", "html", "progress", "summary"},
@@ -71,7 +74,7 @@ BELOW = {
         "summary",
         "teachers",
     },
-    "__main__": {"artifacts", "console", "data", "gallery", "optim", "submission", "suite"},
+    "__main__": {"artifacts", "console", "data", "gallery", "optim", "submission", "suite", "zoo"},
 }
 
 
