@@ -36,8 +36,8 @@ def view(count, seed):
 @pytest.fixture
 def batch():
     labels = torch.tensor([0, 3, 1, 1, 2])
-    beside = Shown((view(7, 3),), torch.arange(7), {}, view(7, 4))
-    return Batch((view(5, 1),), labels, torch.arange(5), {}, view(5, 2), beside)
+    beside = Shown((view(7, 3),), torch.arange(7), {}, (), gentle=view(7, 4))
+    return Batch((view(5, 1),), labels, torch.arange(5), {}, gentle=view(5, 2), unlabelled=beside)
 
 
 @pytest.fixture
