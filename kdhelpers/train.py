@@ -213,7 +213,7 @@ def _check_data(data: Data, run: Run) -> None:
     if (data.name, source) != (run.dataset, run.unlabelled) or run.image_size not in (None, data.image_size):
         raise ValueError(
             f"data: {data.name} at {data.image_size} px was given, the run is of dataset = {run.dataset}, image_size = "
-            f"{run.image_size}, unlabelled = {run.unlabelled} (given: {source}); load what the run names, or leave data out"
+            f"{run.image_size}, unlabelled = {run.unlabelled} (given: {source}); load what the run names, or none"
         )
     if run.selection == "best_val" and len(data.val) == 0:
         raise ValueError(
