@@ -28,7 +28,7 @@ _HOME = {
     "results": "summary",
     "stored_students": "lineup",
 }
-_MODULES = ("analysis", "notebook", "plots", "published", "submission", "tables")
+_MODULES = ("analysis", "notebook", "pairs", "plots", "published", "submission", "tables")
 __all__ = [*_HOME, *_MODULES]
 
 

@@ -1,4 +1,4 @@
-"""The command line: python -m kdhelpers suite | list | report | compare | data | predict.
+"""The command line: python -m kdhelpers suite | list | report | compare | data | predict | teachers.
 
 Heavy imports wait for the command that needs them.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -72,7 +73,9 @@ def main() -> None:
     metavar="NAME|PATH",
     help="A name that `list` shows (smoke, laptop, short, paper), or a YAML file of your own.",
 )
-@click.option("--only", multiple=True, metavar="NAME ...", help="These jobs and what they need.")
+@click.option(
+    "--only", multiple=True, metavar="NAME ...", help="These jobs, patterns too ('07_crd_*'), and what they need."
+)
 @click.option(
     "--seeds",
     multiple=True,
@@ -168,6 +171,36 @@ def predict(model: str, source: str, output: str, tta: bool, dataset: str | None
     answers = predict_stored(model, source, tta, dataset)
     path = write_submission(output, answers)
     click.echo(predictions(answers, path))
+
+
+@main.command()
+@click.argument("models", nargs=-1, metavar="[ARCHITECTURE]...")
+@click.option("--list", "show", is_flag=True, help="Print the table, as without arguments.")
+@click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Weights of your own.")
+@click.option("--model", metavar="ARCHITECTURE", help="Architecture of the weights in --file.")
+@click.option("--dataset", metavar="NAME", help="Data set that the weights in --file know.")
+def teachers(models: tuple, show: bool, file: Path | None, model: str | None, dataset: str | None) -> None:
+    """Published CIFAR-100 teachers: a table of them, or fetch the named ones; or register weights made elsewhere.
+
+    What comes is checked, measured on the test images and stored as teacher_<architecture>_<data set>: afterwards
+    `teacher = resnet56` means it in every notebook. An interrupted download goes on. Weights of your own must have been
+    trained with our normalisation (`python -m kdhelpers data NAME` prints it).
+    """
+    if (file is None) != (model is None) or (file is None) != (dataset is None):
+        raise click.UsageError("--file, --model and --dataset belong together; give all three")
+    if models and file:
+        raise click.UsageError("--file registers weights of your own; leave the published architectures out")
+    from kdhelpers import zoo
+    from kdhelpers.console import columns
+
+    if show or not (models or file):
+        click.echo(columns(zoo.table(), indent=""))
+        return
+    zoo.check_known(models)
+    for published in models:
+        click.echo(zoo.report(zoo.fetch(published)))
+    if file:
+        click.echo(zoo.report(zoo.register_file(file, model, dataset)))
 
 
 if __name__ == "__main__":

@@ -123,6 +123,8 @@ def load_tensors(path: Path | str, device: str = "cpu") -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weight file")
+    if _is_compressed(path):
+        raise ValueError(f"{path}: damaged or not a torch file: compressed, as torch never does; it may be of any size")
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
@@ -134,6 +136,16 @@ def load_tensors(path: Path | str, device: str = "cpu") -> Any:
         raise ValueError(f"{path}: damaged or not a torch file; delete it and train or download again") from error
     except Exception as error:  # on damaged bytes torch's unpickler stumbles in many ways: IndexError, KeyError, ...
         raise ValueError(f"{path}: damaged or truncated; delete it and train or download again") from error
+
+
+def _is_compressed(path: Path) -> bool:
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False  # no zip, or a damaged one: torch says so
 
 
 def sha256(path: Path | str) -> str:

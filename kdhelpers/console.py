@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,6 +11,8 @@ from textwrap import fill
 from typing import Any
 
 from kdhelpers.artifacts import load_record, original_name, record_path, records, weights_path
+
+LISTED = 60  # jobs of a profile, by name
 
 
 def columns(rows: Iterable[Iterable[Any]], indent: str = "  ") -> str:
@@ -68,22 +71,29 @@ def _profiles() -> str:
     for profile in profile_names():
         try:
             jobs = load_profile(profile)
-            lines += [f"  {profile}: {len(jobs)} jobs", _wrapped(", ".join(job.name for job in jobs))]
+            lines += [f"  {profile}: {len(jobs)} jobs", _wrapped(", ".join(_job_names(jobs)))]
         except ValueError as error:  # one faulty profile must not hide the rest
             lines.append(f"  {profile}: faulty: {error}")
     return "\n".join(lines)
 
 
+def _job_names(jobs: list) -> list[str]:
+    """Of a long profile how many jobs each notebook has."""
+    if len(jobs) <= LISTED:
+        return [job.name for job in jobs]
+    return [f"{notebook} ({count})" for notebook, count in Counter(job.notebook.stem for job in jobs).items()]
+
+
 def _stored_runs() -> str:
-    rows = [
-        (record["name"], record.get("status", "?"), percent(record.get("metrics", {}).get("test_top1_pct")))
-        for record in records()
-    ]
+    rows = [(record["name"], record.get("status", "?"), _accuracy(record)) for record in records()]
     return columns(rows) if rows else ""
 
 
-def percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f} %"
+def _accuracy(record: dict) -> str:
+    from kdhelpers.summary import MARK
+
+    top1 = record.get("metrics", {}).get("test_top1_pct")
+    return "-" if top1 is None else f"{top1:.2f} %" + MARK * bool(record.get("notes"))
 
 
 def comparison(first: str, second: str) -> str:
@@ -96,13 +106,14 @@ def comparison(first: str, second: str) -> str:
     ours, theirs = a.get("metrics", {}), b.get("metrics", {})
     measured = [(key, _number(ours.get(key)), _number(theirs.get(key))) for key in dict.fromkeys([*ours, *theirs])]
     settings = _differences(a["run"], b["run"])
-    return "\n\n".join(
-        [
-            f"Settings that differ\n{columns([names, *settings])}" if settings else "Settings: the same",
-            f"Metrics\n{columns([names, *measured])}",
-            f"Paired on the test split\n  {_paired(a, b)}",
-        ]
-    )
+    notes = [f"{record['name']}: {note}" for record in (a, b) for note in record.get("notes") or []]
+    parts = [
+        f"Settings that differ\n{columns([names, *settings])}" if settings else "Settings: the same",
+        f"Metrics\n{columns([names, *measured])}",
+        f"Paired on the test split\n  {_paired(a, b)}",
+        *notes,
+    ]
+    return "\n\n".join(parts)
 
 
 def _record(name: str) -> dict:

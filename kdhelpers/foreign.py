@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kdhelpers import artifacts
@@ -13,6 +16,7 @@ from kdhelpers.inert import InertFile, SavedTensor, StandIn, Unreadable
 
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
+SCORES = ("epoch", "accuracy", "best_acc")  # what a training loop notes beside its weights
 DEPTH, SHOWN = 3, 6  # wrappers in each other; names in a message
 
 
@@ -23,12 +27,31 @@ def load_state(path: Path) -> dict[str, Tensor]:
     nothing that they name is imported or run. Raises FileNotFoundError; ValueError for a damaged file and for one
     without a state_dict.
     """
+    return load_checkpoint(path)[0]
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """`load_state`, and the numbers under `SCORES` beside the weights: the file's own word, checked by nobody."""
     found, file = _content(path)
     state, wrappers = _unwrapped(found, path)
     state, prefixes = _without_prefixes(state)
     beside = [key for key in found if key not in wrappers] if wrappers else []
     _tell(path, len(state), wrappers, prefixes, beside, file.names if file else [])
-    return _built(state, file, path)
+    return _built(state, file, path), _scores(found, file) if wrappers else {}
+
+
+def _scores(found: dict, file: InertFile | None) -> dict[str, float]:
+    """Plain numbers and tensors of one finite number; a numpy scalar is an object to be made, so it stays unread."""
+    scores = {}
+    for key in SCORES:
+        value = found.get(key)
+        with contextlib.suppress(Unreadable):
+            value = file.tensor(value) if isinstance(value, SavedTensor) else value
+        if isinstance(value, Tensor) and value.numel() == 1:
+            value = value.item()
+        if type(value) in (int, float) and math.isfinite(value):
+            scores[key] = value
+    return scores
 
 
 def _content(path: Path) -> tuple[Any, InertFile | None]:
@@ -96,9 +119,18 @@ def _tell(path: Path, count: int, wrappers: list, prefixes: list, beside: list, 
 
 
 def _built(state: dict, file: InertFile | None, path: Path) -> dict[str, Tensor]:
-    if file is None:
-        return state
     try:
-        return {key: file.tensor(saved) for key, saved in state.items()}
+        built = {key: file.tensor(saved) for key, saved in state.items()} if file else state
     except Unreadable as error:
         raise ValueError(f"{path}: damaged ({error}); delete it and get it again") from error
+    for key, value in built.items():
+        if fault := _fault(value):
+            raise ValueError(f"{path}: {key} is {fault}, which is no network's weight; get the file again")
+    return built
+
+
+def _fault(value: Tensor) -> str:
+    if value.layout != torch.strided or value.is_meta or value.is_complex():
+        return "sparse, complex or without content"
+    small = value.untyped_storage().nbytes() < value.numel() * value.itemsize
+    return f"{list(value.shape)} of fewer stored numbers" if small else ""

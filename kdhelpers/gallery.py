@@ -146,7 +146,8 @@ def _card(record: dict, badge: Html | str) -> Html:
     from kdhelpers.summary import method_label
 
     run, status = record.get("run", {}), record.get("status", "unknown")
-    title = f"{method_label(run)} · {run.get('model', '?')} · seed {run.get('seed', 0)}"
+    made = "made elsewhere" if "origin" in record else f"seed {run.get('seed', 0)}"
+    title = f"{method_label(run)} · {run.get('model', '?')} · {made}"
     parts: Iterable[Html] = _finished_parts(record) if status == "finished" else _unfinished_parts(record, status)
     return element(
         "article",
@@ -159,16 +160,11 @@ def _card(record: dict, badge: Html | str) -> Html:
 
 
 def _finished_parts(record: dict) -> list[Html]:
-    run, metrics, model = record["run"], record.get("metrics", {}), record.get("model", {})
-    environment, selection = record.get("environment", {}), record.get("selection", {})
-    teacher = record.get("teacher") or {}
+    metrics, model, teacher = record.get("metrics", {}), record.get("model", {}), record.get("teacher") or {}
+    environment = record.get("environment", {})
     facts = {
-        "selection": f"{selection.get('rule', '?')}, epoch {selection.get('epoch', '?')}",
-        "budget": f"{run.get('epochs', '?')} epochs, batch {run.get('batch_size', '?')}, "
-        f"{run.get('optimizer', '?')}, lr {run.get('lr', '?')}",
+        **_training_facts(record),
         "device": f"{environment.get('device_name') or environment.get('device')}, {environment.get('precision')}",
-        "speed": f"{number(metrics.get('seconds_per_epoch'), '{:.3g} s')} / epoch, "
-        f"{number(metrics.get('images_per_second'), '{:,.0f}')} images/s",
         "network": f"{magnitude(model.get('parameters'))} parameters, {magnitude(model.get('macs'))} MACs",
     }
     if teacher:
@@ -184,7 +180,22 @@ def _finished_parts(record: dict) -> list[Html]:
     figure = join([element("p", top1, " % test top-1"), element("p", others, class_="muted")])
     rows = (join([element("dt", name), element("dd", text)]) for name, text in facts.items())
     notes = [element("p", note, class_="error") for note in record.get("notes") or []]
-    return [figure, *notes, _curves(record.get("history", []), teacher.get("test_top1_pct")), element("dl", *rows)]
+    curves = [_curves(record.get("history", []), teacher.get("test_top1_pct"))] if "origin" not in record else []
+    return [figure, *notes, *curves, element("dl", *rows)]
+
+
+def _training_facts(record: dict) -> dict[str, str]:
+    """How a network came about: our training, or where one that was made elsewhere is from."""
+    if "origin" in record:
+        return {name.replace("_", " "): str(value) for name, value in record["origin"].items()}
+    run, selection, metrics = record["run"], record.get("selection", {}), record.get("metrics", {})
+    return {
+        "selection": f"{selection.get('rule', '?')}, epoch {selection.get('epoch', '?')}",
+        "budget": f"{run.get('epochs', '?')} epochs, batch {run.get('batch_size', '?')}, "
+        f"{run.get('optimizer', '?')}, lr {run.get('lr', '?')}",
+        "speed": f"{number(metrics.get('seconds_per_epoch'), '{:.3g} s')} / epoch, "
+        f"{number(metrics.get('images_per_second'), '{:,.0f}')} images/s",
+    }
 
 
 def _curves(history: list[dict], teacher_top1_pct: float | None) -> Html:

@@ -10,7 +10,7 @@ accuracy as a numpy scalar, others their argparse.Namespace. Why it is safe to r
   the tensor is made after the pickle is read, here, of bytes that exist: sizes are checked in Python's whole numbers,
   and a tensor is never larger than its storage.
 
-A file made for it can still waste time and memory, as any pickle can.
+A file made for it can still waste time and memory, as any pickle can, or end the process, nested a million times deep.
 
 So no numpy class needs to be let in for a number that nobody reads. The formats: a zip with `data.pkl` and one member
 per storage; before torch 1.6, pickles in a row, then the storages, each behind its length.
@@ -184,5 +184,7 @@ def _read_legacy(file: io.BytesIO) -> tuple[_Unpickler, Any, dict[str, bytes]]:
         storage = unpickler.storages[key]
         if count != storage.count:
             raise ValueError(f"storage {key} has {count} elements, not {storage.count}")
-        content[key] = file.read(count * storage.dtype.itemsize)
+        content[key] = file.read(size := count * storage.dtype.itemsize)
+        if len(content[key]) != size:  # of a storage that nobody asks for, too
+            raise ValueError(f"storage {key} has {len(content[key])} of {size} bytes")
     return unpickler, tree, content

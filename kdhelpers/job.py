@@ -113,7 +113,7 @@ class Job:
             training.history, training.best["epoch"], tested, self.run.selection, path, probe
         )
         self.record["environment"]["finished"] = record.now()
-        artifacts.save_json(path.with_suffix(".json"), record.sidecar(self.record, self.run, self.data))
+        artifacts.save_json(path.with_suffix(".json"), record.sidecar(self.record, self.data))
         artifacts.save_json(artifacts.record_path(self.name), self.record)
         self.checkpoint.unlink(missing_ok=True)
 

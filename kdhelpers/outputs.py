@@ -2,7 +2,10 @@
 
 Crop and flip leave finitely many views of an image, 162 with 4 pixels of padding. A table has a row of the teacher's
 outputs for each (sample, view) that was seen, in the precision that it was computed in: what is looked up is what the
-teacher said. It lies beside the weights, under a name made of everything that its rows depend on.
+teacher said, bit for bit. It lies beside the weights, under a name made of everything that its rows depend on.
+
+Of a batch only the missing rows are computed. Convolutions in fp32 may round otherwise in a smaller batch, so that a
+table filled by another seed may differ from the live teacher in the last digits.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ class OutputTable:
 
     stem: the files' path without extension. keys: how many there can be. `writes` is False where another process holds
     the table: then it is read, and grows in memory alone. The files are believed as far as both are whole, so that a
-    process killed while it writes costs that epoch's rows and no others.
+    process killed while it writes costs that epoch's rows and no others; `.keys` has a checksum of each row.
     """
 
     def __init__(self, stem: Path, keys: int, width: int, dtype: torch.dtype, device: torch.device, writes: bool):
@@ -41,48 +44,62 @@ class OutputTable:
         self.place = torch.full((keys,), -1)  # key -> row, on the CPU: what is missing is known without the device
         self.keys = torch.empty(0, dtype=torch.int64)
         self.rows = torch.empty(0, width, dtype=dtype, device=device)
-        self.row_bytes = width * self.rows.itemsize
+        self.count, self.row_bytes = 0, width * self.rows.itemsize
         self.most = int(SHARE * free_memory(device) // self.row_bytes)
         self.saved, self.writes = self._read(), writes
-        self.writes &= self.saved == len(self.keys)
+        self.writes &= self.saved == self.count
 
     def _read(self) -> int:
         """Take in what the files hold, as far as memory allows; how many rows they hold."""
         if not (self.rows_file.is_file() and self.keys_file.is_file()):
             return 0
-        keys = torch.from_numpy(np.fromfile(self.keys_file, np.int64))
-        whole = min(len(keys), self.rows_file.stat().st_size // self.row_bytes)
-        if not ((keys >= 0) & (keys < len(self.place))).all():
-            raise ValueError(f"{self.keys_file}: damaged; delete it, and the teacher is asked again")
+        noted = np.fromfile(self.keys_file, np.int64)
+        noted = noted[: len(noted) // 2 * 2].reshape(-1, 2)
+        whole = min(len(noted), self.rows_file.stat().st_size // self.row_bytes)
         kept = min(whole, self.most)
-        raw = torch.from_numpy(np.fromfile(self.rows_file, np.uint8, kept * self.row_bytes))
-        self.add(keys[:kept], raw.view(self.rows.dtype).view(kept, -1))
+        raw = np.fromfile(self.rows_file, np.uint8, kept * self.row_bytes).reshape(kept, -1)
+        keys, sums = noted[:kept, 0], noted[:kept, 1]
+        if not (((keys >= 0) & (keys < len(self.place))).all() and np.array_equal(sums, _checksums(raw))):
+            raise ValueError(f"{self.keys_file}: damaged; delete it, and the teacher is asked again")
+        self.add(torch.from_numpy(keys.copy()), torch.from_numpy(raw).view(self.rows.dtype))
         return whole
 
     def add(self, keys: Tensor, values: Tensor) -> None:
         """Keep `values` [n, width] under new `keys` [n], which are on the CPU."""
-        first, last = len(self.keys), len(self.keys) + len(keys)
-        if last > len(self.rows):
-            larger = self.rows.new_empty(max(2 * len(self.rows), last, FIRST_ROWS), self.rows.shape[1])
-            larger[:first] = self.rows[:first]
-            self.rows = larger
-        self.rows[first:last] = values.to(self.rows.device, self.rows.dtype)
-        self.place[keys] = torch.arange(first, last)
-        self.keys = torch.cat([self.keys, keys])
+        first, self.count = self.count, self.count + len(keys)
+        if self.count > len(self.rows):
+            room = max(min(2 * len(self.rows), self.most), self.count, min(FIRST_ROWS, self.most))
+            self.rows, self.keys = _larger(self.rows, first, room), _larger(self.keys, first, room)
+        self.rows[first : self.count] = values.to(self.rows.device, self.rows.dtype)
+        self.keys[first : self.count] = keys
+        self.place[keys] = torch.arange(first, self.count)
 
     @property
     def full(self) -> bool:
-        return len(self.keys) >= self.most
+        return self.count >= self.most
 
     def save(self) -> None:
         """Append what is new: rows first, so that no key is without its row."""
-        if not self.writes or self.saved == len(self.keys):
+        if not self.writes or self.saved == self.count:
             return
-        new = slice(self.saved, len(self.keys))
-        rows = self.rows[new].cpu().contiguous().view(torch.uint8).numpy()
-        artifacts.append(self.rows_file, self.saved * self.row_bytes, rows.tobytes())
-        artifacts.append(self.keys_file, self.saved * 8, self.keys[new].numpy().tobytes())
-        self.saved = len(self.keys)
+        raw = self.rows[self.saved : self.count].cpu().contiguous().view(torch.uint8).numpy()
+        noted = np.stack([self.keys[self.saved : self.count].numpy(), _checksums(raw)], 1)
+        artifacts.append(self.rows_file, self.saved * self.row_bytes, raw.tobytes())
+        artifacts.append(self.keys_file, self.saved * noted.itemsize * 2, noted.tobytes())
+        self.saved = self.count
+
+
+def _larger(values: Tensor, used: int, room: int) -> Tensor:
+    larger = values.new_empty(room, *values.shape[1:])
+    larger[:used] = values[:used]
+    return larger
+
+
+def _checksums(raw: np.ndarray) -> np.ndarray:
+    """int64 [n] of uint8 [n, row bytes]; no zeros have the sum 0, and the order counts."""
+    weights = np.arange(1, raw.shape[1] // 2 + 1)
+    parts = [raw[start : start + 65_536].view(np.uint16) for start in range(0, len(raw), 65_536)]  # an int64 copy each
+    return np.concatenate([np.empty(0, np.int64), *((part + np.int64(1)) @ weights for part in parts)])
 
 
 class StoredTeacher:

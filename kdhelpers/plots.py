@@ -38,6 +38,7 @@ STYLE = {
     "legend.fontsize": 8,
     "xtick.color": "0.3",
     "ytick.color": "0.3",
+    "text.parse_math": False,  # a class may be called a$_$, which is no formula
 }
 
 
@@ -87,17 +88,20 @@ def _path(name: str, extension: str) -> Path:
     return artifacts.folder("plots") / f"{name}.{extension}"
 
 
-def curves_name(trained, teacher: str = "", named: bool = False) -> str:
+def curves_name(trained, teacher: str | None = None, named: bool = False) -> str:
     """What the picture of a run's curves is called: <name>_curves.
 
-    That of Imagenette's networks is called as users of ConKD-Lion know it, unless the user `named` the run or another
-    has its derived name: resnet101-teacher_output; resnet101-18-teacher-student_output, taught by `teacher`.
+    Those of a teacher on Imagenette, and of a student that one of architecture `teacher` taught by ConKD with Lion, are
+    called as users of that study know them, unless the user `named` the run or another has its derived name:
+    resnet101-teacher_output, resnet101-18-teacher-student_output. Another method or optimiser is another picture.
     """
     run = trained.run
-    if run.dataset != "imagenette" or named or trained.name != run.artifact_name:
+    published = run.role == "teacher" or (teacher and (run.method, run.optimizer) == ("conkd", "lion"))
+    own_name = trained.name == run.artifact_name and not (named or run.start_from)
+    if not (run.dataset == "imagenette" and published and own_name):
         return f"{trained.name}_curves"
-    family = os.path.commonprefix([teacher, run.model]).rstrip("0123456789")
-    kind = f"{teacher}-{run.model.removeprefix(family)}-teacher-student" if teacher else f"{run.model}-{run.role}"
+    family = os.path.commonprefix([teacher or "", run.model]).rstrip("0123456789")
+    kind = f"{teacher}-{run.model.removeprefix(family)}-teacher-student" if teacher else f"{run.model}-teacher"
     return f"{kind}_output" + (f"_seed{run.seed}" if run.seed else "")
 
 
@@ -114,11 +118,11 @@ def samples(images, titles, columns: int = 8):
             axes.set_axis_off()
         for axes, image, title in zip(grid, images, titles, strict=False):
             axes.imshow(image.permute(1, 2, 0).cpu().numpy() if hasattr(image, "permute") else image.transpose(1, 2, 0))
-            axes.set_title(_shorten(str(title), 16), fontsize=8, fontweight="normal", pad=3)
+            axes.set_title(shorten(str(title), 16), fontsize=8, fontweight="normal", pad=3)
     return figure
 
 
-def _shorten(text: str, length: int) -> str:
+def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

@@ -19,7 +19,7 @@ import kdhelpers
 from kdhelpers import artifacts
 from kdhelpers.data import DATASETS, Data
 from kdhelpers.device import device_name
-from kdhelpers.methods import METHODS
+from kdhelpers.seen import seen_notes
 from kdhelpers.settings import Run
 from kdhelpers.teachers import Teacher, find_weights, teacher_name
 from kdhelpers.teachers import sidecar as read_sidecar
@@ -31,11 +31,13 @@ def now() -> str:
 
 def started(run: Run, data: Data, teacher: Teacher | None, device: torch.device, precision: str) -> dict:
     """What is known before the first step; the suite names its notebook copy and command in KD_EXECUTED, KD_COMMAND."""
+    origins = imagenet_starts(run, teacher)
     return {
         "status": "running",
         "error": None,
         **described(run, data, teacher),
-        "notes": notes(run, teacher, data),
+        "imagenet_starts": origins,
+        "notes": notes(run, origins) + seen_notes(run, teacher, data),
         "environment": environment(device, precision),
         "notebook": os.environ.get("KD_EXECUTED"),
         "command": os.environ.get("KD_COMMAND") or own_command(),
@@ -52,31 +54,33 @@ def described(run: Run, data: Data, teacher: Teacher | None) -> dict:
     }
 
 
-def notes(run: Run, teacher: Teacher | None, data: Data) -> list[str]:
-    """What must be said beside the test figures: of the network's own start and images, and what its teacher, or the
-    weights that it goes on from, have on them."""
+def notes(run: Run, origins: list[str]) -> list[str]:
+    """What must be said beside the test figures, of the networks that `imagenet_starts` found behind them: it depends
+    on the data set that they are tested on, whatever they were trained on between."""
     source = DATASETS.get(run.dataset)
-    leaks = run.pretrained and source and source.imagenet_leak
-    own = (
-        [f"leakage: the {run.role} {run.model} started from ImageNet weights; {source.imagenet_leak}"] if leaks else []
-    )
-    if METHODS[run.method](**run.hyperparameters).uses_unlabelled and (seen := data.test_images_unlabelled):
-        own.append(
-            f"transductive: {run.method} trained on {seen:,} of the {len(data.test):,} test images, without labels"
-        )
-    if teacher and run.unlabelled and _labels_known(run, teacher.described.get("run") or {}):
-        own.append("labels: the teacher was trained with labels of images that are here taken to have none")
-    start = read_sidecar(find_weights(teacher_name(run.start_from, run.dataset))) if run.start_from else None
-    inherited = [described.get("notes", []) for described in (teacher and teacher.described, start) if described]
-    return list(dict.fromkeys(sum(inherited, own)))
+    leak = source.imagenet_leak if source else None
+    return [f"leakage: the {origin} started from ImageNet weights; {leak}" for origin in origins] if leak else []
 
 
-def _labels_known(run: Run, taught: dict) -> bool:
-    """Whether a teacher of that Run saw labels that this run sets aside: those of "train:<count>", of another part."""
-    ours = {field: getattr(run, field) for field in ("unlabelled", "val_fraction", "split_seed")}
-    theirs = {field: taught.get(field) for field in ours}
-    same_images = taught.get("dataset") == run.dataset
-    return run.unlabelled.startswith("train:") and same_images and theirs != ours
+def imagenet_starts(run: Run, teacher: Teacher | None) -> list[str]:
+    """The networks behind a run that started from ImageNet's weights: those behind its teacher, those behind the
+    weights that it goes on from, itself."""
+    taught = _known_origins(teacher.described, teacher.sha256) if teacher else []
+    start = find_weights(teacher_name(run.start_from, run.dataset)) if run.start_from else None
+    tuned = _known_origins(read_sidecar(start), artifacts.sha256(start)) if start else []
+    return list(dict.fromkeys([*taught, *tuned, *_own_origin(run.model_dump())]))
+
+
+def _known_origins(described: dict | None, sha256: str) -> list[str]:
+    """Of stored weights: what their sidecar says, or, for a copy without one, the record of the same content."""
+    if not described:
+        records = artifacts.records()
+        described = next((r for r in records if (r.get("weights") or {}).get("sha256") == sha256), {})
+    return described.get("imagenet_starts", _own_origin(described.get("run") or {}))  # older files lack the field
+
+
+def _own_origin(run: dict) -> list[str]:
+    return [f"{run['role']} {run['model']}"] if run.get("pretrained") else []
 
 
 def training_facts(record: dict) -> dict:
@@ -107,6 +111,7 @@ def teacher_facts(teacher: Teacher | None, run: Run) -> dict | None:
         "sha256": teacher.sha256,
         "model": described.get("model"),
         "test_top1_pct": described.get("test_top1_pct"),
+        "notes": described.get("notes", []),  # on that accuracy: it may be of other images than the student's
     }
 
 
@@ -169,15 +174,15 @@ def finished(
     }
 
 
-def sidecar(record: dict, run: Run, data: Data) -> dict:
-    """What is needed to use the weights alone, and to tell whether they are those of a Run."""
+def sidecar(record: dict, data: Data) -> dict:
+    """What is needed to use the weights of a finished record alone, and to tell whether they are those of a Run."""
     return {
         "schema": artifacts.SCHEMA,
         "name": record["name"],
         "identity": record["identity"],
         "sha256": record["weights"]["sha256"],
-        "model": run.model,
-        "model_options": run.model_options,
+        "model": record["run"]["model"],
+        "model_options": record["run"]["model_options"],
         "num_classes": data.num_classes,
         "class_names": list(data.class_names),
         "image_size": data.image_size,
@@ -187,5 +192,6 @@ def sidecar(record: dict, run: Run, data: Data) -> dict:
         "selection": record["selection"],
         "run": record["run"],
         "teacher": record["teacher"],
+        "imagenet_starts": record["imagenet_starts"],
         "notes": record["notes"],
     }

@@ -39,12 +39,14 @@ RUN_COLUMNS = (
     "precision",
     "device",
     *METRICS,
+    "teacher_model",
     "parameters",
     "macs",
     "teacher_top1_pct",
     "finished",
     "identity",
     "notes",
+    "teacher_notes",
     "setting",
 )
 SUMMARY_COLUMNS = (
@@ -72,6 +74,7 @@ SUMMARY_COLUMNS = (
     "setting",
 )
 MARK = " †"  # behind an accuracy that its notes take the value from
+TELLABLE = 21  # lines of a picture by colour and dash
 SHOWN = ("dataset", "role", "model", "selection", "epochs", "batch_size")  # what a summary has columns for
 
 
@@ -102,8 +105,10 @@ def _row(record: dict) -> dict:
         "teacher": teacher.get("name") or run.get("teacher") or "",
         "device": "CPU" if environment.get("device") == "cpu" else environment.get("device_name") or "unknown device",
         "teacher_top1_pct": teacher.get("test_top1_pct"),
+        "teacher_model": teacher.get("model"),
         "identity": record.get("identity"),
         "notes": "; ".join(record.get("notes") or []),
+        "teacher_notes": "; ".join(teacher.get("notes") or []),
         "setting": _canonical(
             {
                 **setting,
@@ -190,10 +195,16 @@ def _spread(setting: str, group) -> dict:
         "test_top1_std_pct": top1.std(ddof=1),
         "seconds_per_epoch": group["seconds_per_epoch"].astype(float).mean(),
         "lockstep": group["lockstep"].astype(float).fillna(1).max(),
-        "budget": f"{first['epochs']} epochs, batch {first['batch_size']}",
+        "budget": _budget(first["epochs"], first["batch_size"]),
         "device": ", ".join(sorted(set(group["device"] + " " + group["precision"]))),
         "setting": setting,
     }
+
+
+def _budget(epochs: float | None, batch_size: float | None) -> str:
+    """Whole numbers, which are floats in a frame where one is missing: of weights that were made elsewhere."""
+    known = epochs is not None and not math.isnan(epochs)
+    return f"{epochs:.0f} epochs, batch {batch_size:.0f}" if known else "made elsewhere"
 
 
 def _gains(group, baseline) -> dict:
@@ -219,13 +230,18 @@ def _distinct_labels(rows: list[dict]) -> list[str]:
     labels = []
     for row, setting, same in zip(rows, settings, shown, strict=True):
         alike = [other for other, text in zip(settings, shown, strict=True) if text == same]
-        differ = {field for field, value in setting.items() if any(other.get(field) != value for other in alike)}
-        differ -= {f"{field}_options" for field in differ}  # those of different optimisers are no news
-        if any(other.get("image_size") != setting.get("image_size") for other in alike):
-            differ -= {"data_hash"}  # nor are other pixels at another size
-        notes = [f"{field} {_brief(value)}" for field, value in setting.items() if field in differ]
+        notes = distinctions(setting, alike)
         labels.append(f"{row['label']} [{', '.join(notes)}]" if notes else row["label"])
     return labels
+
+
+def distinctions(setting: dict, alike: list[dict]) -> list[str]:
+    """The `field value` of a setting, or of a budget, that some of those which read like it have otherwise."""
+    differ = {field for field, value in setting.items() if any(other.get(field) != value for other in alike)}
+    differ -= {f"{field}_options" for field in differ}  # those of different optimisers are no news
+    if any(other.get("image_size") != setting.get("image_size") for other in alike):
+        differ -= {"data_hash"}  # nor are other pixels at another size
+    return [f"{field} {_brief(value)}" for field, value in setting.items() if field in differ]
 
 
 def _brief(value) -> str:
@@ -249,16 +265,25 @@ def row_names(summary) -> list[str]:
 
 
 def histories(dataset: str | None = None) -> dict[str, dict[str, list[dict]]]:
-    """data set -> name of a setting -> its history, each number the mean over the setting's stored runs."""
+    """data set -> name of a setting -> its history, each number the mean over the setting's stored runs.
+
+    A data set with more settings than one picture tells apart has a key per network instead: cifar100_resnet8. What was
+    trained elsewhere has no history and is left out.
+    """
     frame = results(dataset)
     stored = {record["name"]: record.get("history") or [] for record in artifacts.records()}
     found: dict[str, dict[str, list[dict]]] = {}
-    for name, group in summarize(frame).groupby("dataset", sort=False):
-        named = zip(row_names(group), group["setting"], strict=True)
-        runs = {
-            label: [stored[run] for run in frame.loc[frame["setting"] == setting, "name"]] for label, setting in named
-        }
-        found[name] = {label: [_mean_row(rows) for rows in zip(*each, strict=False)] for label, each in runs.items()}
+    trained = summarize(frame[frame["name"].map(lambda name: bool(stored[name])).astype(bool)])
+    for name, together in trained.groupby("dataset", sort=False):
+        split = together.groupby("model", sort=False) if len(together) > TELLABLE else [("", together)]
+        for model, group in split:
+            named = zip(row_names(group), group["setting"], strict=True)
+            runs = {
+                label: [stored[run] for run in frame.loc[frame["setting"] == setting, "name"]]
+                for label, setting in named
+            }
+            key = f"{name}_{model}" if model else name
+            found[key] = {label: [_mean_row(rows) for rows in zip(*each, strict=False)] for label, each in runs.items()}
     return found
 
 

@@ -247,7 +247,7 @@ def missing(dataset: str | None = None):
             r["run"] for r in stored if r.get("status") == "finished" and name in (r["run"]["dataset"], "any data set")
         ]
         lacking = ["teacher"] * all(run["role"] != "teacher" for run in done)
-        lacking += [m for m in METHODS if not any(run["method"] == m and run["role"] == "student" for run in done)]
+        lacking += [m for m in METHODS if not any(run["role"] == "student" and run["method"] == m for run in done)]
         rows += [
             (f"{name}: {what}", "no finished run; `python -m kdhelpers list` names the notebooks") for what in lacking
         ]

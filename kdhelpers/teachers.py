@@ -22,7 +22,8 @@ def find_weights(name: str) -> Path:
         return stored
     raise FileNotFoundError(
         f"{name} has not been trained yet: there is no {stored}; run notebook 01_teacher with that model and "
-        "data set first (or `python -m kdhelpers suite`), or give the path of a .pth file"
+        "data set first (or `python -m kdhelpers suite`), or give the path of a .pth file; `python -m kdhelpers "
+        "teachers` fetches published ones for cifar100"
     )
 
 
@@ -55,7 +56,10 @@ def description(teacher: str, dataset: str) -> dict:
     path = find_weights(teacher_name(teacher, dataset))
     described = sidecar(path)
     if described is None:
-        raise ValueError(f"teacher = {teacher}: {path} has no description beside it; train it with 01_teacher")
+        raise ValueError(
+            f"teacher = {teacher}: {path} has no description beside it; `python -m kdhelpers teachers --file {path} "
+            f"--model ARCHITECTURE --dataset {dataset}` measures it and writes one"
+        )
     return described
 
 
@@ -176,4 +180,5 @@ def load_teacher(name: str, device: torch.device | str = "cpu", dtype: torch.dty
 def _described_text(path: Path) -> str:
     known = artifacts.load_json(path.with_suffix(".json")) if path.with_suffix(".json").is_file() else {}
     epochs, top1 = known.get("run", {}).get("epochs", "?"), known.get("test_top1_pct")
-    return f"{path.stem} ({epochs} epochs{'' if top1 is None else f', {top1:.1f} %'})"
+    made = "made elsewhere" if "origin" in known else f"{epochs} epochs"
+    return f"{path.stem} ({made}{'' if top1 is None else f', {top1:.1f} %'})"

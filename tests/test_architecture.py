@@ -27,8 +27,11 @@ BELOW = {
     "teachers": {"artifacts", "foreign", "models"},
     "evaluation": {"data", "device", "models"},
     "batching": {"data", "methods", "settings"},
+    "seen": {"data", "methods", "settings", "teachers"},
     "loop": {"batching", "data", "device", "evaluation", "methods", "models", "optim", "settings", "teachers"},
-    "record": {"artifacts", "data", "device", "methods", "settings", "teachers"},
+    "record": {"artifacts", "data", "device", "seen", "settings", "teachers"},
+    "register": {"artifacts", "data", "device", "evaluation", "foreign", "models", "record", "teachers"},
+    "zoo": {"artifacts", "data", "models", "pairs", "register", "teachers"},
     "probe": {"data", "evaluation"},
     "job": {"artifacts", "data", "evaluation", "loop", "models", "probe", "record", "settings", "teachers"},
     "outputs": {"artifacts", "data", "device", "models", "teachers"},
@@ -53,6 +56,7 @@ BELOW = {
     "analysis": {"data", "evaluation", "html", "models", "plots", "probe"},
     "tables": {"artifacts", "methods", "models", "summary", "teachers"},
     "published": {"artifacts", "methods", "summary", "tables"},
+    "pairs": {"plots", "summary", "tables"},
     "sweep": {"optim", "settings"},
     "notebook": {"artifacts", "device", "html", "plots", "progress"},
     "gallery": {"artifacts", "html", "progress", "summary"},
@@ -72,7 +76,7 @@ BELOW = {
         "summary",
         "teachers",
     },
-    "__main__": {"artifacts", "console", "data", "gallery", "optim", "submission", "suite"},
+    "__main__": {"artifacts", "console", "data", "gallery", "optim", "submission", "suite", "zoo"},
 }
 
 

@@ -297,3 +297,28 @@ def test_a_dict_within_itself_ends(root):
 def test_a_files_words_cannot_steer_the_terminal(root, capsys):
     load_state(save(root / "x.pth", {"net": {"a": torch.ones(1)}, "\x1b[2Jgone": 1}))
     assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tensor", "fault"),
+    [
+        (torch.zeros(1).expand(2**33, 64), "of fewer stored numbers"),
+        (torch.zeros(2, 2, dtype=torch.complex64), "sparse, complex"),
+        (torch.zeros(2, 2).to_sparse(), "sparse, complex"),
+        (torch.zeros(2, 2, device="meta"), "sparse, complex"),
+    ],
+    ids=["expanded", "complex", "sparse", "meta"],
+)
+def test_tensors_that_are_no_weights_are_refused_before_a_network_is_built(root, tensor, fault):
+    torch.save({"fc.weight": tensor}, root / "x.pth")
+    with pytest.raises(ValueError, match=f"x.pth: fc.weight is .*{fault}"):
+        load_model(str(root / "x.pth"))
+
+
+def test_a_compressed_file_is_refused_before_it_is_inflated(root):
+    torch.save({"weight": torch.zeros(1000)}, root / "x.pth")
+    with zipfile.ZipFile(root / "x.pth") as plain, zipfile.ZipFile(root / "y.pth", "w", zipfile.ZIP_DEFLATED) as packed:
+        for member in plain.namelist():
+            packed.writestr(member, plain.read(member))
+    with pytest.raises(ValueError, match="y.pth: damaged or not a torch file: compressed"):
+        load_model(str(root / "y.pth"))

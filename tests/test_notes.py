@@ -1,39 +1,56 @@
 """What must be said beside test figures: that ImageNet's weights have seen Imagenette, wherever a figure is shown."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
 import record_fixtures as fixtures
 from training_fixtures import QUICK
 
-from kdhelpers import Run, artifacts, fit, gallery, plots, record, summary, tables
+from kdhelpers import Run, artifacts, console, fit, gallery, plots, record, summary, tables
+from kdhelpers.data import DATASETS
 from kdhelpers.progress import Progress, TerminalProgress
+from kdhelpers.teachers import load_teacher
 
-PRETRAINED = {"model": "resnet101", "pretrained": True, "model_options": {"stem": "imagenet"}, "role": "teacher"}
+PRETRAINED = {"model": "resnet101", "pretrained": True, "model_options": {"stem": "imagenet"}}
 NOTE = "leakage: the teacher resnet101 started from ImageNet weights; its test images were trained on"
 
 
+@pytest.mark.parametrize("role", ["teacher", "student"])
 @pytest.mark.parametrize(("dataset", "count"), [("imagenette", 1), ("cifar100", 0), ("digits", 0)])
-def test_imagenet_weights_leak_into_imagenette_alone(root, data, dataset, count):
-    notes = record.notes(Run(dataset=dataset, **PRETRAINED), None, data)
+def test_imagenet_weights_leak_into_imagenette_alone(root, dataset, count, role):
+    run = Run(dataset=dataset, role=role, **PRETRAINED)
+    origins = record.imagenet_starts(run, None)
+    assert origins == [f"{role} resnet101"]
+    notes = record.notes(run, origins)
     assert len(notes) == count
-    assert all("leakage: the teacher resnet101 started from ImageNet weights" in note for note in notes)
+    assert all(f"leakage: the {role} resnet101 started from ImageNet weights" in note for note in notes)
     assert all("very probably trained on" in note for note in notes)
 
 
-def test_a_network_from_scratch_has_no_note(root, data):
-    assert record.notes(Run(dataset="imagenette", **PRETRAINED | {"pretrained": False}), None, data) == []
+def test_a_network_from_scratch_has_no_note(root):
+    assert record.imagenet_starts(Run(dataset="imagenette", **PRETRAINED | {"pretrained": False}), None) == []
+
+
+@pytest.fixture
+def leaking_digits(monkeypatch):
+    known = dataclasses.replace(DATASETS["digits"], imagenet_leak="its test images were trained on")
+    monkeypatch.setitem(DATASETS, "digits", known)
 
 
 @pytest.fixture
 def leaky_teacher(root, data):
-    trained = fit(Run(role="teacher", name="leaky", **QUICK), data, progress=Progress())
-    beside = trained.weights_path.with_suffix(".json")
-    artifacts.save_json(beside, artifacts.load_json(beside) | {"notes": [NOTE]})
+    """A network from ImageNet's weights, trained on images that those had not seen: no note beside its own accuracy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "_own_origin", lambda run: ["teacher resnet101"])
+        trained = fit(Run(role="teacher", name="leaky", **QUICK), data, progress=Progress())
+    assert (trained.record["imagenet_starts"], trained.record["notes"]) == (["teacher resnet101"], [])
     return trained
 
 
-def test_students_and_fine_tuned_networks_inherit_the_note_in_record_and_description(leaky_teacher, data):
+def test_students_and_fine_tuned_networks_inherit_the_note_in_record_and_description(
+    leaky_teacher, leaking_digits, data
+):
     taught = fit(Run(method="lm", teacher="leaky", **QUICK), data, progress=Progress())
     tuned = fit(Run(start_from="leaky", **QUICK), data, progress=Progress())
     alone = fit(Run(**QUICK), data, progress=Progress())
@@ -44,8 +61,40 @@ def test_students_and_fine_tuned_networks_inherit_the_note_in_record_and_descrip
     assert alone.record["notes"] == []
 
 
-def test_the_note_stands_on_the_terminal_in_the_tables_and_in_the_notebook(leaky_teacher, data, capsys, monkeypatch):
+def test_what_goes_on_from_leaky_weights_to_other_images_carries_the_origin_without_the_note(leaky_teacher, data):
+    tuned = fit(Run(start_from="leaky", **QUICK), data, progress=Progress())
+    beside = artifacts.load_json(tuned.weights_path.with_suffix(".json"))
+    assert (beside["imagenet_starts"], beside["notes"]) == (["teacher resnet101"], [])
+
+
+def test_a_copy_of_weights_without_a_description_is_known_by_its_content(leaky_teacher, leaking_digits, root):
+    copy = artifacts.write_atomic(root / "copy.pth", leaky_teacher.weights_path.read_bytes())
+    for run, teacher in (
+        (Run(method="lm", teacher=str(copy), **QUICK), load_teacher(str(copy))),
+        (Run(start_from=str(copy), **QUICK), None),
+    ):
+        assert record.notes(run, record.imagenet_starts(run, teacher)) == [NOTE]
+
+
+def test_a_description_older_than_the_field_is_read_by_its_run(leaky_teacher, leaking_digits):
+    beside = leaky_teacher.weights_path.with_suffix(".json")
+    older = artifacts.load_json(beside)
+    del older["imagenet_starts"]
+    run = Run(start_from="leaky", **QUICK)
+    assert record.imagenet_starts(run, None) == ["teacher resnet101"]
+    artifacts.save_json(beside, older)
+    assert record.imagenet_starts(run, None) == []
+    artifacts.save_json(beside, older | {"run": older["run"] | {"pretrained": True}})
+    assert record.imagenet_starts(run, None) == ["teacher resnet8"]
+
+
+def test_the_note_stands_on_the_terminal_in_the_tables_and_in_the_notebook(
+    leaky_teacher, leaking_digits, data, capsys, monkeypatch
+):
     from kdhelpers import notebook
+
+    beside = leaky_teacher.weights_path.with_suffix(".json")
+    artifacts.save_json(beside, artifacts.load_json(beside) | {"notes": [NOTE]})
 
     run = Run(method="lm", teacher="leaky", **QUICK)
     assert NOTE in tables.networks(run, data).to_html()  # before any training
@@ -84,17 +133,43 @@ def test_marked_bars_and_cards(stored):
     assert page.count(NOTE) == 2  # the table's caption and the teacher's card
 
 
-def test_curves_of_imagenette_have_the_names_that_their_users_know(root):
-    def name(named=False, taken="", teacher="", **fields):
-        run = Run(**{"dataset": "imagenette", "model": "resnet18"} | fields)
-        return plots.curves_name(SimpleNamespace(run=run, name=taken or run.artifact_name), teacher, named)
+def test_marked_accuracies_on_the_command_line(stored, monkeypatch):
+    from kdhelpers.suite import summary as suite_summary
 
-    teacher = {"model": "resnet101", "role": "teacher"}
-    assert name(**teacher) == "resnet101-teacher_output"
-    assert name(teacher="resnet101", seed=1) == "resnet101-18-teacher-student_output_seed1"
-    assert name(teacher="vgg16") == "vgg16-resnet18-teacher-student_output"
-    assert name(**teacher, dataset="cifar100") == "teacher_resnet101_cifar100_curves"
-    assert name(**teacher, named=True, name="mine") == "mine_curves"
-    assert name(**teacher, taken="teacher_resnet101_imagenette-0123abcd") == (
+    listed = {line.split()[0]: line for line in console.listing().splitlines() if "imagenette" in line}
+    assert listed["teacher_resnet101_imagenette"].endswith("97.00 % †")
+    assert listed["student_si_resnet8_imagenette"].endswith("80.00 %")
+    compared = console.comparison("teacher_resnet101_imagenette", "student_si_resnet8_imagenette")
+    assert compared.endswith(f"\n\nteacher_resnet101_imagenette: {NOTE}")
+    monkeypatch.setattr(suite_summary, "records_of", lambda job: artifacts.records())
+    done = SimpleNamespace(error=None, state="done")
+    assert suite_summary.headline(None, done) == "SI 80.00 %, teacher 97.00 % †"
+
+
+def curves_name(by=None, named=False, taken="", **fields):
+    run = Run(**{"dataset": "imagenette", "model": "resnet18"} | fields)
+    return plots.curves_name(SimpleNamespace(run=run, name=taken or run.artifact_name), by, named)
+
+
+def test_curves_of_the_published_experiment_have_the_names_that_its_users_know(root):
+    teacher, taught = (
+        {"model": "resnet101", "role": "teacher"},
+        {"method": "conkd", "optimizer": "lion", "teacher": "t"},
+    )
+    assert curves_name(**teacher) == "resnet101-teacher_output"
+    assert curves_name(**taught, by="resnet101", seed=1) == "resnet101-18-teacher-student_output_seed1"
+    assert curves_name(**taught, by="vgg16") == "vgg16-resnet18-teacher-student_output"
+    assert curves_name(**teacher, dataset="cifar100") == "teacher_resnet101_cifar100_curves"
+    assert curves_name(**teacher, named=True, name="mine") == "mine_curves"
+    assert curves_name(**teacher, taken="teacher_resnet101_imagenette-0123abcd") == (
         "teacher_resnet101_imagenette-0123abcd_curves"
     )
+
+
+def test_other_methods_optimisers_and_starts_do_not_overwrite_those_curves(root):
+    taught = {"method": "conkd", "optimizer": "lion", "teacher": "t"}
+    for other in ({"optimizer": "adamw"}, {"method": "lm_standardized"}):
+        assert curves_name(**taught | other, by="resnet101", name="other", seed=1) == "other_seed1_curves"
+    assert curves_name(**taught, by=None, name="unknown_teacher") == "unknown_teacher_curves"  # a file by its path
+    assert curves_name(name="alone") == "alone_curves"
+    assert curves_name(role="teacher", start_from="first") == "teacher_resnet18_imagenette_from_first_curves"

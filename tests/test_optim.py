@@ -46,17 +46,18 @@ def test_lion_steps_are_exactly_the_learning_rate():
     torch.testing.assert_close((weight - before).abs(), torch.full((3,), 0.01))
 
 
-def test_lion_equals_its_definition():
-    """Chen et al. 2023, algorithm 2, written out."""
+@pytest.mark.parametrize(("options", "beta1", "beta2"), [({}, 0.9, 0.99), ({"beta1": 0.8, "beta2": 0.95}, 0.8, 0.95)])
+def test_lion_equals_its_definition(options, beta1, beta2):
+    """Chen et al. 2023, algorithm 2, written out, with its own betas where none are given."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.nn.Parameter(torch.randn(7, generator=generator, dtype=torch.float64))
-    optimizer = build_optimizer("lion", [weight], 0.01, 0.3, {"beta1": 0.8, "beta2": 0.95})
+    optimizer = build_optimizer("lion", [weight], 0.01, 0.3, options)
     expected, momentum = weight.detach().clone(), torch.zeros(7, dtype=torch.float64)
-    for _ in range(6):
+    for _ in range(30):
         weight.grad = torch.randn(7, generator=generator, dtype=torch.float64)
-        direction = (0.8 * momentum + 0.2 * weight.grad).sign()
+        direction = (beta1 * momentum + (1 - beta1) * weight.grad).sign()
         expected = expected - 0.01 * (direction + 0.3 * expected)
-        momentum = 0.95 * momentum + 0.05 * weight.grad
+        momentum = beta2 * momentum + (1 - beta2) * weight.grad
         optimizer.step()
     torch.testing.assert_close(weight.detach(), expected, rtol=1e-12, atol=1e-12)
 
@@ -70,6 +71,13 @@ def test_every_optimiser_says_where_to_begin_and_lions_start_keeps_its_rule():
     assert starting_point("lion", 0.5, 0) == (0.5, 0)  # what the user gives stands; no decay is a choice too
     with pytest.raises(ValueError, match="optimizer = lyon: unknown; known: sgd, adamw, lion"):
         starting_point("lyon")
+
+
+def test_a_starting_point_takes_numbers_as_yaml_writes_them():
+    assert starting_point("lion", "1e-3", "1e-2") == (0.001, 0.01)
+    assert starting_point("lion", "0", "-1") == STARTS["lion"]
+    with pytest.raises(ValueError, match="weight_decay = 'none': is no number; write one such as 0.01"):
+        starting_point("lion", 0, "none")
 
 
 def test_sgd_nesterov_equals_its_definition():

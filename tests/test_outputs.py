@@ -1,5 +1,7 @@
 """Stored teacher outputs: looked up, they train the very student that the live teacher trains."""
 
+import dataclasses
+
 import pytest
 import torch
 from training_fixtures import QUICK, Recorder, same, weights
@@ -78,7 +80,7 @@ def test_what_is_not_stored_yet_is_computed_and_nothing_else(data, asked):
     new = [len(set(keys_of_epoch(1, 1)) - seen_before)]
     new.append(len(set(keys_of_epoch(1, 2)) - seen_before - set(keys_of_epoch(1, 1))))
     assert sum(asked) - asked.count(1) - asked.count(2) * 2 <= sum(new) <= sum(asked)
-    assert table_files("keys")[0].stat().st_size == 8 * len(seen_before | {*keys_of_epoch(1, 1), *keys_of_epoch(1, 2)})
+    assert table_files("keys")[0].stat().st_size == 16 * len(seen_before | {*keys_of_epoch(1, 1), *keys_of_epoch(1, 2)})
 
 
 def keys_of_epoch(seed, epoch):
@@ -152,7 +154,7 @@ def test_lockstep_and_single_runs_share_the_table(data, asked):
     assert all(same(first, weights(second)) for first, second in zip(live, again, strict=True))
 
 
-@pytest.mark.parametrize("change", ["recipe", "precision", "weights"])
+@pytest.mark.parametrize("change", ["recipe", "precision", "weights", "normalisation", "images"])
 def test_what_the_rows_depend_on_makes_another_table(data, asked, change):
     train(data, epochs=1)
     if change == "weights":
@@ -163,7 +165,11 @@ def test_what_the_rows_depend_on_makes_another_table(data, asked, change):
         described = artifacts.load_json(path.with_suffix(".json"))
         artifacts.save_tensors(path, network.state_dict())
         artifacts.save_json(path.with_suffix(".json"), described | {"sha256": artifacts.sha256(path)})
-    changed = {"recipe": {"augmentation": "crop"}, "precision": {"precision": "bf16"}, "weights": {}}[change]
+    if change == "normalisation":
+        data = dataclasses.replace(data, std=tuple(2 * each for each in data.std))
+    if change == "images":
+        data = dataclasses.replace(data, train=data.train.select(torch.arange(119, -1, -1)))
+    changed = {"recipe": {"augmentation": "crop"}, "precision": {"precision": "bf16"}}.get(change, {})
     live = train(data, stored=False, epochs=1, **changed)
     assert same(live, train(data, epochs=1, **changed))
     assert len(table_files("rows")) == 2
@@ -182,9 +188,14 @@ def test_a_half_written_table_is_believed_as_far_as_it_is_whole(data, asked, tor
     assert rows.stat().st_size == len(whole[0])
 
 
-def test_a_table_of_other_keys_is_refused(data, asked):
+@pytest.mark.parametrize(
+    ("kind", "place", "byte"), [("keys", 7, 0xFF), ("keys", 8, 1), ("rows", 45, 1), ("rows", 0, 1)]
+)
+def test_a_damaged_table_is_refused(data, asked, kind, place, byte):
     train(data)
-    table_files("keys")[0].write_bytes(b"\xff" * 8 + table_files("keys")[0].read_bytes()[8:])
+    content = bytearray(table_files(kind)[0].read_bytes())
+    content[place] ^= byte
+    table_files(kind)[0].write_bytes(content)
     with pytest.raises(ValueError, match=r"\.keys: damaged; delete it"):
         train(data)
 
@@ -207,7 +218,7 @@ def test_beyond_its_share_of_the_memory_the_teacher_is_asked_again(data, asked, 
     monkeypatch.setattr(outputs, "free_memory", lambda device: 70 * width / outputs.SHARE)
     assert same(live, train(data))
     assert same(live, train(data))
-    assert table_files("keys")[0].stat().st_size < 8 * 120
+    assert table_files("keys")[0].stat().st_size < 16 * 120
 
 
 def test_the_table_grows_without_losing_a_row(tmp_path):

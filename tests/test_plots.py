@@ -52,6 +52,12 @@ def test_long_titles_do_not_run_into_each_other():
     assert not overlapping(figure)
 
 
+def test_names_with_dollars_are_no_formulas():
+    figure = plots.samples(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), ["a$_$", "5$"])
+    figure.draw_without_rendering()  # as a notebook does, outside the house style
+    assert figure.axes[0].get_title() == "a$_$"
+
+
 def test_curves_has_a_panel_per_loss_term_and_accuracy():
     alone, taught = fixtures.history(4, 50.0), fixtures.history(4, 52.0, ("ce", "kd"))
     figure = plots.curves({"SI": alone, "LM": taught}, teacher_top1_pct=60.0)

@@ -26,8 +26,18 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([job("a", needs=["b"]), job("b", needs=["a"])], "in a circle: a -> b -> a"),
         ([job("a"), job("a")], "two jobs are named 'a'"),
         ([job("a", seeds="each", parameters={"seed": 3})], "sets the parameter seed; remove one"),
+        ([job("a_$x", over=[{"y": 1}])], "job 'a_$x': $x: not in {'y': 1} of `over`; it has y"),
+        ([job("a", over={"x": 1})], "job 'a': over: must be a list of mappings"),
+        ([job("a", over=[])], "job 'a': over: must be a list of mappings"),
+        ([job("a", over=[{"x": 1}, {"x": 2}])], "two jobs are named 'a'"),
+        ([job("a_$x", over=[{"x": "b c"}])], "job 'a_$x': name: String should match pattern"),
+        ([job("a_$x", parameters={"size": "$x"}, over=[{"x": 1}])], "good has no parameter 'size'"),
+        ([job("a", needs=["b*"])], "job 'a' needs 'b*', which is no job here; jobs: a"),
         ([job("a", seeds="sometimes")], "job 'a': seeds: Input should be 'once', 'each' or 'all'"),
-        ([job("a", need=["b"])], "job 'a': unknown key 'need'; known: name, notebook, parameters, needs, seeds"),
+        (
+            [job("a", need=["b"])],
+            "job 'a': unknown key 'need'; known: name, notebook, parameters, needs, seeds, num_gpus, over",
+        ),
         ([job("../a")], "name: String should match pattern"),
         ([{"notebook": "good"}], "job 1: name: Field required"),
         (["good"], "job 1: entry: Input should be a valid dictionary"),
@@ -72,7 +82,7 @@ def test_parameters_are_read_as_papermill_reads_them_and_where_it_stumbles(root:
 
 def test_the_profiles_that_ship_are_sound(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("KD_ROOT", str(Path(__file__).resolve().parent.parent))
-    assert {"paper", "short", "smoke"} <= set(profile_names())
+    assert {"crd_benchmark", "paper", "short", "smoke"} <= set(profile_names())
     for name in profile_names():
         assert load_profile(name, seeds=[0, 1])[-1].notebook.stem == "30_results"
     notebooks = {job.notebook.stem for job in load_profile("smoke")}
@@ -129,3 +139,33 @@ def test_fingerprint_follows_cells_parameters_and_needs_but_not_outputs(root: Pa
     notebook.cells[2].source += "\n1"
     nbformat.write(notebook, path)
     assert prints()["c"] != before["c"]
+
+
+def test_a_job_over_mappings_stands_for_one_each(root: Path):
+    over = [{"student": "small", "lr": 0.05, "unused": 1}, {"student": "big", "lr": 3}]
+    filled = {"name": "of_${student}_$lr", "seed": "$lr", "force_retrain": "1$lr"}
+    name = profile(
+        root,
+        job("teacher_small"),
+        job("teacher_big"),
+        job("a_${student}_x", seeds="each", needs=["teacher_$student"], parameters={"name": "$student"}, over=over),
+        job("b_$student", needs=["a_${student}_x"], parameters=filled, over=over),
+        job("results", needs=["*"]),
+    )
+    jobs = {each.name: each for each in load_profile(name, seeds=[0, 1])}
+    students = ["a_small_x", "a_small_x_seed1", "a_big_x", "a_big_x_seed1"]
+    assert list(jobs) == ["teacher_small", "teacher_big", *students, "b_small", "b_big", "results"]
+    assert jobs["a_big_x_seed1"].parameters == {"name": "big", "seed": 1}
+    assert jobs["a_big_x_seed1"].needs == ("teacher_big",)
+    assert jobs["b_small"].parameters == {"name": "of_small_0.05", "seed": 0.05, "force_retrain": "10.05"}  # a number
+    assert jobs["b_big"].needs == ("a_big_x", "a_big_x_seed1")
+    assert jobs["results"].needs == tuple(list(jobs)[:-1])
+
+
+def test_patterns_choose_jobs(root: Path):
+    name = profile(root, job("t"), job("a_1", needs=["t"]), job("a_2", seeds="each"), job("b", needs=["a_*", "a_1"]))
+    assert [each.name for each in load_profile(name, [0, 1], only=["a_?"])] == ["t", "a_1", "a_2", "a_2_seed1"]
+    assert [each.name for each in load_profile(name, [0, 1], only=["*_seed1"])] == ["a_2_seed1"]
+    assert load_profile(name, [0, 1])[-1].needs == ("a_1", "a_2", "a_2_seed1")  # each once
+    with pytest.raises(ValueError, match=r"--only 'c\*' is no job here; jobs: t, a_1"):
+        load_profile(name, only=["a_1", "c*"])

@@ -108,7 +108,7 @@ def test_the_table_shows_missing_runs_as_dashes_and_says_what_is_compared(stored
     assert "nan" not in html.lower()
     assert "45.50 ± 0.71" in html
     assert "+4.50 ± 0.71 (2 seeds)" in html
-    assert "taught by teacher_resnet50_cifar100 on cifar100, 8 epochs, batch 64, selection last" in html
+    assert "taught by teacher_resnet50_cifar100 on cifar100 at 32 px, 8 epochs, batch 64, sgd, selection last" in html
 
 
 def test_unknown_studies_and_runs_are_refused_with_those_known(stored):
@@ -124,15 +124,42 @@ def test_every_published_setting_is_one_that_its_method_takes():
             METHODS[figure["method"]](**figure["hyperparameters"])
 
 
+CONKD = {"method": "conkd", "hyperparameters": {"alpha": 0.15, "temperature": 2.0}, **TAUGHT}
+CONKD |= {"dataset": "imagenette", "optimizer": "lion"}
+
+
 def test_a_study_without_a_baseline_stands_beside_ours_without_gains(root):
-    conkd = {"method": "conkd", "hyperparameters": {"alpha": 0.15, "temperature": 2.0}, "dataset": "imagenette"}
-    fixtures.store(student(70.0, "ours", **conkd, **TAUGHT))
+    fixtures.store(student(70.0, "ours", **CONKD))
     frame = published.beside_ours("conkd_lion", "ours").set_index("setting")
     assert frame["printed"].tolist() == ["97", "92"]
     assert frame["published_gain_points"].isna().all()
     assert frame.loc["ResNet-18, ConKD with Lion", "ours_pct"] == 70.0
     assert frame["gain_points"].isna().all()
     assert "seen the test images" in frame["note"].iloc[0]
+    html = published.table("conkd_lion", "ours").to_html()
+    assert "published: single runs on imagenette at 224 px · ours: resnet18" in html
+    assert "batch 64, lion, selection last" in html
+    assert "compares order, not percentages" in html  # no gains were printed
+
+
+def test_runs_by_another_optimiser_or_on_other_images_stand_below_not_beside(root):
+    other = CONKD | {"optimizer": "adamw"}
+    elsewhere = CONKD | {"dataset": "cifar100"}
+    fixtures.store(student(71.0, "adam", **other), student(72.0, "elsewhere", **elsewhere))
+    for name, top1, teacher in (("adam", 71.0, fixtures.TEACHER_TOP1_PCT), ("elsewhere", 72.0, math.nan)):
+        frame = published.beside_ours("conkd_lion", name).set_index("setting")
+        assert frame["ours_pct"].tolist() == pytest.approx([teacher, math.nan, top1], nan_ok=True)
+
+
+@pytest.mark.parametrize("leaky", ["teacher", "student", "neither"])
+def test_an_accuracy_with_a_note_is_marked_and_the_note_is_said(root, leaky):
+    ours = student(70.0, "ours", **CONKD)
+    ours["notes"] = [] if leaky == "neither" else ["leakage: seen"]
+    ours["teacher"]["notes"] = ["leakage: seen"] if leaky == "teacher" else []
+    fixtures.store(ours)
+    shown = published.table("conkd_lion", "ours")
+    assert [text.endswith("†") for text in shown.data["ours (%)"]] == [leaky == "teacher", leaky != "neither"]
+    assert shown.to_html().count("† leakage: seen") == (leaky != "neither")
 
 
 def test_published_figures_are_shown_with_the_digits_that_were_printed(stored):

@@ -218,6 +218,14 @@ def test_histories_are_means_over_seeds_and_no_setting_hides_another(root):
     assert mean[0]["epoch"] == 1
 
 
+def test_more_lines_than_a_picture_tells_apart_are_split_by_network(root):
+    elsewhere = fixtures.record(70.0, role="teacher", model="resnet56") | {"history": []}
+    fixtures.store(elsewhere, *(fixtures.record(50.0, lr=0.01 * n, name=f"s{n}") for n in range(1, 21)))
+    assert {name: len(runs) for name, runs in histories().items()} == {"cifar100": 20}
+    fixtures.store(*(fixtures.record(50.0, lr=0.01 * n, name=f"l{n}", model="vgg8") for n in range(1, 3)))
+    assert {name: len(runs) for name, runs in histories().items()} == {"cifar100_resnet8": 20, "cifar100_vgg8": 2}
+
+
 def test_rows_that_differ_in_their_teacher_alone_are_told_apart(root):
     for name in ("teacher_resnet20_cifar100", "teacher_resnet32_cifar100"):
         record = fixtures.record(50.0, **fixtures.LM | {"teacher": name})

@@ -111,6 +111,7 @@ def test_the_student_learns_from_a_teacher_and_the_record_names_it(root, data):
         "sha256": artifacts.sha256(teacher.weights_path),
         "model": "resnet8",
         "test_top1_pct": teacher.metrics["test_top1_pct"],
+        "notes": [],
     }
 
 

@@ -27,7 +27,8 @@ def per_class(predictions, class_names):
         every.axhline(mean, color="0.2", linewidth=1, linestyle=":")
         every.set(title=f"all {len(order)} classes; dotted: all images, {mean:.1f} %", xlabel="class, by accuracy")
         every.set_ylabel("test top-1 accuracy (%)")
-        named.barh([str(class_names[c]) for c in worst], accuracy[worst].tolist(), color=PALETTE[1])
+        named.barh(range(len(worst)), accuracy[worst].tolist(), color=PALETTE[1])
+        named.set_yticks(range(len(worst)), [str(class_names[c]) for c in worst])
         named.set(title=f"the {len(worst)} worst", xlabel="test top-1 accuracy (%)")
         for axes, direction in ((every, "x"), (named, "y")):
             axes.grid(False, axis=direction)

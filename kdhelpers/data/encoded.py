@@ -26,6 +26,7 @@ from kdhelpers.data.dataset import Split
 from kdhelpers.data.formats import Raw, checked_split, official_splits
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp"}
+DECODING = 1  # raise it where `decode` makes other pixels of the same files: what was kept is then made anew
 Item = tuple[str, Path | bytes]  # what to call an image in an error, and where its bytes are
 
 
@@ -61,12 +62,16 @@ def _list_classes(folder: Path) -> dict[str, list[Path]]:
     found = {}
     for entry in sorted(folder.iterdir()):
         if entry.is_dir() and not entry.name.startswith("."):
-            found[entry.name] = sorted(path for path in entry.iterdir() if path.suffix.lower() in EXTENSIONS)
+            found[entry.name] = sorted(filter(_is_image, entry.iterdir()))
             if not found[entry.name]:
                 raise ValueError(f"{entry}: no images; add some ({', '.join(sorted(EXTENSIONS))}) or delete the folder")
     if not found:
         raise ValueError(f"{folder}: no class folders; put the images into {folder.name}/<class>/")
     return found
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS and path.is_file()  # no folder x.png, no link to a file that has gone
 
 
 def read_parquet(folder: Path, image_size: int | None, cache: Path) -> Raw | None:
@@ -177,6 +182,8 @@ def _decode_one(item: Item, size: int) -> np.ndarray:
     from PIL import Image
 
     def fit(image: Image.Image) -> np.ndarray:
+        if image.mode.startswith("I"):  # 16 bits of grey, which `convert` cuts off at 255: keep the upper eight
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         square = image.convert("RGB").crop((left, top, left + side, top + side))
@@ -198,8 +205,8 @@ def _read_image(item: Item, take: Callable):
 
 
 def _content(folder: Path, paths: list[Path], image_size: int | None) -> str:
-    """sha256 over the files' names and content, and the size that they are decoded to."""
-    digest = hashlib.sha256(repr(image_size).encode())
+    """sha256 over the files' names and content, and what they are decoded to."""
+    digest = hashlib.sha256(repr((DECODING, image_size)).encode())
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # reading waits for the disk, hashing lets other threads run
         for path, content in zip(paths, pool.map(artifacts.sha256, paths), strict=True):
             digest.update(f"{path.relative_to(folder).as_posix()}|{content}\n".encode())
@@ -220,9 +227,9 @@ def _cached(
             return {
                 name: Split(kept[f"{name}/images"], kept[f"{name}/labels"])
                 for name in ("train", "val", "test")
-                if f"{name}/images" in kept
+                if name == "train" or f"{name}/images" in kept  # what lacks that is no cache of ours
             }
-        except (ValueError, OSError, KeyError, zipfile.BadZipFile):
+        except (ValueError, OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             pass  # damaged: decoded anew and written over
     splits = build()
     arrays = {f"{name}/images": split.images.numpy() for name, split in splits.items()}

@@ -22,7 +22,8 @@ EPS = 1e-7
 def standardize(logits: Tensor, eps: float = EPS) -> Tensor:
     """Z(z) of each row of [B, C], float32 (float64 for float64 input): mean 0 and standard deviation 1 over classes.
 
-    Constant logits give 0, with a finite gradient. Raises ValueError for a single class, which has no spread.
+    Constant logits give one value everywhere, 0 but for the rounding of their mean: a uniform softmax, with a finite
+    gradient. Raises ValueError for a single class, which has no spread.
     """
     if logits.shape[1] < 2:
         raise ValueError(f"logits {tuple(logits.shape)}: standardising needs two classes or more")

@@ -34,7 +34,7 @@ def run_suite(
 
     jobs = load_profile(profile, seeds, only)
     place = RayWorkers(ray, workers) if ray else LocalWorkers(workers)
-    forced = frozenset(job.name for job in jobs if force and (not only or job.name in only or job.entry in only))
+    forced = frozenset(job.name for job in jobs if force and (not only or job.is_named(only)))
     click.echo(f"{profile_path(profile)}: {len(jobs)} jobs, {place.description}")
     display = Display(jobs, live)
     suite = Suite(profile_path(profile).stem, jobs, forced, display.changed, display.tick)

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kdhelpers.artifacts import root
+from kdhelpers.suite.expansion import expanded
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -48,6 +50,11 @@ class Job:
     accepts: frozenset[str]
     num_gpus: float | None = None
 
+    def is_named(self, patterns: Sequence[str]) -> bool:
+        """Whether one of them is its name, that of its entry (which means each of its seeds), or a pattern of either:
+        `07_crd_*`."""
+        return any(fnmatchcase(name, pattern) for pattern in patterns for name in (self.name, self.entry))
+
 
 def notebooks_folder() -> Path:
     """The notebooks under the artifacts' root, else those of the checkout that this package lies in."""
@@ -71,7 +78,7 @@ def profile_path(profile: str) -> Path:
 def load_profile(profile: str, seeds: Sequence[int] = (0,), only: Sequence[str] = ()) -> list[Job]:
     """The jobs of a profile in its order, those with `seeds: each` once per seed; validated fully.
 
-    `only` keeps the named jobs (a name without `_seed<n>` means each of its seeds) and whatever they need.
+    `only` keeps the named jobs (`Job.is_named`) and whatever they need.
     """
     path = profile_path(profile)
     entries = _read(path)
@@ -91,21 +98,23 @@ def _read(path: Path) -> list[Entry]:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, list) or not content:
         raise ValueError(f"{path}: a profile is a list of jobs, `- {{name: ..., notebook: ...}}`")
-    return [_entry(path, number, item) for number, item in enumerate(content, start=1)]
+    return [entry for number, item in enumerate(content, start=1) for entry in _entries(path, number, item)]
 
 
-def _entry(path: Path, number: int, item: Any) -> Entry:
+def _entries(path: Path, number: int, item: Any) -> list[Entry]:
+    name = item.get("name", number) if isinstance(item, dict) else number
     try:
-        return Entry.model_validate(item)
+        return [Entry.model_validate(each) for each in expanded(item)]
     except ValidationError as error:
-        name = item.get("name", number) if isinstance(item, dict) else number
         first = error.errors()[0]
         field = first["loc"][0] if first["loc"] else "entry"
         if first["type"] == "extra_forbidden":
-            problem = f"unknown key {field!r}; known: {', '.join(Entry.model_fields)}"
+            problem = f"unknown key {field!r}; known: {', '.join(Entry.model_fields)}, over"
         else:
             problem = f"{field}: {first['msg']}"
         raise ValueError(f"{path}: job {name!r}: {problem}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: job {name!r}: {error}") from error
 
 
 def _replicate(path: Path, entry: Entry, entries: list[Entry], seeds: Sequence[int]) -> list[Job]:
@@ -117,7 +126,7 @@ def _replicate(path: Path, entry: Entry, entries: list[Entry], seeds: Sequence[i
             entry=entry.name,
             notebook=notebook,
             parameters=entry.parameters | together | ({} if seed is None else {"seed": seed}),
-            needs=tuple(_needs(path, entry, seed, {other.name: other for other in entries}, seeds)),
+            needs=tuple(dict.fromkeys(_needs(path, entry, seed, {other.name: other for other in entries}, seeds))),
             accepts=accepts,
             num_gpus=entry.num_gpus,
         )
@@ -131,15 +140,18 @@ def _replica(name: str, seed: int | None) -> str:
 
 def _needs(path: Path, entry: Entry, seed: int | None, known: dict[str, Entry], seeds: Sequence[int]) -> Iterable[str]:
     """A replica needs its own seed's replica of a replicated job; a job that runs once needs them all."""
-    for need in entry.needs:
-        if need not in known:
+    for pattern in entry.needs:
+        others = (name for name in known if name != entry.name and fnmatchcase(name, pattern))
+        needed = [pattern] if pattern in known else list(others)
+        if not needed:
             raise ValueError(
-                f"{path}: job {entry.name!r} needs {need!r}, which is no job here; jobs: {', '.join(known)}"
+                f"{path}: job {entry.name!r} needs {pattern!r}, which is no job here; jobs: {', '.join(known)}"
             )
-        if known[need].seeds != "each":
-            yield need
-        else:
-            yield from (_replica(need, each) for each in (seeds if seed is None else [seed]))
+        for need in needed:
+            if known[need].seeds != "each":
+                yield need
+            else:
+                yield from (_replica(need, each) for each in (seeds if seed is None else [seed]))
 
 
 def _notebook(path: Path, entry: Entry) -> tuple[Path, frozenset[str]]:
@@ -211,8 +223,8 @@ def _refuse_cycle(path: Path, jobs: list[Job]) -> None:
 
 def _select(path: Path, jobs: list[Job], only: Sequence[str]) -> list[Job]:
     by_name = {job.name: job for job in jobs}
-    wanted = [job.name for job in jobs if job.name in only or job.entry in only]
-    if unknown := set(only) - {alias for job in jobs for alias in (job.name, job.entry)}:
+    wanted = [job.name for job in jobs if job.is_named(only)]
+    if unknown := {name for name in only if not any(job.is_named([name]) for job in jobs)}:
         raise ValueError(f"{path}: --only {sorted(unknown)[0]!r} is no job here; jobs: {', '.join(by_name)}")
     kept: set[str] = set()
     while wanted:

@@ -24,14 +24,17 @@ REDRAW_SECONDS = 1.0
 
 def headline(job: Job, status: Status) -> str:
     """The test accuracy of each run that the job's notebook recorded, or the reason why there is none."""
-    from kdhelpers.summary import method_label
+    from kdhelpers.summary import MARK, method_label
 
     if status.error:
         return status.error
     if status.state not in ("done", "unchanged"):
         return ""
-    figures = [(method_label(record["run"]), record["metrics"].get("test_top1_pct")) for record in records_of(job)]
-    return ", ".join(f"{label} {top1:.2f} %" for label, top1 in figures if top1 is not None)
+    tested = [record for record in records_of(job) if record["metrics"].get("test_top1_pct") is not None]
+    return ", ".join(
+        f"{method_label(record['run'])} {record['metrics']['test_top1_pct']:.2f} %{MARK * bool(record.get('notes'))}"
+        for record in tested
+    )
 
 
 def seconds(value: float | None) -> str:

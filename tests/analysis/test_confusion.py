@@ -26,6 +26,12 @@ def test_counts_equal_a_loop_and_its_diagonal_the_accuracy_of_each_class():
     assert torch.equal(shares, per_class_pct(predictions(taken, labels, 7)))
 
 
+def test_names_with_dollars_are_no_formulas():
+    figure = confusion_map(predictions([0, 0, 1, 1], [0, 0, 0, 1], 2), ["a$_$", "b"])
+    figure.draw_without_rendering()  # as a notebook does, outside the house style
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a$_$", "b"]
+
+
 def test_the_picture_writes_shares_out_and_leaves_a_class_without_images_blank():
     figure = confusion_map(predictions([0, 0, 1, 1], [0, 0, 0, 1], 3), ["a", "b", "empty"])
     axes = figure.axes[0]

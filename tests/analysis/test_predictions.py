@@ -23,6 +23,12 @@ def test_per_class_names_the_ten_worst_with_their_accuracy():
     assert len(named.patches) == 10
 
 
+def test_names_with_dollars_are_no_formulas():
+    figure = per_class(predictions(torch.eye(2), torch.arange(2)), ["a$_$", "b"])
+    figure.draw_without_rendering()  # as a notebook does, outside the house style
+    assert {label.get_text() for label in figure.axes[1].get_yticklabels()} == {"a$_$", "b"}
+
+
 def test_soft_targets_shows_the_images_of_which_the_teacher_is_least_sure():
     logits = torch.tensor([[9.0, 0, 0], [1.0, 0.9, 0], [5.0, 0, 0]])
     teacher, student = predictions(logits, torch.tensor([0, 1, 2])), predictions(-logits, torch.tensor([0, 1, 2]))

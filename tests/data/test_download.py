@@ -1,13 +1,13 @@
 """Downloads from a server on this machine: resumed, verified, unpacked safely; and the words where there is none."""
 
 import hashlib
-import http.server
 import io
 import tarfile
 import threading
 from dataclasses import replace
 
 import pytest
+from serving import serving
 
 from kdhelpers.data import DATASETS, load_data, sources
 from kdhelpers.data import download as download_module
@@ -18,40 +18,11 @@ from tests.data.test_encoded import write_folders, write_parquet
 CONTENT = bytes(range(256)) * 2000
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `files`; breaks a transfer off after `limit` bytes, and honours Range unless told not to."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.limit, self.ranges, self.asked = {"/file": CONTENT}, None, True, []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        server, wanted = self.server, self.headers.get("Range")
-        server.asked.append(wanted)
-        content = server.files.get(self.path)
-        if content is None:
-            return self.send_error(404)
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.ranges else 0
-        if start >= len(content):
-            return self.send_error(416)
-        self.send_response(206 if wanted and server.ranges else 200)
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        self.wfile.write(content[start:][: server.limit])
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def server():
-    with Server() as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    with serving() as server:
+        server.files = {"/file": CONTENT}
         yield server
-        server.shutdown()
 
 
 def md5(content):

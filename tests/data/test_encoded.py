@@ -57,6 +57,21 @@ def test_grey_transparent_and_jpeg_images_become_rgb(tmp_path):
     assert np.array_equal(images[1].numpy(), np.asarray(clear.convert("RGB")).transpose(2, 0, 1))
 
 
+def test_sixteen_bits_of_grey_keep_their_upper_eight(tmp_path):
+    folder = write_folders(tmp_path / "pets")
+    levels = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
+    Image.fromarray(levels).save(folder / "train" / "cat" / "0.png")
+    images = load_data("pets", val_fraction=0, root=tmp_path).train.images
+    assert all(np.array_equal(channel, levels >> 8) for channel in images[0].numpy())
+
+
+def test_what_is_called_an_image_and_is_no_file_is_passed_over(tmp_path):
+    folder = write_folders(tmp_path / "pets") / "train" / "cat"
+    (folder / "folder.png").mkdir()
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    assert len(load_data("pets", val_fraction=0, root=tmp_path).train) == 8
+
+
 def test_images_of_mixed_sizes_are_cut_square_and_resized_once_a_size_is_given(tmp_path):
     folder = write_folders(tmp_path / "pets")
     wide = np.zeros((40, 60, 3), np.uint8)
@@ -84,6 +99,9 @@ def test_decoded_images_are_kept_until_the_content_of_a_file_changes(tmp_path, m
         assert load_data("pets", root=tmp_path).content_hash == first.content_hash
         with pytest.raises(AssertionError, match="decoded again"):
             load_data("pets", image_size=16, root=tmp_path)
+        patch.setattr(encoded_module, "DECODING", encoded_module.DECODING + 1)
+        with pytest.raises(AssertionError, match="decoded again"):
+            load_data("pets", root=tmp_path)
     other, size = picture(mode="L"), changed.stat().st_size
     other.save(changed)
     changed.write_bytes(changed.read_bytes().ljust(size, b"\0")[:size])  # the same length and time
@@ -91,11 +109,33 @@ def test_decoded_images_are_kept_until_the_content_of_a_file_changes(tmp_path, m
     assert load_data("pets", root=tmp_path).content_hash != first.content_hash
 
 
-def test_a_damaged_cache_is_made_again(tmp_path):
+def test_an_image_that_moves_to_another_class_is_no_longer_served_under_its_old_one(tmp_path):
+    folder = write_folders(tmp_path / "pets")
+    load_data("pets", root=tmp_path)
+    (folder / "train" / "cat" / "3.png").rename(folder / "train" / "dog" / "-.png")  # all in the same order as before
+    assert load_data("pets", val_fraction=0, root=tmp_path).train.labels.tolist() == [0] * 3 + [1] * 5
+
+
+def array_alone(cache):
+    with open(cache, "wb") as file:
+        np.save(file, np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda cache: cache.write_bytes(cache.read_bytes()[:2000]),
+        lambda cache: cache.write_bytes(b""),
+        array_alone,
+        lambda cache: np.savez(cache, other=np.zeros(3)),
+    ],
+    ids=["truncated", "empty", "an array alone", "other arrays"],
+)
+def test_a_damaged_cache_is_made_again(tmp_path, damage):
     write_folders(tmp_path / "pets")
     first = load_data("pets", root=tmp_path)
     (cache,) = (tmp_path / ".cache").glob("*.npz")
-    cache.write_bytes(cache.read_bytes()[:2000])
+    damage(cache)
     assert load_data("pets", root=tmp_path).content_hash == first.content_hash
 
 

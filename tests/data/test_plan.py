@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kdhelpers.data import parse_recipe, plan_epoch
+from kdhelpers.data.randaugment import CODES
 
 EVERYTHING = "crop flip randaugment rotation jitter cutout"
 
@@ -57,6 +58,13 @@ def test_draws_cover_their_ranges_evenly():
     ):
         assert low <= values.min() < low + 0.01 * (high - low)
         assert high >= values.max() > high - 0.01 * (high - low)
+
+
+def test_every_operation_of_randaugment_is_drawn_as_often():
+    drawn = plan_epoch(parse_recipe("randaugment"), 20000, 8, 1, 0, 0).draws["randaugment"]
+    shares = torch.bincount(drawn.flatten(), minlength=CODES) / drawn.numel()
+    assert len(shares) == CODES
+    assert (shares - 1 / CODES).abs().max() < 0.005
 
 
 @pytest.mark.parametrize("least", [0.08, 0.35, 1.0])

@@ -59,6 +59,17 @@ def test_the_terms_are_the_equation(networks):
     torch.testing.assert_close(terms["ce"], 0.5 * F.cross_entropy(seen[0].logits, LABELS))
 
 
+def test_the_defaults_are_the_published_weights_and_temperatures(networks):
+    student, teacher = networks
+    method = built(networks)
+    terms = method(student, teacher, Batch, 1)
+    seen, shown = ([network(view) for view in Batch.views] for network in networks)
+    losses = [standardized_kd_loss(s.logits, t.logits, 2.0) for s, t in zip(seen, shown, strict=True)]
+    torch.testing.assert_close(terms["kd"], sum(losses) / 2)
+    embeddings = torch.stack([method.head(outputs.embedding) for outputs in seen], 1)
+    torch.testing.assert_close(terms["supcon"], 0.15 * supcon_loss(embeddings, LABELS, 0.07))
+
+
 def test_each_network_sees_each_view_once(networks):
     student, teacher = networks
     built(networks)(student, teacher, Batch, 1)

@@ -32,6 +32,15 @@ def contrast(head, images, teacher):
     return method(lambda view: ours, lambda view: theirs, batch, 1)["contrast"]
 
 
+def supervised_contrast(head, images, labels):
+    """ConKD's contrast alone, of two views: each image, and the same with its numbers moved on by one."""
+    method = METHODS["conkd"](alpha=3.0, kd_weight=0.0, contrast_temperature=0.5)
+    method.head = torch.nn.Identity()
+    seen = F.normalize(head(torch.cat([images, images.roll(1, 1)])), dim=1).chunk(2)
+    batch = Batch((0, 1), labels, None, {})
+    return method(lambda view: Outputs(None, seen[view], {}), None, batch, 1)["supcon"]
+
+
 def rank(number, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=2)
     head, images, teacher = problem()
@@ -39,11 +48,14 @@ def rank(number, folder):
     mine = slice(number, None, 2)
     joint = torch.nn.parallel.DistributedDataParallel(head)
     contrast(joint, images[mine], teacher[mine]).backward()
+    other = torch.nn.parallel.DistributedDataParallel(problem()[0])
+    supervised_contrast(other, images[mine], LABELS[:BATCH][mine]).backward()
     bank.update(torch.arange(BATCH)[mine], teacher[mine], teacher[mine], 0.5)
     for _ in range(2):
         queue.enqueue(teacher[mine])
     facts = {
         "grad": head.weight.grad,
+        "supervised": other.module.weight.grad,
         "bank": bank.student,
         "queue": queue.keys,
         "oldest": queue.oldest,
@@ -67,6 +79,13 @@ def test_the_gradient_is_that_of_the_whole_batch(ranks):
         torch.testing.assert_close(each["grad"], head.weight.grad)
     expected = torch.autograd.grad(info_nce_loss(F.normalize(head(images), dim=1), teacher, 0.5), head.weight)
     torch.testing.assert_close(head.weight.grad, 3 * expected[0])
+
+
+def test_conkds_contrast_has_the_gradient_of_the_whole_batch_too(ranks):
+    head, images, _ = problem()
+    supervised_contrast(head, images, LABELS[:BATCH]).backward()
+    for each in ranks:
+        torch.testing.assert_close(each["supervised"], head.weight.grad)
 
 
 def test_every_rank_has_every_update_of_the_banks(ranks):

@@ -48,8 +48,9 @@ def test_it_is_zero_exactly_where_one_is_a_positive_affine_map_of_the_other():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_constant_logits_stay_finite_with_a_finite_gradient(dtype):
     _, teacher = logits()
-    student = torch.full((5, 7), 3.0, dtype=dtype, requires_grad=True)
-    assert torch.equal(standardize(student), torch.zeros(5, 7))
+    assert torch.equal(standardize(torch.full((5, 7), 3.0, dtype=dtype)), torch.zeros(5, 7))
+    student = torch.full((5, 7), 1000.1, dtype=dtype, requires_grad=True)  # a mean that float32 rounds
+    torch.testing.assert_close(standardize(student).softmax(1), torch.full((5, 7), 1 / 7), check_dtype=False)
     loss = standardized_kd_loss(student, teacher.to(dtype))
     loss.backward()
     assert math.isfinite(loss.item())
@@ -120,10 +121,11 @@ def test_the_method_adds_cross_entropy_and_the_weighted_loss():
     torch.testing.assert_close(found["ce"], 0.1 * F.cross_entropy(student, Batch.labels))
 
 
-def test_decoupled_matching_takes_the_standardised_logits():
+@pytest.mark.parametrize(("given", "weights"), [({}, (9, 72)), ({"alpha": 3, "beta": 5}, (3, 5))])
+def test_decoupled_matching_takes_the_standardised_logits_at_nine_times_the_weights(given, weights):
     student, teacher = logits()
-    found = terms("dkd_standardized", warmup_epochs=0, alpha=3, beta=5)
-    expected = dkd_loss(standardize(student), standardize(teacher), Batch.labels, 3, 5, 2.0)
+    found = terms("dkd_standardized", warmup_epochs=0, **given)
+    expected = dkd_loss(standardize(student), standardize(teacher), Batch.labels, *weights, 2.0)
     torch.testing.assert_close(found["tckd"] + found["nckd"], expected)
 
 

@@ -1,0 +1,167 @@
+"""The published teachers of the CRD benchmark: what they reach, where their files are, and how one comes here.
+
+Their makers publish no hashes. What is verified instead: every tensor fits the architecture, and the test accuracy
+measured here agrees with the published figure.
+"""
+
+from __future__ import annotations
+
+import sys
+import tarfile
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+from kdhelpers import artifacts, pairs
+from kdhelpers.data import Data, load_data
+from kdhelpers.data.download import download
+from kdhelpers.models import check_model
+from kdhelpers.register import TOLERANCE, register
+from kdhelpers.teachers import sidecar
+
+DATASET = "cifar100"
+HOST = "http://shape2prog.csail.mit.edu/repo"  # of the RepDistiller repository's fetch script
+# The same files, in one archive of about 364 MB: a release of the mdistiller repository. The host is often down.
+MIRROR = "https://github.com/megvii-research/mdistiller/releases/download/checkpoints/cifar_teachers.tar"
+FILES = {  # folders on the host and in the archive
+    "wrn_40_2": "wrn_40_2_vanilla",
+    "resnet56": "resnet56_vanilla",
+    "resnet110": "resnet110_vanilla",
+    "resnet32x4": "resnet32x4_vanilla",
+    "vgg13": "vgg13_vanilla",
+    "resnet50_crd": "ResNet50_vanilla",
+}
+CHECKPOINT = "ckpt_epoch_240.pth"
+TRAINING = {"epochs": 240, "batch_size": 64, "selection": "last"}
+# Not its makers' word: what public re-runs of the benchmark report of the host's file, and of the archive's.
+REPORTED = {"resnet32x4": "22aa12e2b632b19ddde155ccf2388671842ddd304824b3095e0a7fff364beb4f"}
+
+
+def table() -> list[tuple[str, str, str]]:
+    """Architecture, published test top-1, and the teachers of it that are stored here, a row per published teacher."""
+    rows = [("architecture", "published", "stored here")]
+    for model, top1_pct in pairs.published_teachers().items():
+        rows.append((model, f"{top1_pct:.2f} %", ", ".join(map(_told, _stored(model))) or "-"))
+    return rows
+
+
+def _stored(model: str) -> list[dict]:
+    """The sidecars of the teachers of that architecture and data set whose weights lie here."""
+    found = []
+    for path in sorted(artifacts.folder("weights").glob(f"teacher_{model}_{DATASET}*.pth")):
+        try:
+            described = sidecar(path)
+        except ValueError:  # of other weights
+            continue
+        if described and described.get("model") == model:
+            found.append(described)
+    return found
+
+
+def _told(described: dict) -> str:
+    whose = "published" if _is_published(described) else "made elsewhere" if "origin" in described else "trained here"
+    return f"{described['name']} ({whose}, {described['test_top1_pct']:.2f} %)"
+
+
+def _is_published(described: dict) -> bool:
+    return "published_top1_pct" in described.get("origin", {})
+
+
+def check_known(models: Iterable[str]) -> None:
+    """ValueError for an architecture without a published teacher; it names the close ones."""
+    for model in models:
+        if model not in FILES:
+            known = ", ".join(get_close_matches(model, FILES, 3)) or ", ".join(FILES)
+            raise ValueError(f"teachers: there is no published {model}; known: {known}")
+
+
+def fetch(model: str) -> dict:
+    """The result record of the published teacher, fetched and registered unless it is here already.
+
+    Goes on with an interrupted download; a file that is not the network is discarded. Raises ValueError for an unknown
+    name, ConnectionError where neither host nor mirror gives it, and as `load_data` where the test images are missing.
+    """
+    check_known([model])
+    for found in filter(_is_published, _stored(model)):
+        if record := artifacts.load_record(found["name"]):
+            return record
+    data, reasons = load_data(DATASET, val_fraction=0), []
+    cache = artifacts.folder("weights") / ".cache"
+    cache.mkdir(exist_ok=True)
+    for get in (_from_host, _from_mirror):
+        try:
+            path, source, download_of_it = get(model, cache)
+            return _registered(path, model, data, source, download_of_it)
+        except (ConnectionError, ValueError) as error:
+            reasons.append(str(error))
+            print(f"{model}: {error}", file=sys.stderr)
+    raise ConnectionError(
+        f"{model} could not be had ({'; '.join(reasons)}); try again later, or get {HOST}/{FILES[model]}/{CHECKPOINT} "
+        f"by hand and run `python -m kdhelpers teachers --file {CHECKPOINT} --model {model} --dataset {DATASET}`"
+    )
+
+
+def _from_host(model: str, cache: Path) -> tuple[Path, str, Path]:
+    """The checkpoint, where it is from, and what was downloaded for it."""
+    url = f"{HOST}/{FILES[model]}/{CHECKPOINT}"
+    path = download(url, cache / f"{FILES[model]}.pth")
+    return path, url, path
+
+
+def _from_mirror(model: str, cache: Path) -> tuple[Path, str, Path]:
+    """Out of the archive, which stays for the other teachers."""
+    archive, path = download(MIRROR, cache / MIRROR.rsplit("/", 1)[1]), cache / f"{FILES[model]}.mirror.pth"
+    try:
+        with tarfile.open(archive, "r:") as file:
+            ours = [member for member in file if member.name.endswith(f"{FILES[model]}/{CHECKPOINT}")]
+            if not ours or not ours[0].isfile():
+                raise tarfile.ReadError(f"without {FILES[model]}/{CHECKPOINT}")
+            artifacts.write_atomic(path, file.extractfile(ours[0]).read())
+    except tarfile.TarError as error:
+        archive.unlink()
+        raise ValueError(f"{MIRROR}: no archive ({error}); the download is discarded") from error
+    print(f"{archive} stays for the other teachers; delete it when you have those you want", file=sys.stderr)
+    return path, f"{MIRROR} ({ours[0].name})", archive
+
+
+def _registered(path: Path, model: str, data: Data, source: str, download_of_it: Path) -> dict:
+    try:
+        digest = artifacts.sha256(path)
+        if digest != REPORTED.get(model, digest):
+            raise ValueError(f"{source}: its sha256 is {digest}; re-runs of the benchmark report {REPORTED[model]}")
+        published = {"test_top1_pct": pairs.published_teachers()[model], **TRAINING}
+        record = register(path, model, data, source, published)
+    except ValueError:  # whatever it is, another try must not find it; an interrupted one does
+        path.unlink()
+        download_of_it.unlink(missing_ok=True)
+        raise
+    path.unlink()
+    return record
+
+
+def register_file(path: Path, model: str, dataset: str) -> dict:
+    """The result record of weights of the user's own, registered. Raises as `register` and `load_data` do."""
+    check_model(model)  # before a download
+    return register(path, model, load_data(dataset, val_fraction=0))
+
+
+def report(record: dict) -> str:
+    """What was registered, what of it was verified, and what was not; a fact per line."""
+    origin, run, reached = record["origin"], record["run"], record["metrics"]["test_top1_pct"]
+    published = origin.get("published_top1_pct")
+    measured = f"{reached:.2f} % of the {record['data']['test']:,} test images of {run['dataset']}"
+    unknown = (
+        "who trained it, how and on which images" if published is None else "the sha256, as its makers publish none"
+    )
+    if published and origin["file_sha256"] == REPORTED.get(run["model"]):
+        unknown = "whether its makers know that sha256: they publish none, others report this one"
+    lines = {
+        "source": origin["source"],
+        "sha256": f"{origin['file_sha256']} (of that file)",
+        "file says": origin["file_says"],
+        "tensors": f"all fit {run['model']}, {record['data']['classes']} classes",
+        "test top-1": f"{measured}; published {published:.2f} %, within {TOLERANCE} points" if published else measured,
+        "not verified": unknown,
+    }
+    facts = "\n".join(f"  {name:<13}{text}" for name, text in lines.items())
+    return f"{record['name']}: registered\n{facts}"

@@ -1,0 +1,94 @@
+"""The profile of the CRD benchmark: each pair in each row of the published tables, at the published recipe."""
+
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from kdhelpers import Run, pairs
+from kdhelpers.optim import starting_point
+from kdhelpers.pairs.printed import is_of_row, nearness, printed_rows
+from kdhelpers.suite.profiles import cells_of, load_profile, source_of
+from kdhelpers.sweep import optimizer_runs, sweep_runs
+
+RECIPE = {
+    "dataset": "cifar100",
+    "epochs": 240,
+    "batch_size": 64,
+    "weight_decay": 5e-4,
+    "optimizer": "sgd",
+    "optimizer_options": {"momentum": 0.9, "nesterov": False},
+    "schedule": "multistep",
+    "augmentation": "crop flip",  # crop pads 4 pixels
+    "val_fraction": 0.0,
+    "selection": "last",
+    "pretrained": False,
+}
+
+
+def runs_of(job) -> list[Run]:
+    """What the job's notebook would train: its parameters and the cell that makes the Run, executed here."""
+    shown = SimpleNamespace(run_table=lambda run: None)
+    names = {"Run": Run, "tables": shown, "sweep_runs": sweep_runs}
+    names |= {"optimizer_runs": optimizer_runs, "starting_point": starting_point}
+    for cell in cells_of(job.notebook):
+        tagged = "parameters" in cell["metadata"].get("tags", [])
+        if tagged or "run = Run(" in source_of(cell) and cell["cell_type"] == "code":
+            exec(source_of(cell), names)
+        if tagged:
+            names |= job.parameters
+    return names.get("runs") or [names["run"]]
+
+
+@pytest.fixture(scope="module")
+def runs():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KD_ROOT", str(Path(__file__).resolve().parent.parent))
+        jobs = load_profile("crd_benchmark")
+    found = [runs_of(job) for job in jobs if job.notebook.stem != "30_results"]
+    assert {len(each) for each in found} == {1}
+    return [run for (run,) in found]
+
+
+def test_every_run_has_the_published_recipe(runs):
+    for run in runs:
+        known = run.model_dump()
+        assert {field: known[field] for field in RECIPE} == RECIPE
+        assert run.lr == (0.01 if run.model.startswith(("mobilenet", "shufflenet")) else 0.05)
+        assert run.schedule_options == {"milestones": [], "gamma": 0.1}  # 150, 180, 210 of 240
+
+
+def test_each_pair_is_in_each_published_row_once(runs):
+    rows = [row for row in printed_rows() if row["method"] != "teacher"]
+    places = Counter()
+    for run in runs:
+        (row,) = [row for row in rows if is_of_row(run.model_dump(), row)]
+        places[row["label"], run.teacher, run.model] += 1
+        assert nearness(run.model_dump(), row) == len(row["recipe"])
+    taught = {(row["label"], *pair) for row in rows if row["method"] != "si" for pair in pairs.published_pairs()}
+    assert set(places) == taught | {("student", None, student) for _, student in pairs.published_pairs()}
+    assert set(places.values()) == {1}
+
+
+def test_no_two_runs_share_a_weight_file_and_names_say_the_teacher(runs):
+    assert max(Counter(run.artifact_name for run in runs).values()) == 1
+    assert all(run.teacher in run.artifact_name for run in runs if run.teacher)
+
+
+def test_the_published_weights_of_the_losses(runs):
+    by_method = {}
+    for run in runs:
+        by_method.setdefault(run.method, {}).setdefault((run.teacher, run.model), []).append(run.hyperparameters)
+    lm = by_method["lm"]["resnet56", "resnet20"][0]
+    assert lm == {"temperature": 4.0, "ce_weight": 0.1, "kd_weight": 0.9}
+    for pair, (dkd,) in by_method["dkd"].items():
+        (standardized,) = by_method["dkd_standardized"][pair]
+        assert (dkd["alpha"], dkd["temperature"], dkd["warmup_epochs"]) == (1.0, 4.0, 20.0)
+        assert (standardized["alpha"], standardized["temperature"]) == (9.0, 2.0)
+        assert standardized["beta"] == 9 * dkd["beta"]
+    assert by_method["dkd"]["vgg13", "mobilenetv2"][0]["beta"] == 6.0
+    assert {h["kd_weight"] for found in by_method["lm_standardized"].values() for h in found} == {9.0}
+    for method in ("crd", "cocord"):
+        assert [h["kd_weight"] for h in by_method[method]["vgg13", "vgg8"]] == [0.0, 1.0]
+    assert by_method["crd"]["vgg13", "vgg8"][0]["negatives"] == 16384

@@ -1,0 +1,305 @@
+"""Pairs: what was printed stands as printed, our runs are found by their records, columns compare like with like."""
+
+import math
+import re
+
+import pytest
+import record_fixtures as fixtures
+
+from kdhelpers import METHODS, pairs
+from kdhelpers.models import build_model
+
+BUDGET = {"epochs": 240, "val_fraction": 0.0, "selection": "last", "schedule": "multistep"}
+HYPER = {
+    "lm": {"temperature": 4.0, "ce_weight": 0.1, "kd_weight": 0.9},
+    "crd": {"kd_weight": 0.0, "negatives": 16384},
+    "cocord": {"kd_weight": 0.0},
+    "hints": {"mode": "joint"},
+    "dkd": {"beta": 2.0},
+}
+
+
+def student(top1_pct, method="si", seed=0, pair=("resnet56", "resnet20"), sha="a", name=None, hyper=None, **run):
+    """A record of a student of the pair; its name says nothing of what it is."""
+    taught = {"teacher": f"teacher_{pair[0]}_cifar100"} if method != "si" else {}
+    chosen = {"hyperparameters": HYPER.get(method, {}) | (hyper or {})}
+    name = name or f"run_{pair[0]}_{pair[1]}_{method}_{len(str(hyper))}_{sha}_{run.get('epochs', '')}"
+    record = fixtures.record(
+        top1_pct, method=method, seed=seed, model=pair[1], name=name, **BUDGET | taught | chosen | run
+    )
+    if taught:
+        record["teacher"] |= {"model": pair[0], "sha256": sha * 64, "test_top1_pct": 72.34}
+    return record
+
+
+@pytest.fixture
+def stored(root):
+    fixtures.store(
+        *(student(top1, seed=seed) for seed, top1 in enumerate((68.0, 69.0, 70.0))),
+        *(student(top1, "lm", seed) for seed, top1 in enumerate((70.0, 71.0, 72.0))),
+        *(student(top1, "crd", seed) for seed, top1 in enumerate((71.5, 72.5))),
+        student(69.0, "crd", hyper={"kd_weight": 1.0}),
+        student(68.5, "hints"),
+        student(67.0, "hints", hyper={"mode": "two_stage"}),
+    )
+
+
+def column(frame, teacher="resnet56", student="resnet20"):
+    return frame[(frame["teacher"] == teacher) & (frame["student"] == student)].set_index("method")
+
+
+def test_the_printed_figures_are_those_of_the_papers():
+    """Spot checks in every row and both halves, and the sums, so that no figure slips."""
+    rows = {row["label"]: row for row in pairs.printed.printed_rows()}
+    assert list(rows) == [
+        "teacher",
+        "student",
+        "KD",
+        "FitNet",
+        "CRD",
+        "CRD+KD",
+        "CoCoRD",
+        "CoCoRD+KD",
+        "DKD",
+        "KD+LS",
+        "DKD+LS",
+    ]
+    first = [rows[label]["wrn_40_2>wrn_16_2"] for label in rows]
+    assert first == ["75.61", "73.26", "74.92", "73.58", "75.48", "75.64", "75.48", "75.90", "76.24", "76.11", "76.39"]
+    last = [rows[label]["wrn_40_2>shufflenetv1"] for label in rows]
+    assert last == ["75.61", "70.50", "74.83", "", "76.05", "", "76.42", "76.56", "76.70", "", ""]
+    assert rows["DKD"]["resnet50_crd>vgg8"] == ""
+    assert rows["CoCoRD+KD"]["resnet32x4>shufflenetv2"] == "77.39"
+    figures = {label: [float(v) for k, v in row.items() if ">" in k and v] for label, row in rows.items()}
+    assert {label: round(sum(found), 2) for label, found in figures.items()} == SUMS
+    rules = {label: row["selection"] for label, row in rows.items()}
+    assert [label for label, rule in rules.items() if rule == "last"] == ["KD", "FitNet", "CRD", "CRD+KD"]
+    assert [label for label, rule in rules.items() if rule == "test"] == list(rows)[6:]
+    assert rows["DKD"]["note"] == "mean of 5 runs"
+
+
+SUMS = {
+    "teacher": 994.01,
+    "student": 909.74,
+    "KD": 941.06,
+    "FitNet": 499.6,
+    "CRD": 955.12,
+    "CRD+KD": 516.71,
+    "CoCoRD": 962.17,
+    "CoCoRD+KD": 964.72,
+    "DKD": 889.47,
+    "KD+LS": 518.54,
+    "DKD+LS": 521.56,
+}
+
+
+def test_every_printed_row_and_pair_can_be_run():
+    assert len(pairs.published_pairs()) == 13
+    for name in {name for pair in pairs.published_pairs() for name in pair}:
+        build_model(name, 100)
+    for row in pairs.printed.printed_rows()[1:]:
+        modes = {name: value for name, value in row["hyperparameters"].items() if not isinstance(value, bool)}
+        METHODS[row["method"]](**modes | row["recipe"])
+
+
+def test_all_thirteen_pairs_are_there_run_or_not(root):
+    groups = pairs.beside_ours("cifar100")
+    assert list(groups) == [pairs.SAME_STYLE, pairs.OTHER_STYLE]
+    assert [frame.groupby(["teacher", "student"]).ngroups for frame in groups.values()] == [7, 6]
+    assert all((frame["n"] == 0).all() for frame in groups.values())
+    row = column(groups[pairs.SAME_STYLE]).loc["DKD"]
+    assert (row["printed"], row["published_rule"], row["note"]) == ("71.97", "test", "mean of 5 runs")
+    assert pairs.beside_ours("digits") == {}
+
+
+def test_runs_stand_in_the_row_of_their_method_and_weights(stored):
+    found = column(pairs.beside_ours()[pairs.SAME_STYLE])
+    assert found.loc["teacher", "ours_pct"] == 72.34
+    assert found["ours_pct"].dropna().to_dict() == {
+        "teacher": 72.34,
+        "student": 69.0,
+        "KD": 71.0,
+        "FitNet": 68.5,
+        "CRD": 72.0,
+        "CRD+KD": 69.0,
+        "Hints": 67.0,
+    }
+    assert found.loc["CRD", ["n", "ours_rule", "paired_n"]].tolist() == [2, "last", 2]
+    assert found.loc["CRD", "ours_std_pct"] == pytest.approx(math.sqrt(0.5))
+    assert found.loc["CRD", "paired_gain_points"] == 3.5
+    assert math.isnan(found.loc["CoCoRD", "ours_pct"])
+    assert found.loc["Hints", "printed"] != found.loc["Hints", "printed"]  # a row of ours alone
+
+
+def test_another_budget_or_teacher_is_another_column(stored):
+    fixtures.store(
+        student(60.0, "lm", epochs=60),
+        student(59.0, epochs=60, name="alone_60"),
+        student(65.0, "lm", sha="b", name="by_another"),
+        student(58.0, name="alone_at_another_rate", lr=0.1),
+    )
+    found = pairs.beside_ours()[pairs.SAME_STYLE]
+    found = found[(found["teacher"] == "resnet56") & (found["student"] == "resnet20")]
+    columns = {budget: rows.set_index("method") for budget, rows in found.groupby("budget")}
+    assert len(columns) == 3
+    short = columns["60 epochs, batch 64"]
+    assert (short.loc["KD", "ours_pct"], short.loc["student", "ours_pct"], short.loc["CRD", "n"]) == (60.0, 59.0, 0)
+    long = {budget: rows.loc["KD", "ours_pct"] for budget, rows in columns.items() if budget.startswith("240 epochs")}
+    assert sorted(long.values()) == [65.0, 71.0]
+    assert all("teacher_resnet56_cifar100 (" in budget for budget in long)  # of one name, told apart by their hash
+
+
+def test_of_several_settings_of_a_row_the_nearest_to_the_published_one_has_it(stored):
+    hot = [student(75.0, "lm", seed, hyper={"temperature": 2.0}) for seed in range(4)]
+    fixtures.store(*hot, student(66.0, "crd", hyper={"dim": 64}))
+    found = column(pairs.beside_ours()[pairs.SAME_STYLE])
+    assert found.loc["KD", "ours_pct"] == 71.0  # with fewer seeds
+    assert found.loc["LM (T=2.0, ce_weight=0.1, kd_weight=0.9)", "ours_pct"] == 75.0
+    assert found.loc["CRD", "ours_pct"] == 72.0  # as near, and with more
+    assert found.loc["CRD (dim=64)", "ours_pct"] == 66.0
+
+
+def test_a_student_that_nobody_taught_yet_stands_in_its_pairs(root):
+    fixtures.store(student(70.0, pair=("", "vgg8")))
+    groups = pairs.beside_ours("cifar100")
+    assert column(groups[pairs.SAME_STYLE], "vgg13", "vgg8").loc["student", "ours_pct"] == 70.0
+    assert column(groups[pairs.OTHER_STYLE], "resnet50_crd", "vgg8").loc["student", "ours_pct"] == 70.0
+    assert pairs.OUR_OWN not in groups
+
+
+def test_other_pairs_and_other_data_have_their_own_group_without_empty_rows(stored):
+    fixtures.store(
+        student(50.0, "lm", pair=("resnet20", "resnet8")),
+        student(49.0, pair=("", "resnet8")),
+        student(90.0, "lm", dataset="digits", name="d_lm"),
+    )
+    own = pairs.beside_ours()[pairs.OUR_OWN]
+    assert own[["dataset", "teacher", "student", "method", "ours_pct"]].values.tolist() == [
+        ["cifar100", "resnet20", "resnet8", "teacher", 72.34],
+        ["cifar100", "resnet20", "resnet8", "student", 49.0],
+        ["cifar100", "resnet20", "resnet8", "KD", 50.0],
+        ["digits", "resnet56", "resnet20", "teacher", 72.34],
+        ["digits", "resnet56", "resnet20", "KD", 90.0],
+    ]
+    assert own["printed"].isna().all()
+    assert list(pairs.beside_ours("digits")) == [pairs.OUR_OWN]
+    shown = pairs.table(own)
+    assert "machinery check" in shown.to_html()
+    assert [head[2] for head in shown.data] == ["method", "ours", "ours", "our setting"]
+
+
+def cells(styler, pair="resnet56 → resnet20"):
+    place = [head for head in styler.data if head[0] == pair]
+    return {head[2]: dict(zip(styler.data["", "", "method"], styler.data[head], strict=True)) for head in place}
+
+
+def test_the_table_has_figures_seeds_rules_and_arrows_over_kd_of_the_same_source(stored):
+    styler = pairs.table(pairs.beside_ours()[pairs.SAME_STYLE])
+    found = cells(styler)
+    assert {method: text for method, text in found["ours"].items() if text != "–"} == {
+        "teacher": "72.34",
+        "student": "69.00 ± 1.00 (n 3) last",
+        "KD": "71.00 ± 1.00 (n 3) last",
+        "FitNet": "68.50 (single run) ↓ last",
+        "CRD": "72.00 ± 0.71 (n 2) ↑ last",
+        "CRD+KD": "69.00 (single run) ↓ last",
+        "Hints": "67.00 (single run) ↓ last",
+    }
+    assert found["published"]["KD"] == "70.66 last"
+    assert found["published"]["FitNet"] == "69.21 ↓ last"
+    assert found["published"]["CoCoRD"] == "71.74 ↑ test"
+    assert (found["published"]["student"], found["published"]["Hints"]) == ("69.06", "–")
+    settings = dict(zip(styler.data["", "", "method"], styler.data["", "", "our setting"], strict=True))
+    assert settings["KD"] == "LM (ce_weight=0.1, kd_weight=0.9)"
+    html = styler.to_html()
+    assert "nan" not in html.lower()
+    assert "DKD, published: mean of 5 runs" in html
+    assert "240 epochs, batch 64" in html
+
+
+def test_the_best_of_each_source_is_bold_and_the_teacher_never(stored):
+    styler = pairs.table(pairs.beside_ours()[pairs.SAME_STYLE])
+    styler._compute()
+    heads = list(styler.data)
+    rows = list(styler.data["", "", "method"])
+    bold = {
+        (heads[place][2], rows[row])
+        for (row, place), css in styler.ctx.items()
+        if ("font-weight", "bold") in css and heads[place][0] == "resnet56 → resnet20"
+    }
+    assert bold == {("ours", "CRD"), ("published", "DKD+LS")}
+
+
+def test_a_note_on_the_teacher_is_shown_wherever_it_bears(root):
+    told = {"notes": ["leakage: it had seen the test images"]}
+    taught = student(70.0, "lm", dataset="imagenette") | told
+    taught["teacher"] |= told
+    fixtures.store(taught, student(69.0, dataset="imagenette", name="alone"))
+    frame = pairs.beside_ours("imagenette")[pairs.OUR_OWN]
+    styler = pairs.table(frame)
+    (ours,) = cells(styler).values()
+    assert ours == {"teacher": "72.34 †", "student": "69.00 (single run) last", "KD": "70.00 (single run) last †"}
+    assert styler.to_html().count("† leakage: it had seen the test images") == 1
+    figure = pairs.bars(frame)
+    assert "† leakage" in figure.get_suptitle()
+    assert figure.axes[0].get_title().endswith("†")
+
+
+def test_with_and_without_kd_are_two_rows_though_one_alone_is_stored(root):
+    fixtures.store(student(72.34, "crd", hyper={"kd_weight": 0.5}), student(71.0))
+    frame = pairs.beside_ours()[pairs.SAME_STYLE]
+    assert column(frame)["ours_pct"].dropna().to_dict() == {"teacher": 72.34, "student": 71.0, "CRD+KD": 72.34}
+    styler = pairs.table(frame)
+    styler._compute()
+    row = list(styler.data["", "", "method"]).index("teacher")
+    assert not any(css for (where, _), css in styler.ctx.items() if where == row)  # though no student is better
+
+
+def test_without_kd_of_ours_there_is_no_arrow_of_ours(root):
+    fixtures.store(student(70.0, "crd"))
+    assert cells(pairs.table(pairs.beside_ours()[pairs.SAME_STYLE]))["ours"]["CRD"] == "70.00 (single run) last"
+
+
+def test_names_are_escaped_in_the_headers_too(root):
+    record = student(70.0, "crd", pair=("resnet20", "resnet8"))
+    record["teacher"]["model"] = "<b>x</b>"
+    fixtures.store(record)
+    html = pairs.table(pairs.beside_ours()[pairs.OUR_OWN]).to_html()
+    assert "<b>x" not in html
+    assert "&lt;b&gt;x" in html
+
+
+def test_bars_hang_from_the_student_and_published_figures_are_marks(stored):
+    frame = pairs.beside_ours()[pairs.SAME_STYLE]
+    figure = pairs.bars(frame)
+    panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    assert len(panels) == 7
+    axes = panels["resnet56 → resnet20"]
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels[:4] == ["student", "KD", "FitNet", "CRD"]
+    drawn = {labels[round(bar.get_x() + bar.get_width() / 2)]: bar for bar in axes.patches}
+    assert {label: (bar.get_y(), bar.get_height()) for label, bar in drawn.items()} == {
+        "KD": (69.0, 2.0),
+        "FitNet": (69.0, -0.5),
+        "CRD": (69.0, 3.0),
+        "CRD+KD": (69.0, 0.0),
+        "Hints": (69.0, -2.0),
+    }
+    marks = {labels[int(line.get_xdata()[0])]: line.get_ydata()[0] for line in axes.lines if line.get_marker() == "D"}
+    assert marks["DKD"] == 71.97
+    whiskers = [line for line in axes.lines if line.get_marker() == "_"]
+    assert len(whiskers) == 2 * 3  # student, KD, CRD; none for a single run
+    empty = panels["vgg13 → vgg8"]
+    assert not empty.patches
+    assert re.search("not run yet", " ".join(text.get_text() for text in empty.texts))
+
+
+def test_without_our_student_alone_there_is_a_point_and_no_bar(root):
+    fixtures.store(student(70.0, "crd", seed=0), student(72.0, "crd", seed=1))
+    axes = next(
+        axes
+        for axes in pairs.bars(pairs.beside_ours()[pairs.SAME_STYLE]).axes
+        if axes.get_title() == "resnet56 → resnet20"
+    )
+    assert not axes.patches
+    assert any(line.get_marker() == "o" and line.get_ydata()[0] == 71.0 for line in axes.lines)
