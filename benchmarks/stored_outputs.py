@@ -18,10 +18,11 @@ import torch
 
 from benchmarks import pair
 from benchmarks.measure import Apart, Timing, interleave, row
+from kdhelpers.batching import training_batches
 from kdhelpers.data import Data
 from kdhelpers.device import has_avx512_bf16
 from kdhelpers.lockstep import SharedTeacher, train_epoch
-from kdhelpers.loop import Training, training_batches
+from kdhelpers.loop import Training
 from kdhelpers.methods import METHODS as KNOWN
 from kdhelpers.models import build_model
 from kdhelpers.outputs import stored_teacher

@@ -1,4 +1,4 @@
-"""The command line: python -m kdhelpers suite | list | report | compare | data | teachers | predict.
+"""The command line: python -m kdhelpers suite | list | report | compare | data | predict | teachers.
 
 Heavy imports wait for the command that needs them.
 """
@@ -152,6 +152,28 @@ def data(name: str, image_size: int | None) -> None:
 
 
 @main.command()
+@click.option(
+    "--model", required=True, metavar="NAME|PATH", help="Stored weights: a name that `list` shows, or a .pth."
+)
+@click.option("--data", "source", required=True, metavar="PATH", help="A pickle {data, ids}, or a folder of images.")
+@click.option("--output", required=True, metavar="FILE", type=click.Path(dir_okay=False), help="The CSV: ID,Labels.")
+@click.option("--tta", is_flag=True, help="Average over each image and its mirror image.")
+@click.option("--dataset", metavar="NAME", help="Trained on; needed for weights without a description beside them.")
+def predict(model: str, source: str, output: str, tta: bool, dataset: str | None) -> None:
+    """Label images that have no labels, and write the labels as a CSV file in the images' order.
+
+    The file is checked before it replaces an older one. How often each class was predicted, and how surely, is printed
+    and plotted.
+    """
+    from kdhelpers.console import predictions
+    from kdhelpers.submission import predict_stored, write_submission
+
+    answers = predict_stored(model, source, tta, dataset)
+    path = write_submission(output, answers)
+    click.echo(predictions(answers, path))
+
+
+@main.command()
 @click.argument("models", nargs=-1, metavar="[ARCHITECTURE]...")
 @click.option("--list", "show", is_flag=True, help="Print the table, as without arguments.")
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Weights of your own.")
@@ -179,28 +201,6 @@ def teachers(models: tuple, show: bool, file: Path | None, model: str | None, da
         click.echo(zoo.report(zoo.fetch(published)))
     if file:
         click.echo(zoo.report(zoo.register_file(file, model, dataset)))
-
-
-@main.command()
-@click.option(
-    "--model", required=True, metavar="NAME|PATH", help="Stored weights: a name that `list` shows, or a .pth."
-)
-@click.option("--data", "source", required=True, metavar="PATH", help="A pickle {data, ids}, or a folder of images.")
-@click.option("--output", required=True, metavar="FILE", type=click.Path(dir_okay=False), help="The CSV: ID,Labels.")
-@click.option("--tta", is_flag=True, help="Average over each image and its mirror image.")
-@click.option("--dataset", metavar="NAME", help="Trained on; needed for weights without a description beside them.")
-def predict(model: str, source: str, output: str, tta: bool, dataset: str | None) -> None:
-    """Label images that have no labels, and write the labels as a CSV file in the images' order.
-
-    The file is checked before it replaces an older one. How often each class was predicted, and how surely, is printed
-    and plotted.
-    """
-    from kdhelpers.console import predictions
-    from kdhelpers.submission import predict_stored, write_submission
-
-    answers = predict_stored(model, source, tta, dataset)
-    path = write_submission(output, answers)
-    click.echo(predictions(answers, path))
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kdhelpers.batching import training_batches
 from kdhelpers.data import Batch
 from kdhelpers.job import Job
-from kdhelpers.loop import Training, training_batches
+from kdhelpers.loop import Training
 from kdhelpers.methods import METHODS
 from kdhelpers.models import Outputs
 from kdhelpers.outputs import StoredTeacher, stored_teacher

@@ -10,7 +10,6 @@ import copy
 import math
 import time
 import zlib
-from collections.abc import Sequence
 from functools import reduce
 
 import torch
@@ -18,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from kdhelpers.batching import training_batches
 from kdhelpers.data import Batch, Batches, Data
 from kdhelpers.device import RandomStream, autocast, keep_freed_memory, peak_memory_mib
 from kdhelpers.evaluation import infer, negative_log_likelihood, top_k_pct
@@ -242,27 +242,6 @@ class Training:
         self.epochs_done, self.history, self.best = state["epochs_done"], state["history"], state["best"]
         for part in ("network", "method", "optimizer", "scaler"):
             getattr(self, part).load_state_dict(state[part])
-
-
-def training_batches(run: Run, data: Data, methods: Sequence[Method], device: torch.device) -> Batches:
-    """The batches of a run, with all that the methods ask for: this process's share of them."""
-    beside = any(method.uses_unlabelled for method in methods)
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    return Batches(
-        data.train,
-        run.augmentation,
-        run.batch_size,
-        data.mean,
-        data.std,
-        views=max(method.views for method in methods),
-        seed=run.seed,
-        device=device,
-        rank=rank,
-        world=world,
-        gentle=max(method.gentle for method in methods),  # there is but one kind in a sweep
-        unlabelled=data.unlabelled.images if beside else None,
-        unlabelled_batch_size=run.unlabelled_batch_size,
-    )
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:

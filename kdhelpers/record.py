@@ -19,7 +19,7 @@ import kdhelpers
 from kdhelpers import artifacts
 from kdhelpers.data import DATASETS, Data
 from kdhelpers.device import device_name
-from kdhelpers.methods import METHODS
+from kdhelpers.seen import seen_notes
 from kdhelpers.settings import Run
 from kdhelpers.teachers import Teacher, find_weights, teacher_name
 from kdhelpers.teachers import sidecar as read_sidecar
@@ -37,7 +37,7 @@ def started(run: Run, data: Data, teacher: Teacher | None, device: torch.device,
         "error": None,
         **described(run, data, teacher),
         "imagenet_starts": origins,
-        "notes": [*notes(run, origins), *notes_on_images(run, teacher, data)],
+        "notes": notes(run, origins) + seen_notes(run, teacher, data),
         "environment": environment(device, precision),
         "notebook": os.environ.get("KD_EXECUTED"),
         "command": os.environ.get("KD_COMMAND") or own_command(),
@@ -81,31 +81,6 @@ def _known_origins(described: dict | None, sha256: str) -> list[str]:
 
 def _own_origin(run: dict) -> list[str]:
     return [f"{run['role']} {run['model']}"] if run.get("pretrained") else []
-
-
-def notes_on_images(run: Run, teacher: Teacher | None, data: Data) -> list[str]:
-    """What must be said beside the test figures of images without labels: where test images are among them, here or
-    behind the teacher or the weights that this goes on from, and where the teacher knows the labels."""
-    own = []
-    if METHODS[run.method](**run.hyperparameters).uses_unlabelled and (seen := data.test_images_unlabelled):
-        own.append(
-            f"transductive: {run.method} trained on {seen:,} of the {len(data.test):,} test images, without labels"
-        )
-    if teacher and run.unlabelled and _labels_known(run, teacher.described.get("run") or {}):
-        own.append("labels: the teacher was trained with labels of images that are here taken to have none")
-    start = read_sidecar(find_weights(teacher_name(run.start_from, run.dataset))) if run.start_from else None
-    behind = [described for described in (teacher and teacher.described, start) if described]
-    alike = [known for known in behind if (known.get("run") or {}).get("dataset") == run.dataset]
-    inherited = [note for known in alike for note in known.get("notes", []) if not note.startswith("leakage:")]
-    return list(dict.fromkeys([*inherited, *own]))
-
-
-def _labels_known(run: Run, taught: dict) -> bool:
-    """Whether a teacher of that Run saw labels that this run sets aside: those of "train:<count>", of another part."""
-    ours = {field: getattr(run, field) for field in ("unlabelled", "val_fraction", "split_seed")}
-    theirs = {field: taught.get(field) for field in ours}
-    same_images = taught.get("dataset") == run.dataset
-    return run.unlabelled.startswith("train:") and same_images and theirs != ours
 
 
 def training_facts(record: dict) -> dict:

@@ -210,15 +210,10 @@ def run_identity(run: Run, data: Data, teacher: Teacher | None, start: Path | No
 
 def _check_data(data: Data, run: Run) -> None:
     source = data.unlabelled.source if data.unlabelled is not None else None
-    if source != run.unlabelled:
+    if (data.name, source) != (run.dataset, run.unlabelled) or run.image_size not in (None, data.image_size):
         raise ValueError(
-            f"data: was loaded with unlabelled = {source}, the run says {run.unlabelled}; load what the run names "
-            "(load_data(..., unlabelled=run.unlabelled)), or leave data out"
-        )
-    if data.name != run.dataset or run.image_size not in (None, data.image_size):
-        raise ValueError(
-            f"data: {data.name} at {data.image_size} px was given, the run is of dataset = {run.dataset}, "
-            f"image_size = {run.image_size}; load what the run names, or leave data out"
+            f"data: {data.name} at {data.image_size} px was given, the run is of dataset = {run.dataset}, image_size = "
+            f"{run.image_size}, unlabelled = {run.unlabelled} (given: {source}); load what the run names, or none"
         )
     if run.selection == "best_val" and len(data.val) == 0:
         raise ValueError(

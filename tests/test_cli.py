@@ -15,7 +15,7 @@ from kdhelpers import Run, fit
 from kdhelpers.__main__ import main
 from kdhelpers.progress import Progress
 
-COMMANDS = ("suite", "list", "report", "compare", "data", "teachers", "predict")
+COMMANDS = ("suite", "list", "report", "compare", "data", "predict", "teachers")
 
 
 @pytest.fixture

@@ -1,0 +1,33 @@
+"""Which batches a run trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+
+from kdhelpers.data import Batches, Data
+from kdhelpers.methods import Method
+from kdhelpers.settings import Run
+
+
+def training_batches(run: Run, data: Data, methods: Sequence[Method], device: torch.device) -> Batches:
+    """The batches of a run, with all that the methods ask for: this process's share of them."""
+    beside = any(method.uses_unlabelled for method in methods)
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    return Batches(
+        data.train,
+        run.augmentation,
+        run.batch_size,
+        data.mean,
+        data.std,
+        views=max(method.views for method in methods),
+        seed=run.seed,
+        device=device,
+        rank=rank,
+        world=world,
+        gentle=max(method.gentle for method in methods),  # there is but one kind in a sweep
+        unlabelled=data.unlabelled.images if beside else None,
+        unlabelled_batch_size=run.unlabelled_batch_size,
+    )
