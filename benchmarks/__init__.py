@@ -9,6 +9,7 @@ BENCHMARKS = (
     "input_pipeline",
     "image_pipeline",
     "kd_step",
+    "shake_step",
     "stored_outputs",
     "crd",
     "dispatch",

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks import pair
-from benchmarks.measure import Apart, Timing, interleave, row
+from benchmarks.measure import Timing, interleave_apart, row
 from kdhelpers.device import has_avx512_bf16
 from kdhelpers.lockstep import train_epoch
 from kdhelpers.progress import Progress
@@ -26,12 +26,7 @@ def run(threads: int = 1, rounds: int = 15) -> list[dict]:
     torch.set_num_threads(threads)
     precisions = ["fp32", "bf16"] if has_avx512_bf16() else ["fp32"]
     kinds = [("peer-style", "fp32"), *((kind, precision) for precision in precisions for kind in ("bound", "ours"))]
-    cases = {f"{kind} {precision}": Apart(prepare, kind, precision, threads) for kind, precision in kinds}
-    try:
-        timings = interleave(cases, rounds)
-    finally:
-        for case in cases.values():
-            case.close()
+    timings = interleave_apart(prepare, kinds, threads, rounds)
     rows = [row(name, timing, "ms/step", scale=1e3) for name, timing in timings.items()]
     rows += [line for precision in precisions for line in ratios(timings, precision)]
     apart = logits_difference(pair.teacher_network())

@@ -79,6 +79,18 @@ class Apart:
         self._process.join()
 
 
+def interleave_apart(
+    prepare: Callable[..., Callable[[], object]], kinds: list[tuple[str, str]], threads: int, rounds: int
+) -> dict[str, Timing]:
+    """`interleave` of "<kind> <precision>" for each pair, `prepare(kind, precision, threads)` in its own process."""
+    cases = {f"{kind} {precision}": Apart(prepare, kind, precision, threads) for kind, precision in kinds}
+    try:
+        return interleave(cases, rounds)
+    finally:
+        for case in cases.values():
+            case.close()
+
+
 def _serve(pipe, prepare: Callable[..., Callable[[], object]], arguments: tuple) -> None:
     case = prepare(*arguments)
     pipe.send("ready")

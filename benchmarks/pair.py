@@ -36,6 +36,12 @@ def images_and_labels(count: int) -> Split:
     return Split(images, torch.randint(0, CLASSES, (count,), generator=generator))
 
 
+def data_of(train: Split) -> Data:
+    """These as all the training images of a CIFAR-100 without held-out or test images."""
+    none, names = train.select(torch.arange(0)), [str(label) for label in range(CLASSES)]
+    return Data("cifar100", train, none, none, names, None, None, MEAN, STD)
+
+
 def teacher_network() -> nn.Module:
     """An untrained teacher whose BatchNorm statistics fit its activations, as a trained one's do."""
     torch.manual_seed(1)
@@ -52,8 +58,6 @@ def student_network() -> nn.Module:
 
 def ours(network: nn.Module, precision: str, steps: int, batch_size: int = BATCH, taught: bool = True) -> Training:
     """The package's own training of an epoch of `steps` steps, data included; unless `taught`, cross-entropy alone."""
-    train, none = images_and_labels(steps * batch_size), images_and_labels(0)
-    data = Data("cifar100", train, none, none, [str(c) for c in range(CLASSES)], None, None, MEAN, STD)
     weights = {"temperature": TEMPERATURE, "ce_weight": CE_WEIGHT, "kd_weight": KD_WEIGHT}
     by_teacher = {"teacher": "resnet32x4", "method": "lm", "hyperparameters": weights}
     run = Run(
@@ -71,6 +75,7 @@ def ours(network: nn.Module, precision: str, steps: int, batch_size: int = BATCH
         val_fraction=0,
     )
     device = torch.device("cpu")
+    data = data_of(images_and_labels(steps * batch_size))
     return Training(run, data, Teacher(copy.deepcopy(network), device, DTYPES[precision]), device, precision)
 
 
@@ -97,7 +102,7 @@ def bare(network: nn.Module, precision: str, batch_size: int = BATCH) -> Callabl
 class PilImages(torch.utils.data.Dataset):
     """A data set as torchvision's CIFAR: one PIL image at a time through crop, flip, tensor, normalise."""
 
-    def __init__(self, split: Split, length: int):
+    def __init__(self, split: Split, length: int, extra: Callable[[Tensor], Tensor] | None = None):
         from torchvision import transforms
 
         self.images, self.labels, self.length = split.images.permute(0, 2, 3, 1).numpy(), split.labels.tolist(), length
@@ -107,6 +112,7 @@ class PilImages(torch.utils.data.Dataset):
                 transforms.RandomHorizontalFlip(),
                 transforms.ToTensor(),
                 transforms.Normalize(MEAN, STD),
+                *([extra] if extra else []),
             ]
         )
 
@@ -120,9 +126,12 @@ class PilImages(torch.utils.data.Dataset):
         return self.transform(Image.fromarray(np.ascontiguousarray(self.images[place]))), self.labels[place], index
 
 
-def pil_batches(split: Split, batch_size: int = BATCH, workers: int = 2) -> Iterator:
-    """An epoch of 50000 such images from a shuffling DataLoader."""
-    return iter(torch.utils.data.DataLoader(PilImages(split, 50_000), batch_size, shuffle=True, num_workers=workers))
+def pil_batches(
+    split: Split, batch_size: int = BATCH, workers: int = 2, extra: Callable[[Tensor], Tensor] | None = None
+) -> Iterator:
+    """An epoch of 50000 such images from a shuffling DataLoader; `extra` is one more step of an image's transform."""
+    images = PilImages(split, 50_000, extra)
+    return iter(torch.utils.data.DataLoader(images, batch_size, shuffle=True, num_workers=workers))
 
 
 class PeerBlock(BasicBlock):

@@ -17,9 +17,8 @@ from collections.abc import Callable
 import torch
 
 from benchmarks import pair
-from benchmarks.measure import Apart, Timing, interleave, row
+from benchmarks.measure import Timing, interleave_apart, row
 from kdhelpers.batching import training_batches
-from kdhelpers.data import Data
 from kdhelpers.device import has_avx512_bf16
 from kdhelpers.lockstep import SharedTeacher, train_epoch
 from kdhelpers.loop import Training
@@ -50,15 +49,7 @@ def run(threads: int = 1, rounds: int = 15) -> list[dict]:
     torch.set_num_threads(threads)
     precisions = ["fp32", "bf16"] if has_avx512_bf16() else ["fp32"]
     kinds = [(kind, precision) for precision in precisions for kind in ("cross-entropy alone", "stored", "live")]
-    cases = {
-        f"{kind} {precision}": Apart(prepare, kind, precision, threads)
-        for kind, precision in [("peer-style", "fp32"), *kinds]
-    }
-    try:
-        timings = interleave(cases, rounds)
-    finally:
-        for case in cases.values():
-            case.close()
+    timings = interleave_apart(prepare, [("peer-style", "fp32"), *kinds], threads, rounds)
     rows = [row(name, timing, "ms/step", scale=1e3) for name, timing in timings.items()]
     rows += [line for precision in precisions for line in ratios(timings, precision)]
     return [*rows, *table_rows(precisions[-1]), *sweep_rows()]
@@ -131,8 +122,7 @@ def sweep_rows() -> list[dict]:
 
 def _train(teacher: Teacher, method: str, hyperparameters: dict) -> tuple[int, int]:
     """All epochs of a small run, by the package's loop: images that the teacher saw, and that it was asked about."""
-    train, none = pair.images_and_labels(SMALL), pair.images_and_labels(0)
-    data = Data("cifar100", train, none, none, [str(c) for c in range(pair.CLASSES)], None, None, pair.MEAN, pair.STD)
+    data = pair.data_of(pair.images_and_labels(SMALL))
     run = Run(
         dataset="cifar100",
         model="resnet8",

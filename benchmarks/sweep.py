@@ -79,9 +79,8 @@ def images() -> Data:
     """As many images as the steps of an epoch need, none held out."""
     count = STEPS * BATCH
     there = (artifacts.data_root() / "cifar-100-python" / "train").is_file()
-    train = load_data("cifar100").train.select(torch.arange(count)) if there else pair.images_and_labels(count)
-    none, names = train.select(torch.arange(0)), [str(label) for label in range(pair.CLASSES)]
-    return Data("cifar100", train, none, none, names, None, None, pair.MEAN, pair.STD)
+    noise = pair.images_and_labels
+    return pair.data_of(load_data("cifar100").train.select(torch.arange(count)) if there else noise(count))
 
 
 def training(lam: float, data: Data, teacher: Teacher | SharedTeacher, batches: Batches | None = None) -> Training:
