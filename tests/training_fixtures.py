@@ -37,3 +37,7 @@ def weights(trained):
 
 def train_one_epoch(training):
     training.end_epoch(train_epoch([training], Progress()))
+
+
+def parameters_of(*modules):
+    return [parameter.clone() for module in modules for parameter in module.parameters()]

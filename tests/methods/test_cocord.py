@@ -1,144 +1,21 @@
-"""CoCoRD: its two losses against loops, and what its queue, its slow student and its projectors do in a training."""
+"""CoCoRD as a method: its terms, and what its queue, its slow student and its projectors do in a step."""
 
 import copy
-import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from cocord_loops import naive_contrast, naive_prediction
 from torch import nn
-from training_fixtures import QUICK, Recorder, same, train_one_epoch, weights
+from training_fixtures import parameters_of
 
-from kdhelpers import METHODS, Run, artifacts, fit, fit_sweep
+from kdhelpers import METHODS
 from kdhelpers.data import Batch
-from kdhelpers.loop import Training
-from kdhelpers.methods import Context, cocord_contrast_loss, cocord_prediction_loss, kd_loss
+from kdhelpers.methods import Context, kd_loss
 from kdhelpers.models import Outputs
-from kdhelpers.teachers import load_teacher
 
 LABELS = torch.tensor([0, 1, 1, 2])
 SMALL = {"queue_size": 6, "hidden_dim": 8, "dim": 5, "predictor_dim": 3}
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def unit(*shape, seed=0):
-    return F.normalize(draw(*shape, seed=seed), dim=-1)
-
-
-def dot(first, second):
-    return sum(map(float.__mul__, first, second))
-
-
-def naive_contrast(student, teacher, queue, temperature):
-    total = 0.0
-    for q, key in zip(student.tolist(), teacher.tolist(), strict=True):
-        positive = math.exp(dot(q, key) / temperature)
-        negatives = sum(math.exp(dot(q, row) / temperature) for row in queue.tolist())
-        total -= math.log(positive / (positive + negatives))
-    return total / len(student)
-
-
-def naive_prediction(prediction, slow):
-    def distance(first, second):
-        return 2 - 2 * dot(first, second) / math.sqrt(dot(first, first) * dot(second, second))
-
-    pairs = zip(prediction.tolist(), slow.tolist(), strict=True)
-    return sum(distance(h[0], s[1]) + distance(h[1], s[0]) for h, s in pairs) / len(prediction)
-
-
-@pytest.mark.parametrize("temperature", [0.1, 1.0])
-def test_the_contrast_is_the_loop(temperature):
-    student, teacher, queue = unit(4, 3), unit(4, 3, seed=1), unit(7, 3, seed=2)
-    found = cocord_contrast_loss(student, teacher, queue, temperature).item()
-    assert found == pytest.approx(naive_contrast(student, teacher, queue, temperature), rel=1e-12)
-
-
-def test_the_contrast_of_equal_rows_is_log_1_plus_k_and_has_no_gradient():
-    rows = unit(1, 3).expand(9, 3)
-    student = rows[:2].clone().requires_grad_()
-    loss = cocord_contrast_loss(student, rows[:2], rows)
-    loss.backward()
-    assert loss.item() == pytest.approx(math.log(10))
-    assert student.grad.abs().max() < 1e-12
-
-
-def test_the_gradient_of_the_contrast_is_the_numerical_one():
-    teacher, queue = unit(4, 3, seed=1), unit(7, 3, seed=2)
-    inputs = (unit(4, 3).requires_grad_(),)
-    assert torch.autograd.gradcheck(lambda s: 3 * cocord_contrast_loss(s, teacher, queue, 0.2), inputs)
-
-
-def test_keys_written_over_the_queue_before_the_backward_pass_leave_the_gradient_as_it_was():
-    student, teacher, queue = unit(4, 3).requires_grad_(), unit(4, 3, seed=1), unit(7, 3, seed=2)
-    (expected,) = torch.autograd.grad(cocord_contrast_loss(student, teacher, queue), student)
-    loss = cocord_contrast_loss(student, teacher, queue)
-    queue.zero_()
-    loss.backward()
-    assert torch.equal(student.grad, expected)
-
-
-@pytest.mark.parametrize("similarity", [1.0, -1.0])
-def test_a_saturated_contrast_stays_finite(similarity):
-    """The nearest possible key against the furthest rows, and the reverse, at a temperature where e^(1/T) overflows."""
-    student = unit(2, 3).float().requires_grad_()
-    key = similarity * student.detach()
-    loss = cocord_contrast_loss(student, key, -key[:1].expand(5, 3), 0.001)
-    loss.backward()
-    assert loss.isfinite()
-    assert student.grad.isfinite().all()
-
-
-def test_half_types_are_computed_in_float32_even_under_autocast():
-    rounded = [value.bfloat16() for value in (unit(4, 3), unit(4, 3, seed=1), unit(7, 3, seed=2))]
-    views = [value.bfloat16() for value in (draw(4, 2, 3), draw(4, 2, 3, seed=1))]
-    with torch.autocast("cpu", torch.bfloat16):
-        losses = cocord_contrast_loss(*rounded), cocord_prediction_loss(*views)
-        wide = cocord_contrast_loss(*(value.float() for value in rounded))  # matrix products would be rounded
-    expected = (
-        cocord_contrast_loss(*(v.double() for v in rounded)),
-        cocord_prediction_loss(*(v.double() for v in views)),
-    )
-    for found, exact in zip((*losses, wide), (*expected, expected[0]), strict=True):
-        assert found.dtype is torch.float32
-        assert found.item() == pytest.approx(exact.item(), rel=1e-5)
-
-
-def test_the_prediction_loss_is_the_loop_at_any_length_of_its_vectors():
-    prediction, slow = draw(4, 2, 3), draw(4, 2, 3, seed=1)
-    expected = naive_prediction(prediction, slow)
-    assert cocord_prediction_loss(prediction, slow).item() == pytest.approx(expected, rel=1e-12)
-    assert cocord_prediction_loss(7 * prediction, slow / 7).item() == pytest.approx(expected, rel=1e-12)
-
-
-def test_the_prediction_loss_is_0_where_each_view_predicts_the_other_and_8_where_it_predicts_its_opposite():
-    slow = draw(4, 2, 3)
-    assert cocord_prediction_loss(slow.flip(1), slow).item() == pytest.approx(0, abs=1e-12)
-    assert cocord_prediction_loss(-slow.flip(1), slow).item() == pytest.approx(8)
-    assert cocord_prediction_loss(slow, slow).item() > 0.1  # a view does not predict itself
-
-
-def test_the_gradient_of_the_prediction_loss_is_the_numerical_one_and_zeros_stay_finite():
-    slow = draw(4, 2, 3, seed=1)
-    inputs = (draw(4, 2, 3).requires_grad_(),)
-    assert torch.autograd.gradcheck(lambda p: cocord_prediction_loss(p, slow), inputs)
-    nothing = torch.zeros(2, 2, 3, requires_grad=True)
-    loss = cocord_prediction_loss(nothing, slow[:2].float())
-    loss.backward()
-    assert loss.item() == 4
-    assert nothing.grad.isfinite().all()
-
-
-def test_shapes_that_do_not_fit_are_named():
-    rows = unit(4, 3)
-    for wrong in ((rows, rows[:2], rows), (rows, rows, unit(7, 4))):
-        with pytest.raises(ValueError, match=r"student_embedding \(4, 3\), .* must be \[B, d\], \[B, d\] and \[K, d\]"):
-            cocord_contrast_loss(*wrong)
-    for wrong in ((draw(4, 2, 3), draw(4, 2, 2)), (draw(4, 3, 3), draw(4, 3, 3)), (rows, rows)):
-        with pytest.raises(ValueError, match=r"must have one shape \[B, 2, d\]"):
-            cocord_prediction_loss(*wrong)
 
 
 class Network(nn.Module):
@@ -193,10 +70,6 @@ def learn(method, student, teacher, batch=None):
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter -= 0.1 * (0 if gradient is None else gradient)
     return terms
-
-
-def parameters_of(*modules):
-    return [parameter.clone() for module in modules for parameter in module.parameters()]
 
 
 def statistics(*modules):
@@ -356,71 +229,3 @@ def test_all_weights_zero_train_nothing_and_are_refused():
 def test_nonsense_is_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} = {value}: must lie in"):
         METHODS["cocord"](**{name: value})
-
-
-QUEUE = {"queue_size": 50, "hidden_dim": 16, "dim": 8, "predictor_dim": 4}  # 120 keys an epoch: it wraps around
-
-
-@pytest.fixture
-def run(root, data):
-    teacher = fit(Run(**QUICK, role="teacher"), data)
-    return Run(**QUICK | {"epochs": 3}, method="cocord", teacher=teacher.name, hyperparameters=QUEUE)
-
-
-def test_an_interrupted_run_ends_in_the_same_bits_and_its_weights_are_the_students_alone(run, data):
-    whole = fit(run, data)
-    expected = weights(whole)
-    assert set(expected) == set(whole.model.state_dict())
-    with pytest.raises(KeyboardInterrupt):
-        fit(run, data, force_retrain=True, progress=Recorder(stop_after=1))
-    state = artifacts.load_tensors(artifacts.checkpoint_path(whole.record["identity"]))
-    assert not [name for name in state["network"] if "slow" in name or "projector" in name]
-    artifacts.record_path(whole.name).unlink()  # or the finished one would be loaded
-    assert same(weights(fit(run, data)), expected)
-
-
-def training(run, data):
-    return Training(run, data, load_teacher(run.teacher), torch.device("cpu"), "fp32")
-
-
-def test_a_checkpoint_restores_queue_slow_student_and_projectors_and_no_frozen_part_has_optimiser_state(run, data):
-    first, second = training(run, data), training(run, data)
-    for _ in range(2):
-        train_one_epoch(first)
-    second.restore(copy.deepcopy(first.state()))  # as through a file
-    states = first.method.state_dict(), second.method.state_dict()
-    assert same(*states)
-    kinds = {name.split(".")[0] for name in states[0]}
-    assert kinds == {"queue", "slow", "slow_projector", "projector", "predictor", "teacher_projector"}
-    for each in (first, second):
-        train_one_epoch(each)
-    assert same(first.method.state_dict(), second.method.state_dict())
-    assert same(first.network.state_dict(), second.network.state_dict())
-    frozen = {id(p) for p in first.method.parameters() if not p.requires_grad}
-    assert frozen
-    assert not frozen & {id(p) for group in first.optimizer.param_groups for p in group["params"]}
-
-
-def test_in_the_loop_the_slow_student_is_the_student_one_step_earlier_where_its_momentum_is_0(run, data):
-    options = run.hyperparameters | {"slow_momentum": 0.0}
-    one = training(run.model_copy(update={"hyperparameters": options}), data)
-    one.begin_epoch()
-    for batch in one.batches.epoch(1):
-        before = parameters_of(one.network, one.method.projector)
-        one.learn(batch)
-        assert all(map(torch.equal, parameters_of(one.method.slow, one.method.slow_projector), before))
-    assert not any(map(torch.equal, before, parameters_of(one.network, one.method.projector)))
-
-
-def test_beside_another_student_in_lockstep_each_ends_as_alone(run, data):
-    runs = [Run(**QUICK | {"epochs": 3}), run]
-    alone = [weights(fit(each, data)) for each in runs]
-    for state, trained in zip(alone, fit_sweep(runs, data, force_retrain=True), strict=True):
-        assert same(state, weights(trained)), trained.name
-
-
-def test_without_its_own_terms_it_is_the_student_alone_bit_for_bit(run, data):
-    own_terms_off = {**QUEUE, "contrast_weight": 0, "prediction_weight": 0}
-    alone = fit(Run(**QUICK), data)
-    plain = fit(Run(**QUICK, method="cocord", teacher=run.teacher, hyperparameters=own_terms_off), data)
-    assert same(weights(alone), weights(plain))
