@@ -156,8 +156,14 @@ def data(name: str, image_size: int | None) -> None:
     "--model", required=True, metavar="NAME|PATH", help="Stored weights: a name that `list` shows, or a .pth."
 )
 @click.option("--data", "source", required=True, metavar="PATH", help="A pickle {data, ids}, or a folder of images.")
-@click.option("--output", required=True, metavar="FILE", type=click.Path(dir_okay=False), help="The CSV: ID,Labels.")
-@click.option("--tta", is_flag=True, help="Average over each image and its mirror image.")
+@click.option(
+    "--output",
+    required=True,
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="The CSV: ID,Labels; replaces only another such.",
+)
+@click.option("--tta", is_flag=True, help="Mean probabilities of each image and its mirror image.")
 @click.option("--dataset", metavar="NAME", help="Trained on; needed for weights without a description beside them.")
 def predict(model: str, source: str, output: str, tta: bool, dataset: str | None) -> None:
     """Label images that have no labels, and write the labels as a CSV file in the images' order.
@@ -166,11 +172,12 @@ def predict(model: str, source: str, output: str, tta: bool, dataset: str | None
     and plotted.
     """
     from kdhelpers.console import predictions
-    from kdhelpers.submission import predict_stored, write_submission
+    from kdhelpers.submission import check_output, predict_stored, write_submission
 
+    check_output(output)
     answers = predict_stored(model, source, tta, dataset)
     path = write_submission(output, answers)
-    click.echo(predictions(answers, path))
+    click.echo(predictions(answers, path, model))
 
 
 @main.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -158,13 +159,15 @@ def _paired(a: dict, b: dict) -> str:
     )
 
 
-def predictions(answers: Any, path: Path) -> str:
+def predictions(answers: Any, path: Path, model: str) -> str:
     """The classes predicted in a submission at `path`, a row each, and where it and its picture lie."""
     from kdhelpers import plots
     from kdhelpers.analysis import answer_figure, answer_frame
 
     frame = answer_frame(answers)
-    name = re.sub(r"[^\w.=+-]", "_", path.stem)
+    name = re.sub(
+        r"[^\w.=+-]", "_", f"{Path(model).name.removesuffix('.pth')}_{path.stem}"
+    )  # one file name for several models is usual
     picture = plots.save(answer_figure(answers), f"{name}_predictions", frame)
     rows = [frame.columns, *([_fact(value) for value in row] for row in frame.itertuples(index=False))]
     return f"{columns(rows)}\n\n{path}: {len(answers.ids):,} rows\n{picture}"
@@ -177,7 +180,7 @@ def data_card(data: Any) -> str:
 
 def _fact(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return "-" if math.isnan(value) else f"{value:.4g}"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_fact, value))
     if isinstance(value, dict):

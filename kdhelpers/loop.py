@@ -188,7 +188,8 @@ class Training:
         learns_classes = self.method.trains_classifier and epoch > self.method.stage_epochs
         if not learns_classes:
             row["train_top1_pct"] = None  # the logits are those of an untrained layer
-        row["images_per_second"] = len(self.data.train.labels) / seconds
+        images = len(self.data.train) + self.method.uses_unlabelled * self.batches.unlabelled_per_epoch
+        row["images_per_second"] = images / seconds
         start = time.perf_counter()
         if learns_classes and len(self.data.val.labels):
             row |= self._validate(epoch)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kdhelpers import artifacts
 from kdhelpers.progress import VALIDATION, loss_terms
-from kdhelpers.summary import MARK, evidence_note, row_names
+from kdhelpers.summary import MARK, evidence_note, mark_meaning, row_names
 
 DOTS_PER_INCH = 150
 # Okabe and Ito's colours, told apart by colour-blind readers too; black is kept for the teacher.
@@ -134,7 +134,7 @@ def curves(records: dict[str, list[dict]], teacher_top1_pct: float | None = None
     """
     terms = list(dict.fromkeys(term for history in records.values() for row in history for term in loss_terms(row)))
     panels = [*terms, *(["accuracy"] if any(map(_has_accuracy, records.values())) or not terms else [])]
-    columns = min(3, len(panels))
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     with styled():
         figure = new_figure(3.4 * columns, 2.7 * rows + 0.2 * (len(records) + 1))
@@ -241,7 +241,7 @@ def bars(summary):
             axes.axvline(*teachers, zorder=0.9, **TEACHER_LINE)
         axes.set_xlim(0, 1.15 * max((row["test_top1_pct"] for row in rows), default=100))
         axes.set_xlabel("test top-1 accuracy (%), mean ± std over seeds")
-        warnings = [evidence_note(summary["dataset"]), f"{MARK.strip()} leakage" if summary["notes"].any() else ""]
+        warnings = [evidence_note(summary["dataset"]), mark_meaning(summary["notes"])]
         axes.set_title(" · ".join(filter(None, warnings)), loc="left", color="#B03A2E")
         axes.grid(False, axis="y")
     return figure

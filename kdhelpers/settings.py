@@ -44,7 +44,7 @@ class Run(BaseModel):
     unlabelled: str | None = Field(
         None, description="images without labels: test, train:<count> (below 0: all but), a path"
     )
-    unlabelled_batch_size: int | None = Field(None, ge=1, le=65_536, description="of those per step; None: batch_size")
+    unlabelled_batch_size: int | None = Field(None, ge=2, le=65_536, description="of those per step; None: batch_size")
     model: str = Field("resnet8", description="architecture of the network that is trained")
     model_options: dict[str, Any] = Field({}, description='e.g. {"stem": "cifar"}, or the text "stem:cifar"')
     pretrained: bool = Field(False, description="start from torchvision's ImageNet weights")

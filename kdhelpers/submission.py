@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from kdhelpers.device import pick_device
 from kdhelpers.teachers import find_weights, load_model, sidecar
 
 HEADER = ["ID", "Labels"]
+BEGINS = ",".join(HEADER).encode() + b"\n"
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,37 @@ def predict_stored(model: str, source: str, tta: bool = False, dataset: str | No
     """`predict` with stored weights (name or path) on a pickle or folder, see `read_unlabelled`.
 
     Size, normalisation and class names come from the description beside the weights; for weights without one they are
-    those of `dataset`. Raises FileNotFoundError or ValueError for what is missing, before any image is looked at.
+    those of `dataset`. Raises FileNotFoundError or ValueError for what is missing or does not fit, before any image is
+    looked at.
     """
     known = sidecar(find_weights(model)) or _published(model, dataset)
+    if dataset and (of := (known.get("run") or {}).get("dataset", dataset)) != dataset:
+        raise ValueError(f"dataset = {dataset}: {model} was trained on {of}, says its description; leave it out")
     network = load_model(model, device=str(pick_device()))
     classes = network.get_submodule(network.taps.classifier).out_features
+    if known.get("num_classes", classes) != classes:
+        raise ValueError(
+            f"dataset = {dataset}: has {known['num_classes']} classes, {model} tells {classes} apart; name the data "
+            "set that it was trained on"
+        )
     names = known.get("class_names") or [str(number) for number in range(classes)]
     return predict(network, read_unlabelled(source, known["image_size"]), known["mean"], known["std"], names, tta)
+
+
+def check_output(path: Path | str) -> None:
+    """ValueError unless a submission can be written there: to a new file, or in place of an older submission."""
+    path = Path(path)
+    if path.exists():
+        begins = path.read_bytes()[: len(BEGINS)] if path.is_file() else None
+        if begins != BEGINS:
+            raise ValueError(f"output = {path}: is there and is no submission; name a new file, or an older submission")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path.parent, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable or not path.name:
+        raise ValueError(f"output = {path}: no file can be written there; name another")
 
 
 def _published(model: str, dataset: str | None) -> dict:
@@ -93,11 +119,14 @@ def _published(model: str, dataset: str | None) -> dict:
             f"whose size and statistics its images need: {', '.join(statistics)}"
         )
     source = statistics[dataset]
-    return {"image_size": source.image_size, "mean": source.statistics[0], "std": source.statistics[1]}
+    mean, std = source.statistics
+    return {"image_size": source.image_size, "mean": mean, "std": std, "num_classes": source.classes}
 
 
 def write_submission(path: Path | str, answers: Answers) -> Path:
-    """Write `path` whole, or, where its content is not what it must be, not at all. Raises as `check_submission`."""
+    """Write `path` whole, or, where its content is not what it must be or `path` is another file, not at all. Raises as
+    `check_submission` and `check_output`."""
+    check_output(path)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([HEADER, *zip(answers.ids, answers.labels, strict=True)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 from collections.abc import Iterable
 
 from kdhelpers import artifacts
@@ -322,6 +323,12 @@ def magnitude_text(value: float) -> str:
 def evidence_note(datasets: Iterable[str]) -> str:
     """The warning that belongs beside every result on the embedded digits; empty for other data."""
     return "digits: machinery check, not evidence" if "digits" in set(datasets) else ""
+
+
+def mark_meaning(notes) -> str:
+    """ "† leakage, transductive": what the mark on a figure is about, of the notes' first words; "" without notes."""
+    kinds = {kind for note in notes if note for kind in re.findall(r"(?:^|; )([a-z ]+): ", note)}
+    return f"{MARK.strip()} {', '.join(sorted(kinds))}" if kinds else ""
 
 
 def caption(summary) -> str:

@@ -1,7 +1,9 @@
 """Submissions: a network's labels of unlabelled images, in their order, checked before they replace an older file."""
 
+import contextlib
 import csv
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 from training_fixtures import QUICK
 
-from kdhelpers import Run, artifacts, build_model, fit, infer
+from kdhelpers import Run, artifacts, build_model, fit, infer, submission
 from kdhelpers.__main__ import main
 from kdhelpers.data import Unlabelled
 from kdhelpers.progress import Progress
@@ -58,6 +60,19 @@ def test_tta_is_the_mean_over_image_and_mirror_image(trained, data):
     torch.testing.assert_close(say(images, tta=True), mean, rtol=0, atol=1e-6)
     torch.testing.assert_close(say(images, batch_size=2), say(images), rtol=0, atol=1e-6)
     assert not torch.allclose(say(images, tta=True), say(images), atol=1e-4)
+
+
+def test_the_bar_moves_by_images(trained, data, monkeypatch):
+    moved = []
+
+    class Bar(contextlib.nullcontext):
+        def __enter__(self):
+            return SimpleNamespace(update=moved.append)
+
+    monkeypatch.setattr(submission, "progress_bar", lambda total, **_: moved.append(total) or Bar())
+    images = Unlabelled(data.test.images, [str(k) for k in range(40)], "here")
+    predict(trained.model, images, data.mean, data.std, data.class_names, batch_size=16)
+    assert moved == [40, 16, 16, 8]
 
 
 def test_the_mode_of_the_network_is_left_and_batchnorm_does_not_move(trained, data):
@@ -129,9 +144,46 @@ def test_the_command_writes_file_picture_and_table(trained, data, pickled, root,
     labels = predict_stored(trained.name, str(path), tta).labels
     assert [int(row[1]) for row in list(csv.reader(output.open()))[1:]] == labels
     assert f"{output}: 40 rows" in result.output
-    assert (root / "plots" / "submission_predictions.png").is_file()
-    counts = [int(row["predicted"]) for row in csv.DictReader((root / "plots" / "submission_predictions.csv").open())]
+    picture = root / "plots" / f"{trained.name}_submission_predictions.png"
+    assert picture.is_file()
+    assert str(picture) in result.output
+    counts = [int(row["predicted"]) for row in csv.DictReader(picture.with_suffix(".csv").open())]
     assert counts == np.bincount(labels, minlength=10).tolist()
+
+
+def test_the_output_replaces_a_submission_and_no_other_file(trained, pickled, root):
+    given = ["--model", trained.name, "--data", pickled[0], "--output"]
+    for path in (pickled[0], trained.weights_path, trained.weights_path.with_suffix(".json")):
+        before = path.read_bytes()
+        refused = run(*given, path)
+        assert refused.exit_code == 1
+        assert f"output = {path}: is there and is no submission" in refused.output
+        assert path.read_bytes() == before
+        with pytest.raises(ValueError, match="is no submission"):
+            write_submission(path, answers())
+    output = root / "s.csv"
+    output.write_text("ID,Labels\n1,2\n")
+    assert run(*given, output).exit_code == 0
+    assert len(output.read_text().splitlines()) == 41
+
+
+@pytest.mark.parametrize("output", ["/proc/nowhere/s.csv", ""])
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(trained, pickled, output, monkeypatch):
+    monkeypatch.setattr(submission, "predict_stored", None)
+    refused = run("--model", trained.name, "--data", pickled[0], "--output", output)
+    assert refused.exit_code == 1
+    assert "output = " in refused.output
+
+
+def test_the_data_set_that_is_named_must_fit_the_weights(trained, pickled, root):
+    given = ["--data", pickled[0], "--output", root / "s.csv", "--dataset"]
+    refused = run("--model", trained.name, *given, "cifar100")
+    assert "dataset = cifar100: teacher_resnet8_digits was trained on digits" in refused.output
+    path = artifacts.save_tensors(root / "mine.pth", build_model("resnet8", 100).state_dict())
+    refused = run("--model", path, *given, "cifar10")
+    assert "dataset = cifar10: has 10 classes" in refused.output
+    assert "tells 100 apart" in refused.output
+    assert run("--model", path, *given, "cifar100").exit_code == 0
 
 
 def test_weights_without_a_description_need_the_data_set_they_were_trained_on(root, data, capsys):

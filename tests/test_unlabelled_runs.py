@@ -1,13 +1,14 @@
 """Runs on unlabelled images: what a Run must say, what the loop does with them, what the record says afterwards."""
 
+import pickle
 from dataclasses import replace
 
 import pytest
 import torch
 from training_fixtures import QUICK, Recorder, same, weights
 
-from kdhelpers import Run, artifacts, fit, fit_sweep, tables
-from kdhelpers.data import Split, Unlabelled
+from kdhelpers import Run, artifacts, fit, fit_sweep
+from kdhelpers.data import Split, Unlabelled, read_unlabelled
 from kdhelpers.loop import Training
 from kdhelpers.methods import METHODS
 from kdhelpers.teachers import Teacher, load_teacher
@@ -39,6 +40,8 @@ def test_it_learns_and_says_so(taught, mixed, joint, consistent):
     assert 0 < history[1]["train_top1_pct"] <= 100
     assert trained.record["data"]["unlabelled"] == 50
     assert trained.record["notes"] == []
+    for row in history:  # 3 steps of 24 beside the 40, and a share of the time is for the held-out images
+        assert row["images_per_second"] * row["seconds"] >= 40 + 3 * 24
 
 
 def test_weight_zero_is_supervised_distillation_bit_for_bit(taught, mixed):
@@ -84,20 +87,29 @@ def test_a_method_that_does_not_ask_is_shown_no_unlabelled_image(taught, mixed, 
     fit(Run(**{field: value for field, value in taught.items() if field != "teacher"} | {"method": "si"}), mixed)
 
 
-def test_labels_that_are_present_but_unlabelled_change_nothing(taught, data, root):
-    """The very same images with other labels where they must not be read: the same bits."""
+def test_labels_that_are_present_but_unlabelled_change_nothing(root, data, tmp_path):
+    """Two files of the very same images whose labels differ: the same bits."""
+    fit(Run(**QUICK, role="teacher"), data)
     outcomes = []
-    for shift in (0, 3):
-        labels = data.train.labels.clone()
-        aside = torch.arange(40, 90)
-        labels[aside] = (labels[aside] + shift) % 10
-        whole = Split(data.train.images, labels)
-        train = whole.select(torch.arange(40))
-        others = Unlabelled(whole.select(aside).images, [str(k) for k in range(50)], "train:50")
-        trained = fit(Run(**taught), replace(data, train=train, unlabelled=others), force_retrain=True)
+    for label in (0, 3):
+        content = {"data": data.train.images[40:90].permute(0, 2, 3, 1).numpy(), "ids": list(range(50))}
+        path = tmp_path / "more.pkl"
+        path.write_bytes(pickle.dumps(content | {"labels": [label] * 50}))
+        others = read_unlabelled(path)
+        run = Run(**TAUGHT | {"unlabelled": str(path)})
+        trained = fit(run, replace(data, unlabelled=others), force_retrain=True)
         outcomes.append((weights(trained), trained.record["data"]["hash"]))
     assert same(outcomes[0][0], outcomes[1][0])
     assert outcomes[0][1] == outcomes[1][1]
+
+
+def test_a_step_shows_as_many_unlabelled_images_as_the_run_says(taught, mixed):
+    teacher = load_teacher("teacher_resnet8_digits")
+    for size, shown in ((None, 16), (24, 24)):
+        run = Run(**taught, unlabelled_batch_size=size)
+        training = Training(run, mixed, teacher, torch.device("cpu"), "fp32")
+        assert {len(batch.unlabelled.index) for batch in training.batches.epoch(1)} == {shown}
+        assert training.batches.unlabelled_per_epoch == 3 * shown
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bits(taught, mixed):
@@ -125,6 +137,14 @@ def test_in_lockstep_each_is_what_it_is_alone_and_those_without_the_wish_see_no_
         fit_sweep([runs[0], Run(**taught, unlabelled_batch_size=4)], mixed)
 
 
+def test_runs_that_number_other_images_or_views_have_tables_of_their_own(taught, mixed):
+    kinds = ({}, {"hyperparameters": {"unlabelled_weight": 0}}, {"augmentation": "crop"}, {"augmentation": "jitter"})
+    for kind in kinds:
+        fit(Run(**taught | kind), mixed, stored_outputs=True)
+    fit(Run(**taught | {"augmentation": "crop rotation"}), mixed, stored_outputs=True)  # seen through a crop, too
+    assert len(list(artifacts.folder("outputs").glob("*.keys"))) == 3
+
+
 @pytest.mark.parametrize("consistent", [True, False])
 def test_gentle_views_are_looked_up_although_the_students_are_beyond_counting(taught, mixed, consistent, monkeypatch):
     run = Run(**taught, hyperparameters={"consistent": consistent}, unlabelled_batch_size=60)
@@ -142,18 +162,6 @@ def test_gentle_views_are_looked_up_although_the_students_are_beyond_counting(ta
     assert same(live, looked_up)
 
 
-def test_test_images_are_said_to_be_trained_on(root, data):
-    fit(Run(**QUICK, role="teacher"), data)
-    seen = replace(data, unlabelled=Unlabelled(data.test.images, [str(k) for k in range(40)], "test"))
-    run = Run(**TAUGHT, unlabelled="test")
-    assert "40 images without labels (transductive: 40 of them test images)" in tables.networks(run, seen).to_html()
-    trained = fit(run, seen)
-    note = "transductive: lm_unlabelled trained on 40 of the 40 test images, without labels"
-    assert trained.record["notes"] == [note]
-    assert artifacts.load_json(trained.weights_path.with_suffix(".json"))["notes"] == [note]
-    assert fit(Run(**TAUGHT, unlabelled="test", hyperparameters={"unlabelled_weight": 0}), seen).record["notes"] == []
-
-
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -166,6 +174,7 @@ def test_test_images_are_said_to_be_trained_on(root, data):
         ({"unlabelled": "train:0"}, "unlabelled = 'train:0': .*known: test"),
         ({"method": "lm", "unlabelled": None, "unlabelled_batch_size": 8}, "unlabelled_batch_size = 8: of no images"),
         ({"unlabelled_batch_size": 0}, "unlabelled_batch_size = 0"),
+        ({"unlabelled_batch_size": 1}, "unlabelled_batch_size = 1"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused_at_once(root, change, says):
@@ -197,14 +206,3 @@ def test_fit_loads_what_the_run_names(root, data):
     run = Run(**TAUGHT | {"epochs": 1}, unlabelled="train:1200")
     record = fit(run).record
     assert (record["data"]["train"], record["data"]["unlabelled"]) == (93, 1200)
-
-
-def test_a_teacher_that_knows_labels_which_are_set_aside_is_noted(root, data, mixed):
-    knowing = fit(Run(**QUICK, role="teacher"), data)
-    fair = fit(Run(**QUICK, role="teacher", unlabelled="train:50", name="fair"), mixed)
-    runs = {name: Run(**TAUGHT | {"teacher": name}, unlabelled="train:50") for name in (knowing.name, fair.name)}
-    notes = {name: fit(run, mixed).record["notes"] for name, run in runs.items()}
-    assert notes[fair.name] == []
-    assert notes[knowing.name] == [
-        "labels: the teacher was trained with labels of images that are here taken to have none"
-    ]

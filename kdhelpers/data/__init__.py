@@ -8,7 +8,7 @@ from kdhelpers.data.dataset import Data, Split, Unlabelled
 from kdhelpers.data.pickles import restricted_load
 from kdhelpers.data.plan import Plan, plan_epoch, plan_recycled
 from kdhelpers.data.sources import load_data
-from kdhelpers.data.unlabelled import check_unlabelled, read_unlabelled
+from kdhelpers.data.unlabelled import check_unlabelled, labelled_count, read_unlabelled
 
 __all__ = [
     "DATASETS",
@@ -25,6 +25,7 @@ __all__ = [
     "augment",
     "check_unlabelled",
     "evaluation_batches",
+    "labelled_count",
     "load_data",
     "parse_recipe",
     "plan_epoch",

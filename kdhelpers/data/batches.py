@@ -18,10 +18,9 @@ from kdhelpers.data.augment import Draws, Normalise, Recipe, finish, parse_recip
 from kdhelpers.data.dataset import Split
 from kdhelpers.data.pixels import Pixels
 from kdhelpers.data.plan import plan_epoch, plan_recycled, view_keys
+from kdhelpers.device import free_memory
 
 Gentle = Literal["", "same crop", "own crop"]
-
-
 Keyed = tuple[tuple[Tensor, Tensor], ...]  # (a view, int64 [B] on the CPU: which of finitely many each image's is)
 
 
@@ -101,14 +100,15 @@ class Batches:
 
     `len()` is the steps of an epoch. The last, shorter batch is kept unless it leaves a process less than two images,
     on which BatchNorm cannot train. With `world` processes each takes every world-th position of a global batch of
-    `batch_size`. `memory_budget_mib` and `workers` are those of `Pixels`.
+    `batch_size`. `memory_budget_mib` (None: 60 % of the GPU's free memory, half of the machine's) is for all images,
+    `workers` are those of `Pixels`.
 
     gentle: "same crop" adds a view of the first view's crop (`Batch.gentle`) without the steps that change pixels, "own
     crop" one of a crop and flip of its own. unlabelled: uint8 [M, 3, H, W], of which every batch shows
     `unlabelled_batch_size` (None: batch_size) beside its labelled images, pass after pass, as often as the epochs take.
 
-    `images` is how many there are to look at, `taught` the recipe of the views that a teacher is asked about: what
-    `keyed` numbers, labelled images first.
+    `images` is how many there are to look at, `unlabelled_per_epoch` how many unlabelled ones an epoch shows; `taught`
+    is the recipe of the views that a teacher is asked about: what `keyed` numbers, labelled images first.
 
     Raises ValueError for an unknown augmentation, and for a split or a batch size too small to train on.
     """
@@ -139,15 +139,19 @@ class Batches:
         self._labels = to_device(split.labels, self.device)
         normalise = Normalise(mean, std, self.image_size, self.device)
 
-        def show(images: Tensor, first: int) -> _Show:
-            pixels = Pixels(images, self.recipe, self.device, memory_budget_mib, workers)
+        room = free_memory(self.device) / 2**20 if memory_budget_mib is None else memory_budget_mib
+
+        def show(images: Tensor, first: int, room: float) -> _Show:
+            pixels = Pixels(images, self.recipe, self.device, room, workers)
             return _Show(pixels, self.recipe, views, gentle, normalise, dtype, first)
 
         self.taught = self.recipe.gentle if gentle else self.recipe
         self.images = len(split) + (0 if unlabelled is None else len(unlabelled))
-        self._show = show(split.images, 0)
-        self._others = None if unlabelled is None else show(unlabelled, len(split))
+        self._show = show(split.images, 0, room)
+        left = room - self._show.pixels.resident_mib
+        self._others = None if unlabelled is None else show(unlabelled, len(split), left)
         self._beside = _beside(unlabelled_batch_size or batch_size, len(self), rank, world)
+        self.unlabelled_per_epoch = self._beside[2] if self._others else 0
 
     @property
     def resident(self) -> bool:

@@ -21,6 +21,7 @@ class Source:
 
     description: str
     image_size: int | None = None  # None: the images' own
+    classes: int | None = None
     statistics: Statistics | None = None  # published; None: computed from the training split
     pickles: PickleLayout | None = None
     folders: tuple[str, ...] = ()  # class folders under other names than the data set's
@@ -36,9 +37,10 @@ CIFAR_URL = "https://www.cs.toronto.edu/~kriz"
 PARQUET_URL = "https://huggingface.co/datasets/uoft-cs"
 
 DATASETS: dict[str, Source] = {
-    "digits": Source("scikit-learn's 1,797 handwritten digits, tinted, 32 px; embedded", image_size=32),
+    "digits": Source("scikit-learn's 1,797 handwritten digits, tinted, 32 px; embedded", image_size=32, classes=10),
     "cifar10": Source(
         "60,000 photographs of 10 classes, 32 px",
+        classes=10,
         statistics=((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
         pickles=PickleLayout(
             "cifar-10-batches-py",
@@ -64,6 +66,7 @@ DATASETS: dict[str, Source] = {
     ),
     "cifar100": Source(
         "60,000 photographs of 100 classes in 20 superclasses, 32 px",
+        classes=100,
         statistics=((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
         pickles=PickleLayout(
             "cifar-100-python",
@@ -89,6 +92,7 @@ DATASETS: dict[str, Source] = {
     "imagenette": Source(
         "13,394 photographs of 10 ImageNet classes, 96 px unless image_size says otherwise; its val is the test split",
         image_size=96,
+        classes=10,
         statistics=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         folders=("imagenette2", "imagenette2-320", "imagenette2-160"),
         words={

@@ -91,7 +91,15 @@ class Data:
     @cached_property
     def test_images_unlabelled(self) -> int:
         """How many test images stand, pixel for pixel, among the unlabelled ones: what makes a study transductive."""
-        return count_duplicates(self.test, [self.unlabelled]) if self.unlabelled is not None else 0
+        return self._unlabelled_of(self.test)
+
+    @cached_property
+    def held_out_images_unlabelled(self) -> int:
+        """How many held-out images stand among the unlabelled ones."""
+        return self._unlabelled_of(self.val)
+
+    def _unlabelled_of(self, split: Split) -> int:
+        return count_duplicates(split, [self.unlabelled]) if self.unlabelled is not None else 0
 
     def card(self) -> dict:
         """The data card: where from, counts, sizes, statistics, hash, and how many test images are also trained on."""
@@ -133,14 +141,17 @@ def stratified(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Part the indices of `labels` [N] into (the rest, `count` chosen ones), each class in proportion; both ascending.
 
     A pure function of its arguments, the same on every version: exactly `count` are chosen, and every class keeps at
-    least one of its samples in the rest (so fewer are chosen where most classes have a single sample).
+    least one of its samples in the rest (so fewer are chosen where count leaves too few).
     """
     classes, sizes = np.unique(labels.numpy(), return_counts=True)
     share = sizes * count / len(labels)
     quota = np.floor(share).astype(int)
-    by_remainder = np.argsort(quota - share, kind="stable")
-    by_remainder = by_remainder[(quota + 1 < sizes)[by_remainder]]
-    quota[by_remainder[: count - quota.sum()]] += 1
+    while (missing := count - quota.sum()) > 0:  # more than once where small classes cannot give their part
+        by_remainder = np.argsort(quota - share, kind="stable")
+        by_remainder = by_remainder[(quota + 1 < sizes)[by_remainder]]
+        if not len(by_remainder):
+            break
+        quota[by_remainder[:missing]] += 1
     random = np.random.RandomState(seed)  # its stream is frozen for good, torch's and default_rng's are not
     chosen = np.zeros(len(labels), bool)
     for label, number in zip(classes, quota, strict=True):

@@ -25,7 +25,7 @@ from kdhelpers.data.bar import progress_bar
 from kdhelpers.data.dataset import Split
 from kdhelpers.data.formats import Raw, checked_split, official_splits
 
-EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp"}
+EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
 DECODING = 1  # raise it where `decode` makes other pixels of the same files: what was kept is then made anew
 Item = tuple[str, Path | bytes]  # what to call an image in an error, and where its bytes are
 
@@ -62,7 +62,7 @@ def _list_classes(folder: Path) -> dict[str, list[Path]]:
     found = {}
     for entry in sorted(folder.iterdir()):
         if entry.is_dir() and not entry.name.startswith("."):
-            found[entry.name] = sorted(filter(_is_image, entry.iterdir()))
+            found[entry.name] = sorted(filter(is_image, entry.iterdir()))
             if not found[entry.name]:
                 raise ValueError(f"{entry}: no images; add some ({', '.join(sorted(EXTENSIONS))}) or delete the folder")
     if not found:
@@ -70,7 +70,7 @@ def _list_classes(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS and path.is_file()  # no folder x.png, no link to a file that has gone
 
 

@@ -1,13 +1,25 @@
-"""Reading pickles that hold arrays and plain containers, and nothing else: a pickle can run code, this one cannot."""
+"""Reading pickles that hold arrays and plain containers, and nothing else: a pickle can run code, this one cannot.
+
+All that a pickle can call, build or alter is what `find_class` gives it. No class of numpy's is among that, as a forged
+dtype or array makes numpy follow pointers of the file's choice: stand-ins note what the pickle says, and the arrays are
+made of it afterwards, here, of bytes that are there. A file made for it can still waste time, nested without end.
+"""
 
 from __future__ import annotations
 
 import codecs
 import hashlib
 import io
+import math
 import pickle
+import re
+import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def restricted_load(path: Path | str, md5: str | None = None) -> Any:
@@ -24,16 +36,91 @@ def restricted_load(path: Path | str, md5: str | None = None) -> Any:
     if md5 and found != md5:
         raise ValueError(f"{path}: md5 is {found}, not {md5} (truncated or altered); delete it and download it again")
     try:
-        return _Restricted(io.BytesIO(content), encoding="latin1").load()
-    except _Forbidden:
-        raise
+        return _real(_Restricted(io.BytesIO(content), encoding="latin1").load(), {})
+    except _Forbidden as error:
+        raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # a damaged pickle may fail in any way: IndexError, KeyError, MemoryError, ...
         reason = str(error).split("\n")[0] or type(error).__name__
-        raise ValueError(f"{path}: damaged pickle ({reason}); delete it and get it again") from error
+        raise ValueError(f"{path}: no pickle, or a damaged one ({reason}); get it again, or write it anew") from error
 
 
-class _Forbidden(ValueError):
+class _Forbidden(Exception):
     pass
+
+
+class _Dtype:
+    """numpy.dtype: numbers, booleans and texts of a fixed size, or objects."""
+
+    order = "|"
+
+    def __init__(self, code: str, *_flags):
+        if not re.fullmatch(r"b1|[iuf][1248]|f16|[SU]\d{1,6}|O8?", code):
+            raise _Forbidden(f"pickle holds an array of dtype {code!r}; only numbers and texts are loaded from pickles")
+        self.code = code
+
+    def __setstate__(self, state: tuple) -> None:
+        self.order = "|" if self.code[0] in "bSO" or self.code[1:] == "1" else {">": ">"}.get(state[1], "<")
+
+
+class _Array:
+    """numpy's `_reconstruct(ndarray, (0,), "b")`, which BUILD fills."""
+
+    def __init__(self, *_arguments):
+        self.noted: tuple = ()
+
+    def __setstate__(self, state: tuple) -> None:
+        _version, *noted = state
+        self.noted = tuple(noted)  # shape, dtype, whether in Fortran's order, content
+
+    def make(self, memo: dict) -> np.ndarray:
+        import numpy as np
+
+        shape, dtype, fortran, raw = self.noted
+        if type(shape) is not tuple or not all(type(side) is int and side >= 0 for side in shape):
+            raise ValueError(f"an array has the shape {shape}")
+        if dtype.code[0] == "O":
+            flat = np.empty(len(raw), dtype=object)
+            flat[:] = [_real(value, memo) for value in raw]
+        else:
+            kind = np.dtype(dtype.order + dtype.code)
+            raw = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)  # Python 2's are texts
+            if len(raw) != math.prod(shape) * kind.itemsize:
+                raise ValueError(f"an array of shape {shape}, {kind}, has {len(raw)} bytes")
+            flat = np.frombuffer(raw, kind).copy() if raw else np.empty(0, kind)
+        return flat.reshape(shape, order="F" if fortran is True else "C")
+
+
+class _Buffer(_Array):
+    """numpy's `_frombuffer(buffer, dtype, shape, order)`, which protocol 5 calls."""
+
+    def __init__(self, raw: bytes, dtype: _Dtype, shape: tuple, order: str):
+        self.noted = (shape, dtype, order == "F", raw)
+
+
+class _Scalar(_Array):
+    """numpy's `scalar(dtype, bytes)`."""
+
+    def __init__(self, dtype: _Dtype, raw: bytes):
+        self.noted = ((1,), dtype, False, raw)
+
+    def make(self, memo: dict) -> Any:
+        return super().make(memo)[0]
+
+
+def _real(value: Any, memo: dict[int, Any]) -> Any:
+    """`value` with arrays in place of the stand-ins; what stands in several places is made once."""
+    if id(value) not in memo:
+        made = value
+        if isinstance(value, dict):
+            made = {_real(key, memo): _real(entry, memo) for key, entry in value.items()}
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            made = type(value)(_real(entry, memo) for entry in value)
+        elif isinstance(value, _Array):
+            made = value.make(memo)
+        elif isinstance(value, _Dtype) or callable(value):
+            raise ValueError("a class or dtype stands in place of a value")
+        memo[id(value)] = made
+    return memo[id(value)]
 
 
 def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
@@ -43,27 +130,44 @@ def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-class _Restricted(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        import numpy as np
+def _bytes(content: bytes | str = b"", encoding: str = "latin1") -> bytes:
+    """bytes or bytearray of what is there: of a number both would make as many zeros."""
+    return _encode_latin1(content, encoding) if isinstance(content, str) else b"".join([content])
 
-        core = module.replace("numpy.core", "numpy._core")  # named so since numpy 2, but old files have the old name
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        if (core, name) in (
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "scalar"),
-            ("numpy._core.numeric", "_frombuffer"),
-        ):
-            home = np._core if hasattr(np, "_core") else np.core
-            return getattr(getattr(home, core.rsplit(".", 1)[1]), name)
-        if (module, name) == ("_codecs", "encode"):
-            return _encode_latin1
-        if module == "collections" and name == "OrderedDict":
-            return dict
-        if module in ("builtins", "__builtin__") and name in ("set", "frozenset", "bytearray", "complex"):
-            return {"set": set, "frozenset": frozenset, "bytearray": bytearray, "complex": complex}[name]
-        raise _Forbidden(
-            f"pickle asks for {module}.{name}; only numpy arrays and plain containers are loaded from "
-            "pickles, convert the file to .npz"
-        )
+
+class _Restricted(pickle._Unpickler):  # in C it makes room for billions of memos where one damaged byte says so
+    dispatch: ClassVar[dict[int, Callable]] = dict(pickle._Unpickler.dispatch)
+
+    def load_bytearray8(self) -> None:
+        (size,) = struct.unpack("<Q", self.read(8))
+        content = self.read(size)  # the original makes room for all that the file says it has
+        if len(content) < size:
+            raise EOFError("the file ends too early")
+        self.append(bytearray(content))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
+    def find_class(self, module: str, name: str) -> Any:
+        path = f"{module}.{name}".replace("numpy.core", "numpy._core").replace("__builtin__", "builtins")
+        if path not in KNOWN:
+            raise _Forbidden(
+                f"pickle asks for {module}.{name}; only numpy arrays and plain containers are loaded from pickles, "
+                "write it anew of these"
+            )
+        return KNOWN[path]
+
+
+KNOWN = {
+    "numpy.dtype": _Dtype,
+    "numpy.ndarray": "numpy.ndarray",  # an argument of the next; it cannot be called
+    "numpy._core.multiarray._reconstruct": _Array,
+    "numpy._core.numeric._frombuffer": _Buffer,
+    "numpy._core.multiarray.scalar": _Scalar,
+    "_codecs.encode": _encode_latin1,
+    "collections.OrderedDict": dict,
+    "builtins.set": set,
+    "builtins.frozenset": frozenset,
+    "builtins.complex": complex,
+    "builtins.bytes": _bytes,
+    "builtins.bytearray": _bytes,
+}

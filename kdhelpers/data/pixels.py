@@ -10,23 +10,21 @@ from torch.utils.data import DataLoader
 
 from kdhelpers.data.augment import Draws, Recipe
 from kdhelpers.data.geometry import Windows
-from kdhelpers.device import free_memory
 
 
 class Pixels:
     """uint8 images [N, 3, H, W] as the windows that a recipe's crop and flip cut out of them.
 
-    They are resident if their padded and mirrored copy fits `memory_budget_mib` (None: 60 % of the GPU's free memory,
-    half of the machine's), else `workers` processes stream them. Both ways give the same bits.
+    They are resident if their padded and mirrored copy fits `memory_budget_mib`, else `workers` processes stream them.
+    Both ways give the same bits. `resident_mib` is what they take of the device's memory while nothing is asked.
     """
 
-    def __init__(
-        self, images: Tensor, recipe: Recipe, device: torch.device, memory_budget_mib: float | None, workers: int
-    ):
+    def __init__(self, images: Tensor, recipe: Recipe, device: torch.device, memory_budget_mib: float, workers: int):
         self.device, self.count = device, len(images)
         self._layout = recipe.crop, recipe.flip and recipe.resized_crop is None
-        budget = memory_budget_mib * 2**20 if memory_budget_mib is not None else free_memory(device)
-        self.resident = Windows.bytes_needed(images.shape, *self._layout) <= budget
+        needed = Windows.bytes_needed(images.shape, *self._layout) / 2**20
+        self.resident = needed <= memory_budget_mib
+        self.resident_mib = needed if self.resident else 0.0
         if self.resident:
             self._windows = Windows(images, *self._layout, device)
         else:

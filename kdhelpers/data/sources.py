@@ -34,7 +34,9 @@ def load_data(
 
     Images are uint8 [N, 3, S, S] with S = `image_size` (None: the data set's own); others are cut to their central
     square and resized. Validation is a stratified `val_fraction` of the training images, the same for the same
-    `split_seed`, unless the source has train, val and test of its own. `root` overrides the data root.
+    `split_seed`, unless the source has train, val and test of its own. `root` overrides the data root. `unlabelled`
+    names images without labels, see `take_unlabelled`: a part of the training images after the validation split, the
+    test images, a pickle or a folder.
 
     Raises ValueError for an unknown name, an argument out of range or bad content, FileNotFoundError for a missing
     file of a set that is there in part, ConnectionError where a download is needed and fails.

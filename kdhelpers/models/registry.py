@@ -37,8 +37,9 @@ MODELS: dict[str, Architecture] = {
 
 def check_model(name: str, pretrained: bool = False, options: Mapping[str, object] | None = None) -> dict:
     """All options of a network, defaults filled in (but those of `Architecture.later`, which are left out at their
-    default). Texts are read as the number or flag they stand for, as papermill passes them. Raises ValueError, listing
-    the known ones, for an unknown name, option or value, and for ImageNet weights that do not exist or do not fit."""
+    default). Texts are read as the number or flag they stand for where an option has a range. Raises ValueError,
+    listing the known ones, for an unknown name, option or value, and for ImageNet weights that do not exist or do not
+    fit."""
     if name not in MODELS:
         raise ValueError(f"model={name!r} is unknown; use one of {', '.join(MODELS)}")
     architecture = MODELS[name]

@@ -7,7 +7,7 @@ from textwrap import wrap
 
 from kdhelpers.pairs.printed import BASE, in_order
 from kdhelpers.plots import PALETTE, TEACHER_LINE, new_figure, shorten, styled
-from kdhelpers.summary import MARK, evidence_note
+from kdhelpers.summary import MARK, evidence_note, mark_meaning
 
 ACROSS = 4  # panels
 MARKER = {"marker": "D", "markersize": 5, "linestyle": "none", "color": PALETTE[1], "markeredgewidth": 0}
@@ -37,8 +37,7 @@ def bars(frame):
         for axes in grid[::across]:
             axes.set_ylabel("test top-1 (%)")
         _legend(figure, bool(frame["published_pct"].notna().any()))
-        leakage = f"{MARK.strip()} leakage" if frame["ours_note"].fillna("").any() else ""
-        if notes := list(filter(None, [evidence_note(frame["dataset"]), leakage])):
+        if notes := list(filter(None, [evidence_note(frame["dataset"]), mark_meaning(frame["ours_note"].fillna(""))])):
             figure.suptitle(" · ".join(notes), color="#B03A2E")
     return figure
 

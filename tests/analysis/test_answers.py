@@ -31,6 +31,8 @@ def test_the_figure_shows_counts_and_confidences(classes):
     counts, sureness = figure.axes
     assert [bar.get_height() for bar in counts.patches] == probabilities.argmax(1).bincount(minlength=classes).tolist()
     assert sum(bar.get_height() for bar in sureness.patches) == 50  # none falls out of the histogram's range
+    [even] = [line.get_ydata()[0] for line in counts.lines]
+    assert even == 50 / classes
     named = [label.get_text() for label in counts.get_xticklabels()]
     assert ("c0" in named) == (classes <= 20)
     assert f"mean {100 * probabilities.amax(1).mean():.1f} %" in sureness.get_legend().get_texts()[0].get_text()

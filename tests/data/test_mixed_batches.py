@@ -104,6 +104,15 @@ def test_streamed_unlabelled_images_are_the_resident_ones(split, others, recipe)
         assert equal((*mine.views, mine.index, mine.gentle), (*other.views, other.index, other.gentle))
 
 
+def test_both_kinds_of_image_share_the_memory_budget(split, others):
+    alone = batches(split)._show.pixels.resident_mib
+    both = alone + batches(Split(others, torch.zeros(len(others), dtype=torch.int64)))._show.pixels.resident_mib
+    for budget, fits in ((both, True), (0.999 * both, False)):
+        loader = batches(split, unlabelled=others, memory_budget_mib=budget, workers=0)
+        assert loader.resident
+        assert loader._others.pixels.resident == fits
+
+
 def test_ranks_part_the_unlabelled_images_of_each_step(split, others):
     world = [
         list(batches(split, unlabelled=others, unlabelled_batch_size=6, rank=rank, world=2).epoch(2)) for rank in (0, 1)

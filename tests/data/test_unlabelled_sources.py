@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdhelpers.data import Split, check_unlabelled, load_data, read_unlabelled
+from kdhelpers.data import Split, check_unlabelled, labelled_count, load_data, read_unlabelled
 from kdhelpers.data.unlabelled import take_unlabelled
 
 
@@ -40,15 +40,33 @@ def test_ids_may_be_texts_or_bytes_and_images_are_resized(tmp_path, images):
         assert found.images.shape == (6, 3, 16, 16)
 
 
-def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path, images):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "ran"), "w"))
+@pytest.mark.parametrize("ids", [[2**63 + 1, -3], ["ä,b", 'b"c'], [12345678901234567890, "1.50"], [b"a", 1]])
+def test_ids_come_as_they_were_given(tmp_path, images, ids):
+    found = read_unlabelled(pickled(tmp_path / "t.pkl", {"data": images[:2], "ids": ids}))
+    assert found.ids == [each.decode() if isinstance(each, bytes) else str(each) for each in ids]
+    unsigned = [np.uint64(5), np.int64(6)]
+    assert read_unlabelled(pickled(tmp_path / "t.pkl", {"data": images[:2], "ids": unsigned})).ids == ["5", "6"]
 
-    path = pickled(tmp_path / "t.pkl", {"data": images, "ids": Evil()})
-    with pytest.raises(ValueError, match="only numpy arrays and plain containers"):
-        read_unlabelled(path)
-    assert not (tmp_path / "ran").exists()
+
+def test_ids_of_another_kind_are_refused(tmp_path, images):
+    with pytest.raises(ValueError, match="ids is str; must be a list, a tuple or an array"):
+        read_unlabelled(pickled(tmp_path / "t.pkl", {"data": images, "ids": "abcdef"}))
+
+
+def test_oblong_images_are_cut_to_their_shorter_side(tmp_path, images):
+    content = {"data": images[:, :6], "ids": list(range(6))}
+    assert read_unlabelled(pickled(tmp_path / "t.pkl", content)).images.shape == (6, 3, 6, 6)
+    content = {"data": images[:, :, :5], "ids": list(range(6))}
+    assert read_unlabelled(pickled(tmp_path / "t.pkl", content)).images.shape == (6, 3, 5, 5)
+
+
+def test_a_file_here_comes_before_one_under_the_data_root(tmp_path, images, monkeypatch):
+    monkeypatch.setenv("KD_DATA", str(tmp_path / "root"))
+    monkeypatch.chdir(tmp_path)
+    for folder, ids in ((tmp_path, ["here"]), (tmp_path / "root", ["there"])):
+        folder.mkdir(exist_ok=True)
+        pickled(folder / "t.pkl", {"data": images[:1], "ids": ids})
+    assert read_unlabelled("t.pkl").ids == ["here"]
 
 
 @pytest.mark.parametrize(
@@ -56,13 +74,22 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path, imag
     [
         ({"ids": [1, 2]}, "6 images but 2 ids; give one id per image"),
         ({"ids": [1, 2, 3, 4, 5, 2]}, "id 2 stands there 2 times"),
-        ({"data": np.zeros((6, 8, 8, 3))}, r"data is float64 \[6, 8, 8, 3\]; must be uint8"),
+        ({"data": np.zeros((6, 8, 8, 3))}, r"data is float64 \[6, 8, 8, 3\]; must be an array uint8"),
         ({"data": np.zeros((6, 100), np.uint8)}, r"data is uint8 \[6, 100\]"),
         (
             {"data": np.zeros((0, 8, 8, 3), np.uint8), "ids": ()},
             "0 images but 0 ids; give one id per image, and at least one",
         ),
         ({"ids": None}, "holds data; a dictionary with data and ids is needed"),
+        ({"data": [[1, 2], [3]]}, "data is list; must be an array uint8"),
+        ({"data": np.zeros((6, 0), np.uint8)}, r"data is uint8 \[6, 0\]"),
+        ({"data": np.zeros((6, 0, 8, 3), np.uint8)}, r"data is uint8 \[6, 0, 8, 3\]"),
+        ({"ids": [1, 2, 3, 4, 5, None]}, "id None is NoneType; ids are whole numbers or printable texts"),
+        ({"ids": [1, 2, 3, 4, 5, 1.5]}, "id 1.5 is float"),
+        ({"ids": [1, 2, 3, 4, 5, True]}, "id True is bool"),
+        ({"ids": ["a", "b", "c", "d", "e", "f\r"]}, r"id 'f\\r' is str"),
+        ({"ids": ["a", "b", "c", "d", "e", "f" * 1001]}, "is str; .* of at most 1000 characters"),
+        ({"ids": ["a", "b", "c", "d", "e", b"\xff"]}, r"id b'\\xff' is bytes"),
     ],
 )
 def test_other_content_is_refused_with_the_remedy(tmp_path, images, change, says):
@@ -80,13 +107,22 @@ def test_a_folder_without_classes_is_read_in_natural_order(tmp_path, images, mon
     folder.mkdir()
     for name, image in zip(("2", "10", "1", "b7", "b12", "a"), images, strict=True):
         Image.fromarray(image).save(folder / f"{name}.png")
-    (folder / "readme.txt").write_text("not an image")
     found = read_unlabelled("more")  # below the data root
     assert found.ids == ["1", "2", "10", "a", "b7", "b12"]
     assert torch.equal(found.images[1], torch.from_numpy(images[0]).permute(2, 0, 1))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no images in it; put them there without class folders"):
         read_unlabelled("empty")
+
+
+def test_what_is_passed_over_in_a_folder_is_said(tmp_path, images):
+    for name in ("1.PNG", "01.png", "._1.png", ".hidden.png"):
+        Image.fromarray(images[0]).save(tmp_path / name)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "readme.txt").write_text("not an image")
+    with pytest.warns(UserWarning, match=r"3 entries are no images .*: folder.png, gone.png, readme.txt$"):
+        assert read_unlabelled(tmp_path).ids == ["01", "1"]
 
 
 @pytest.mark.parametrize("source", ["", "nowhere.pkl", "train", "train:", "train:0", "train:-0", "val", "train:1e3"])
@@ -117,8 +153,9 @@ def test_a_part_of_the_training_images_loses_its_labels_and_is_learned_from_no_l
     )
     assert (data.mean, data.std) == (digits.mean, digits.std)  # so that the same image looks the same in every study
     assert torch.equal(load_data("digits", unlabelled="train:1000").unlabelled.images, data.unlabelled.images)
-    other = load_data("digits", split_seed=1, unlabelled="train:1000")
-    assert not torch.equal(other.unlabelled.images, data.unlabelled.images)
+    first, other = (take_unlabelled("train:1000", digits.train, digits.test, seed, 32)[1] for seed in (0, 1))
+    assert torch.equal(first.images, data.unlabelled.images)
+    assert not torch.equal(first.images, other.images)
     assert data.test_images_unlabelled == 0
 
 
@@ -147,6 +184,12 @@ def test_some_training_images_must_keep_their_labels():
     split = Split(torch.zeros(20, 3, 8, 8, dtype=torch.uint8), torch.arange(20) % 4)
     assert len(take_unlabelled("train:16", split, split, 0, 8)[0]) == 4
     assert len(take_unlabelled("train:-8", split, split, 0, 8)[0]) == 8
+    long_tailed = Split(torch.zeros(20, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 0, 1, 1, 2, 2] + [3] * 14))
+    for count in range(1, 17):  # classes of two give less than their part
+        labelled, others = take_unlabelled(f"train:{count}", long_tailed, split, 0, 8)
+        assert (len(labelled), len(others)) == (20 - count, count)
+        assert labelled_count(f"train:{count}", 20) == labelled_count(f"train:{count - 20}", 20) == 20 - count
+        assert len(labelled.labels.unique()) == 4
     for count in (-20, -25, 17, 20, 500, -3):
         with pytest.raises(ValueError, match=f"train:{count}: of 20 training images 1 to 16 can be set aside"):
             take_unlabelled(f"train:{count}", split, split, 0, 8)

@@ -108,6 +108,21 @@ def test_blocks_and_steps_draw_anew_and_a_seed_repeats_them(zoo_images):
     assert torch.equal(first, step(0))
     assert not torch.equal(first, step(1))
     assert not torch.equal(model(zoo_images), model(zoo_images))
+    drawn = []
+    with torch.no_grad():
+        for block in (each for each in model.modules() if isinstance(each, ShakeBlock)):
+            block._mix = lambda first, second, mix=block._mix: drawn.append(_share(mix, first)) or mix(first, second)
+        model(zoo_images)
+    assert len(torch.stack(drawn).unique()) == len(drawn) * len(zoo_images)  # every block for every image
+
+
+def _share(mix, first):
+    """The coefficient of the first branch, per image, of a mix with zeros."""
+    return mix(torch.ones_like(first), torch.zeros_like(first))[:, 0, 0, 0]
+
+
+def test_the_classifier_begins_without_bias():
+    assert not build_model("shake_shake", 10, depth=8, base_channels=4).fc.bias.any()
 
 
 def test_eval_is_the_mean_of_the_branches_and_draws_nothing(zoo_images):

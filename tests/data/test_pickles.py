@@ -1,0 +1,157 @@
+"""Restricted unpickling: what passes, and that nothing else is called, however the pickle is forged."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from kdhelpers.data import restricted_load
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("was-here",)
+
+
+class Codec:
+    def __reduce__(self):
+        import _codecs
+
+        return _codecs.encode, ("cafe", "hex")
+
+
+@pytest.mark.parametrize("value", [Evil(), [{"a": Evil()}], Codec(), np.array([Evil()], dtype=object), torch.zeros(1)])
+def test_a_pickle_that_would_run_code_is_refused(tmp_path, monkeypatch, value):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "evil"
+    file.write_bytes(pickle.dumps(value))
+    with pytest.raises(ValueError, match="pickle asks for"):
+        restricted_load(file)
+    assert not (tmp_path / "was-here").exists()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_and_plain_containers_pass_in_every_protocol(tmp_path, protocol):
+    value = {
+        "a": np.arange(6).reshape(2, 3),
+        b"b": [1, 2.5, None, True],
+        "c": (b"\xff\x00", {3}),
+        "d": np.float32(2),
+        "e": b"",
+    }
+    file = tmp_path / "good"
+    file.write_bytes(pickle.dumps(value, protocol=protocol))
+    found = restricted_load(file)
+    assert np.array_equal(found.pop("a"), value.pop("a"))
+    assert found == value
+
+
+def test_a_damaged_pickle_says_so(tmp_path):
+    file = tmp_path / "half"
+    file.write_bytes(pickle.dumps(list(range(1000)))[:-50])
+    with pytest.raises(ValueError, match="half: no pickle, or a damaged one"):
+        restricted_load(file)
+
+
+ARRAYS = {
+    "big-endian": np.arange(6, dtype=">i2"),
+    "Fortran's order": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "texts": np.array([["a", "bcd"]]),
+    "bytes": np.array([b"a", b"bcd"]),
+    "empty": np.zeros((0, 3), np.uint8),
+    "one number": np.array(5),
+    "objects": np.array([[1, "x"], [None, 2.5]], dtype=object),
+    "booleans": np.array([True, False]),
+}
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_of_every_kind_come_back_as_they_were(tmp_path, name, protocol):
+    array, file = ARRAYS[name], tmp_path / "array"
+    file.write_bytes(pickle.dumps([array, array], protocol))
+    first, second = restricted_load(file)
+    assert (first.dtype, first.shape) == (array.dtype, array.shape)
+    assert np.array_equal(first, array)
+    assert first.flags.writeable
+    assert first is second  # it stands there twice, and is made once
+
+
+def text(value):
+    return b"X" + len(value).to_bytes(4, "little") + value.encode()
+
+
+def number(value):
+    return b"\x8a\x09" + value.to_bytes(9, "little", signed=True)
+
+
+def those(*values):
+    return b"(" + b"".join(values) + b"t"
+
+
+def call(name, *arguments):
+    module, function = name.rsplit(".", 1)
+    return f"c{module}\n{function}\n".encode() + those(*arguments) + b"R"
+
+
+POINTER = b"C\x08" + b"A" * 8  # eight bytes that numpy would follow as an address
+OBJECTS = call("numpy.dtype", text("O"))
+ONE, NONE = those(number(1)), b"N"
+FIELDS = those(text("a")) + b"}" + text("a") + those(OBJECTS, number(0)) + b"s"
+STATE = those(number(3), text("|"), NONE, FIELDS, number(8), number(1), number(0))  # its flags deny the objects
+VOID = call("numpy.dtype", text("V8")) + STATE + b"b"
+EMPTY = call("numpy.core.multiarray._reconstruct", b"cnumpy\nndarray\n", those(number(0)), text("b"))
+LONG = call("numpy.dtype", text("S8")) + those(
+    number(3), text("|"), NONE, NONE, NONE, number(8000), number(1), number(0)
+)
+BYTE = call("numpy.dtype", text("u1"))
+
+FORGED = {
+    "array of objects over bytes": call("numpy.ndarray", ONE, OBJECTS, POINTER),
+    "the same by protocol 5": call("numpy.core.numeric._frombuffer", POINTER, OBJECTS, ONE, text("C")),
+    "an object as a scalar": call("numpy.core.multiarray.scalar", OBJECTS, POINTER),
+    "fields of objects, which the flags deny": call("numpy.core.multiarray.scalar", VOID, POINTER),
+    "the same in an array's state": EMPTY + those(number(1), ONE, VOID, b"\x89", POINTER) + b"b",
+    "objects in an array's state": EMPTY + those(number(1), ONE, OBJECTS, b"\x89", POINTER) + b"b",
+    "memory that was never written": call("numpy.ndarray", ONE, text("i8")),
+    "an array that is never filled": EMPTY,
+    "fewer bytes than the shape says": call(
+        "numpy.core.numeric._frombuffer", POINTER, BYTE, those(number(2**40)), text("C")
+    ),
+    "strides of 0": call("numpy.ndarray", those(number(2**40)), text("u1"), POINTER, number(0), those(number(0))),
+    "a shape below 0": EMPTY + those(number(1), those(number(-8)), BYTE, b"\x89", POINTER) + b"b",
+    "a size in the state of a dtype": call(
+        "numpy.core.numeric._frombuffer", POINTER, LONG + b"b", those(number(2)), text("C")
+    ),
+    "a dtype by other words": call("numpy.dtype", b"]" + those(text("a"), text("O")) + b"a"),
+    "a bytearray of 2^40 zeros": call("builtins.bytearray", number(2**40)),
+    "bytes of 2^40 zeros": call("builtins.bytes", number(2**40)),
+    "a bytearray longer than the file": b"\x96" + (2**40).to_bytes(8, "little"),
+    "billions of memos": b"N" + b"r\xff\xff\xff\x7f" + b"0",
+    "an attribute of what is called": b"cnumpy\ndtype\n" + those(NONE, b"}" + text("order") + text("V") + b"s") + b"b",
+    "a list in itself": b"]q\x000h\x00h\x00a",
+}
+LOAD = """
+import sys
+from kdhelpers.data import restricted_load
+for path in sys.argv[1:]:
+    try:
+        print("passed", restricted_load(path))
+    except ValueError as error:
+        print("refused", error)
+"""
+
+
+def test_a_forged_pickle_is_refused_and_neither_ends_the_process_nor_reads_other_memory(tmp_path):
+    """In a process of its own, as one that numpy is talked into following a pointer in does not survive."""
+    for place, content in enumerate(FORGED.values()):
+        (tmp_path / f"{place}.pkl").write_bytes(b"\x80\x03" + content + b".")
+    files = [str(tmp_path / f"{place}.pkl") for place in range(len(FORGED))]
+    done = subprocess.run([sys.executable, "-c", LOAD, *files], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for name, said in zip(FORGED, done.stdout.splitlines(), strict=True):
+        assert said.startswith("refused"), f"{name}: {said}"

@@ -1,0 +1,93 @@
+"""Notes on what a run has seen of what it is judged by: test images, held-out images, labels that it sets aside."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from training_fixtures import QUICK
+
+from kdhelpers import Run, artifacts, fit, plots, tables
+from kdhelpers.data import Split, Unlabelled
+from kdhelpers.seen import seen_notes
+from kdhelpers.summary import results, summarize
+
+TAUGHT = {**QUICK, "method": "lm_unlabelled", "teacher": "resnet8", "augmentation": "crop jitter rotation"}
+NOTE = "transductive: lm_unlabelled trained on 40 of the 40 test images, without labels"
+KNOWN = "known labels: the teacher was trained with labels of images that are here taken to have none"
+
+
+@pytest.fixture
+def mixed(data):
+    """40 labelled images, 50 without labels."""
+    train = Split(data.train.images[:40], data.train.labels[:40])
+    return replace(data, train=train, unlabelled=unlabelled(data.train.images[40:90], "train:50"))
+
+
+def unlabelled(images, source):
+    return Unlabelled(images.contiguous(), [str(k) for k in range(len(images))], source)
+
+
+def test_test_images_are_said_to_be_trained_on(root, data):
+    fit(Run(**QUICK, role="teacher"), data)
+    seen = replace(data, unlabelled=unlabelled(data.test.images, "test"))
+    run = Run(**TAUGHT, unlabelled="test")
+    assert "40 images without labels (transductive: 40 of them test images)" in tables.networks(run, seen).to_html()
+    trained = fit(run, seen)
+    assert trained.record["notes"] == [NOTE]
+    assert artifacts.load_json(trained.weights_path.with_suffix(".json"))["notes"] == [NOTE]
+    assert fit(Run(**TAUGHT, unlabelled="test", hyperparameters={"unlabelled_weight": 0}), seen).record["notes"] == []
+    assert plots.bars(summarize(results("digits"))).axes[0].get_title(loc="left").endswith("† transductive")
+    taught_by_it = Run(**QUICK, method="lm", teacher=trained.name)
+    assert fit(taught_by_it, data).record["notes"] == [NOTE]
+    assert fit(Run(**QUICK, start_from=trained.name), data).record["notes"] == [NOTE]
+
+
+def test_held_out_images_among_the_unlabelled_ones_are_noted_where_they_choose_the_epoch(data):
+    seen = replace(data, unlabelled=unlabelled(data.val.images[:15], "test"))
+    run = Run(**TAUGHT, unlabelled="test")
+    note = "selection: the epoch is chosen on 40 images, 15 of them trained on without labels"
+    assert seen_notes(run, None, seen) == [note]
+    assert seen_notes(run.model_copy(update={"selection": "last"}), None, seen) == []
+
+
+def test_weights_that_know_labels_which_are_set_aside_are_noted(root, data, mixed):
+    knowing = fit(Run(**QUICK, role="teacher"), data)
+    run = Run(**TAUGHT | {"teacher": knowing.name}, unlabelled="train:50")
+    assert fit(run, mixed).record["notes"] == [KNOWN]
+    started = fit(Run(**QUICK, start_from=knowing.name, unlabelled="train:50", name="started"), mixed)
+    assert started.record["notes"] == [KNOWN.replace("the teacher", "what this goes on from")]
+
+
+@pytest.mark.parametrize(
+    ("taught", "notes"),
+    [
+        ({}, []),
+        ({"unlabelled": "train:-40"}, []),  # the same images in other words
+        ({"unlabelled": "train:60"}, []),  # it knows a part of our labels
+        ({"unlabelled": "train:40"}, [KNOWN]),
+        ({"unlabelled": None}, [KNOWN]),
+        ({"unlabelled": "test"}, [KNOWN]),
+        ({"split_seed": 1}, [KNOWN]),
+        ({"val_fraction": 0.2}, [KNOWN]),
+        ({"dataset": "cifar10", "unlabelled": None}, []),
+        ({"dataset": None}, [KNOWN.replace("the teacher was", "it is not known which labels the teacher was")]),
+    ],
+)
+def test_a_teacher_may_know_the_labels_that_its_student_has(mixed, taught, notes):
+    run = Run(**TAUGHT, unlabelled="train:50")
+    described = {"run": Run(**QUICK, role="teacher", unlabelled="train:50").model_dump() | taught}
+    found = seen_notes(run, teacher(described), mixed)
+    assert [note[:40] for note in found] == [note[:40] for note in notes]
+    assert seen_notes(run.model_copy(update={"unlabelled": "test"}), teacher(described), mixed) == []
+
+
+def test_notes_are_inherited_on_the_same_data_set_alone(mixed):
+    run = Run(**TAUGHT, unlabelled="train:50")
+    own = Run(**QUICK, role="teacher", unlabelled="train:50").model_dump()
+    told = [NOTE, "leakage: is told elsewhere"]
+    assert seen_notes(run, teacher({"run": own, "notes": told}), mixed) == [NOTE]
+    assert seen_notes(run, teacher({"run": own | {"dataset": "cifar10"}, "notes": told}), mixed) == []
+
+
+def teacher(described):
+    return SimpleNamespace(described=described)
