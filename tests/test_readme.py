@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from kdhelpers import artifacts, build_model
+from kdhelpers.suite.profiles import parameters_of
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -43,6 +44,17 @@ def test_every_command_of_ours_that_it_names_is_accepted():
             ).stdout
         for option in re.findall(r"--[a-z-]+", rest):
             assert option in helped[name], f"{name} {option}"
+
+
+def test_every_parameter_that_it_hands_to_a_notebook_is_one_of_its():
+    lines = README.replace("\\\n", " ").splitlines()
+    calls = [line for line in lines if re.search(r"papermill .*notebooks/\w+\.ipynb .*-p ", line)]
+    assert calls
+    for call in calls:
+        notebook = re.search(r"notebooks/\w+\.ipynb", call).group()
+        known = parameters_of(ROOT / notebook)
+        for name in re.findall(r" -p (\w+) ", call):
+            assert name in known, f"{notebook} -p {name}"
 
 
 def test_files_that_it_links_to_exist():
