@@ -91,7 +91,7 @@ def _stored_runs() -> str:
 
 
 def _accuracy(record: dict) -> str:
-    from kdhelpers.summary import MARK
+    from kdhelpers.wording import MARK
 
     top1 = record.get("metrics", {}).get("test_top1_pct")
     return "-" if top1 is None else f"{top1:.2f} %" + MARK * bool(record.get("notes"))

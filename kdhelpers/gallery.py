@@ -70,7 +70,7 @@ def _nothing_yet() -> Html:
 
 
 def _section(dataset: str, runs: list[dict]) -> Html:
-    from kdhelpers.summary import evidence_note
+    from kdhelpers.wording import evidence_note
 
     note = evidence_note([dataset]).partition(": ")[2]
     badge = element("span", note, class_="badge warn") if note else ""
@@ -82,7 +82,8 @@ def _section(dataset: str, runs: list[dict]) -> Html:
 
 def _summary_table(dataset: str) -> Html:
     """One line per setting, mean and standard deviation over its seeds; the best student of the data set in bold."""
-    from kdhelpers.summary import caption, results, summarize
+    from kdhelpers.summary import results, summarize
+    from kdhelpers.wording import caption
 
     summary = summarize(results(dataset))
     rows = summary.to_dict("records")
@@ -105,7 +106,7 @@ def _summary_table(dataset: str) -> Html:
 
 
 def _summary_line(row: dict, best: bool) -> dict[str, object]:
-    from kdhelpers.summary import accuracy_text, pace_text
+    from kdhelpers.wording import accuracy_text, pace_text
 
     accuracy = accuracy_text(row)
     return {
@@ -131,7 +132,7 @@ def number(value: Any, form: str) -> str:
 
 
 def magnitude(value: Any) -> str:
-    from kdhelpers.summary import magnitude_text
+    from kdhelpers.wording import magnitude_text
 
     return "–" if missing(value) else magnitude_text(value)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from kdhelpers import artifacts
 from kdhelpers.progress import VALIDATION, loss_terms
-from kdhelpers.summary import MARK, evidence_note, mark_meaning, row_names
+from kdhelpers.summary import row_names
+from kdhelpers.wording import MARK, evidence_note, mark_meaning
 
 DOTS_PER_INCH = 150
 # Okabe and Ito's colours, told apart by colour-blind readers too; black is kept for the teacher.

@@ -7,7 +7,7 @@ import pytest
 import record_fixtures as fixtures
 from training_fixtures import QUICK
 
-from kdhelpers import Run, artifacts, console, fit, gallery, plots, record, summary, tables
+from kdhelpers import Run, artifacts, console, fit, gallery, plots, record, summary, tables, wording
 from kdhelpers.data import DATASETS
 from kdhelpers.progress import Progress, TerminalProgress
 from kdhelpers.teachers import load_teacher
@@ -117,11 +117,11 @@ def stored(root):
 
 def test_marked_accuracies_and_the_reason_in_tables(stored):
     found = summary.summarize(summary.results("imagenette"))
-    assert [summary.accuracy_text(row) for row in found.to_dict("records")] == [
+    assert [wording.accuracy_text(row) for row in found.to_dict("records")] == [
         "97.00 (single run) †",
         "80.00 (single run)",
     ]
-    assert f"† {NOTE}" in summary.caption(found)
+    assert f"† {NOTE}" in wording.caption(found)
     assert "97.00 (single run) †" in tables.results_table("imagenette").to_html()
 
 

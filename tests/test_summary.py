@@ -7,17 +7,8 @@ import pytest
 import record_fixtures as fixtures
 
 from kdhelpers import artifacts
-from kdhelpers.summary import (
-    caption,
-    evidence_note,
-    histories,
-    magnitude_text,
-    method_label,
-    results,
-    row_names,
-    spread_text,
-    summarize,
-)
+from kdhelpers.summary import histories, method_label, results, row_names, summarize
+from kdhelpers.wording import caption, evidence_note, magnitude_text, spread_text
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from textwrap import wrap
 
 from kdhelpers.pairs.printed import BASE, in_order
 from kdhelpers.plots import PALETTE, TEACHER_LINE, new_figure, shorten, styled
-from kdhelpers.summary import MARK, evidence_note, mark_meaning
+from kdhelpers.wording import MARK, evidence_note, mark_meaning
 
 ACROSS = 4  # panels
 MARKER = {"marker": "D", "markersize": 5, "linestyle": "none", "color": PALETTE[1], "markeredgewidth": 0}

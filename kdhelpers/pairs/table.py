@@ -6,8 +6,8 @@ import math
 from html import escape
 
 from kdhelpers.pairs.printed import REFERENCE, in_order
-from kdhelpers.summary import MARK, evidence_note, spread_text
 from kdhelpers.tables import plain
+from kdhelpers.wording import MARK, evidence_note, spread_text
 
 UNDEFINED = ("teacher", "student", REFERENCE)  # rows that arrows say nothing of
 OURS, PUBLISHED = "ours", "published"

@@ -1,0 +1,67 @@
+"""How figures and what must be said beside them are worded: the same in tables, pictures, pages and on the terminal."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+MARK = " †"  # behind an accuracy that its notes take the value from
+
+
+def spread_text(mean: float, std: float, n: int) -> str:
+    """`61.20 ± 0.40`, or `61.20 (single run)`: a spread is never invented for one run."""
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:.2f} (single run)" if n == 1 else f"{mean:.2f} ± {std:.2f}"
+
+
+def accuracy_text(row: dict) -> str:
+    """A summary row's test top-1, marked where there are notes on it, which the caption gives."""
+    return spread_text(row["test_top1_pct"], row["test_top1_std_pct"], row["n"]) + MARK * bool(row["notes"])
+
+
+def pace_text(seconds: float, lockstep: float) -> str:
+    """Seconds per epoch; of a training in lockstep with others, its share of their time."""
+    if math.isnan(seconds):
+        return "–"
+    return f"{seconds:.3g}" + (f" (of {lockstep:.0f} in lockstep)" if lockstep > 1 else "")
+
+
+def magnitude_text(value: float) -> str:
+    """A count in engineering units: `78.0 k`, `12.5 M`; a dash for NaN."""
+    if math.isnan(value):
+        return "–"
+    size, suffix = next((unit for unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")) if value >= unit[0]), (1, ""))
+    return f"{value / size:.3g}{suffix}"
+
+
+def evidence_note(datasets: Iterable[str]) -> str:
+    """The warning that belongs beside every result on the embedded digits; empty for other data."""
+    return "digits: machinery check, not evidence" if "digits" in set(datasets) else ""
+
+
+def mark_meaning(notes) -> str:
+    """ "† leakage, transductive": what the mark on a figure is about, of the notes' first words; "" without notes."""
+    kinds = {kind for note in notes if note for kind in re.findall(r"(?:^|; )([a-z ]+): ", note)}
+    return f"{MARK.strip()} {', '.join(sorted(kinds))}" if kinds else ""
+
+
+def caption(summary) -> str:
+    """What a reader must know beside a summary: n, spread, selection rule, budget, device, and what is no evidence."""
+    if summary.empty:
+        return "no finished run is stored"
+    low, high = summary["n"].min(), summary["n"].max()
+    seeds = f"n = {high} seed{'s' if high > 1 else ''}" if low == high else f"n = {low} to {high} seeds"
+    parts = [
+        evidence_note(summary["dataset"]),
+        f"test top-1 in %, mean ± sample standard deviation over {seeds}",
+        *(f"{field}: {_one_or_several(summary[field])}" for field in ("selection", "budget", "device")),
+        "gain in points over the independent student of the same model and budget",
+        *(f"{MARK.strip()} {note}" for note in summary["notes"].unique() if note),
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _one_or_several(values) -> str:
+    return str(values.iloc[0]) if values.nunique() == 1 else "several, see the column"
