@@ -78,7 +78,7 @@ def test_its_two_ways_to_use_a_students_weights_agree(root, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)  # minutes where nothing else runs
 def test_the_smoke_suite_replays_every_notebook(root):
     """What `make suite` does once the environment stands: every notebook, its records, plots and the results page."""
     done = subprocess.run(
@@ -86,7 +86,7 @@ def test_the_smoke_suite_replays_every_notebook(root):
         cwd=ROOT,
         text=True,
         capture_output=True,
-        timeout=900,
+        timeout=1800,
         env=os.environ | {"KD_ROOT": str(root)},
         check=False,
     )
