@@ -25,6 +25,7 @@ from kdhelpers.device import pick_device
 from kdhelpers.teachers import find_weights, load_model, sidecar
 
 HEADER = ["ID", "Labels"]
+LONGEST_NAME = 200  # bytes: with what is added while it is written, most file systems hold 255
 BEGINS = ",".join(HEADER).encode() + b"\n"
 
 
@@ -92,23 +93,33 @@ def predict_stored(model: str, source: str, tta: bool = False, dataset: str | No
             "set that it was trained on"
         )
     names = known.get("class_names") or [str(number) for number in range(classes)]
+    lacking = {"image_size", "mean", "std"} - known.keys()
+    if lacking or len(names) != classes:
+        fault = f"lacks {', '.join(sorted(lacking))}" if lacking else f"names {len(names)} classes of {classes}"
+        raise ValueError(f"{model}: the description beside it {fault}; train it again, or take the description away")
     return predict(network, read_unlabelled(source, known["image_size"]), known["mean"], known["std"], names, tta)
 
 
 def check_output(path: Path | str) -> None:
     """ValueError unless a submission can be written there: to a new file, or in place of an older submission."""
     path = Path(path)
-    if path.exists():
-        begins = path.read_bytes()[: len(BEGINS)] if path.is_file() else None
-        if begins != BEGINS:
-            raise ValueError(f"output = {path}: is there and is no submission; name a new file, or an older submission")
     try:
+        older = _begins(path) if path.exists() else BEGINS
         path.parent.mkdir(parents=True, exist_ok=True)
-        writable = os.access(path.parent, os.W_OK)
+        writable = os.access(path.parent, os.W_OK) and 0 < len(os.fsencode(path.name)) <= LONGEST_NAME
     except OSError:
-        writable = False
-    if not writable or not path.name:
+        older, writable = BEGINS, False
+    if older != BEGINS:
+        raise ValueError(f"output = {path}: is there and is no submission; name a new file, or an older submission")
+    if not writable:
         raise ValueError(f"output = {path}: no file can be written there; name another")
+
+
+def _begins(path: Path) -> bytes:
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(len(BEGINS))
 
 
 def _published(model: str, dataset: str | None) -> dict:

@@ -60,6 +60,7 @@ def networks(run, data):
     """
     import pandas
 
+    from kdhelpers.methods import METHODS
     from kdhelpers.models import build_model
     from kdhelpers.teachers import find_weights, load_model, sidecar, teacher_name
 
@@ -76,7 +77,8 @@ def networks(run, data):
         f"{data.num_classes} classes, {data.image_size} px"
     )
     if data.unlabelled is not None:
-        seen = data.test_images_unlabelled
+        shown = METHODS[run.method](**run.hyperparameters).uses_unlabelled
+        seen = data.test_images_unlabelled if shown else 0
         card += (
             f", {len(data.unlabelled):,} images without labels"
             + f" (transductive: {seen:,} of them test images)" * bool(seen)

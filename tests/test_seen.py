@@ -32,14 +32,15 @@ def test_test_images_are_said_to_be_trained_on(root, data):
     seen = replace(data, unlabelled=unlabelled(data.test.images, "test"))
     run = Run(**TAUGHT, unlabelled="test")
     assert "40 images without labels (transductive: 40 of them test images)" in tables.networks(run, seen).to_html()
+    assert "40 images without labels<" in tables.networks(Run(**QUICK, unlabelled="test"), seen).to_html()
     trained = fit(run, seen)
     assert trained.record["notes"] == [NOTE]
     assert artifacts.load_json(trained.weights_path.with_suffix(".json"))["notes"] == [NOTE]
     assert fit(Run(**TAUGHT, unlabelled="test", hyperparameters={"unlabelled_weight": 0}), seen).record["notes"] == []
     assert plots.bars(summarize(results("digits"))).axes[0].get_title(loc="left").endswith("† transductive")
     taught_by_it = Run(**QUICK, method="lm", teacher=trained.name)
-    assert fit(taught_by_it, data).record["notes"] == [NOTE]
-    assert fit(Run(**QUICK, start_from=trained.name), data).record["notes"] == [NOTE]
+    assert fit(taught_by_it, data).record["notes"] == [of("the teacher", NOTE)]
+    assert fit(Run(**QUICK, start_from=trained.name), data).record["notes"] == [of("what this goes on from", NOTE)]
 
 
 def test_held_out_images_among_the_unlabelled_ones_are_noted_where_they_choose_the_epoch(data):
@@ -56,6 +57,10 @@ def test_weights_that_know_labels_which_are_set_aside_are_noted(root, data, mixe
     assert fit(run, mixed).record["notes"] == [KNOWN]
     started = fit(Run(**QUICK, start_from=knowing.name, unlabelled="train:50", name="started"), mixed)
     assert started.record["notes"] == [KNOWN.replace("the teacher", "what this goes on from")]
+    (started.weights_path.with_suffix(".json")).unlink()
+    bare = Run(**QUICK, start_from=str(started.weights_path), unlabelled="train:50")
+    [note] = seen_notes(bare, None, mixed)
+    assert note.startswith("known labels: it is not known which labels what this goes on from was trained with")
 
 
 @pytest.mark.parametrize(
@@ -84,9 +89,16 @@ def test_a_teacher_may_know_the_labels_that_its_student_has(mixed, taught, notes
 def test_notes_are_inherited_on_the_same_data_set_alone(mixed):
     run = Run(**TAUGHT, unlabelled="train:50")
     own = Run(**QUICK, role="teacher", unlabelled="train:50").model_dump()
-    told = [NOTE, "leakage: is told elsewhere"]
-    assert seen_notes(run, teacher({"run": own, "notes": told}), mixed) == [NOTE]
+    told = [NOTE, KNOWN, "leakage: is told elsewhere", "selection: was the teacher's"]
+    heir = [of("the teacher", NOTE), of("the teacher", KNOWN)]
+    assert seen_notes(run, teacher({"run": own, "notes": told * 2}), mixed) == heir
+    labelled = Run(**QUICK, method="lm", teacher="resnet8")  # it takes no labels away
+    assert seen_notes(labelled, teacher({"run": own, "notes": told}), mixed) == heir[:1]
     assert seen_notes(run, teacher({"run": own | {"dataset": "cifar10"}, "notes": told}), mixed) == []
+
+
+def of(who, note):
+    return note.replace(": ", f": {who}: ", 1)
 
 
 def teacher(described):

@@ -167,12 +167,29 @@ def test_the_output_replaces_a_submission_and_no_other_file(trained, pickled, ro
     assert len(output.read_text().splitlines()) == 41
 
 
-@pytest.mark.parametrize("output", ["/proc/nowhere/s.csv", ""])
+@pytest.mark.parametrize("output", ["/proc/nowhere/s.csv", "", "s" * 230 + ".csv", "s" * 300])
 def test_an_output_that_cannot_be_written_is_refused_before_any_work(trained, pickled, output, monkeypatch):
     monkeypatch.setattr(submission, "predict_stored", None)
     refused = run("--model", trained.name, "--data", pickled[0], "--output", output)
     assert refused.exit_code == 1
     assert "output = " in refused.output
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"image_size": None}, "the description beside it lacks image_size"),
+        ({"mean": None, "std": None}, "the description beside it lacks mean, std"),
+        ({"class_names": ["a"]}, "the description beside it names 1 classes of 10"),
+    ],
+)
+def test_a_description_that_lacks_something_is_named_before_any_work(trained, pickled, root, change, says):
+    path = trained.weights_path.with_suffix(".json")
+    told = artifacts.load_json(path) | change
+    artifacts.save_json(path, {key: value for key, value in told.items() if value is not None})
+    refused = run("--model", trained.name, "--data", pickled[0], "--output", root / "s.csv")
+    assert refused.exit_code == 1
+    assert says in refused.output
 
 
 def test_the_data_set_that_is_named_must_fit_the_weights(trained, pickled, root):

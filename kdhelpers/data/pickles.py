@@ -1,8 +1,9 @@
 """Reading pickles that hold arrays and plain containers, and nothing else: a pickle can run code, this one cannot.
 
-All that a pickle can call, build or alter is what `find_class` gives it. No class of numpy's is among that, as a forged
-dtype or array makes numpy follow pointers of the file's choice: stand-ins note what the pickle says, and the arrays are
-made of it afterwards, here, of bytes that are there. A file made for it can still waste time, nested without end.
+All that a pickle can call is what `find_class` gives it, and all that it can alter what it has made of that. No class
+of numpy's is among it, as a forged dtype or array makes numpy follow pointers of the file's choice: stand-ins note what
+the pickle says, and the arrays are made of it afterwards, here, of bytes that are there. A file made for it can still
+waste time and memory, as any pickle can.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import math
 import pickle
 import re
 import struct
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -76,25 +78,44 @@ class _Array:
         import numpy as np
 
         shape, dtype, fortran, raw = self.noted
-        if type(shape) is not tuple or not all(type(side) is int and side >= 0 for side in shape):
-            raise ValueError(f"an array has the shape {shape}")
+        if not all(type(side) is int and side >= 0 for side in shape):
+            raise ValueError("the shape of an array makes no sense")
         if dtype.code[0] == "O":
+            if not isinstance(raw, list) or len(raw) != math.prod(shape):
+                raise ValueError("an array of objects has no list of as many")
             flat = np.empty(len(raw), dtype=object)
             flat[:] = [_real(value, memo) for value in raw]
-        else:
-            kind = np.dtype(dtype.order + dtype.code)
-            raw = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)  # Python 2's are texts
-            if len(raw) != math.prod(shape) * kind.itemsize:
-                raise ValueError(f"an array of shape {shape}, {kind}, has {len(raw)} bytes")
-            flat = np.frombuffer(raw, kind).copy() if raw else np.empty(0, kind)
-        return flat.reshape(shape, order="F" if fortran is True else "C")
+            return flat.reshape(shape)  # the list is in C's order, whatever the array's is
+        raw = raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2's are texts
+        return _numbers(raw, np.dtype(dtype.order + dtype.code), shape).reshape(shape, order="F" if fortran else "C")
+
+
+def _numbers(raw: bytes, kind: np.dtype, shape: Sequence[int]) -> np.ndarray:
+    """The numbers or texts of an array of that shape, one after the other."""
+    import numpy as np
+
+    if not isinstance(raw, (bytes, bytearray)) or len(raw) != math.prod(shape) * kind.itemsize:
+        raise ValueError("an array has more or fewer bytes than its shape says")
+    flat = np.frombuffer(raw, kind).copy() if raw else np.empty(0, kind)
+    if kind.kind == "U" and len(flat) and flat.view(kind.byteorder + "u4").max() > sys.maxunicode:
+        raise ValueError("a text holds what is no character")
+    return flat
 
 
 class _Buffer(_Array):
-    """numpy's `_frombuffer(buffer, dtype, shape, order)`, which protocol 5 calls."""
+    """numpy's `_frombuffer(buffer, dtype, shape, order, axis_order)`, which protocol 5 calls."""
 
-    def __init__(self, raw: bytes, dtype: _Dtype, shape: tuple, order: str):
+    def __init__(self, raw: bytes, dtype: _Dtype, shape: Sequence[int], order: str, axis_order: Any = None):
         self.noted = (shape, dtype, order == "F", raw)
+        self.axis_order = axis_order if order == "K" else None
+
+    def make(self, memo: dict) -> np.ndarray:
+        array = super().make(memo)
+        return array if self.axis_order is None else array.transpose(self.axis_order)
+
+
+class _Tuple(list):
+    """A tuple of the pickle, which cannot be a key: to hash one that is nested deep enough ends the process."""
 
 
 class _Scalar(_Array):
@@ -113,8 +134,9 @@ def _real(value: Any, memo: dict[int, Any]) -> Any:
         made = value
         if isinstance(value, dict):
             made = {_real(key, memo): _real(entry, memo) for key, entry in value.items()}
-        elif isinstance(value, (list, tuple, set, frozenset)):
-            made = type(value)(_real(entry, memo) for entry in value)
+        elif isinstance(value, (list, set, frozenset)):
+            kind = tuple if type(value) is _Tuple else type(value)
+            made = kind(_real(entry, memo) for entry in value)
         elif isinstance(value, _Array):
             made = value.make(memo)
         elif isinstance(value, _Dtype) or callable(value):
@@ -132,7 +154,14 @@ def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
 
 def _bytes(content: bytes | str = b"", encoding: str = "latin1") -> bytes:
     """bytes or bytearray of what is there: of a number both would make as many zeros."""
-    return _encode_latin1(content, encoding) if isinstance(content, str) else b"".join([content])
+    if not isinstance(content, (bytes, str)):
+        raise _Forbidden(f"pickle makes bytes of {type(content).__name__}")
+    return _encode_latin1(content, encoding) if isinstance(content, str) else content
+
+
+def _told(text: str) -> str:
+    """A name out of the file as a message may show it."""
+    return text if text.isprintable() and len(text) <= 80 else f"{ascii(text[:80])}..."
 
 
 class _Restricted(pickle._Unpickler):  # in C it makes room for billions of memos where one damaged byte says so
@@ -145,14 +174,39 @@ class _Restricted(pickle._Unpickler):  # in C it makes room for billions of memo
             raise EOFError("the file ends too early")
         self.append(bytearray(content))
 
-    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+    def load_build(self) -> None:
+        """The original sets attributes of whatever is there: those of our functions, too, for good."""
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], (_Dtype, _Array)):
+            raise _Forbidden("pickle alters what it has not made")
+        self.stack[-1].__setstate__(state)
+
+    def load_tuple(self) -> None:
+        items = self.pop_mark()
+        self.append(_Tuple(items))
+
+    def _gather(self, count: int) -> None:
+        self.stack[-count:] = [_Tuple(self.stack[-count:])]
+
+    dispatch |= {
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+        pickle.BUILD[0]: load_build,
+        pickle.TUPLE[0]: load_tuple,
+        pickle.TUPLE1[0]: lambda self: self._gather(1),
+        pickle.TUPLE2[0]: lambda self: self._gather(2),
+        pickle.TUPLE3[0]: lambda self: self._gather(3),
+    }
+
+    def get_extension(self, code: int) -> Any:
+        raise _Forbidden(f"pickle asks for the registered extension {code}")
 
     def find_class(self, module: str, name: str) -> Any:
         path = f"{module}.{name}".replace("numpy.core", "numpy._core").replace("__builtin__", "builtins")
         if path not in KNOWN:
+            asked = _told(f"{module}.{name}")
             raise _Forbidden(
-                f"pickle asks for {module}.{name}; only numpy arrays and plain containers are loaded from pickles, "
-                "write it anew of these"
+                f"pickle asks for {asked}; only numpy arrays and plain containers are loaded from pickles, write it "
+                "anew of these"
             )
         return KNOWN[path]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -63,6 +64,13 @@ def labelled_count(source: str | None, whole: int) -> int:
     return whole - count if count > 0 else -count
 
 
+def _shown(given: object) -> str:
+    try:
+        return reprlib.repr(given)
+    except ValueError:  # Python does not print a number of thousands of digits
+        return "(very long)"
+
+
 def read_unlabelled(source: str | Path, image_size: int | None = None) -> Unlabelled:
     """Read a pickled {data: uint8 [N, H, W, 3] or [N, 3 * S * S] (channel by channel, as in CIFAR's files), ids: [N]},
     or a folder of images, whose ids are the files' names without extension.
@@ -75,6 +83,8 @@ def read_unlabelled(source: str | Path, image_size: int | None = None) -> Unlabe
         path = _locate(str(source))
     except ValueError as error:
         raise ValueError(f"{source or 'nothing'}: {error}") from None
+    if not path.is_dir() and not path.is_file():
+        raise ValueError(f"{path}: is neither a file nor a folder")
     images, ids = _read_folder(path, image_size) if path.is_dir() else _read_pickle(path)
     if len(ids) != len(images) or not len(ids):
         raise ValueError(f"{path}: {len(images)} images but {len(ids)} ids; give one id per image, and at least one")
@@ -88,12 +98,15 @@ def read_unlabelled(source: str | Path, image_size: int | None = None) -> Unlabe
 
 def _text(given: object, path: Path) -> str:
     """An id as it is written into a table, where it must be read again as it was."""
-    kept = isinstance(given, (int, str, bytes, np.integer)) and not isinstance(given, bool)
-    text = given.decode("utf-8", "replace") if isinstance(given, bytes) else str(given)
-    if not kept or not text.isprintable() or "\ufffd" in text or len(text) > LONGEST:
+    text = ""
+    if isinstance(given, (str, bytes)):
+        text = given.decode("utf-8", "replace") if isinstance(given, bytes) else given
+    elif isinstance(given, (int, np.integer)) and not isinstance(given, bool) and int(given).bit_length() < 3 * LONGEST:
+        text = str(given)
+    if not text or not text.isprintable() or "\ufffd" in text or len(text) > LONGEST:
         raise ValueError(
-            f"{path}: id {repr(given)[:50]} is {type(given).__name__}; ids are whole numbers or printable texts of at "
-            f"most {LONGEST} characters"
+            f"{path}: id {_shown(given)} is {type(given).__name__}; ids are whole numbers or printable texts of "
+            f"1 to {LONGEST} characters"
         )
     return text
 
@@ -114,7 +127,7 @@ def _read_pickle(path: Path) -> tuple[np.ndarray, list]:
     if isinstance(content, dict):  # keys are bytes in some files of CIFAR's kind
         content = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
     if not isinstance(content, dict) or not {"data", "ids"} <= content.keys():
-        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        found = reprlib.repr(list(content)) if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path}: holds {found}; a dictionary with data and ids is needed")
     ids = content["ids"]
     if not isinstance(ids, (list, tuple, np.ndarray)):

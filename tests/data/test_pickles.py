@@ -4,12 +4,13 @@ import os
 import pickle
 import subprocess
 import sys
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
 
-from kdhelpers.data import restricted_load
+from kdhelpers.data import pickles, restricted_load
 
 
 class Evil:
@@ -66,6 +67,8 @@ ARRAYS = {
     "one number": np.array(5),
     "objects": np.array([[1, "x"], [None, 2.5]], dtype=object),
     "booleans": np.array([True, False]),
+    "permuted": np.arange(24, dtype=np.uint8).reshape(2, 3, 2, 2).transpose(0, 2, 3, 1),
+    "objects in Fortran's order": np.asfortranarray(np.array([["a", 2], [None, "d"]], dtype=object)),
 }
 
 
@@ -110,30 +113,50 @@ LONG = call("numpy.dtype", text("S8")) + those(
 )
 BYTE = call("numpy.dtype", text("u1"))
 
+BUFFER = "numpy.core.numeric._frombuffer"
+SCALAR = "numpy.core.multiarray.scalar"
+UNCALLED = "'str' object is not callable"
+DTYPE = "pickle holds an array of dtype 'V8'"
+LIST = "an array of objects has no list of as many"
+SIZE = "an array has more or fewer bytes than its shape says"
 FORGED = {
-    "array of objects over bytes": call("numpy.ndarray", ONE, OBJECTS, POINTER),
-    "the same by protocol 5": call("numpy.core.numeric._frombuffer", POINTER, OBJECTS, ONE, text("C")),
-    "an object as a scalar": call("numpy.core.multiarray.scalar", OBJECTS, POINTER),
-    "fields of objects, which the flags deny": call("numpy.core.multiarray.scalar", VOID, POINTER),
-    "the same in an array's state": EMPTY + those(number(1), ONE, VOID, b"\x89", POINTER) + b"b",
-    "objects in an array's state": EMPTY + those(number(1), ONE, OBJECTS, b"\x89", POINTER) + b"b",
-    "memory that was never written": call("numpy.ndarray", ONE, text("i8")),
-    "an array that is never filled": EMPTY,
-    "fewer bytes than the shape says": call(
-        "numpy.core.numeric._frombuffer", POINTER, BYTE, those(number(2**40)), text("C")
+    "array of objects over bytes": (call("numpy.ndarray", ONE, OBJECTS, POINTER), UNCALLED),
+    "the same by protocol 5": (call(BUFFER, POINTER, OBJECTS, ONE, text("C")), LIST),
+    "an object as a scalar": (call(SCALAR, OBJECTS, POINTER), LIST),
+    "fields of objects, which the flags deny": (call(SCALAR, VOID, POINTER), DTYPE),
+    "the same in an array's state": (EMPTY + those(number(1), ONE, VOID, b"\x89", POINTER) + b"b", DTYPE),
+    "objects in an array's state": (EMPTY + those(number(1), ONE, OBJECTS, b"\x89", POINTER) + b"b", LIST),
+    "memory that was never written": (call("numpy.ndarray", ONE, text("i8")), UNCALLED),
+    "an array that is never filled": (EMPTY, "not enough values to unpack"),
+    "fewer bytes than the shape says": (call(BUFFER, POINTER, BYTE, those(number(2**40)), text("C")), SIZE),
+    "a number for the bytes": (EMPTY + those(number(1), those(number(9)), BYTE, b"\x89", number(9)) + b"b", SIZE),
+    "strides of 0": (call("numpy.ndarray", those(number(2**40)), text("u1"), POINTER), UNCALLED),
+    "a shape below 0": (EMPTY + those(number(1), those(number(-8)), BYTE, b"\x89", POINTER) + b"b", "the shape"),
+    "a size in the state of a dtype": (call(BUFFER, POINTER, LONG + b"b", those(number(2)), text("C")), SIZE),
+    "a dtype by other words": (call("numpy.dtype", b"]" + those(text("a"), text("O")) + b"a"), "expected string"),
+    "a dtype that goes on": (call("numpy.dtype", text("u1,O")), "pickle holds an array of dtype"),
+    "no character": (
+        call(BUFFER, b"C\x08" + b"\xff" * 8, call("numpy.dtype", text("U2")), ONE, text("C")),
+        "a text holds",
     ),
-    "strides of 0": call("numpy.ndarray", those(number(2**40)), text("u1"), POINTER, number(0), those(number(0))),
-    "a shape below 0": EMPTY + those(number(1), those(number(-8)), BYTE, b"\x89", POINTER) + b"b",
-    "a size in the state of a dtype": call(
-        "numpy.core.numeric._frombuffer", POINTER, LONG + b"b", those(number(2)), text("C")
+    "a bytearray of zeros": (call("builtins.bytearray", number(2**27)), "pickle makes bytes of int"),
+    "bytes of zeros": (call("builtins.bytes", number(2**27)), "pickle makes bytes of int"),
+    "a bytearray longer than the file": (b"\x96" + (2**40).to_bytes(8, "little"), "the file ends too early"),
+    "billions of memos": (b"N" + b"r\xff\xff\xff\x7f" + b"0", "pop from empty list"),
+    "a class in place of a value": (b"cnumpy\ndtype\n", "a class or dtype stands"),
+    "an attribute of a class": (
+        b"cnumpy\ndtype\n" + those(NONE, b"}" + text("order") + text("V") + b"s") + b"b",
+        "alters",
     ),
-    "a dtype by other words": call("numpy.dtype", b"]" + those(text("a"), text("O")) + b"a"),
-    "a bytearray of 2^40 zeros": call("builtins.bytearray", number(2**40)),
-    "bytes of 2^40 zeros": call("builtins.bytes", number(2**40)),
-    "a bytearray longer than the file": b"\x96" + (2**40).to_bytes(8, "little"),
-    "billions of memos": b"N" + b"r\xff\xff\xff\x7f" + b"0",
-    "an attribute of what is called": b"cnumpy\ndtype\n" + those(NONE, b"}" + text("order") + text("V") + b"s") + b"b",
-    "a list in itself": b"]q\x000h\x00h\x00a",
+    "defaults of a function": (
+        b"cbuiltins\nbytes\n"
+        + those(NONE, b"}" + text("__defaults__") + those(b"C\x04EVIL", text("latin1")) + b"s")
+        + b"b0N",
+        "alters",
+    ),
+    "a list in itself": (b"]q\x000h\x00h\x00a", "recursion"),
+    "a key nested a million deep": (b"}N" + b"\x85" * 1_000_000 + b"Ns", "unhashable"),
+    "a registered extension": (b"\x82\x01", "registered extension"),
 }
 LOAD = """
 import sys
@@ -147,11 +170,45 @@ for path in sys.argv[1:]:
 
 
 def test_a_forged_pickle_is_refused_and_neither_ends_the_process_nor_reads_other_memory(tmp_path):
-    """In a process of its own, as one that numpy is talked into following a pointer in does not survive."""
-    for place, content in enumerate(FORGED.values()):
+    """In a process of its own, as one that numpy is talked into following a pointer in does not survive; the last file
+    is a good one, which none before it may have spoilt."""
+    for place, (content, _) in enumerate(FORGED.values()):
         (tmp_path / f"{place}.pkl").write_bytes(b"\x80\x03" + content + b".")
-    files = [str(tmp_path / f"{place}.pkl") for place in range(len(FORGED))]
+    (tmp_path / f"{len(FORGED)}.pkl").write_bytes(pickle.dumps([b"", np.uint8(3)], 2))
+    files = [str(tmp_path / f"{place}.pkl") for place in range(len(FORGED) + 1)]
     done = subprocess.run([sys.executable, "-c", LOAD, *files], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    for name, said in zip(FORGED, done.stdout.splitlines(), strict=True):
+    *refused, good = done.stdout.splitlines()
+    assert good == "passed [b'', np.uint8(3)]"
+    for (name, (_, reason)), said in zip(FORGED.items(), refused, strict=True):
         assert said.startswith("refused"), f"{name}: {said}"
+        assert reason in said, name
+
+
+def test_what_a_pickle_may_call_is_a_handful_and_none_of_it_numpys():
+    assert {name: kind.__module__ for name, kind in pickles.KNOWN.items() if callable(kind)} == {
+        "numpy.dtype": pickles.__name__,
+        "numpy._core.multiarray._reconstruct": pickles.__name__,
+        "numpy._core.numeric._frombuffer": pickles.__name__,
+        "numpy._core.multiarray.scalar": pickles.__name__,
+        "_codecs.encode": pickles.__name__,
+        "collections.OrderedDict": "builtins",
+        "builtins.set": "builtins",
+        "builtins.frozenset": "builtins",
+        "builtins.complex": "builtins",
+        "builtins.bytes": pickles.__name__,
+        "builtins.bytearray": pickles.__name__,
+    }
+    assert pickle._Unpickler.dispatch[pickle.BUILD[0]] is pickle._Unpickler.load_build  # the original is left alone
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_containers_of_every_kind_come_back(tmp_path, protocol):
+    value = [OrderedDict(a=(1, (2, ()))), frozenset({1, 2}), 1 + 2j, {"x": (np.arange(2), "ü")}]
+    file = tmp_path / "good"
+    file.write_bytes(pickle.dumps(value, protocol))
+    found = restricted_load(file)
+    array, text = found.pop()["x"]
+    assert (array.tolist(), text) == ([0, 1], "ü")
+    assert found == [{"a": (1, (2, ()))}, *value[1:3]]
+    assert type(found[0]["a"]) is tuple

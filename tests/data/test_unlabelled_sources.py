@@ -80,7 +80,7 @@ def test_a_file_here_comes_before_one_under_the_data_root(tmp_path, images, monk
             {"data": np.zeros((0, 8, 8, 3), np.uint8), "ids": ()},
             "0 images but 0 ids; give one id per image, and at least one",
         ),
-        ({"ids": None}, "holds data; a dictionary with data and ids is needed"),
+        ({"ids": None}, r"holds \['data'\]; a dictionary with data and ids is needed"),
         ({"data": [[1, 2], [3]]}, "data is list; must be an array uint8"),
         ({"data": np.zeros((6, 0), np.uint8)}, r"data is uint8 \[6, 0\]"),
         ({"data": np.zeros((6, 0, 8, 3), np.uint8)}, r"data is uint8 \[6, 0, 8, 3\]"),
@@ -88,8 +88,13 @@ def test_a_file_here_comes_before_one_under_the_data_root(tmp_path, images, monk
         ({"ids": [1, 2, 3, 4, 5, 1.5]}, "id 1.5 is float"),
         ({"ids": [1, 2, 3, 4, 5, True]}, "id True is bool"),
         ({"ids": ["a", "b", "c", "d", "e", "f\r"]}, r"id 'f\\r' is str"),
-        ({"ids": ["a", "b", "c", "d", "e", "f" * 1001]}, "is str; .* of at most 1000 characters"),
+        ({"ids": ["a", "b", "c", "d", "e", "f" * 1001]}, "is str; .* of 1 to 1000 characters"),
         ({"ids": ["a", "b", "c", "d", "e", b"\xff"]}, r"id b'\\xff' is bytes"),
+        ({"ids": ["a", "b", "c", "d", "e", ""]}, "id '' is str"),
+        (
+            {"ids": [1, 2, 3, 4, 5, 10**5000]},
+            "id .very long. is int; ids are whole numbers or printable texts of 1 to 1000",
+        ),
     ],
 )
 def test_other_content_is_refused_with_the_remedy(tmp_path, images, change, says):
@@ -99,6 +104,8 @@ def test_other_content_is_refused_with_the_remedy(tmp_path, images, change, says
         read_unlabelled(pickled(tmp_path / "t.pkl", content, protocol=5))
     with pytest.raises(ValueError, match="holds list; a dictionary"):
         read_unlabelled(pickled(tmp_path / "l.pkl", [1]))
+    with pytest.raises(ValueError, match="/dev/null: is neither a file nor a folder"):
+        read_unlabelled("/dev/null")
 
 
 def test_a_folder_without_classes_is_read_in_natural_order(tmp_path, images, monkeypatch):
