@@ -135,7 +135,9 @@ def curves(records: dict[str, list[dict]], teacher_top1_pct: float | None = None
     """
     terms = list(dict.fromkeys(term for history in records.values() for row in history for term in loss_terms(row)))
     panels = [*terms, *(["accuracy"] if any(map(_has_accuracy, records.values())) or not terms else [])]
-    columns = 2 if len(panels) == 4 else min(3, len(panels))
+    columns = min(3, len(panels))
+    if len(panels) == 4 and max(map(len, records)) < 80:  # two rows of two, where the legend is not wider
+        columns = 2
     rows = math.ceil(len(panels) / columns)
     with styled():
         figure = new_figure(3.4 * columns, 2.7 * rows + 0.2 * (len(records) + 1))

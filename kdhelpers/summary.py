@@ -239,12 +239,19 @@ def distinctions(setting: dict, alike: list[dict]) -> list[str]:
     differ -= {f"{field}_options" for field in differ}  # those of different optimisers are no news
     if any(other.get("image_size") != setting.get("image_size") for other in alike):
         differ -= {"data_hash"}  # nor are other pixels at another size
-    return [f"{field} {_brief(value)}" for field, value in setting.items() if field in differ]
+    told = (
+        (field, value, [other.get(field) for other in alike]) for field, value in setting.items() if field in differ
+    )
+    return [text for difference in told for text in _told(*difference)]
 
 
-def _brief(value) -> str:
-    text = _canonical(value) if isinstance(value, dict) else str(value)
-    return text[:8] if len(text) == 64 else text  # the beginning tells two hashes apart
+def _told(field: str, value, others: list) -> list[str]:
+    """A setting that differs from those of others; of options the ones that do."""
+    if isinstance(value, dict):
+        own = {key: each for key, each in value.items() if any((other or {}).get(key) != each for other in others)}
+        return [f"{key} {each}" for key, each in own.items()] or [f"{field} {_canonical(value)}"]
+    text = str(value)
+    return [f"{field} {text[:8] if len(text) == 64 else text}"]  # the beginning tells two hashes apart
 
 
 def row_names(summary) -> list[str]:

@@ -74,6 +74,17 @@ def test_curves_has_a_panel_per_loss_term_and_accuracy():
     assert not overlapping(figure)
 
 
+@pytest.mark.parametrize(("letters", "columns"), [(20, 2), (100, 3)])
+def test_four_panels_are_two_by_two_unless_the_legend_is_wider_than_they(letters, columns):
+    rows = [{"epoch": epoch, "ce": 1.0, "kd": 1.0, "crd": 1.0, "val_top1_pct": 50.0} for epoch in (1, 2)]
+    figure = plots.curves({"x" * letters: rows})
+    assert figure.axes[0].get_gridspec().ncols == columns
+    figure.canvas.draw()
+    [legend] = figure.legends
+    assert legend.get_window_extent().x0 >= 0
+    assert legend.get_window_extent().x1 <= figure.bbox.width
+
+
 def test_curves_of_many_runs_and_terms_stay_apart():
     labels = [f"LM (T={number}.0, ce_weight=0.1)" for number in range(10)]
     figure = plots.curves({label: fixtures.history(30, 50.0, ("ce", "kd", "hint", "crd")) for label in labels}, 70.0)

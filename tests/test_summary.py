@@ -130,6 +130,14 @@ def test_settings_that_differ_are_rows_of_their_own_and_say_how(root):
     assert row(summary, "SI")["budget"] == "16 epochs, batch 64"
 
 
+def test_networks_of_other_options_are_told_apart_by_those_that_differ(root):
+    for channels, extra in ((8, {}), (16, {}), (16, {"depth": 20})):
+        options = {"stem": "cifar", "base_channels": channels, **extra}
+        fixtures.store(fixtures.record(50.0, model_options=options, name=f"m{channels}{len(extra)}"))
+    labels = ["SI [base_channels 16, depth 20]", "SI [base_channels 16]", "SI [base_channels 8]"]
+    assert sorted(summarize(results())["label"]) == labels
+
+
 def test_a_teacher_of_other_weights_is_another_setting(root):
     retrained = fixtures.record(54.0, seed=1, **fixtures.LM)
     retrained["teacher"]["sha256"] = "c" * 64
