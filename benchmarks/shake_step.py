@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks import pair
 from benchmarks.measure import Timing, interleave_apart, row
@@ -123,7 +123,7 @@ class PeerStyle:
     def step(self) -> None:
         images, labels, _index = next(self.batches)
         logits = self.network(images)
-        loss = nn.functional.cross_entropy(logits, labels)
+        loss = F.cross_entropy(logits, labels)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

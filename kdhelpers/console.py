@@ -165,10 +165,9 @@ def predictions(answers: Any, path: Path, model: str) -> str:
     from kdhelpers.analysis import answer_figure, answer_frame
 
     frame = answer_frame(answers)
-    name = re.sub(
-        r"[^\w.=+-]", "_", f"{Path(model).name.removesuffix('.pth')}_{path.stem}"
-    )  # one file name for several models is usual
-    picture = plots.save(answer_figure(answers), f"{name}_predictions", frame)
+    network = Path(model).name.removesuffix(".pth")  # in the name, as many submissions are called submission.csv
+    name = re.sub(r"[^\w.=+-]", "_", f"{network}_{path.stem}_predictions")
+    picture = plots.save(answer_figure(answers), name, frame)
     rows = [frame.columns, *([_fact(value) for value in row] for row in frame.itertuples(index=False))]
     return f"{columns(rows)}\n\n{path}: {len(answers.ids):,} rows\n{picture}"
 

@@ -42,7 +42,7 @@ def evidence_note(datasets: Iterable[str]) -> str:
 
 
 def mark_meaning(notes) -> str:
-    """ "† leakage, transductive": what the mark on a figure is about, of the notes' first words; "" without notes."""
+    """What the mark on a figure is about, `† leakage, transductive`, of the notes' first words; empty without notes."""
     kinds = {kind for note in notes if note for kind in re.findall(r"(?:^|; )([a-z ]+): ", note)}
     return f"{MARK.strip()} {', '.join(sorted(kinds))}" if kinds else ""
 
