@@ -1,0 +1,23 @@
+"""Where artifacts live and how they are written: paths, files, result records. Imports the standard library alone."""
+
+from kdhelpers.artifacts.files import (
+    append,
+    load_json,
+    load_tensors,
+    lock,
+    save_json,
+    save_tensors,
+    sha256,
+    write_atomic,
+)
+from kdhelpers.artifacts.paths import (
+    FOLDERS,
+    checkpoint_path,
+    data_root,
+    folder,
+    record_path,
+    root,
+    run_lock_path,
+    weights_path,
+)
+from kdhelpers.artifacts.records import SCHEMA, belongs_to_another, load_record, original_name, records, reserve

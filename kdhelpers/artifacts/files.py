@@ -1,0 +1,153 @@
+"""How files are written and read: whole or not at all, tensors without code, one process at a time.
+
+Every write goes to a temporary file in the folder of its target, is flushed to the disk and then renamed. A reader, a
+crash or a full disk therefore meets the old file or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from kdhelpers.artifacts.paths import cannot_write
+
+
+def write_atomic(path: Path | str, content: bytes | Callable[[BinaryIO], None]) -> Path:
+    """Write `path` whole or not at all; `content` is bytes or a function that fills an open binary file."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content) if isinstance(content, bytes) else content(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def append(path: Path | str, offset: int, content: bytes) -> None:
+    """Write `content` at `offset`, where the file must end after it; what lay there is taken for half-written."""
+    try:
+        Path(path).touch()
+        with open(path, "r+b") as file:
+            file.truncate(offset)
+            file.seek(offset)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise cannot_write(Path(path), error) from error
+
+
+def save_json(path: Path | str, value: Any) -> Path:
+    """Write `value` as indented JSON; NaN and infinity are refused, since no other reader takes them."""
+    return write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def load_json(path: Path | str) -> Any:
+    """Read JSON. Raises FileNotFoundError, or ValueError that names a damaged file."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged JSON ({error}); delete it and run again") from error
+
+
+def save_tensors(path: Path | str, value: Any) -> Path:
+    """`torch.save` of tensors and plain containers, atomically."""
+    import torch
+
+    buffer = io.BytesIO()  # torch's zip writer, on the disk itself, hides a full disk in a RuntimeError
+    torch.save(value, buffer)
+    return write_atomic(path, buffer.getvalue())
+
+
+def load_tensors(path: Path | str, device: str = "cpu") -> Any:
+    """`torch.load(weights_only=True)`: tensors and plain containers only, pickled objects are refused.
+
+    Raises FileNotFoundError, or ValueError that says whether the file is damaged or holds other objects.
+    """
+    import pickle
+
+    import torch
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such weight file")
+    if _is_compressed(path):
+        raise ValueError(f"{path}: damaged or not a torch file: compressed, as torch never does; it may be of any size")
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            raise ValueError(
+                f"{path}: holds pickled objects besides tensors and is not loaded, since a pickle can "
+                "run code; save its state_dict alone"
+            ) from error
+        raise ValueError(f"{path}: damaged or not a torch file; delete it and train or download again") from error
+    except Exception as error:  # on damaged bytes torch's unpickler stumbles in many ways: IndexError, KeyError, ...
+        raise ValueError(f"{path}: damaged or truncated; delete it and train or download again") from error
+
+
+def _is_compressed(path: Path) -> bool:
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False  # no zip, or a damaged one: torch says so
+
+
+def sha256(path: Path | str) -> str:
+    """Hex digest of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def lock(path: Path | str, wait: bool = True) -> Iterator[None]:
+    """Hold `path` against other processes; the system frees it when this process ends, however it ends.
+
+    `wait=False` raises BlockingIOError at once if another process holds it.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+b")  # noqa: SIM115  closed below, after the lock
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with file:
+        while not _try_lock(file):
+            if not wait:
+                raise BlockingIOError(f"{path.stem} is being trained by another process; wait for it to end")
+            time.sleep(0.5)
+        yield
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True

@@ -1,0 +1,60 @@
+"""Where artifacts live: the root, the folder of each kind, the path of each name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+FOLDERS = {
+    "weights": "pth_models",
+    "checkpoints": "pth_models/checkpoints",
+    "outputs": "pth_models/outputs",
+    "plots": "plots",
+    "results": "json_results",
+    "submissions": "submissions",
+    "executed": "notebooks/executed",
+}
+
+
+def root() -> Path:
+    """The artifacts' root: `KD_ROOT`, else the checkout this package lies in, else the current folder."""
+    if os.environ.get("KD_ROOT"):
+        return Path(os.environ["KD_ROOT"]).expanduser().absolute()
+    checkout = Path(__file__).resolve().parents[2]
+    return checkout if (checkout / "notebooks").is_dir() else Path.cwd()
+
+
+def data_root() -> Path:
+    """Where data sets are looked for and downloaded to: `KD_DATA`, else `data/` under the root."""
+    return Path(os.environ["KD_DATA"]).expanduser().absolute() if os.environ.get("KD_DATA") else root() / "data"
+
+
+def folder(kind: str) -> Path:
+    """The folder of one kind of artifact (`FOLDERS` lists them), created on demand."""
+    path = root() / FOLDERS[kind]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return path
+
+
+def cannot_write(path: Path, error: OSError) -> OSError:
+    reason = error.strerror or str(error)
+    return OSError(f"cannot write {path}: {reason}; free some space or set KD_ROOT to a folder that can be written")
+
+
+def record_path(name: str) -> Path:
+    return folder("results") / f"{name}.json"
+
+
+def weights_path(name: str) -> Path:
+    return folder("weights") / f"{name}.pth"
+
+
+def run_lock_path(identity: str) -> Path:
+    return folder("checkpoints") / f"{identity[:16]}.lock"
+
+
+def checkpoint_path(identity: str) -> Path:
+    return folder("checkpoints") / f"{identity[:16]}.pt"

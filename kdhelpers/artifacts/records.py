@@ -1,0 +1,100 @@
+"""Result records: what is stored under which name, and how a name is reserved for a run."""
+
+from __future__ import annotations
+
+import contextlib
+
+from kdhelpers.artifacts.files import load_json, lock, save_json
+from kdhelpers.artifacts.paths import FOLDERS, folder, record_path, root, run_lock_path, weights_path
+
+SCHEMA = 1
+
+
+def load_record(name: str) -> dict | None:
+    """The result record of that name, or None where there is none or it is not of our schema."""
+    path = record_path(name)
+    if not path.is_file():
+        return None
+    record = load_json(path)
+    ours = isinstance(record, dict) and record.get("schema") == SCHEMA and {"name", "identity", "status"} <= set(record)
+    return record if ours else None
+
+
+def records() -> list[dict]:
+    """Every readable result record, sorted by name; files of another kind are passed over."""
+    found = []
+    for path in sorted((root() / FOLDERS["results"]).glob("*.json")):
+        with contextlib.suppress(ValueError):
+            if record := load_record(path.stem):
+                found.append(record)
+    return found
+
+
+def reserve(name: str, identity: str, stub: dict) -> str:
+    """Choose and mark the name under which the run `identity` is stored, and return it.
+
+    That is `name`, unless another run's finished (or still running) record has it: then `name-<8 hex>`. So no run
+    ever overwrites another's files; one that ended unfinished gives its name up (its checkpoint is kept by identity).
+    """
+    with lock(folder("checkpoints") / "names.lock"):
+        own = f"{name}-{identity[:8]}"
+        for candidate in (name, own):
+            record = _record_or_none(candidate)
+            if _has_foreign_weights(candidate, identity):
+                continue
+            if record is None or record.get("identity") == identity or not _is_taken(record):
+                if record is None or record.get("identity") != identity or record.get("status") != "finished":
+                    save_json(
+                        record_path(candidate), {"schema": SCHEMA, "name": candidate, "identity": identity, **stub}
+                    )
+                return candidate
+    raise ValueError(f"both {name} and {own} hold other runs; give this run another name")
+
+
+def _record_or_none(name: str) -> dict | None:
+    path = record_path(name)
+    if not path.is_file():
+        return None
+    try:
+        return load_record(name) or {"status": "finished", "identity": None}  # foreign JSON: leave it alone
+    except ValueError:
+        return {"status": "finished", "identity": None}
+
+
+def belongs_to_another(name: str, identity: str) -> bool:
+    """Whether record or weights lie under that name which are not those of the run `identity`."""
+    record = _record_or_none(name)
+    return bool(record and record.get("identity") != identity) or _has_foreign_weights(name, identity)
+
+
+def original_name(name: str) -> str:
+    """The name of the record behind a name: another one for weights that are a copy (see `stored.store_under`)."""
+    beside = weights_path(name).with_suffix(".json")
+    if record_path(name).is_file() or not beside.is_file():
+        return name
+    described = load_json(beside)
+    return described.get("copy_of", name) if isinstance(described, dict) else name
+
+
+def _has_foreign_weights(name: str, identity: str) -> bool:
+    """Whether weights lie under that name which are not, by their sidecar, those of the run `identity`; without a
+    sidecar by the record, since a run that is interrupted at its very end may leave weights alone."""
+    path = weights_path(name)
+    if not path.is_file():
+        return False
+    beside = path.with_suffix(".json")
+    try:
+        described = load_json(beside) if beside.is_file() else _record_or_none(name)
+    except (OSError, ValueError):
+        return True
+    return not isinstance(described, dict) or described.get("identity") != identity
+
+
+def _is_taken(record: dict) -> bool:
+    if record.get("status") == "finished":
+        return True
+    try:
+        with lock(run_lock_path(record["identity"]), wait=False):
+            return False
+    except BlockingIOError:
+        return True
