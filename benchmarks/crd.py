@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.measure import Apart, interleave, row
 from kdhelpers.device import keep_freed_memory
 from kdhelpers.methods import crd_loss
-from kdhelpers.methods.memory_bank import MemoryBank
+from kdhelpers.methods.parts.memory_bank import MemoryBank
 
 BATCH, NEGATIVES, IMAGES, DIM, CLASSES = 64, 16384, 50_000, 128, 100
 TEMPERATURE, NORMALIZER = 0.07, 50_000.0

@@ -18,7 +18,7 @@ from kdhelpers.data import Data, Split
 from kdhelpers.device import DTYPES, autocast, keep_freed_memory
 from kdhelpers.loop import Training
 from kdhelpers.models import Observed, build_model
-from kdhelpers.models.cifar_resnet import BasicBlock
+from kdhelpers.models.networks.cifar_resnet import BasicBlock
 from kdhelpers.settings import Run
 from kdhelpers.teachers import Teacher
 

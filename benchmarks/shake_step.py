@@ -19,7 +19,7 @@ from kdhelpers.device import autocast, has_avx512_bf16, keep_freed_memory
 from kdhelpers.lockstep import train_epoch
 from kdhelpers.loop import Training
 from kdhelpers.models import build_model
-from kdhelpers.models.shake_shake import ShakeBlock
+from kdhelpers.models.networks.shake_shake import ShakeBlock
 from kdhelpers.progress import Progress
 from kdhelpers.settings import Run
 

@@ -7,21 +7,21 @@ from kdhelpers.methods.base import Context, Method
 from kdhelpers.methods.cocord import CoCoRD, cocord_contrast_loss, cocord_prediction_loss
 from kdhelpers.methods.conkd import ConKD
 from kdhelpers.methods.crd import ContrastiveDistillation, crd_loss
-from kdhelpers.methods.crd_inbatch import InBatchContrast, info_nce_loss
 from kdhelpers.methods.dkd import DecoupledKD, dkd_loss
 from kdhelpers.methods.hints import Hints, hint_loss
 from kdhelpers.methods.independent import IndependentStudent
+from kdhelpers.methods.info_nce import InBatchContrast, info_nce_loss
 from kdhelpers.methods.label_smoothing import LabelSmoothing, label_smoothing_loss
 from kdhelpers.methods.logit_matching import LogitMatching, kd_loss
-from kdhelpers.methods.standardized import (
+from kdhelpers.methods.logit_standardization import (
     StandardizedDecoupledKD,
     StandardizedLogitMatching,
     standardize,
     standardized_kd_loss,
 )
+from kdhelpers.methods.semi_supervised import UnlabelledDistillation
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
 from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
-from kdhelpers.methods.unlabelled import UnlabelledDistillation
 
 METHODS: dict[str, type[Method]] = {
     "si": IndependentStudent,

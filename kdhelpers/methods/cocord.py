@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kdhelpers.methods.base import Context, Method, check_range, check_weights, full_precision
-from kdhelpers.methods.ema import follow
-from kdhelpers.methods.heads import batchnorm_mlp
 from kdhelpers.methods.logit_matching import kd_loss
-from kdhelpers.methods.queue import KeyQueue
+from kdhelpers.methods.parts.ema import follow
+from kdhelpers.methods.parts.heads import batchnorm_mlp
+from kdhelpers.methods.parts.key_queue import KeyQueue
 
 
 def cocord_contrast_loss(

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdhelpers.methods.base import Context, Method, check_range, check_weights, full_precision
-from kdhelpers.methods.heads import ProjectionHead
-from kdhelpers.methods.ranks import gather
-from kdhelpers.methods.standardized import standardized_kd_loss
+from kdhelpers.methods.logit_standardization import standardized_kd_loss
+from kdhelpers.methods.parts.distributed import gather
+from kdhelpers.methods.parts.heads import ProjectionHead
 from kdhelpers.methods.supcon import supcon_loss
 
 

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kdhelpers.methods.base import Context, Method, check_range, check_weights, full_precision
-from kdhelpers.methods.heads import UnitProjection
 from kdhelpers.methods.logit_matching import kd_loss
-from kdhelpers.methods.memory_bank import MemoryBank
-from kdhelpers.methods.ranks import mean_over_ranks
+from kdhelpers.methods.parts.distributed import mean_over_ranks
+from kdhelpers.methods.parts.heads import UnitProjection
+from kdhelpers.methods.parts.memory_bank import MemoryBank
 
 EPSILON = 1e-7  # of the published code
 KEPT = 0.99  # of the normaliser, per batch, with normalizer="ema"

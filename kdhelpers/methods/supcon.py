@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from kdhelpers.methods.base import Context, Method, check_range, full_precision
-from kdhelpers.methods.heads import ProjectionHead
-from kdhelpers.methods.ranks import gather
+from kdhelpers.methods.parts.distributed import gather
+from kdhelpers.methods.parts.heads import ProjectionHead
 
 
 def supcon_loss(

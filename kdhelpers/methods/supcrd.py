@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdhelpers.methods.base import Context, Method, check_range, full_precision
-from kdhelpers.methods.heads import ProjectionHead
-from kdhelpers.methods.ranks import gather
+from kdhelpers.methods.parts.distributed import gather
+from kdhelpers.methods.parts.heads import ProjectionHead
 from kdhelpers.methods.supcon import check_form, check_views, masked_logsumexp
 
 

@@ -1,11 +1,11 @@
 """Networks by name, seen through named feature maps. Knows nothing of the rest of the package."""
 
-from .architecture import Architecture
-from .counting import count_macs, count_parameters
-from .folding import fold_batchnorm
-from .recognition import COUNTS, recognise
-from .registry import MODELS, build_model, check_model, require_small
-from .taps import Observed, Outputs, Taps
+from kdhelpers.models.architecture import Architecture
+from kdhelpers.models.complexity import count_macs, count_parameters
+from kdhelpers.models.feature_extractor import Observed, Outputs, Taps
+from kdhelpers.models.folding import fold_batchnorm
+from kdhelpers.models.identification import COUNTS, recognise
+from kdhelpers.models.registry import MODELS, build_model, check_model, require_small
 
 __all__ = [
     "COUNTS",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from .taps import Taps
+from kdhelpers.models.feature_extractor import Taps
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import nn
 
-from . import (
+from kdhelpers.models.architecture import Architecture, Choice
+from kdhelpers.models.complexity import count_parameters
+from kdhelpers.models.networks import (
     bottleneck_resnet,
     cifar_resnet,
     mobilenet_v2,
@@ -19,8 +21,6 @@ from . import (
     vgg,
     wide_resnet,
 )
-from .architecture import Architecture, Choice
-from .counting import count_parameters
 
 MODELS: dict[str, Architecture] = {
     **cifar_resnet.ARCHITECTURES,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .architecture import Architecture
+from kdhelpers.models.architecture import Architecture
 
 STEM = 24
 GROUPS = 3

@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .architecture import Architecture, initialise
+from kdhelpers.models.architecture import Architecture, initialise
 
 
 class BasicBlock(nn.Module):

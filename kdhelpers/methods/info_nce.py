@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdhelpers.methods.base import Context, Method, check_range, check_weights, full_precision
-from kdhelpers.methods.heads import UnitProjection
-from kdhelpers.methods.ranks import gather
+from kdhelpers.methods.parts.distributed import gather
+from kdhelpers.methods.parts.heads import UnitProjection
 
 
 def info_nce_loss(student_embedding: Tensor, teacher_embedding: Tensor, temperature: float = 0.07) -> Tensor:

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from kdhelpers.data import Batch
 from kdhelpers.methods import METHODS, info_nce_loss
-from kdhelpers.methods.memory_bank import MemoryBank
-from kdhelpers.methods.queue import KeyQueue
-from kdhelpers.methods.ranks import gather, mean_over_ranks
+from kdhelpers.methods.parts.distributed import gather, mean_over_ranks
+from kdhelpers.methods.parts.key_queue import KeyQueue
+from kdhelpers.methods.parts.memory_bank import MemoryBank
 from kdhelpers.models import Outputs
 
 LABELS, BATCH = torch.arange(12) % 3, 6

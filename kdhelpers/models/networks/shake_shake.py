@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .architecture import FLAG, Architecture, Choice, initialise
+from kdhelpers.models.architecture import FLAG, Architecture, Choice, initialise
 
 
 class _Mix(torch.autograd.Function):

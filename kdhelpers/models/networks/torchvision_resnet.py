@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .architecture import Architecture, Choice
+from kdhelpers.models.architecture import Architecture, Choice
 
 NAMES = ("resnet18", "resnet34", "resnet50", "resnet101")
 STOCK = 64  # channels of the stem

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .architecture import Architecture
+from kdhelpers.models.architecture import Architecture
 
 STEM = 24
 STAGES = ((116, 4), (232, 8), (464, 4))  # channels, blocks

@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .architecture import Architecture, initialise
+from kdhelpers.models.architecture import Architecture, initialise
 
 WIDTHS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = {  # in each of the five blocks

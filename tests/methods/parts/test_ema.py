@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdhelpers.methods.ema import follow
+from kdhelpers.methods.parts.ema import follow
 
 
 def network(seed):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdhelpers.methods.memory_bank import MemoryBank
+from kdhelpers.methods.parts.memory_bank import MemoryBank
 
 UNEQUAL = torch.tensor([2] * 3 + [0] * 40 + [1] * 7 + [3])[
     torch.randperm(51, generator=torch.Generator().manual_seed(0))

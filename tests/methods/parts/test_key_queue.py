@@ -5,7 +5,7 @@ from collections import deque
 import pytest
 import torch
 
-from kdhelpers.methods.queue import KeyQueue
+from kdhelpers.methods.parts.key_queue import KeyQueue
 
 SIZE, DIM = 7, 3
 

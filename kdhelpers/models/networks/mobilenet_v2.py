@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .architecture import Architecture, initialise
+from kdhelpers.models.architecture import Architecture, initialise
 
 WIDTH = 0.5
 STAGES = (  # the paper's table 2: expansion, channels at full width, blocks, stride of the first

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdhelpers.methods.ranks import gather
+from kdhelpers.methods.parts.distributed import gather
 
 
 class MemoryBank(nn.Module):

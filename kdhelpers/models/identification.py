@@ -9,7 +9,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from .registry import MODELS, check_model
+from kdhelpers.models.registry import MODELS, check_model
 
 COUNTS = "num_batches_tracked"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdhelpers.models import Observed, build_model, check_model, count_parameters, fold_batchnorm
-from kdhelpers.models.shake_shake import ShakeBlock, shake
+from kdhelpers.models.networks.shake_shake import ShakeBlock, shake
 
 # Recorded from the published PyTorch implementation, 26 2x32d with 10 classes, under `fill_by_name` on `zoo_images`.
 LOGITS = [-0.3791879530644513, -0.3974268026743002, 2.0541223290169452, 1.667564658287898, 2.6252513277806]
