@@ -16,11 +16,11 @@ from torch import Tensor
 from benchmarks import pair
 from benchmarks.measure import Timing, interleave_apart, row
 from kdhelpers.device import autocast, has_avx512_bf16, keep_freed_memory
+from kdhelpers.display.progress import Progress
 from kdhelpers.lockstep import train_epoch
 from kdhelpers.loop import Training
 from kdhelpers.models import build_model
 from kdhelpers.models.networks.shake_shake import ShakeBlock
-from kdhelpers.progress import Progress
 from kdhelpers.settings import Run
 
 CPU = torch.device("cpu")

@@ -20,12 +20,12 @@ from benchmarks import pair
 from benchmarks.measure import Timing, interleave_apart, row
 from kdhelpers.batching import training_batches
 from kdhelpers.device import has_avx512_bf16
+from kdhelpers.display.progress import Progress
 from kdhelpers.lockstep import SharedTeacher, train_epoch
 from kdhelpers.loop import Training
 from kdhelpers.methods import METHODS as KNOWN
 from kdhelpers.models import build_model
 from kdhelpers.outputs import stored_teacher
-from kdhelpers.progress import Progress
 from kdhelpers.settings import Run
 from kdhelpers.teachers import Teacher
 

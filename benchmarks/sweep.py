@@ -16,10 +16,10 @@ from benchmarks.measure import interleave, row
 from kdhelpers import artifacts, load_data
 from kdhelpers.batching import training_batches
 from kdhelpers.data import Batches, Data
+from kdhelpers.display.progress import Progress
 from kdhelpers.lockstep import SharedTeacher, train_epoch
 from kdhelpers.loop import Training
 from kdhelpers.models import Outputs
-from kdhelpers.progress import Progress
 from kdhelpers.settings import Run
 from kdhelpers.teachers import Teacher
 

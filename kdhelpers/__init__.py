@@ -28,16 +28,25 @@ _HOME = {
     "results": "summary",
     "stored_students": "lineup",
 }
-_MODULES = ("analysis", "notebook", "pairs", "plots", "published", "submission", "tables")
+_MODULES = {
+    "analysis": "analysis",
+    "notebook": "display.notebook",
+    "pairs": "pairs",
+    "plots": "display.plots",
+    "published": "published",
+    "submission": "submission",
+    "tables": "tables",
+}
 __all__ = [*_HOME, *_MODULES]
 
 
 def __getattr__(name: str):
     if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
-    if name not in _HOME:
+        value = import_module(f"{__name__}.{_MODULES[name]}")
+    elif name in _HOME:
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

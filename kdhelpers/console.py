@@ -91,7 +91,7 @@ def _stored_runs() -> str:
 
 
 def _accuracy(record: dict) -> str:
-    from kdhelpers.wording import MARK
+    from kdhelpers.display.text import MARK
 
     top1 = record.get("metrics", {}).get("test_top1_pct")
     return "-" if top1 is None else f"{top1:.2f} %" + MARK * bool(record.get("notes"))
@@ -161,8 +161,8 @@ def _paired(a: dict, b: dict) -> str:
 
 def predictions(answers: Any, path: Path, model: str) -> str:
     """The classes predicted in a submission at `path`, a row each, and where it and its picture lie."""
-    from kdhelpers import plots
     from kdhelpers.analysis import answer_figure, answer_frame
+    from kdhelpers.display import plots
 
     frame = answer_frame(answers)
     network = Path(model).name.removesuffix(".pth")  # in the name, as many submissions are called submission.csv

@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import quote
 
 from kdhelpers.artifacts import folder, lock, record_path, records, root, run_lock_path, write_atomic
-from kdhelpers.html import STYLE, Html, curve, element, join
-from kdhelpers.progress import loss_terms
+from kdhelpers.display.html import STYLE, Html, curve, element, join
+from kdhelpers.display.progress import loss_terms
 
 EMBEDDED = "digits"  # toy data, shown last
 OUR_TITLE = re.compile("<title>kdhelpers: (.*?)</title>")  # how a page says that it is one of ours
@@ -70,7 +70,7 @@ def _nothing_yet() -> Html:
 
 
 def _section(dataset: str, runs: list[dict]) -> Html:
-    from kdhelpers.wording import evidence_note
+    from kdhelpers.display.text import evidence_note
 
     note = evidence_note([dataset]).partition(": ")[2]
     badge = element("span", note, class_="badge warn") if note else ""
@@ -82,8 +82,8 @@ def _section(dataset: str, runs: list[dict]) -> Html:
 
 def _summary_table(dataset: str) -> Html:
     """One line per setting, mean and standard deviation over its seeds; the best student of the data set in bold."""
+    from kdhelpers.display.text import caption
     from kdhelpers.summary import results, summarize
-    from kdhelpers.wording import caption
 
     summary = summarize(results(dataset))
     rows = summary.to_dict("records")
@@ -106,7 +106,7 @@ def _summary_table(dataset: str) -> Html:
 
 
 def _summary_line(row: dict, best: bool) -> dict[str, object]:
-    from kdhelpers.wording import accuracy_text, pace_text
+    from kdhelpers.display.text import accuracy_text, pace_text
 
     accuracy = accuracy_text(row)
     return {
@@ -132,7 +132,7 @@ def number(value: Any, form: str) -> str:
 
 
 def magnitude(value: Any) -> str:
-    from kdhelpers.wording import magnitude_text
+    from kdhelpers.display.text import magnitude_text
 
     return "–" if missing(value) else magnitude_text(value)
 

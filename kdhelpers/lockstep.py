@@ -11,12 +11,12 @@ from torch import Tensor
 
 from kdhelpers.batching import training_batches
 from kdhelpers.data import Batch
+from kdhelpers.display.progress import VALIDATION, Progress
 from kdhelpers.job import Job
 from kdhelpers.loop import Training
 from kdhelpers.methods import METHODS
 from kdhelpers.models import Outputs
 from kdhelpers.outputs import StoredTeacher, stored_teacher
-from kdhelpers.progress import VALIDATION, Progress
 from kdhelpers.teachers import Teacher
 
 

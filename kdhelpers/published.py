@@ -9,9 +9,9 @@ import math
 from pathlib import Path
 
 from kdhelpers import artifacts
+from kdhelpers.display.text import MARK, evidence_note, spread_text
 from kdhelpers.summary import budget_key, results
 from kdhelpers.tables import gain_text, paired_text, plain
-from kdhelpers.wording import MARK, evidence_note, spread_text
 
 FIGURES = Path(__file__).with_name("published.csv")
 

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from kdhelpers import artifacts
-from kdhelpers.data import DATASETS, Normalise, Unlabelled, progress_bar, read_unlabelled
+from kdhelpers.data import DATASETS, Normalise, Unlabelled, read_unlabelled
 from kdhelpers.device import pick_device
+from kdhelpers.display.progress import progress_bar
 from kdhelpers.teachers import find_weights, load_model, sidecar
 
 HEADER = ["ID", "Labels"]

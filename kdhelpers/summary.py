@@ -71,6 +71,7 @@ SUMMARY_COLUMNS = (
     "device",
     "notes",
     "setting",
+    "row",
 )
 TELLABLE = 21  # lines of a picture by colour and dash
 SHOWN = ("dataset", "role", "model", "selection", "epochs", "batch_size")  # what a summary has columns for
@@ -172,7 +173,8 @@ def summarize(frame):
     summary["label"] = _distinct_labels(rows)
     best_first = summary.sort_values("test_top1_pct", ascending=False)
     teachers_first = {"by": ["dataset", "role", "model"], "ascending": [True, False, True]}
-    return best_first.sort_values(**teachers_first, kind="stable", ignore_index=True)
+    ordered = best_first.sort_values(**teachers_first, kind="stable", ignore_index=True)
+    return ordered.assign(row=row_names(ordered))
 
 
 def _is_independent_student(group) -> bool:

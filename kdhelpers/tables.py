@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 
 from kdhelpers import artifacts
+from kdhelpers.display.text import accuracy_text, caption, magnitude_text, pace_text
 from kdhelpers.summary import results, summarize
-from kdhelpers.wording import accuracy_text, caption, magnitude_text, pace_text
 
 SHADE = "background-color: rgba(0, 114, 178, 0.14)"  # readable on light and dark pages
 

@@ -21,9 +21,9 @@ from torch import nn
 from kdhelpers import artifacts, lockstep, record
 from kdhelpers.data import Data, load_data
 from kdhelpers.device import DTYPES, pick_device, resolve_precision
+from kdhelpers.display.progress import Progress, TerminalProgress
 from kdhelpers.job import Job
 from kdhelpers.methods import METHODS
-from kdhelpers.progress import Progress, TerminalProgress
 from kdhelpers.settings import Run
 from kdhelpers.stored import agreed_finished, sole_trainer, store_under
 from kdhelpers.teachers import Teacher, find_weights, load_model, load_teacher, teacher_name

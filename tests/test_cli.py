@@ -13,7 +13,7 @@ from test_suite import job, make_root, profile
 import kdhelpers.suite
 from kdhelpers import Run, fit
 from kdhelpers.__main__ import main
-from kdhelpers.progress import Progress
+from kdhelpers.display.progress import Progress
 
 COMMANDS = ("suite", "list", "report", "compare", "data", "predict", "teachers")
 

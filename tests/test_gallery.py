@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from pandas import DataFrame
 
-from kdhelpers import artifacts, plots
+from kdhelpers import artifacts
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
+from kdhelpers.display import plots
+from kdhelpers.display.html import Html, curve, element
 from kdhelpers.gallery import magnitude, number, write_gallery
-from kdhelpers.html import Html, curve, element
 
 HOSTILE = '<script>alert("x")</script>'
 

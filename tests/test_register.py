@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from kdhelpers import Run, artifacts, fit, load_data, register, results, tables
+from kdhelpers.display.progress import Progress
 from kdhelpers.gallery import page
 from kdhelpers.models import build_model
-from kdhelpers.progress import Progress
 from kdhelpers.summary import summarize
 from kdhelpers.teachers import description, load_teacher, teacher_name
 

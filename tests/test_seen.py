@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 from training_fixtures import QUICK
 
-from kdhelpers import Run, artifacts, fit, plots, tables
+from kdhelpers import Run, artifacts, fit, tables
 from kdhelpers.data import Split, Unlabelled
+from kdhelpers.display import plots
 from kdhelpers.seen import seen_notes
 from kdhelpers.summary import results, summarize
 

@@ -15,7 +15,7 @@ from training_fixtures import QUICK
 from kdhelpers import Run, artifacts, build_model, fit, infer, submission
 from kdhelpers.__main__ import main
 from kdhelpers.data import Unlabelled
-from kdhelpers.progress import Progress
+from kdhelpers.display.progress import Progress
 from kdhelpers.submission import Answers, check_submission, predict, predict_stored, write_submission
 
 IDS = ["7", "3", "x,y", "10"]

@@ -3,8 +3,8 @@
 import torch
 
 from kdhelpers import artifacts
+from kdhelpers.display.progress import Progress
 from kdhelpers.lockstep import train_epoch
-from kdhelpers.progress import Progress
 
 QUICK = {"model": "resnet8", "epochs": 2, "batch_size": 32, "precision": "fp32", "lr": 0.02}
 

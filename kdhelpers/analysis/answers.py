@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdhelpers.plots import PALETTE, new_figure, styled
+from kdhelpers.display.plots import PALETTE, new_figure, styled
 
 BINS = 20
 NAMED = 20  # classes that get their names

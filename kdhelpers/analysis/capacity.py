@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kdhelpers.analysis.agreement import divergence
+from kdhelpers.display.plots import PALETTE, new_figure, styled
 from kdhelpers.evaluation import Predictions, compare, top_k_pct
-from kdhelpers.plots import PALETTE, new_figure, styled
 
 ALONE = "no teacher"
 

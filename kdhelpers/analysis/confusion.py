@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdhelpers.plots import new_figure, styled
+from kdhelpers.display.plots import new_figure, styled
 
 NAMED = 20  # classes that get their names, and their numbers written out
 

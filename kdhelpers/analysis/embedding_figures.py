@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from textwrap import fill
 
 from kdhelpers.data import Data
-from kdhelpers.plots import PALETTE, new_figure, styled
+from kdhelpers.display.plots import PALETTE, new_figure, styled
 
 LOOKS = tuple((colour, marker) for marker in "o^s" for colour in PALETTE)  # as many groups as can be told apart
 FEW = 10  # classes shown of more than that, where nobody chose

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from kdhelpers.analysis.embedding_figures import LOOKS, told_apart
-from kdhelpers.html import STYLE, Html, element, join
+from kdhelpers.display.html import STYLE, Html, element, join
 
 GLYPHS = {"o": "●", "^": "▲", "s": "■"}
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from kdhelpers.plots import PALETTE, new_figure, styled
+from kdhelpers.display.plots import PALETTE, new_figure, styled
 
 LEVELS = (0.025, 0.975)
 

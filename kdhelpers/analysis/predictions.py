@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from kdhelpers.plots import PALETTE, new_figure, styled
+from kdhelpers.display.plots import PALETTE, new_figure, styled
 
 NAMED = 10  # classes that get their name on the axis
 RIGHT, WRONG = "#1B7F3B", "#B03A2E"

@@ -1,7 +1,6 @@
 """Verified images in, augmented batches out. Knows nothing of runs: plain arguments only."""
 
 from kdhelpers.data.augment import Normalise, Recipe, augment, parse_recipe
-from kdhelpers.data.bar import progress_bar
 from kdhelpers.data.batches import Batch, Batches, Gentle, Shown, evaluation_batches, to_device
 from kdhelpers.data.catalogue import DATASETS
 from kdhelpers.data.dataset import Data, Split, Unlabelled
@@ -30,7 +29,6 @@ __all__ = [
     "parse_recipe",
     "plan_epoch",
     "plan_recycled",
-    "progress_bar",
     "read_unlabelled",
     "restricted_load",
     "to_device",

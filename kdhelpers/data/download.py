@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path, PurePosixPath
 
 from kdhelpers import artifacts
-from kdhelpers.data.bar import progress_bar
+from kdhelpers.display.progress import progress_bar
 
 BLOCK = 1 << 16  # bytes read at a time
 TIMEOUT = 30.0  # seconds without a byte

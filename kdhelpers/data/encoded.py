@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from kdhelpers import artifacts
-from kdhelpers.data.bar import progress_bar
 from kdhelpers.data.dataset import Split
 from kdhelpers.data.formats import Raw, checked_split, official_splits
+from kdhelpers.display.progress import progress_bar
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
 DECODING = 1  # raise it where `decode` makes other pixels of the same files: what was kept is then made anew

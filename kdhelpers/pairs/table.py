@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from html import escape
 
+from kdhelpers.display.text import MARK, evidence_note, spread_text
 from kdhelpers.pairs.printed import REFERENCE, in_order
 from kdhelpers.tables import plain
-from kdhelpers.wording import MARK, evidence_note, spread_text
 
 UNDEFINED = ("teacher", "student", REFERENCE)  # rows that arrows say nothing of
 OURS, PUBLISHED = "ours", "published"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 
 # Everything in a history row that is not a loss term: a method names its own terms, so they are what is left over.
 MEASUREMENTS = frozenset(
@@ -171,3 +172,11 @@ class TerminalProgress(TimedProgress):
 
     def _print(self, text: str) -> None:
         print(f"{self.name}: {text}", file=sys.stderr, flush=True)
+
+
+def progress_bar(iterable: Iterable | None = None, **options):
+    """A tqdm bar that redraws twice a second on a terminal, and every 30 s where each line is kept (a log)."""
+    from tqdm import tqdm
+
+    interval = 0.5 if sys.stderr.isatty() else 30
+    return tqdm(iterable, mininterval=interval, maxinterval=interval, **options)

@@ -13,9 +13,10 @@ import sys
 import time
 
 import kdhelpers
-from kdhelpers import artifacts, plots
-from kdhelpers.html import Html, element, join
-from kdhelpers.progress import TerminalProgress, TimedProgress, duration, record_text, row_text
+from kdhelpers import artifacts
+from kdhelpers.display import plots
+from kdhelpers.display.html import Html, element, join
+from kdhelpers.display.progress import TerminalProgress, TimedProgress, duration, record_text, row_text
 
 
 def device() -> str:

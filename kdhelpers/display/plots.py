@@ -12,9 +12,8 @@ import re
 from pathlib import Path
 
 from kdhelpers import artifacts
-from kdhelpers.progress import VALIDATION, loss_terms
-from kdhelpers.summary import row_names
-from kdhelpers.wording import MARK, evidence_note, mark_meaning
+from kdhelpers.display.progress import VALIDATION, loss_terms
+from kdhelpers.display.text import MARK, evidence_note, mark_meaning
 
 DOTS_PER_INCH = 150
 # Okabe and Ito's colours, told apart by colour-blind readers too; black is kept for the teacher.
@@ -228,11 +227,11 @@ def _epoch_axis(axes, title: str, label: str) -> None:
 def bars(summary):
     """Test top-1 of each setting of a `results.summarize` frame: mean, standard deviation as whisker, n in the label.
 
-    A bar starts at zero, so its length is the accuracy; a single run has no whisker. The teacher is grey, and dashed
-    where there is one alone.
+    The labels are the column `row`. A bar starts at zero, so its length is the accuracy; a single run has no whisker.
+    The teacher is grey, and dashed where there is one alone.
     """
     rows = summary.iloc[::-1].to_dict("records")  # barh draws upwards
-    labels = row_names(summary)[::-1]
+    labels = list(summary["row"])[::-1]
     teachers = [row["test_top1_pct"] for row in rows if row["role"] == "teacher"]
     with styled():
         figure = new_figure(4.4 + 0.075 * max(map(len, labels), default=0), 0.9 + 0.32 * max(1, len(rows)))

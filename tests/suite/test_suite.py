@@ -49,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
 
 
 def command(root: Path, *arguments: str) -> subprocess.Popen:
-    checkout = Path(__file__).resolve().parent.parent
+    checkout = Path(__file__).resolve().parents[2]
     environment = os.environ | {"KD_ROOT": str(root), "PYTHONPATH": str(checkout)}
     return subprocess.Popen(
         [sys.executable, "-m", "kdhelpers", *arguments],

@@ -12,7 +12,7 @@ import torch
 from kdhelpers import artifacts, build_model
 from kdhelpers.suite.profiles import parameters_of
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 
 

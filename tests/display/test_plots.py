@@ -12,7 +12,7 @@ import torch
 from matplotlib.text import Text
 from PIL import Image
 
-from kdhelpers import plots
+from kdhelpers.display import plots
 from kdhelpers.summary import results, summarize
 
 

@@ -81,7 +81,7 @@ def test_parameters_are_read_as_papermill_reads_them_and_where_it_stumbles(root:
 
 
 def test_the_profiles_that_ship_are_sound(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("KD_ROOT", str(Path(__file__).resolve().parent.parent))
+    monkeypatch.setenv("KD_ROOT", str(Path(__file__).resolve().parents[2]))
     assert {"crd_benchmark", "paper", "short", "smoke"} <= set(profile_names())
     for name in profile_names():
         assert load_profile(name, seeds=[0, 1])[-1].notebook.stem == "30_results"

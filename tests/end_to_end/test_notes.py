@@ -7,9 +7,11 @@ import pytest
 import record_fixtures as fixtures
 from training_fixtures import QUICK
 
-from kdhelpers import Run, artifacts, console, fit, gallery, plots, record, summary, tables, wording
+from kdhelpers import Run, artifacts, console, fit, gallery, record, summary, tables
 from kdhelpers.data import DATASETS
-from kdhelpers.progress import Progress, TerminalProgress
+from kdhelpers.display import plots
+from kdhelpers.display import text as wording
+from kdhelpers.display.progress import Progress, TerminalProgress
 from kdhelpers.teachers import load_teacher
 
 PRETRAINED = {"model": "resnet101", "pretrained": True, "model_options": {"stem": "imagenet"}}
@@ -91,7 +93,7 @@ def test_a_description_older_than_the_field_is_read_by_its_run(leaky_teacher, le
 def test_the_note_stands_on_the_terminal_in_the_tables_and_in_the_notebook(
     leaky_teacher, leaking_digits, data, capsys, monkeypatch
 ):
-    from kdhelpers import notebook
+    from kdhelpers.display import notebook
 
     beside = leaky_teacher.weights_path.with_suffix(".json")
     artifacts.save_json(beside, artifacts.load_json(beside) | {"notes": [NOTE]})

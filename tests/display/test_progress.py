@@ -6,8 +6,16 @@ import sys
 import pytest
 import record_fixtures as fixtures
 
-from kdhelpers import progress
-from kdhelpers.progress import Progress, TerminalProgress, TimedProgress, duration, loss_terms, record_text, row_text
+from kdhelpers.display import progress
+from kdhelpers.display.progress import (
+    Progress,
+    TerminalProgress,
+    TimedProgress,
+    duration,
+    loss_terms,
+    record_text,
+    row_text,
+)
 
 
 class Clock:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -12,8 +13,8 @@ import pytest
 import record_fixtures as fixtures
 from nbclient import NotebookClient
 
-from kdhelpers import notebook
-from kdhelpers.progress import TerminalProgress
+from kdhelpers.display import notebook
+from kdhelpers.display.progress import TerminalProgress
 
 TRAINING = """
 import sys, time
@@ -44,7 +45,7 @@ class Updates(NotebookClient):
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     """A notebook of three cells as nbclient leaves it: set-up, a training of about 2 seconds, a figure."""
-    training = TRAINING.format(tests=os.path.dirname(__file__))
+    training = TRAINING.format(tests=str(Path(__file__).parents[1]))
     cells = map(nbformat.v4.new_code_cell, ("from kdhelpers import notebook\nnotebook.setup()", training, FIGURE))
     source = nbformat.v4.new_notebook(cells=list(cells))
     root = tmp_path_factory.mktemp("root")

@@ -44,7 +44,7 @@ def runs_of(job) -> list[Run]:
 @pytest.fixture(scope="module")
 def runs():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KD_ROOT", str(Path(__file__).resolve().parent.parent))
+        patch.setenv("KD_ROOT", str(Path(__file__).resolve().parents[2]))
         jobs = load_profile("crd_benchmark")
     found = [runs_of(job) for job in jobs if job.notebook.stem != "30_results"]
     assert {len(each) for each in found} == {1}
