@@ -20,7 +20,7 @@ from kdhelpers.loop import Training
 from kdhelpers.models import Observed, build_model
 from kdhelpers.models.networks.cifar_resnet import BasicBlock
 from kdhelpers.settings import Run
-from kdhelpers.teachers import Teacher
+from kdhelpers.training.teacher import Teacher
 
 CLASSES = 100
 BATCH = 64

@@ -27,7 +27,7 @@ from kdhelpers.methods import METHODS as KNOWN
 from kdhelpers.models import build_model
 from kdhelpers.outputs import stored_teacher
 from kdhelpers.settings import Run
-from kdhelpers.teachers import Teacher
+from kdhelpers.training.teacher import Teacher
 
 GOAL, FORWARDS_GOAL = 1.05, 0.10
 IMAGES, VIEWS, EPOCHS, SMALL = 50_000, 162, 240, 8

@@ -21,7 +21,7 @@ from kdhelpers.lockstep import SharedTeacher, train_epoch
 from kdhelpers.loop import Training
 from kdhelpers.models import Outputs
 from kdhelpers.settings import Run
-from kdhelpers.teachers import Teacher
+from kdhelpers.training.teacher import Teacher
 
 LAMBDAS, BATCH, STEPS = (0.3, 0.5, 0.7, 0.9), 32, 2
 FORWARDS_GOAL, TIME_GOAL = 1 / len(LAMBDAS), 1

@@ -19,7 +19,7 @@ _HOME = {
     "build_model": "models",
     "MODELS": "models",
     "METHODS": "methods",
-    "load_model": "teachers",
+    "load_model": "weights.load",
     "fit": "train",
     "fit_sweep": "train",
     "infer": "evaluation",

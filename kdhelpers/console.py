@@ -147,7 +147,7 @@ def _paired(a: dict, b: dict) -> str:
             return f"not possible: {weights_path(record['name'])} is missing; run its notebook again"
     from kdhelpers.data import load_data
     from kdhelpers.evaluation import compare, infer
-    from kdhelpers.teachers import load_model
+    from kdhelpers.weights.load import load_model
 
     run = a["run"]
     data = load_data(run["dataset"], run["image_size"], run["val_fraction"], run["split_seed"])

@@ -15,7 +15,7 @@ from kdhelpers.loop import Training, weights_of
 from kdhelpers.models import count_macs, count_parameters
 from kdhelpers.probe import fit_probe
 from kdhelpers.settings import Run
-from kdhelpers.teachers import Teacher
+from kdhelpers.training.teacher import Teacher
 
 
 class Job:

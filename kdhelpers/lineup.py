@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kdhelpers import artifacts
 from kdhelpers.summary import budget_key, method_title, results
-from kdhelpers.teachers import find_weights, sidecar, teacher_name
+from kdhelpers.weights.load import find_weights, sidecar, teacher_name
 
 
 @dataclass(frozen=True)

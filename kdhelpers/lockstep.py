@@ -17,7 +17,7 @@ from kdhelpers.loop import Training
 from kdhelpers.methods import METHODS
 from kdhelpers.models import Outputs
 from kdhelpers.outputs import StoredTeacher, stored_teacher
-from kdhelpers.teachers import Teacher
+from kdhelpers.training.teacher import Teacher
 
 
 class SharedTeacher:

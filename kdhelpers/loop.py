@@ -25,7 +25,8 @@ from kdhelpers.methods import METHODS, Context, Method
 from kdhelpers.models import Observed, build_model
 from kdhelpers.optim import build_optimizer, learning_rate
 from kdhelpers.settings import Run
-from kdhelpers.teachers import Teacher, start_from
+from kdhelpers.training.teacher import Teacher
+from kdhelpers.weights.load import start_from
 
 
 def seed_everything(*parts: int | str) -> None:

@@ -24,7 +24,7 @@ from kdhelpers import artifacts
 from kdhelpers.data import Batch, Batches, Data, to_device
 from kdhelpers.device import free_memory
 from kdhelpers.models import Outputs
-from kdhelpers.teachers import Teacher
+from kdhelpers.training.teacher import Teacher
 
 PARTS = ("logits", "embedding")  # what is kept of outputs; feature maps are too large
 SHARE = 0.25  # of the free memory that a table may take

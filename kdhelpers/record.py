@@ -21,8 +21,9 @@ from kdhelpers.data import DATASETS, Data
 from kdhelpers.device import device_name
 from kdhelpers.seen import seen_notes
 from kdhelpers.settings import Run
-from kdhelpers.teachers import Teacher, find_weights, teacher_name
-from kdhelpers.teachers import sidecar as read_sidecar
+from kdhelpers.training.teacher import Teacher
+from kdhelpers.weights.load import find_weights, teacher_name
+from kdhelpers.weights.load import sidecar as read_sidecar
 
 
 def now() -> str:

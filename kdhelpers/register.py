@@ -18,9 +18,9 @@ from kdhelpers import artifacts, record
 from kdhelpers.data import Data
 from kdhelpers.device import pick_device
 from kdhelpers.evaluation import evaluate, infer
-from kdhelpers.foreign import load_checkpoint
 from kdhelpers.models import MODELS, build_model, check_model, count_macs, count_parameters, recognise
-from kdhelpers.teachers import load_weights, sidecar
+from kdhelpers.weights.load import load_weights, sidecar
+from kdhelpers.weights.third_party import load_checkpoint
 
 TOLERANCE = 0.5  # points of test top-1 between the figure that was published and the one measured here
 

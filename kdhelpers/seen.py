@@ -5,7 +5,8 @@ from __future__ import annotations
 from kdhelpers.data import Data, labelled_count
 from kdhelpers.methods import METHODS
 from kdhelpers.settings import Run
-from kdhelpers.teachers import Teacher, find_weights, sidecar, teacher_name
+from kdhelpers.training.teacher import Teacher
+from kdhelpers.weights.load import find_weights, sidecar, teacher_name
 
 
 def seen_notes(run: Run, teacher: Teacher | None, data: Data) -> list[str]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from kdhelpers import artifacts, record
 from kdhelpers.settings import Run
-from kdhelpers.teachers import load_model, sidecar
+from kdhelpers.weights.load import load_model, sidecar
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from kdhelpers import artifacts
 from kdhelpers.data import DATASETS, Normalise, Unlabelled, read_unlabelled
 from kdhelpers.device import pick_device
 from kdhelpers.display.progress import progress_bar
-from kdhelpers.teachers import find_weights, load_model, sidecar
+from kdhelpers.weights.load import find_weights, load_model, sidecar
 
 HEADER = ["ID", "Labels"]
 LONGEST_NAME = 200  # bytes: with what is added while it is written, most file systems hold 255

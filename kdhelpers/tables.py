@@ -62,7 +62,7 @@ def networks(run, data):
 
     from kdhelpers.methods import METHODS
     from kdhelpers.models import build_model
-    from kdhelpers.teachers import find_weights, load_model, sidecar, teacher_name
+    from kdhelpers.weights.load import find_weights, load_model, sidecar, teacher_name
 
     rows = []
     if run.teacher:

@@ -26,7 +26,8 @@ from kdhelpers.job import Job
 from kdhelpers.methods import METHODS
 from kdhelpers.settings import Run
 from kdhelpers.stored import agreed_finished, sole_trainer, store_under
-from kdhelpers.teachers import Teacher, find_weights, load_model, load_teacher, teacher_name
+from kdhelpers.training.teacher import Teacher, load_teacher
+from kdhelpers.weights.load import find_weights, load_model, teacher_name
 
 # What the students of a sweep must have in common, besides their teacher.
 SHARED = (

@@ -17,7 +17,7 @@ from kdhelpers.data import Data, load_data
 from kdhelpers.data.download import download
 from kdhelpers.models import check_model
 from kdhelpers.register import TOLERANCE, register
-from kdhelpers.teachers import sidecar
+from kdhelpers.weights.load import sidecar
 
 DATASET = "cifar100"
 HOST = "http://shape2prog.csail.mit.edu/repo"  # of the RepDistiller repository's fetch script

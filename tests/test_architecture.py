@@ -14,9 +14,9 @@ PACKAGE = Path(kdhelpers.__file__).parent
 # Lowest first. A file imports from its own wing and from lower floors only; a wing not named here fails the test.
 FLOORS = (
     "artifacts device models methods optim inert",
-    "display foreign",
+    "display weights",
     "data",
-    "settings teachers",
+    "settings training",
     "evaluation batching seen",
     "loop record probe submission outputs sweep",
     "job stored register summary",

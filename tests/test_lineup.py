@@ -4,7 +4,7 @@ import pytest
 from training_fixtures import QUICK
 
 from kdhelpers import Run, artifacts, fit, stored_students
-from kdhelpers.teachers import description
+from kdhelpers.weights.load import description
 
 ONCE = QUICK | {"epochs": 1}
 SI, LS, LM = ({"method": method} for method in ("si", "ls", "lm"))

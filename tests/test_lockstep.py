@@ -8,7 +8,7 @@ from training_fixtures import QUICK, Recorder, same, weights
 
 from kdhelpers import Run, artifacts, fit, fit_sweep, load_model, lockstep
 from kdhelpers.methods import METHODS
-from kdhelpers.teachers import Teacher
+from kdhelpers.training.teacher import Teacher
 
 MEASURED = {"seconds", "images_per_second", "peak_memory_mib", "train_seconds", "seconds_per_epoch", "lockstep"}
 TAUGHT = QUICK | {"teacher": "teacher_resnet8_digits"}

@@ -97,7 +97,7 @@ def test_views_in_one_forward_and_a_slow_student(root, data, monkeypatch):
 
 def test_two_methods_with_one_seed_start_alike_and_see_the_same_views(root, data):
     fit(Run(**QUICK, role="teacher"), data)
-    from kdhelpers.teachers import load_teacher
+    from kdhelpers.training.teacher import load_teacher
 
     teacher = load_teacher("teacher_resnet8_digits")
     alone = Training(Run(**QUICK), data, None, torch.device("cpu"), "fp32")

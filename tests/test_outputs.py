@@ -11,7 +11,7 @@ from kdhelpers.data import Batches, parse_recipe, plan_epoch
 from kdhelpers.data.plan import view_keys
 from kdhelpers.methods import METHODS
 from kdhelpers.outputs import OutputTable, stored_teacher
-from kdhelpers.teachers import Teacher, load_teacher
+from kdhelpers.training.teacher import Teacher, load_teacher
 
 TAUGHT = QUICK | {"teacher": "teacher_resnet8_digits", "augmentation": "crop flip"}
 SMALL = {

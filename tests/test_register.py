@@ -9,7 +9,8 @@ from kdhelpers.display.progress import Progress
 from kdhelpers.gallery import page
 from kdhelpers.models import build_model
 from kdhelpers.summary import summarize
-from kdhelpers.teachers import description, load_teacher, teacher_name
+from kdhelpers.training.teacher import load_teacher
+from kdhelpers.weights.load import description, teacher_name
 
 
 def checkpoint(path, model="resnet8", classes=10, **options):

@@ -14,7 +14,7 @@ from kdhelpers.__main__ import main
 from kdhelpers.data import DATASETS, Data, Split
 from kdhelpers.data import download as download_module
 from kdhelpers.models import build_model
-from kdhelpers.teachers import description, sidecar
+from kdhelpers.weights.load import description, sidecar
 
 PLACE = f"/{zoo.FILES['resnet56']}/{zoo.CHECKPOINT}"
 

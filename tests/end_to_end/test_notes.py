@@ -12,7 +12,7 @@ from kdhelpers.data import DATASETS
 from kdhelpers.display import plots
 from kdhelpers.display import text as wording
 from kdhelpers.display.progress import Progress, TerminalProgress
-from kdhelpers.teachers import load_teacher
+from kdhelpers.training.teacher import load_teacher
 
 PRETRAINED = {"model": "resnet101", "pretrained": True, "model_options": {"stem": "imagenet"}}
 NOTE = "leakage: the teacher resnet101 started from ImageNet weights; its test images were trained on"

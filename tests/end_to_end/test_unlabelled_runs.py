@@ -11,7 +11,7 @@ from kdhelpers import Run, artifacts, fit, fit_sweep
 from kdhelpers.data import Split, Unlabelled, read_unlabelled
 from kdhelpers.loop import Training
 from kdhelpers.methods import METHODS
-from kdhelpers.teachers import Teacher, load_teacher
+from kdhelpers.training.teacher import Teacher, load_teacher
 
 TAUGHT = {**QUICK, "method": "lm_unlabelled", "teacher": "resnet8", "augmentation": "crop jitter rotation"}
 

@@ -9,7 +9,7 @@ from kdhelpers.methods import METHODS, Context
 from kdhelpers.methods.hints import Hints, build_regressor, hint_loss
 from kdhelpers.methods.logit_matching import LogitMatching
 from kdhelpers.models import Observed, Outputs, build_model
-from kdhelpers.teachers import Teacher
+from kdhelpers.training.teacher import Teacher
 
 
 def naive(student, teacher):

@@ -3,7 +3,7 @@ import torch
 
 from kdhelpers import artifacts, load_model
 from kdhelpers.models import build_model
-from kdhelpers.teachers import Teacher, load_teacher
+from kdhelpers.training.teacher import Teacher, load_teacher
 
 
 @pytest.fixture

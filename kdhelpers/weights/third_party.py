@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdhelpers import artifacts
-from kdhelpers.inert import InertFile, SavedTensor, StandIn, Unreadable
+from kdhelpers.weights.safe_pickle import InertFile, SavedTensor, StandIn, Unreadable
 
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile

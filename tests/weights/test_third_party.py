@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from kdhelpers import load_model
-from kdhelpers.foreign import load_state
-from kdhelpers.inert import InertFile, Unreadable
 from kdhelpers.models import build_model
-from kdhelpers.teachers import load_teacher, start_from
+from kdhelpers.training.teacher import load_teacher
+from kdhelpers.weights.load import start_from
+from kdhelpers.weights.safe_pickle import InertFile, Unreadable
+from kdhelpers.weights.third_party import load_state
 
 FORMATS = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 

@@ -1,16 +1,15 @@
-"""Trained networks back from disk: `load_model` for any use, `Teacher` frozen and folded for the loop."""
+"""Trained networks back from disk: which weights a name means, what describes them, and `load_model`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from kdhelpers import artifacts
-from kdhelpers.foreign import load_state
-from kdhelpers.models import COUNTS, MODELS, Observed, Outputs, build_model, fold_batchnorm, recognise
+from kdhelpers.models import COUNTS, MODELS, build_model, recognise
+from kdhelpers.weights.third_party import load_state
 
 
 def find_weights(name: str) -> Path:
@@ -145,36 +144,6 @@ def start_from(network: nn.Module, name: str, dataset: str) -> None:
     """Give the network the weights that `name` (as `teacher_name` reads it) means. Raises as `load_weights` does."""
     path = find_weights(teacher_name(name, dataset))
     load_weights(network, load_state(path), f"start_from = {path}")
-
-
-class Teacher:
-    """A frozen network as a callable `view [B, 3, H, W] -> Outputs`, without a graph.
-
-    It is in eval mode, its BatchNorm folded into the convolutions before it, channels_last, in the loop's precision.
-    `network` is the unfolded original; `sha256` is that of its weight file; `described` its sidecar.
-    """
-
-    def __init__(self, network: nn.Module, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
-        self.network = network.to(device).eval().requires_grad_(False)
-        folded = fold_batchnorm(self.network).to(device, dtype, memory_format=torch.channels_last)
-        self.observed = Observed(folded.requires_grad_(False), *_taps(network))
-        self.dtype, self.described, self.sha256 = dtype, {}, ""
-
-    def __call__(self, view: Tensor, stop_at: str | None = None) -> Outputs:
-        with torch.no_grad():
-            return self.observed(view.to(self.dtype), stop_at=stop_at)
-
-
-def _taps(network: nn.Module) -> tuple:
-    return (network.taps.maps, network.taps.classifier)
-
-
-def load_teacher(name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Teacher:
-    """The stored network as a `Teacher` on the device. Raises as `load_model` does."""
-    path = find_weights(name)
-    teacher = Teacher(load_model(name), device, dtype)
-    teacher.described, teacher.sha256 = sidecar(path) or {}, artifacts.sha256(path)
-    return teacher
 
 
 def _described_text(path: Path) -> str:

@@ -1,0 +1,40 @@
+"""The frozen teacher of a training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kdhelpers import artifacts
+from kdhelpers.models import Observed, Outputs, fold_batchnorm
+from kdhelpers.weights.load import find_weights, load_model, sidecar
+
+
+class Teacher:
+    """A frozen network as a callable `view [B, 3, H, W] -> Outputs`, without a graph.
+
+    It is in eval mode, its BatchNorm folded into the convolutions before it, channels_last, in the loop's precision.
+    `network` is the unfolded original; `sha256` is that of its weight file; `described` its sidecar.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
+        self.network = network.to(device).eval().requires_grad_(False)
+        folded = fold_batchnorm(self.network).to(device, dtype, memory_format=torch.channels_last)
+        self.observed = Observed(folded.requires_grad_(False), *_taps(network))
+        self.dtype, self.described, self.sha256 = dtype, {}, ""
+
+    def __call__(self, view: Tensor, stop_at: str | None = None) -> Outputs:
+        with torch.no_grad():
+            return self.observed(view.to(self.dtype), stop_at=stop_at)
+
+
+def _taps(network: nn.Module) -> tuple:
+    return (network.taps.maps, network.taps.classifier)
+
+
+def load_teacher(name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Teacher:
+    """The stored network as a `Teacher` on the device. Raises as `load_model` does."""
+    path = find_weights(name)
+    teacher = Teacher(load_model(name), device, dtype)
+    teacher.described, teacher.sha256 = sidecar(path) or {}, artifacts.sha256(path)
+    return teacher
