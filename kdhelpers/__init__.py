@@ -27,6 +27,13 @@ _HOME = {
     "compare": "evaluation",
     "results": "summary",
     "stored_students": "lineup",
+    "summarize": "summary",
+    "histories": "summary",
+    "sweep_runs": "sweep",
+    "optimizer_runs": "sweep",
+    "starting_point": "optim",
+    "require_small": "models",
+    "describe_teacher": "weights.load",
 }
 _MODULES = {
     "analysis": "analysis",

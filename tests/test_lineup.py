@@ -4,7 +4,7 @@ import pytest
 from training_fixtures import QUICK
 
 from kdhelpers import Run, artifacts, fit, stored_students
-from kdhelpers.weights.load import description
+from kdhelpers.weights.load import describe_teacher
 
 ONCE = QUICK | {"epochs": 1}
 SI, LS, LM = ({"method": method} for method in ("si", "ls", "lm"))
@@ -106,7 +106,7 @@ def test_where_there_are_none_the_notebooks_are_named(train):
 
 
 def test_a_description_says_what_a_teacher_is(train):
-    assert description("resnet8", "digits")["name"] == "teacher_resnet8_digits"
+    assert describe_teacher("resnet8", "digits")["name"] == "teacher_resnet8_digits"
     artifacts.weights_path("teacher_resnet8_digits").with_suffix(".json").unlink()
     with pytest.raises(ValueError, match="has no description beside it"):
-        description("resnet8", "digits")
+        describe_teacher("resnet8", "digits")

@@ -10,7 +10,7 @@ from kdhelpers.gallery import page
 from kdhelpers.models import build_model
 from kdhelpers.summary import summarize
 from kdhelpers.training.teacher import load_teacher
-from kdhelpers.weights.load import description, teacher_name
+from kdhelpers.weights.load import describe_teacher, teacher_name
 
 
 def checkpoint(path, model="resnet8", classes=10, **options):
@@ -51,7 +51,7 @@ def test_weights_sidecar_and_record_say_what_is_known_and_nothing_else(stored):
     assert not {"epochs", "lr", "optimizer", "seed"} & set(record["run"])
     assert record["run"]["selection"] == record["selection"]["rule"] == "unknown"
     assert artifacts.load_record(record["name"]) == record
-    told = description("resnet8", "digits")
+    told = describe_teacher("resnet8", "digits")
     assert (told["origin"], told["test_top1_pct"]) == (record["origin"], record["metrics"]["test_top1_pct"])
     assert len(told["class_names"]) == 10
     images = torch.rand(2, 3, 32, 32)
@@ -106,11 +106,11 @@ def test_bare_weights_that_have_the_name_already_get_a_description_and_stay_as_t
     path = artifacts.weights_path("teacher_resnet8_digits")
     checkpoint(path)
     with pytest.raises(ValueError, match="has no description beside it; `python -m kdhelpers teachers --file"):
-        description("resnet8", "digits")
+        describe_teacher("resnet8", "digits")
     before = path.read_bytes()
     assert register.register(path, "resnet8", digits)["name"] == "teacher_resnet8_digits"
     assert path.read_bytes() == before
-    assert description("resnet8", "digits")["origin"]["source"] == str(path)
+    assert describe_teacher("resnet8", "digits")["origin"]["source"] == str(path)
     assert [found.name for found in path.parent.glob("*.pth")] == [path.name]
 
 

@@ -14,7 +14,7 @@ from kdhelpers.__main__ import main
 from kdhelpers.data import DATASETS, Data, Split
 from kdhelpers.data import download as download_module
 from kdhelpers.models import build_model
-from kdhelpers.weights.load import description, sidecar
+from kdhelpers.weights.load import describe_teacher, sidecar
 
 PLACE = f"/{zoo.FILES['resnet56']}/{zoo.CHECKPOINT}"
 
@@ -81,7 +81,7 @@ def test_it_comes_whole_is_verified_and_teaches_by_its_architectures_name(server
     assert record["origin"]["file_sha256"] in said.output
     assert "72.00 % of the 100 test images of cifar100; published 72.34 %, within 0.5 points" in said.output
     assert "not verified the sha256, as its makers publish none" in said.output
-    assert description("resnet56", "cifar100")["class_names"][-1] == "99"
+    assert describe_teacher("resnet56", "cifar100")["class_names"][-1] == "99"
     images = torch.rand(1, 3, 32, 32)
     assert torch.equal(load_model("teacher_resnet56_cifar100")(images), network(images))
     assert leftovers(root) == []

@@ -47,7 +47,7 @@ def teacher_name(teacher: str, dataset: str) -> str:
     return found[0].stem if found else find_weights(name).stem
 
 
-def description(teacher: str, dataset: str) -> dict:
+def describe_teacher(teacher: str, dataset: str) -> dict:
     """The sidecar of the weights that `teacher` means for `dataset`: `name`, `model`, `test_top1_pct`, its `run`.
 
     Raises FileNotFoundError as `find_weights` does, ValueError for weights without a sidecar.
