@@ -22,9 +22,9 @@ _HOME = {
     "load_model": "weights.load",
     "fit": "train",
     "fit_sweep": "train",
-    "infer": "evaluation",
-    "evaluate": "evaluation",
-    "compare": "evaluation",
+    "infer": "evaluation.predictions",
+    "evaluate": "evaluation.metrics",
+    "compare": "evaluation.metrics",
     "results": "summary",
     "stored_students": "lineup",
     "summarize": "summary",
@@ -41,7 +41,7 @@ _MODULES = {
     "pairs": "pairs",
     "plots": "display.plots",
     "published": "published",
-    "submission": "submission",
+    "submission": "evaluation.submission",
     "tables": "tables",
 }
 __all__ = [*_HOME, *_MODULES]

@@ -172,7 +172,7 @@ def predict(model: str, source: str, output: str, tta: bool, dataset: str | None
     and plotted.
     """
     from kdhelpers.console import predictions
-    from kdhelpers.submission import check_output, predict_stored, write_submission
+    from kdhelpers.evaluation.submission import check_output, predict_stored, write_submission
 
     check_output(output)
     answers = predict_stored(model, source, tta, dataset)

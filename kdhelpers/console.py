@@ -146,7 +146,8 @@ def _paired(a: dict, b: dict) -> str:
         if not weights_path(record["name"]).is_file():
             return f"not possible: {weights_path(record['name'])} is missing; run its notebook again"
     from kdhelpers.data import load_data
-    from kdhelpers.evaluation import compare, infer
+    from kdhelpers.evaluation.metrics import compare
+    from kdhelpers.evaluation.predictions import infer
     from kdhelpers.weights.load import load_model
 
     run = a["run"]

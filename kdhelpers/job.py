@@ -10,10 +10,11 @@ import torch.distributed as dist
 
 from kdhelpers import artifacts, record
 from kdhelpers.data import Batches, Data
-from kdhelpers.evaluation import evaluate, infer
+from kdhelpers.evaluation.linear_probe import fit_probe
+from kdhelpers.evaluation.metrics import evaluate
+from kdhelpers.evaluation.predictions import infer
 from kdhelpers.loop import Training, weights_of
 from kdhelpers.models import count_macs, count_parameters
-from kdhelpers.probe import fit_probe
 from kdhelpers.settings import Run
 from kdhelpers.training.teacher import Teacher
 

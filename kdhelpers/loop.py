@@ -20,7 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from kdhelpers.batching import training_batches
 from kdhelpers.data import Batch, Batches, Data
 from kdhelpers.device import RandomStream, autocast, keep_freed_memory, peak_memory_mib
-from kdhelpers.evaluation import infer, negative_log_likelihood, top_k_pct
+from kdhelpers.evaluation.metrics import negative_log_likelihood, top_k_pct
+from kdhelpers.evaluation.predictions import infer
 from kdhelpers.methods import METHODS, Context, Method
 from kdhelpers.models import Observed, build_model
 from kdhelpers.optim import build_optimizer, learning_rate

@@ -18,7 +18,7 @@ FLOORS = (
     "data",
     "settings training",
     "evaluation batching seen",
-    "loop record probe submission outputs sweep",
+    "loop record outputs sweep",
     "job stored register summary",
     "lockstep lineup tables",
     "train analysis published pairs gallery",

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from kdhelpers.analysis.intervals import mean_interval
-from kdhelpers.evaluation import Predictions, calibration_error_pct, compare, require_same_images, top_k_pct
+from kdhelpers.evaluation.metrics import calibration_error_pct, compare, top_k_pct
+from kdhelpers.evaluation.predictions import Predictions, require_same_images
 
 
 def divergence(teacher: Predictions, student: Predictions, temperature: float = 1.0) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from kdhelpers.analysis.agreement import logit_correlation, mean_off_diagonal
 from kdhelpers.analysis.intervals import interval_bars
 from kdhelpers.display.plots import PALETTE, new_figure, styled
-from kdhelpers.evaluation import Predictions, calibration, calibration_error_pct
+from kdhelpers.evaluation.metrics import calibration, calibration_error_pct
+from kdhelpers.evaluation.predictions import Predictions
 
 NAMED = 20  # classes (or superclasses) that get their name on the axis; of more, none
 

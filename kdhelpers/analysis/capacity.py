@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from kdhelpers.analysis.agreement import divergence
 from kdhelpers.display.plots import PALETTE, new_figure, styled
-from kdhelpers.evaluation import Predictions, compare, top_k_pct
+from kdhelpers.evaluation.metrics import compare, top_k_pct
+from kdhelpers.evaluation.predictions import Predictions
 
 ALONE = "no teacher"
 

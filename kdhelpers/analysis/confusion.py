@@ -75,7 +75,7 @@ def class_frame(named: dict, class_names):
     """
     import pandas
 
-    from kdhelpers.evaluation import per_class_pct
+    from kdhelpers.evaluation.metrics import per_class_pct
 
     first = next(iter(named.values()))
     counts = confusion_matrix(first)

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdhelpers.data.dataset import stratified
-from kdhelpers.evaluation import Predictions, require_same_images, top_k_pct
-from kdhelpers.probe import probe_accuracy_pct
+from kdhelpers.evaluation.linear_probe import probe_accuracy_pct
+from kdhelpers.evaluation.metrics import top_k_pct
+from kdhelpers.evaluation.predictions import Predictions, require_same_images
 
 CHUNK = 250  # images whose distances to all others are held at once
 PRINCIPAL = 50  # directions that t-SNE is given: fewer are quicker, and noise is left out

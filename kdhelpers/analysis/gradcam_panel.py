@@ -11,7 +11,7 @@ from kdhelpers.analysis.gradcam import attention
 from kdhelpers.analysis.predictions import RIGHT, WRONG
 from kdhelpers.data import Data
 from kdhelpers.display.plots import new_figure, styled
-from kdhelpers.evaluation import infer
+from kdhelpers.evaluation.predictions import infer
 
 CANDIDATES = 500  # test images among which the panel's are looked for: to run all 10,000 for six would take minutes
 OVERLAY = {"cmap": "inferno", "vmin": 0, "vmax": 1, "alpha": 0.6}

@@ -14,7 +14,7 @@ RIGHT, WRONG = "#1B7F3B", "#B03A2E"
 
 def per_class(predictions, class_names):
     """Accuracy of every class in percent, in rising order, beside the ten worst classes by name."""
-    from kdhelpers.evaluation import per_class_pct
+    from kdhelpers.evaluation.metrics import per_class_pct
 
     accuracy = per_class_pct(predictions)
     order = accuracy.nan_to_num(nan=-1).argsort()

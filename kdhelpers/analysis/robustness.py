@@ -12,7 +12,8 @@ from kdhelpers.data import Data, Split, parse_recipe, plan_epoch
 from kdhelpers.data.batches import one_thread
 from kdhelpers.data.colour import jitter
 from kdhelpers.display.plots import new_figure, styled
-from kdhelpers.evaluation import Predictions, compare, infer
+from kdhelpers.evaluation.metrics import compare
+from kdhelpers.evaluation.predictions import Predictions, infer
 
 STRENGTHS = {"mild": (0.2, 0.05), "medium": (0.4, 0.1), "strong": (0.8, 0.2)}
 CHUNK = 100  # images; their float64 copies stay in the processor's cache

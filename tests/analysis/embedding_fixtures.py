@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from kdhelpers.evaluation import Predictions
+from kdhelpers.evaluation.predictions import Predictions
 
 
 def predictions(embeddings, labels, classes=None):

@@ -17,7 +17,8 @@ from kdhelpers.analysis.agreement import (
 )
 from kdhelpers.analysis.agreement_figures import kl_bars, logit_correlation_maps, reliability
 from kdhelpers.data import Data, Split
-from kdhelpers.evaluation import Predictions, calibration, evaluate
+from kdhelpers.evaluation.metrics import calibration, evaluate
+from kdhelpers.evaluation.predictions import Predictions
 
 
 def predictions(logits, labels=None, embeddings=None):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kdhelpers.analysis import capacity, capacity_bars
-from kdhelpers.evaluation import Predictions
+from kdhelpers.evaluation.predictions import Predictions
 
 LABELS = torch.arange(200) % 4
 

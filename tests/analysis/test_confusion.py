@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from kdhelpers.analysis import class_frame, confusion_frame, confusion_map, confusion_matrix
-from kdhelpers.evaluation import Predictions, per_class_pct
+from kdhelpers.evaluation.metrics import per_class_pct
+from kdhelpers.evaluation.predictions import Predictions
 
 
 def predictions(taken_for, labels, classes):

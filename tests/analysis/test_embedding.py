@@ -14,7 +14,7 @@ from kdhelpers.analysis.embedding import (
     nearest_neighbour_pct,
     uniformity,
 )
-from kdhelpers.probe import probe_accuracy_pct
+from kdhelpers.evaluation.linear_probe import probe_accuracy_pct
 
 
 def squared(first, second):

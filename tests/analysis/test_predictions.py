@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kdhelpers.analysis import per_class, soft_targets
-from kdhelpers.evaluation import Predictions
+from kdhelpers.evaluation.predictions import Predictions
 
 
 def predictions(logits, labels):

@@ -12,11 +12,12 @@ from click.testing import CliRunner
 from PIL import Image
 from training_fixtures import QUICK
 
-from kdhelpers import Run, artifacts, build_model, fit, infer, submission
+from kdhelpers import Run, artifacts, build_model, fit, infer
 from kdhelpers.__main__ import main
 from kdhelpers.data import Unlabelled
 from kdhelpers.display.progress import Progress
-from kdhelpers.submission import Answers, check_submission, predict, predict_stored, write_submission
+from kdhelpers.evaluation import submission
+from kdhelpers.evaluation.submission import Answers, check_submission, predict, predict_stored, write_submission
 
 IDS = ["7", "3", "x,y", "10"]
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdhelpers.data import Data
-from kdhelpers.evaluation import Predictions, infer
+from kdhelpers.evaluation.predictions import Predictions, infer
 
 WEIGHT_DECAYS = (1e-2, 1e-3, 1e-4, 1e-5)  # the strongest first: each fit starts from the one before
 ITERATIONS = 60

@@ -10,8 +10,14 @@ from training_fixtures import QUICK, Recorder, same
 
 from kdhelpers import Run, build_model, evaluate, fit, infer, load_model
 from kdhelpers.data import Split
-from kdhelpers.evaluation import Predictions
-from kdhelpers.probe import WEIGHT_DECAYS, choose_probe, fit_probe, probe_accuracy_pct, softmax_regression
+from kdhelpers.evaluation.linear_probe import (
+    WEIGHT_DECAYS,
+    choose_probe,
+    fit_probe,
+    probe_accuracy_pct,
+    softmax_regression,
+)
+from kdhelpers.evaluation.predictions import Predictions
 
 CLASSES = 4
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from kdhelpers.data import load_data
-from kdhelpers.evaluation import Predictions, calibration, compare, evaluate, infer, per_class_pct, top_k_pct
+from kdhelpers.evaluation.metrics import calibration, compare, evaluate, per_class_pct, top_k_pct
+from kdhelpers.evaluation.predictions import Predictions, infer
 from kdhelpers.models import build_model
 
 
