@@ -27,7 +27,7 @@ from benchmarks.input_pipeline import BATCH, WORKERS, exhaust, rate, rows_of
 from benchmarks.measure import Timing, interleave, note, row
 from benchmarks.pair import MEAN, STD
 from kdhelpers.data import Batches, Split
-from kdhelpers.data.encoded import decode
+from kdhelpers.data.readers.image_files import decode
 from kdhelpers.device import keep_freed_memory
 
 SIZES = {96: (110, 384), 224: (256, 128)}  # size -> side of the files, images: whole batches, as many for each worker

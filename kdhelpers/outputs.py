@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from kdhelpers import artifacts
-from kdhelpers.data import Batch, Batches, Data, to_device
-from kdhelpers.device import free_memory
+from kdhelpers.data import Batch, Batches, Data
+from kdhelpers.device import free_memory, to_device
 from kdhelpers.models import Outputs
 from kdhelpers.training.teacher import Teacher
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kdhelpers import artifacts, pairs
 from kdhelpers.data import Data, load_data
-from kdhelpers.data.download import download
+from kdhelpers.data.readers.download import download
 from kdhelpers.models import check_model
 from kdhelpers.register import TOLERANCE, register
 from kdhelpers.weights.load import sidecar

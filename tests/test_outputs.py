@@ -8,7 +8,7 @@ from training_fixtures import QUICK, Recorder, same, weights
 
 from kdhelpers import Run, artifacts, fit, fit_sweep, load_model, outputs
 from kdhelpers.data import Batches, parse_recipe, plan_epoch
-from kdhelpers.data.plan import view_keys
+from kdhelpers.data.augmentation.plan import view_keys
 from kdhelpers.methods import METHODS
 from kdhelpers.outputs import OutputTable, stored_teacher
 from kdhelpers.training.teacher import Teacher, load_teacher

@@ -12,7 +12,7 @@ from serving import serving
 from kdhelpers import artifacts, load_model, zoo
 from kdhelpers.__main__ import main
 from kdhelpers.data import DATASETS, Data, Split
-from kdhelpers.data import download as download_module
+from kdhelpers.data.readers import download as download_module
 from kdhelpers.models import build_model
 from kdhelpers.weights.load import describe_teacher, sidecar
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from kdhelpers.analysis.intervals import interval_bars
 from kdhelpers.data import Data, Split, parse_recipe, plan_epoch
-from kdhelpers.data.batches import one_thread
-from kdhelpers.data.colour import jitter
+from kdhelpers.data.augmentation.colour import jitter
+from kdhelpers.device import one_thread
 from kdhelpers.display.plots import new_figure, styled
 from kdhelpers.evaluation.metrics import compare
 from kdhelpers.evaluation.predictions import Predictions, infer

@@ -1,13 +1,13 @@
 """Verified images in, augmented batches out. Knows nothing of runs: plain arguments only."""
 
-from kdhelpers.data.augment import Normalise, Recipe, augment, parse_recipe
-from kdhelpers.data.batches import Batch, Batches, Gentle, Shown, evaluation_batches, to_device
-from kdhelpers.data.catalogue import DATASETS
+from kdhelpers.data.augmentation.plan import Plan, plan_epoch, plan_recycled
+from kdhelpers.data.augmentation.recipe import Normalise, Recipe, augment, parse_recipe
+from kdhelpers.data.batches import Batch, Batches, Gentle, Shown, evaluation_batches
 from kdhelpers.data.dataset import Data, Split, Unlabelled
-from kdhelpers.data.pickles import restricted_load
-from kdhelpers.data.plan import Plan, plan_epoch, plan_recycled
-from kdhelpers.data.sources import load_data
-from kdhelpers.data.unlabelled import check_unlabelled, labelled_count, read_unlabelled
+from kdhelpers.data.load import load_data
+from kdhelpers.data.readers.catalogue import DATASETS
+from kdhelpers.data.readers.safe_pickle import restricted_load
+from kdhelpers.data.readers.unlabelled import check_unlabelled, labelled_count, read_unlabelled
 
 __all__ = [
     "DATASETS",
@@ -31,5 +31,4 @@ __all__ = [
     "plan_recycled",
     "read_unlabelled",
     "restricted_load",
-    "to_device",
 ]

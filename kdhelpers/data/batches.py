@@ -7,18 +7,17 @@ once, before the first batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import repeat
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from kdhelpers.data.augment import Draws, Normalise, Recipe, finish, parse_recipe
+from kdhelpers.data.augmentation.plan import plan_epoch, plan_recycled, view_keys
+from kdhelpers.data.augmentation.recipe import Draws, Normalise, Recipe, finish, parse_recipe
 from kdhelpers.data.dataset import Split
 from kdhelpers.data.pixels import Pixels
-from kdhelpers.data.plan import plan_epoch, plan_recycled, view_keys
-from kdhelpers.device import free_memory
+from kdhelpers.device import free_memory, one_thread, to_device
 
 Gentle = Literal["", "same crop", "own crop"]
 Keyed = tuple[tuple[Tensor, Tensor], ...]  # (a view, int64 [B] on the CPU: which of finitely many each image's is)
@@ -197,27 +196,6 @@ def evaluation_batches(
         with one_thread(torch.device(device).type == "cpu"):
             images = normalise(to_device(split.images[span], device).permute(0, 2, 3, 1)).to(dtype)
         yield Batch((images,), labels[span], index[span], {})
-
-
-@contextmanager
-def one_thread(wanted: bool) -> Iterator[None]:
-    """Copying a batch gains little from threads and, on a busy machine, waits for them: 10 to 60 times as long on two
-    cores with another process on them. So `wanted` does it alone and gives the threads back."""
-    threads = torch.get_num_threads()
-    if wanted:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if wanted:
-            torch.set_num_threads(threads)
-
-
-def to_device(values: Tensor, device: torch.device | str) -> Tensor:
-    """Move without making the host wait: through pinned memory where the device is a GPU."""
-    if torch.device(device).type == "cuda" and values.device.type == "cpu":
-        values = values.pin_memory()
-    return values.to(device, non_blocking=True)
 
 
 def _share(count: int, batch_size: int, rank: int, world: int) -> tuple[Tensor, list[slice]]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kdhelpers.data.augment import Draws, Recipe
-from kdhelpers.data.geometry import Windows
+from kdhelpers.data.augmentation.geometry import Windows
+from kdhelpers.data.augmentation.recipe import Draws, Recipe
 
 
 class Pixels:

@@ -11,8 +11,8 @@ from torch import nn
 
 from kdhelpers.analysis.robustness import STRENGTHS, colour_drop, colour_drop_bars, jittered, jittered_samples
 from kdhelpers.data import Data, Split
-from kdhelpers.data.colour import jitter
-from kdhelpers.data.plan import generator
+from kdhelpers.data.augmentation.colour import jitter
+from kdhelpers.data.augmentation.plan import generator
 from kdhelpers.models import Observed
 
 

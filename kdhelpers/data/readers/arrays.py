@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from kdhelpers.data.dataset import Split
-from kdhelpers.data.pickles import restricted_load
+from kdhelpers.data.readers.safe_pickle import restricted_load
 
 
 @dataclass(frozen=True)

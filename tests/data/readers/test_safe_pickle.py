@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from kdhelpers.data import pickles, restricted_load
+from kdhelpers.data import restricted_load
+from kdhelpers.data.readers import safe_pickle as pickles
 
 
 class Evil:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdhelpers.data.augment import Draws, Recipe
-from kdhelpers.data.randaugment import CODES
+from kdhelpers.data.augmentation.randaugment import CODES
+from kdhelpers.data.augmentation.recipe import Draws, Recipe
 
 ASPECT = math.log(3 / 4), math.log(4 / 3)  # of a resized crop's box, as torchvision draws it
 ATTEMPTS = 10  # boxes tried before the whole image is taken

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdhelpers.data import load_data
-from kdhelpers.data.formats import PickleLayout, checked_split, read_npz, read_pickles, resize
+from kdhelpers.data.readers.arrays import PickleLayout, checked_split, read_npz, read_pickles, resize
 
 
 def arrays(count=12, classes=3, size=32, seed=0):

@@ -13,9 +13,9 @@ import torch
 
 from kdhelpers import artifacts
 from kdhelpers.data.dataset import Split, Unlabelled, stratified
-from kdhelpers.data.encoded import EXTENSIONS, decode, is_image
-from kdhelpers.data.formats import resize
-from kdhelpers.data.pickles import restricted_load
+from kdhelpers.data.readers.arrays import resize
+from kdhelpers.data.readers.image_files import EXTENSIONS, decode, is_image
+from kdhelpers.data.readers.safe_pickle import restricted_load
 
 LONGEST = 1000
 SOURCES = (

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kdhelpers import artifacts
-from kdhelpers.data.catalogue import DATASETS, Source
 from kdhelpers.data.dataset import Data, Split, channel_statistics, fingerprint, split_validation
-from kdhelpers.data.digits import load_digits
-from kdhelpers.data.download import download, unpack
-from kdhelpers.data.encoded import read_class_folders, read_parquet
-from kdhelpers.data.formats import Raw, read_npz, read_pickles, resize
-from kdhelpers.data.unlabelled import check_unlabelled, take_unlabelled
+from kdhelpers.data.readers.arrays import Raw, read_npz, read_pickles, resize
+from kdhelpers.data.readers.catalogue import DATASETS, Source
+from kdhelpers.data.readers.digits import load_digits
+from kdhelpers.data.readers.download import download, unpack
+from kdhelpers.data.readers.image_files import read_class_folders, read_parquet
+from kdhelpers.data.readers.unlabelled import check_unlabelled, take_unlabelled
 
 LAYOUTS = "{train,test}/<class>/*.png, {train,test}.npz or {train,test}*.parquet"
 

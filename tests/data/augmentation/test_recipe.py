@@ -5,11 +5,12 @@ import torch
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as reference
 
-from kdhelpers.data import Recipe, augment, parse_recipe, plan_epoch
-from kdhelpers.data.augment import cut_out
-from kdhelpers.data.colour import jitter
-from kdhelpers.data.geometry import resized_crop, rotate
-from kdhelpers.data.randaugment import randaugment
+from kdhelpers.data import Recipe, parse_recipe, plan_epoch
+from kdhelpers.data.augmentation import recipe as augment
+from kdhelpers.data.augmentation.colour import jitter
+from kdhelpers.data.augmentation.geometry import resized_crop, rotate
+from kdhelpers.data.augmentation.randaugment import randaugment
+from kdhelpers.data.augmentation.recipe import cut_out
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kdhelpers.data import parse_recipe, plan_epoch
-from kdhelpers.data.randaugment import CODES
+from kdhelpers.data.augmentation.randaugment import CODES
 
 EVERYTHING = "crop flip randaugment rotation jitter cutout"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kdhelpers.data.formats import PickleLayout
+from kdhelpers.data.readers.arrays import PickleLayout
 
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and standard deviation per channel
 

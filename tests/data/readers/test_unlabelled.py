@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from kdhelpers.data import Split, check_unlabelled, labelled_count, load_data, read_unlabelled
-from kdhelpers.data.unlabelled import take_unlabelled
+from kdhelpers.data.readers.unlabelled import take_unlabelled
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdhelpers.data import encoded as encoded_module
 from kdhelpers.data import load_data
+from kdhelpers.data.readers import image_files as encoded_module
 
 RANDOM = np.random.default_rng(0)
 

@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms import InterpolationMode, RandAugment
 from torchvision.transforms.autoaugment import _apply_op
 
-from kdhelpers.data.randaugment import CODES, randaugment
+from kdhelpers.data.augmentation.randaugment import CODES, randaugment
 
 
 @pytest.fixture(scope="module")

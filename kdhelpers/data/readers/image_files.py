@@ -22,7 +22,7 @@ import numpy as np
 
 from kdhelpers import artifacts
 from kdhelpers.data.dataset import Split
-from kdhelpers.data.formats import Raw, checked_split, official_splits
+from kdhelpers.data.readers.arrays import Raw, checked_split, official_splits
 from kdhelpers.display.progress import progress_bar
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}

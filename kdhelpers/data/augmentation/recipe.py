@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from kdhelpers.data.colour import jitter
-from kdhelpers.data.geometry import Windows, resized_crop, rotate
-from kdhelpers.data.randaugment import randaugment
+from kdhelpers.data.augmentation.colour import jitter
+from kdhelpers.data.augmentation.geometry import Windows, resized_crop, rotate
+from kdhelpers.data.augmentation.randaugment import randaugment
 
 Draws = dict[str, Tensor]
 

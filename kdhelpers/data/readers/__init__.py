@@ -1,0 +1,1 @@
+"""Files of images in any layout -> uint8 arrays and labels."""
