@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from kdhelpers.data import Batches, Split, evaluation_batches, parse_recipe, plan_epoch
-from kdhelpers.data.augmentation import recipe as augment
+from kdhelpers.data import Batches, Split, augment, evaluation_batches, parse_recipe, plan_epoch
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 RECIPES = ["none", "crop flip", "crop flip rotation jitter cutout", "resized_crop flip"]

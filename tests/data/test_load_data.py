@@ -5,11 +5,11 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from tests.data.test_encoded import write_folders
-from tests.data.test_formats import arrays, save
 
 from kdhelpers import artifacts
 from kdhelpers.data import DATASETS, load_data
+from tests.data.readers.test_arrays import arrays, save
+from tests.data.readers.test_image_files import write_folders
 
 
 @pytest.mark.parametrize("name", ["cifar", "", "..", "a/b", ".cache"])

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from kdhelpers.data import Batches, Shown, Split, parse_recipe, plan_epoch, plan_recycled
-from kdhelpers.data.augmentation import recipe as augment
+from kdhelpers.data import Batches, Shown, Split, augment, parse_recipe, plan_epoch, plan_recycled
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 STRONG = ["crop flip rotation jitter cutout", "resized_crop flip jitter", "crop", "none"]

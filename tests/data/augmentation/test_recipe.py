@@ -5,8 +5,7 @@ import torch
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as reference
 
-from kdhelpers.data import Recipe, parse_recipe, plan_epoch
-from kdhelpers.data.augmentation import recipe as augment
+from kdhelpers.data import Recipe, augment, parse_recipe, plan_epoch
 from kdhelpers.data.augmentation.colour import jitter
 from kdhelpers.data.augmentation.geometry import resized_crop, rotate
 from kdhelpers.data.augmentation.randaugment import randaugment

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 from serving import serving
-from tests.data.test_encoded import write_folders, write_parquet
 
 from kdhelpers.data import DATASETS, load_data
 from kdhelpers.data import load as sources
 from kdhelpers.data.readers import download as download_module
 from kdhelpers.data.readers.catalogue import Archive
 from kdhelpers.data.readers.download import download, unpack
+from tests.data.readers.test_image_files import write_folders, write_parquet
 
 CONTENT = bytes(range(256)) * 2000
 
