@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks import pair
 from benchmarks.measure import row
 from kdhelpers.display.progress import Progress
-from kdhelpers.lockstep import train_epoch
+from kdhelpers.training.loop import train_epoch
 
 GOAL = 0.55
 WITHOUT_WORK = {"aten::empty", "aten::as_strided_", "aten::set_", "aten::_unsafe_view"}

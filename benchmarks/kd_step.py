@@ -16,7 +16,7 @@ from benchmarks import pair
 from benchmarks.measure import Timing, interleave_apart, row
 from kdhelpers.device import has_avx512_bf16
 from kdhelpers.display.progress import Progress
-from kdhelpers.lockstep import train_epoch
+from kdhelpers.training.loop import train_epoch
 
 BOUND_GOAL, LOGITS_GOAL = 1.05, 1e-4
 PEER_GOALS = {"fp32": 1.3, "bf16": 2.5}

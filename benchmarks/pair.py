@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from kdhelpers.data import Data, Split
 from kdhelpers.device import DTYPES, autocast, keep_freed_memory
-from kdhelpers.loop import Training
 from kdhelpers.models import Observed, build_model
 from kdhelpers.models.networks.cifar_resnet import BasicBlock
-from kdhelpers.settings import Run
+from kdhelpers.training.run import Run
+from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import Teacher
 
 CLASSES = 100

@@ -17,11 +17,11 @@ from benchmarks import pair
 from benchmarks.measure import Timing, interleave_apart, row
 from kdhelpers.device import autocast, has_avx512_bf16, keep_freed_memory
 from kdhelpers.display.progress import Progress
-from kdhelpers.lockstep import train_epoch
-from kdhelpers.loop import Training
 from kdhelpers.models import build_model
 from kdhelpers.models.networks.shake_shake import ShakeBlock
-from kdhelpers.settings import Run
+from kdhelpers.training.loop import train_epoch
+from kdhelpers.training.run import Run
+from kdhelpers.training.student import Training
 
 CPU = torch.device("cpu")
 GOAL, IMAGES, CUTOUT = 1.05, 50_000, 16

@@ -18,16 +18,16 @@ import torch
 
 from benchmarks import pair
 from benchmarks.measure import Timing, interleave_apart, row
-from kdhelpers.batching import training_batches
 from kdhelpers.device import has_avx512_bf16
 from kdhelpers.display.progress import Progress
-from kdhelpers.lockstep import SharedTeacher, train_epoch
-from kdhelpers.loop import Training
 from kdhelpers.methods import METHODS as KNOWN
 from kdhelpers.models import build_model
-from kdhelpers.outputs import stored_teacher
-from kdhelpers.settings import Run
+from kdhelpers.training.batching import training_batches
+from kdhelpers.training.loop import SharedTeacher, train_epoch
+from kdhelpers.training.run import Run
+from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import Teacher
+from kdhelpers.training.teacher_cache import stored_teacher
 
 GOAL, FORWARDS_GOAL = 1.05, 0.10
 IMAGES, VIEWS, EPOCHS, SMALL = 50_000, 162, 240, 8

@@ -14,13 +14,13 @@ from torch import Tensor
 from benchmarks import pair
 from benchmarks.measure import interleave, row
 from kdhelpers import artifacts, load_data
-from kdhelpers.batching import training_batches
 from kdhelpers.data import Batches, Data
 from kdhelpers.display.progress import Progress
-from kdhelpers.lockstep import SharedTeacher, train_epoch
-from kdhelpers.loop import Training
 from kdhelpers.models import Outputs
-from kdhelpers.settings import Run
+from kdhelpers.training.batching import training_batches
+from kdhelpers.training.loop import SharedTeacher, train_epoch
+from kdhelpers.training.run import Run
+from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import Teacher
 
 LAMBDAS, BATCH, STEPS = (0.3, 0.5, 0.7, 0.9), 32, 2

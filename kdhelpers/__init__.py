@@ -13,15 +13,15 @@ __version__ = "0.1.0"
 
 # Imported when first used: `import kdhelpers` alone must not cost torch, pydantic and the rest.
 _HOME = {
-    "Run": "settings",
+    "Run": "training.run",
     "load_data": "data",
     "DATASETS": "data",
     "build_model": "models",
     "MODELS": "models",
     "METHODS": "methods",
     "load_model": "weights.load",
-    "fit": "train",
-    "fit_sweep": "train",
+    "fit": "training.fit",
+    "fit_sweep": "training.fit",
     "infer": "evaluation.predictions",
     "evaluate": "evaluation.metrics",
     "compare": "evaluation.metrics",
@@ -29,9 +29,9 @@ _HOME = {
     "stored_students": "lineup",
     "summarize": "summary",
     "histories": "summary",
-    "sweep_runs": "sweep",
-    "optimizer_runs": "sweep",
-    "starting_point": "optim",
+    "sweep_runs": "training.sweep",
+    "optimizer_runs": "training.sweep",
+    "starting_point": "training.optim",
     "require_small": "models",
     "describe_teacher": "weights.load",
 }

@@ -29,7 +29,7 @@ class Commands(click.Group):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The optimisers, where to begin with each, and Lion's rule, as `optim` has them."""
-        from kdhelpers.optim import RULE, described
+        from kdhelpers.training.optim import RULE, described
 
         with formatter.section("Optimisers of a run"):
             formatter.write_dl(described())

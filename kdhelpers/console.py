@@ -31,7 +31,7 @@ def listing() -> str:
     from kdhelpers.data import DATASETS
     from kdhelpers.methods import METHODS
     from kdhelpers.models import MODELS
-    from kdhelpers.optim import RULE, described
+    from kdhelpers.training.optim import RULE, described
 
     sections = {
         "Notebooks (parameter = default)": _notebooks(),

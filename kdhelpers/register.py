@@ -14,12 +14,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from kdhelpers import artifacts, record
+from kdhelpers import artifacts
 from kdhelpers.data import Data
 from kdhelpers.device import pick_device
 from kdhelpers.evaluation.metrics import evaluate
 from kdhelpers.evaluation.predictions import infer
 from kdhelpers.models import MODELS, build_model, check_model, count_macs, count_parameters, recognise
+from kdhelpers.training import record
 from kdhelpers.weights.load import load_weights, sidecar
 from kdhelpers.weights.third_party import load_checkpoint
 

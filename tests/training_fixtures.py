@@ -4,7 +4,7 @@ import torch
 
 from kdhelpers import artifacts
 from kdhelpers.display.progress import Progress
-from kdhelpers.lockstep import train_epoch
+from kdhelpers.training.loop import train_epoch
 
 QUICK = {"model": "resnet8", "epochs": 2, "batch_size": 32, "precision": "fp32", "lr": 0.02}
 

@@ -7,11 +7,12 @@ import pytest
 import record_fixtures as fixtures
 from training_fixtures import QUICK
 
-from kdhelpers import Run, artifacts, console, fit, gallery, record, summary, tables
+from kdhelpers import Run, artifacts, console, fit, gallery, summary, tables
 from kdhelpers.data import DATASETS
 from kdhelpers.display import plots
 from kdhelpers.display import text as wording
 from kdhelpers.display.progress import Progress, TerminalProgress
+from kdhelpers.training import record
 from kdhelpers.training.teacher import load_teacher
 
 PRETRAINED = {"model": "resnet101", "pretrained": True, "model_options": {"stem": "imagenet"}}

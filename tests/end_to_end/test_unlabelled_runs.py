@@ -9,8 +9,8 @@ from training_fixtures import QUICK, Recorder, same, weights
 
 from kdhelpers import Run, artifacts, fit, fit_sweep
 from kdhelpers.data import Split, Unlabelled, read_unlabelled
-from kdhelpers.loop import Training
 from kdhelpers.methods import METHODS
+from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import Teacher, load_teacher
 
 TAUGHT = {**QUICK, "method": "lm_unlabelled", "teacher": "resnet8", "augmentation": "crop jitter rotation"}

@@ -7,7 +7,7 @@ import torch
 from training_fixtures import QUICK, Recorder, parameters_of, same, train_one_epoch, weights
 
 from kdhelpers import Run, artifacts, fit, fit_sweep
-from kdhelpers.loop import Training
+from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import load_teacher
 
 QUEUE = {"queue_size": 50, "hidden_dim": 16, "dim": 8, "predictor_dim": 4}  # 120 keys an epoch: it wraps around

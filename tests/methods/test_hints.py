@@ -4,11 +4,11 @@ import torch.nn.functional as F
 from training_fixtures import QUICK, Recorder, same, train_one_epoch, weights
 
 from kdhelpers import Run, artifacts, fit, load_model
-from kdhelpers.loop import Training
 from kdhelpers.methods import METHODS, Context
 from kdhelpers.methods.hints import Hints, build_regressor, hint_loss
 from kdhelpers.methods.logit_matching import LogitMatching
 from kdhelpers.models import Observed, Outputs, build_model
+from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import Teacher
 
 

@@ -17,15 +17,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from kdhelpers.batching import training_batches
 from kdhelpers.data import Batch, Batches, Data
 from kdhelpers.device import RandomStream, autocast, keep_freed_memory, peak_memory_mib
 from kdhelpers.evaluation.metrics import negative_log_likelihood, top_k_pct
 from kdhelpers.evaluation.predictions import infer
 from kdhelpers.methods import METHODS, Context, Method
 from kdhelpers.models import Observed, build_model
-from kdhelpers.optim import build_optimizer, learning_rate
-from kdhelpers.settings import Run
+from kdhelpers.training.batching import training_batches
+from kdhelpers.training.optim import build_optimizer, learning_rate
+from kdhelpers.training.run import Run
 from kdhelpers.training.teacher import Teacher
 from kdhelpers.weights.load import start_from
 

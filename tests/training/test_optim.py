@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from kdhelpers.optim import OPTIMIZERS, STARTS, build_optimizer, described, learning_rate, starting_point
+from kdhelpers.training.optim import OPTIMIZERS, STARTS, build_optimizer, described, learning_rate, starting_point
 
 
 def test_cosine_starts_at_the_peak_and_ends_at_final():

@@ -6,12 +6,13 @@ import pytest
 import torch
 from training_fixtures import QUICK, Recorder, same, weights
 
-from kdhelpers import Run, artifacts, fit, fit_sweep, load_model, outputs
+from kdhelpers import Run, artifacts, fit, fit_sweep, load_model
 from kdhelpers.data import Batches, parse_recipe, plan_epoch
 from kdhelpers.data.augmentation.plan import view_keys
 from kdhelpers.methods import METHODS
-from kdhelpers.outputs import OutputTable, stored_teacher
+from kdhelpers.training import teacher_cache as outputs
 from kdhelpers.training.teacher import Teacher, load_teacher
+from kdhelpers.training.teacher_cache import OutputTable, stored_teacher
 
 TAUGHT = QUICK | {"teacher": "teacher_resnet8_digits", "augmentation": "crop flip"}
 SMALL = {

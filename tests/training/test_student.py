@@ -7,8 +7,8 @@ from training_fixtures import QUICK, same, train_one_epoch, weights
 
 from kdhelpers import Run, fit
 from kdhelpers.device import pick_device, resolve_precision
-from kdhelpers.loop import Training
 from kdhelpers.methods import METHODS, Method
+from kdhelpers.training.student import Training
 
 
 def test_fit_equals_a_plain_loop_on_the_same_batches(root, data):

@@ -6,8 +6,9 @@ import pytest
 import torch
 from training_fixtures import QUICK, Recorder, same, weights
 
-from kdhelpers import Run, artifacts, fit, fit_sweep, load_model, lockstep
+from kdhelpers import Run, artifacts, fit, fit_sweep, load_model
 from kdhelpers.methods import METHODS
+from kdhelpers.training import loop as lockstep
 from kdhelpers.training.teacher import Teacher
 
 MEASURED = {"seconds", "images_per_second", "peak_memory_mib", "train_seconds", "seconds_per_epoch", "lockstep"}

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kdhelpers.batching import training_batches
 from kdhelpers.data import Batch
 from kdhelpers.display.progress import VALIDATION, Progress
-from kdhelpers.job import Job
-from kdhelpers.loop import Training
 from kdhelpers.methods import METHODS
 from kdhelpers.models import Outputs
-from kdhelpers.outputs import StoredTeacher, stored_teacher
+from kdhelpers.training.batching import training_batches
+from kdhelpers.training.job import Job
+from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import Teacher
+from kdhelpers.training.teacher_cache import StoredTeacher, stored_teacher
 
 
 class SharedTeacher:

@@ -9,8 +9,8 @@ from training_fixtures import QUICK
 from kdhelpers import Run, artifacts, fit, tables
 from kdhelpers.data import Split, Unlabelled
 from kdhelpers.display import plots
-from kdhelpers.seen import seen_notes
 from kdhelpers.summary import results, summarize
+from kdhelpers.training.caveats import seen_notes
 
 TAUGHT = {**QUICK, "method": "lm_unlabelled", "teacher": "resnet8", "augmentation": "crop jitter rotation"}
 NOTE = "transductive: lm_unlabelled trained on 40 of the 40 test images, without labels"

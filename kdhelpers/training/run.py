@@ -17,7 +17,7 @@ from kdhelpers import artifacts
 from kdhelpers.data import DATASETS, check_unlabelled, parse_recipe
 from kdhelpers.methods import METHODS
 from kdhelpers.models import check_model
-from kdhelpers.optim import OPTIMIZERS, SCHEDULES, check_optimizer_options, learning_rate
+from kdhelpers.training.optim import OPTIMIZERS, SCHEDULES, check_optimizer_options, learning_rate
 
 LATER = {
     "start_from",

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from kdhelpers.data import Batches, Data
 from kdhelpers.methods import Method
-from kdhelpers.settings import Run
+from kdhelpers.training.run import Run
 
 
 def training_batches(run: Run, data: Data, methods: Sequence[Method], device: torch.device) -> Batches:

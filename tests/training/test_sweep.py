@@ -3,9 +3,10 @@
 import pytest
 from training_fixtures import QUICK
 
-from kdhelpers import Run, artifacts, fit_sweep, train
-from kdhelpers.optim import STARTS
-from kdhelpers.sweep import optimizer_runs, sweep_runs
+from kdhelpers import Run, artifacts, fit_sweep
+from kdhelpers.training import fit as train
+from kdhelpers.training.optim import STARTS
+from kdhelpers.training.sweep import optimizer_runs, sweep_runs
 
 PLAIN = {"dataset": "cifar100", "model": "resnet18", "teacher": "resnet50", "selection": "last"}
 

@@ -19,8 +19,8 @@ import kdhelpers
 from kdhelpers import artifacts
 from kdhelpers.data import DATASETS, Data
 from kdhelpers.device import device_name
-from kdhelpers.seen import seen_notes
-from kdhelpers.settings import Run
+from kdhelpers.training.caveats import seen_notes
+from kdhelpers.training.run import Run
 from kdhelpers.training.teacher import Teacher
 from kdhelpers.weights.load import find_weights, teacher_name
 from kdhelpers.weights.load import sidecar as read_sidecar

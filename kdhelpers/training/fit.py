@@ -1,14 +1,9 @@
-"""`fit`: a `Run` in, trained weights and a result record out; finished runs are loaded, interrupted ones go on.
-
-torchrun --nproc_per_node=N -m kdhelpers.train RUN.json      the same on N devices, same global batch
-"""
+"""`fit`: a `Run` in, trained weights and a result record out; finished runs are loaded, interrupted ones go on."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -18,14 +13,16 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from kdhelpers import artifacts, lockstep, record
+from kdhelpers import artifacts
 from kdhelpers.data import Data, load_data
 from kdhelpers.device import DTYPES, pick_device, resolve_precision
 from kdhelpers.display.progress import Progress, TerminalProgress
-from kdhelpers.job import Job
 from kdhelpers.methods import METHODS
-from kdhelpers.settings import Run
-from kdhelpers.stored import agreed_finished, sole_trainer, store_under
+from kdhelpers.training import loop as lockstep
+from kdhelpers.training import record
+from kdhelpers.training.finished import agreed_finished, sole_trainer, store_under
+from kdhelpers.training.job import Job
+from kdhelpers.training.run import Run
 from kdhelpers.training.teacher import Teacher, load_teacher
 from kdhelpers.weights.load import find_weights, load_model, teacher_name
 
@@ -232,20 +229,3 @@ def _check_teacher(teacher: Teacher | None, spelled: str | None, data: Data) -> 
         wrong = f"its classes ({', '.join(described['class_names'][:3])}, ...) are not those of {data.name}"
     if wrong:
         raise ValueError(f"teacher = {spelled}: {wrong}; train a teacher on this data set (notebook 01_teacher)")
-
-
-def main(path: str) -> None:
-    """Train the Run in a JSON file under torchrun: every process takes its share of each batch."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    speaks = not dist.is_initialized() or dist.get_rank() == 0
-    trained = fit(Run(**artifacts.load_json(path)), progress=None if speaks else Progress())
-    if speaks:
-        print(f"{trained.name}: test top-1 {trained.metrics['test_top1_pct']:.2f} %")
-    if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -10,8 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from kdhelpers import artifacts, record
-from kdhelpers.settings import Run
+from kdhelpers import artifacts
+from kdhelpers.training import record
+from kdhelpers.training.run import Run
 from kdhelpers.weights.load import load_model, sidecar
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from training_fixtures import QUICK, Recorder, same
 
-from kdhelpers import Run, artifacts, fit, load_model, stored, stored_students
+from kdhelpers import Run, artifacts, fit, load_model, stored_students
+from kdhelpers.training import finished as stored
 
 RUN = Run(**QUICK | {"epochs": 1})
 CPU = torch.device("cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdhelpers.data import Data, labelled_count
 from kdhelpers.methods import METHODS
-from kdhelpers.settings import Run
+from kdhelpers.training.run import Run
 from kdhelpers.training.teacher import Teacher
 from kdhelpers.weights.load import find_weights, sidecar, teacher_name
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from kdhelpers.optim import starting_point
-from kdhelpers.settings import Run, named_values
+from kdhelpers.training.optim import starting_point
+from kdhelpers.training.run import Run, named_values
 
 WORDS = {"lam": "hybrid_lambda", "temperature": "tau"}  # in names, as users of the published table know them
 PURE = ("lam", 1.0)  # no hybrid, and not named as one

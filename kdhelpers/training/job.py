@@ -8,14 +8,15 @@ from collections.abc import Iterator
 import torch
 import torch.distributed as dist
 
-from kdhelpers import artifacts, record
+from kdhelpers import artifacts
 from kdhelpers.data import Batches, Data
 from kdhelpers.evaluation.linear_probe import fit_probe
 from kdhelpers.evaluation.metrics import evaluate
 from kdhelpers.evaluation.predictions import infer
-from kdhelpers.loop import Training, weights_of
 from kdhelpers.models import count_macs, count_parameters
-from kdhelpers.settings import Run
+from kdhelpers.training import record
+from kdhelpers.training.run import Run
+from kdhelpers.training.student import Training, weights_of
 from kdhelpers.training.teacher import Teacher
 
 
