@@ -25,10 +25,10 @@ _HOME = {
     "infer": "evaluation.predictions",
     "evaluate": "evaluation.metrics",
     "compare": "evaluation.metrics",
-    "results": "summary",
-    "stored_students": "lineup",
-    "summarize": "summary",
-    "histories": "summary",
+    "results": "report.results",
+    "stored_students": "report.cohort",
+    "summarize": "report.results",
+    "histories": "report.results",
     "sweep_runs": "training.sweep",
     "optimizer_runs": "training.sweep",
     "starting_point": "training.optim",
@@ -38,11 +38,11 @@ _HOME = {
 _MODULES = {
     "analysis": "analysis",
     "notebook": "display.notebook",
-    "pairs": "pairs",
+    "pairs": "report.pairs",
     "plots": "display.plots",
-    "published": "published",
+    "published": "report.published",
     "submission": "evaluation.submission",
-    "tables": "tables",
+    "tables": "report.tables",
 }
 __all__ = [*_HOME, *_MODULES]
 

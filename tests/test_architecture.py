@@ -17,12 +17,11 @@ FLOORS = (
     "display weights",
     "data",
     "evaluation",
-    "training",
-    "register summary",
-    "lineup tables",
-    "analysis published pairs gallery",
-    "zoo suite",
-    "console",
+    "training analysis",
+    "zoo",
+    "report",
+    "suite",
+    "cli",
     "__main__",
 )
 FLOOR_OF = {wing: height for height, wings in enumerate(FLOORS) for wing in wings.split()}
@@ -74,7 +73,7 @@ def test_imports_stay_light(statement, absent):
 
 
 def test_functions_win_over_modules_whatever_is_imported_first():
-    code = "import kdhelpers.summary as module; from kdhelpers import results; assert results is module.results"
+    code = "import kdhelpers.report.results as module; from kdhelpers import results; assert results is module.results"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -8,7 +8,6 @@ from kdhelpers.analysis.agreement import (
     standardized_divergence,
 )
 from kdhelpers.analysis.agreement_figures import kl_bars, logit_correlation_maps, reliability
-from kdhelpers.analysis.answers import answer_figure, answer_frame
 from kdhelpers.analysis.capacity import capacity, capacity_bars
 from kdhelpers.analysis.confusion import class_frame, confusion_frame, confusion_map, confusion_matrix
 from kdhelpers.analysis.embedding import (
@@ -25,7 +24,7 @@ from kdhelpers.analysis.gradcam import attention, attention_agreement, attention
 from kdhelpers.analysis.gradcam_panel import attention_panel
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
 from kdhelpers.analysis.intervals import mean_interval
-from kdhelpers.analysis.predictions import per_class, soft_targets
+from kdhelpers.analysis.predictions import answer_figure, answer_frame, per_class, soft_targets
 from kdhelpers.analysis.robustness import colour_drop, colour_drop_bars, jittered, jittered_samples
 
 __all__ = [

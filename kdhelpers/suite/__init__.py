@@ -29,7 +29,7 @@ def run_suite(
 
     from kdhelpers.suite.profiles import load_profile, profile_path
     from kdhelpers.suite.schedule import Suite
-    from kdhelpers.suite.summary import Display
+    from kdhelpers.suite.terminal import Display
     from kdhelpers.suite.workers import LocalWorkers, RayWorkers
 
     jobs = load_profile(profile, seeds, only)

@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kdhelpers.artifacts import root
-from kdhelpers.suite.expansion import expanded
+from kdhelpers.suite.matrix import expanded
 
 PACKAGE = Path(__file__).resolve().parent.parent
 

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from kdhelpers.display import plots
-from kdhelpers.summary import results, summarize
+from kdhelpers.report.results import results, summarize
 
 
 def drawn(axes):

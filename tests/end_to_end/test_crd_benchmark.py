@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from kdhelpers import Run, pairs
-from kdhelpers.pairs.printed import is_of_row, nearness, printed_rows
 from kdhelpers.suite.profiles import cells_of, load_profile, source_of
 from kdhelpers.training.optim import starting_point
 from kdhelpers.training.sweep import optimizer_runs, sweep_runs
+from kdhelpers.zoo.benchmark import is_of_row, nearness, printed_rows
 
 RECIPE = {
     "dataset": "cifar100",

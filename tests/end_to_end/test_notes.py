@@ -7,11 +7,14 @@ import pytest
 import record_fixtures as fixtures
 from training_fixtures import QUICK
 
-from kdhelpers import Run, artifacts, console, fit, gallery, summary, tables
+from kdhelpers import Run, artifacts, fit
+from kdhelpers.cli import output as console
 from kdhelpers.data import DATASETS
 from kdhelpers.display import plots
 from kdhelpers.display import text as wording
 from kdhelpers.display.progress import Progress, TerminalProgress
+from kdhelpers.report import gallery, tables
+from kdhelpers.report import results as summary
 from kdhelpers.training import record
 from kdhelpers.training.teacher import load_teacher
 
@@ -137,7 +140,7 @@ def test_marked_bars_and_cards(stored):
 
 
 def test_marked_accuracies_on_the_command_line(stored, monkeypatch):
-    from kdhelpers.suite import summary as suite_summary
+    from kdhelpers.suite import terminal as suite_summary
 
     listed = {line.split()[0]: line for line in console.listing().splitlines() if "imagenette" in line}
     assert listed["teacher_resnet101_imagenette"].endswith("97.00 % †")

@@ -13,7 +13,7 @@ from PIL import Image
 from training_fixtures import QUICK
 
 from kdhelpers import Run, artifacts, build_model, fit, infer
-from kdhelpers.__main__ import main
+from kdhelpers.cli.commands import main
 from kdhelpers.data import Unlabelled
 from kdhelpers.display.progress import Progress
 from kdhelpers.evaluation import submission

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import pytest
 from training_fixtures import QUICK
 
-from kdhelpers import Run, artifacts, fit, tables
+from kdhelpers import Run, artifacts, fit
 from kdhelpers.data import Split, Unlabelled
 from kdhelpers.display import plots
-from kdhelpers.summary import results, summarize
+from kdhelpers.report import tables
+from kdhelpers.report.results import results, summarize
 from kdhelpers.training.caveats import seen_notes
 
 TAUGHT = {**QUICK, "method": "lm_unlabelled", "teacher": "resnet8", "augmentation": "crop jitter rotation"}

@@ -6,8 +6,8 @@ import math
 from html import escape
 
 from kdhelpers.display.text import MARK, evidence_note, spread_text
-from kdhelpers.pairs.printed import REFERENCE, in_order
-from kdhelpers.tables import plain
+from kdhelpers.report.tables import plain
+from kdhelpers.zoo.benchmark import REFERENCE, in_order
 
 UNDEFINED = ("teacher", "student", REFERENCE)  # rows that arrows say nothing of
 OURS, PUBLISHED = "ours", "published"

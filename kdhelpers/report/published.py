@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kdhelpers import artifacts
 from kdhelpers.display.text import MARK, evidence_note, spread_text
-from kdhelpers.summary import budget_key, results
-from kdhelpers.tables import gain_text, paired_text, plain
+from kdhelpers.report.results import budget_key, results
+from kdhelpers.report.tables import gain_text, paired_text, plain
 
 FIGURES = Path(__file__).with_name("published.csv")
 

@@ -7,7 +7,7 @@ from textwrap import wrap
 
 from kdhelpers.display.plots import PALETTE, TEACHER_LINE, new_figure, shorten, styled
 from kdhelpers.display.text import MARK, evidence_note, mark_meaning
-from kdhelpers.pairs.printed import BASE, in_order
+from kdhelpers.zoo.benchmark import BASE, in_order
 
 ACROSS = 4  # panels
 MARKER = {"marker": "D", "markersize": 5, "linestyle": "none", "color": PALETTE[1], "markeredgewidth": 0}

@@ -1,9 +1,9 @@
 """Teacher-student pairs: the CRD benchmark's printed figures beside our stored runs, as frames, tables and bars."""
 
-from kdhelpers.pairs.bars import bars
-from kdhelpers.pairs.columns import OTHER_STYLE, OUR_OWN, SAME_STYLE, beside_ours
-from kdhelpers.pairs.printed import published_pairs, published_teachers
-from kdhelpers.pairs.table import table
+from kdhelpers.report.pairs.bars import bars
+from kdhelpers.report.pairs.frame import OTHER_STYLE, OUR_OWN, SAME_STYLE, beside_ours
+from kdhelpers.report.pairs.table import table
+from kdhelpers.zoo.benchmark import published_pairs, published_teachers
 
 __all__ = [
     "OTHER_STYLE",

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from test_suite import job, make_root, profile
+from suite_fixtures import job, make_root, profile
 
 import kdhelpers.suite
 from kdhelpers import Run, fit
-from kdhelpers.__main__ import main
+from kdhelpers.cli.commands import main
 from kdhelpers.display.progress import Progress
 
 COMMANDS = ("suite", "list", "report", "compare", "data", "predict", "teachers")
@@ -29,7 +29,7 @@ def run(*arguments: str) -> Result:
 
 def test_help_is_everywhere_and_needs_no_torch():
     check = (
-        "import sys; from kdhelpers.__main__ import main; main(['--help'], standalone_mode=False);"
+        "import sys; from kdhelpers.cli.commands import main; main(['--help'], standalone_mode=False);"
         "sys.exit(bool({'torch', 'pandas', 'papermill', 'pydantic'} & set(sys.modules)))"
     )
     process = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)

@@ -9,12 +9,13 @@ import torch
 from click.testing import CliRunner
 from serving import serving
 
-from kdhelpers import artifacts, load_model, zoo
-from kdhelpers.__main__ import main
+from kdhelpers import artifacts, load_model
+from kdhelpers.cli.commands import main
 from kdhelpers.data import DATASETS, Data, Split
 from kdhelpers.data.readers import download as download_module
 from kdhelpers.models import build_model
 from kdhelpers.weights.load import describe_teacher, sidecar
+from kdhelpers.zoo import fetch as zoo
 
 PLACE = f"/{zoo.FILES['resnet56']}/{zoo.CHECKPOINT}"
 

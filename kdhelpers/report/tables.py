@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdhelpers import artifacts
 from kdhelpers.display.text import accuracy_text, caption, magnitude_text, pace_text
-from kdhelpers.summary import results, summarize
+from kdhelpers.report.results import results, summarize
 
 SHADE = "background-color: rgba(0, 114, 178, 0.14)"  # readable on light and dark pages
 

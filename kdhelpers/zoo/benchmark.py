@@ -1,4 +1,4 @@
-"""The CRD benchmark's figures as they were printed: `published.csv`, a row per method and a column per pair.
+"""The CRD benchmark's figures as they were printed: `benchmark.csv`, a row per method and a column per pair.
 
 Sources: Tian et al., Contrastive Representation Distillation, ICLR 2020 (teacher, student, KD, FitNet, CRD, CRD+KD);
 Fu et al., CoCoRD, BMVC 2023; Zhao et al., Decoupled Knowledge Distillation, CVPR 2022; Sun et al., Logit
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-FIGURES = Path(__file__).with_name("published.csv")
+FIGURES = Path(__file__).with_name("benchmark.csv")
 DATASET = "cifar100"
 BASE, REFERENCE = "student", "KD"  # rows that gains and arrows are over
 

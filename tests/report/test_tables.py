@@ -9,7 +9,8 @@ import pytest
 import record_fixtures as fixtures
 from pydantic import BaseModel, Field
 
-from kdhelpers import METHODS, artifacts, tables
+from kdhelpers import METHODS, artifacts
+from kdhelpers.report import tables
 
 
 class Settings(BaseModel):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdhelpers import artifacts
-from kdhelpers.summary import budget_key, method_title, results
+from kdhelpers.report.results import budget_key, method_title, results
 from kdhelpers.weights.load import find_weights, sidecar, teacher_name
 
 

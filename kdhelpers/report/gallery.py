@@ -83,7 +83,7 @@ def _section(dataset: str, runs: list[dict]) -> Html:
 def _summary_table(dataset: str) -> Html:
     """One line per setting, mean and standard deviation over its seeds; the best student of the data set in bold."""
     from kdhelpers.display.text import caption
-    from kdhelpers.summary import results, summarize
+    from kdhelpers.report.results import results, summarize
 
     summary = summarize(results(dataset))
     rows = summary.to_dict("records")
@@ -144,7 +144,7 @@ def _card_order(record: dict) -> tuple:
 
 
 def _card(record: dict, badge: Html | str) -> Html:
-    from kdhelpers.summary import method_label
+    from kdhelpers.report.results import method_label
 
     run, status = record.get("run", {}), record.get("status", "unknown")
     made = "made elsewhere" if "origin" in record else f"seed {run.get('seed', 0)}"

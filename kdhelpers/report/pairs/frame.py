@@ -7,8 +7,8 @@ from __future__ import annotations
 import json
 import math
 
-from kdhelpers.pairs.printed import DATASET, is_of_row, nearness, printed_rows, published_pairs
-from kdhelpers.summary import budget_key, distinctions, results, summarize
+from kdhelpers.report.results import budget_key, distinctions, results, summarize
+from kdhelpers.zoo.benchmark import DATASET, is_of_row, nearness, printed_rows, published_pairs
 
 SAME = ("wrn", "resnet", "vgg")  # families that both ends of a pair of same style are of
 SAME_STYLE, OTHER_STYLE, OUR_OWN = "same style", "different style", "pairs of our own"

@@ -12,12 +12,13 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-from kdhelpers import artifacts, pairs
+from kdhelpers import artifacts
 from kdhelpers.data import Data, load_data
 from kdhelpers.data.readers.download import download
 from kdhelpers.models import check_model
-from kdhelpers.register import TOLERANCE, register
 from kdhelpers.weights.load import sidecar
+from kdhelpers.zoo.benchmark import published_teachers
+from kdhelpers.zoo.register import TOLERANCE, register
 
 DATASET = "cifar100"
 HOST = "http://shape2prog.csail.mit.edu/repo"  # of the RepDistiller repository's fetch script
@@ -40,7 +41,7 @@ REPORTED = {"resnet32x4": "22aa12e2b632b19ddde155ccf2388671842ddd304824b3095e0a7
 def table() -> list[tuple[str, str, str]]:
     """Architecture, published test top-1, and the teachers of it that are stored here, a row per published teacher."""
     rows = [("architecture", "published", "stored here")]
-    for model, top1_pct in pairs.published_teachers().items():
+    for model, top1_pct in published_teachers().items():
         rows.append((model, f"{top1_pct:.2f} %", ", ".join(map(_told, _stored(model))) or "-"))
     return rows
 
@@ -129,7 +130,7 @@ def _registered(path: Path, model: str, data: Data, source: str, download_of_it:
         digest = artifacts.sha256(path)
         if digest != REPORTED.get(model, digest):
             raise ValueError(f"{source}: its sha256 is {digest}; re-runs of the benchmark report {REPORTED[model]}")
-        published = {"test_top1_pct": pairs.published_teachers()[model], **TRAINING}
+        published = {"test_top1_pct": published_teachers()[model], **TRAINING}
         record = register(path, model, data, source, published)
     except ValueError:  # whatever it is, another try must not find it; an interrupted one does
         path.unlink()

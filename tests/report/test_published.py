@@ -5,7 +5,8 @@ import math
 import pytest
 import record_fixtures as fixtures
 
-from kdhelpers import METHODS, published
+from kdhelpers import METHODS
+from kdhelpers.report import published
 
 BUDGET = {"selection": "last", "model": "resnet18"}
 TAUGHT = {"teacher": "teacher_resnet50_cifar100"}

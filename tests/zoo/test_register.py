@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from kdhelpers import Run, artifacts, fit, load_data, register, results, tables
+from kdhelpers import Run, artifacts, fit, load_data, results
 from kdhelpers.display.progress import Progress
-from kdhelpers.gallery import page
 from kdhelpers.models import build_model
-from kdhelpers.summary import summarize
+from kdhelpers.report import tables
+from kdhelpers.report.gallery import page
+from kdhelpers.report.results import summarize
 from kdhelpers.training.teacher import load_teacher
 from kdhelpers.weights.load import describe_teacher, teacher_name
+from kdhelpers.zoo import register
 
 
 def checkpoint(path, model="resnet8", classes=10, **options):

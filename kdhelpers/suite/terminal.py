@@ -25,7 +25,7 @@ REDRAW_SECONDS = 1.0
 def headline(job: Job, status: Status) -> str:
     """The test accuracy of each run that the job's notebook recorded, or the reason why there is none."""
     from kdhelpers.display.text import MARK
-    from kdhelpers.summary import method_label
+    from kdhelpers.report.results import method_label
 
     if status.error:
         return status.error

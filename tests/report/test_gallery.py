@@ -14,7 +14,7 @@ from kdhelpers import artifacts
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
 from kdhelpers.display import plots
 from kdhelpers.display.html import Html, curve, element
-from kdhelpers.gallery import magnitude, number, write_gallery
+from kdhelpers.report.gallery import magnitude, number, write_gallery
 
 HOSTILE = '<script>alert("x")</script>'
 

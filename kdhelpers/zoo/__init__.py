@@ -1,0 +1,1 @@
+"""Teachers trained elsewhere: the published figures of a benchmark, its weights, and their registration here."""
