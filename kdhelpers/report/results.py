@@ -260,15 +260,15 @@ def row_names(summary) -> list[str]:
     """A name for each row of a summary: its label, data set, model and budget where those vary, and how many runs;
     the teacher too, where two rows differ in it alone."""
     several = [field for field in ("dataset", "model", "budget") if summary[field].nunique() > 1]
-    alike = summary.duplicated(["dataset", "role", "model", "label", "budget"], keep=False) & (summary["teacher"] != "")
-    labels = summary["label"].where(~alike, summary["label"] + " from " + summary["teacher"])
+    alike = summary.duplicated(["dataset", "role", "model", "label", "budget"], keep=False)
 
-    def name(row: dict) -> str:
-        parts = [row[field] for field in ("dataset", "model") if field in several] + [row["label"]]
+    def name(row: dict, same: bool) -> str:
+        teacher = f" from {row['teacher']}" if same and row["teacher"] else ""
+        parts = [row[field] for field in ("dataset", "model") if field in several] + [row["label"] + teacher]
         seeds = "single run" if row["n"] == 1 else f"n = {row['n']}"
         return f"{' · '.join(parts)} ({', '.join([row['budget']] * ('budget' in several) + [seeds])})"
 
-    return [name(row) for row in summary.assign(label=labels).to_dict("records")]
+    return [name(row, same) for row, same in zip(summary.to_dict("records"), alike, strict=True)]
 
 
 def histories(dataset: str | None = None) -> dict[str, dict[str, list[dict]]]:

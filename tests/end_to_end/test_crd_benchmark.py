@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from kdhelpers import Run, pairs
+from kdhelpers import Run
 from kdhelpers.suite.profiles import cells_of, load_profile, source_of
 from kdhelpers.training.optim import starting_point
 from kdhelpers.training.sweep import optimizer_runs, sweep_runs
+from kdhelpers.zoo import benchmark
 from kdhelpers.zoo.benchmark import is_of_row, nearness, printed_rows
 
 RECIPE = {
@@ -66,8 +67,8 @@ def test_each_pair_is_in_each_published_row_once(runs):
         (row,) = [row for row in rows if is_of_row(run.model_dump(), row)]
         places[row["label"], run.teacher, run.model] += 1
         assert nearness(run.model_dump(), row) == len(row["recipe"])
-    taught = {(row["label"], *pair) for row in rows if row["method"] != "si" for pair in pairs.published_pairs()}
-    assert set(places) == taught | {("student", None, student) for _, student in pairs.published_pairs()}
+    taught = {(row["label"], *pair) for row in rows if row["method"] != "si" for pair in benchmark.published_pairs()}
+    assert set(places) == taught | {("student", None, student) for _, student in benchmark.published_pairs()}
     assert set(places.values()) == {1}
 
 

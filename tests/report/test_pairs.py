@@ -8,6 +8,7 @@ import record_fixtures as fixtures
 
 from kdhelpers import METHODS, pairs
 from kdhelpers.models import build_model
+from kdhelpers.zoo import benchmark
 
 BUDGET = {"epochs": 240, "val_fraction": 0.0, "selection": "last", "schedule": "multistep"}
 HYPER = {
@@ -50,7 +51,7 @@ def column(frame, teacher="resnet56", student="resnet20"):
 
 def test_the_printed_figures_are_those_of_the_papers():
     """Spot checks in every row and both halves, and the sums, so that no figure slips."""
-    rows = {row["label"]: row for row in pairs.printed.printed_rows()}
+    rows = {row["label"]: row for row in benchmark.printed_rows()}
     assert list(rows) == [
         "teacher",
         "student",
@@ -94,10 +95,10 @@ SUMS = {
 
 
 def test_every_printed_row_and_pair_can_be_run():
-    assert len(pairs.published_pairs()) == 13
-    for name in {name for pair in pairs.published_pairs() for name in pair}:
+    assert len(benchmark.published_pairs()) == 13
+    for name in {name for pair in benchmark.published_pairs() for name in pair}:
         build_model(name, 100)
-    for row in pairs.printed.printed_rows()[1:]:
+    for row in benchmark.printed_rows()[1:]:
         modes = {name: value for name, value in row["hyperparameters"].items() if not isinstance(value, bool)}
         METHODS[row["method"]](**modes | row["recipe"])
 

@@ -189,7 +189,7 @@ def test_the_table_shows_what_is_published_and_what_is_here(server):
 
 
 def test_every_published_teacher_has_a_file_and_an_architecture():
-    assert set(zoo.pairs.published_teachers()) == set(zoo.FILES)
+    assert set(zoo.published_teachers()) == set(zoo.FILES)
     for model in zoo.FILES:
         build_model(model, 100)
 
