@@ -1,7 +1,5 @@
 """What the device is and can: which one is taken, its precision, its memory."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

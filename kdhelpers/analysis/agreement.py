@@ -3,8 +3,6 @@
 Every number is a function of two `Predictions` of the same images, in float64.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Pictures of students' predictive distributions beside the teacher's: divergence, calibration, likeness of classes."""
 
-from __future__ import annotations
-
 import math
 from textwrap import fill
 

@@ -1,7 +1,5 @@
 """Teacher capacity: does a larger teacher, or a more accurate one, make a better student?"""
 
-from __future__ import annotations
-
 from kdhelpers.analysis.agreement import divergence
 from kdhelpers.display.plots import PALETTE, new_figure, styled
 from kdhelpers.evaluation.metrics import compare, top_k_pct

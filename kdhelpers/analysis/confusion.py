@@ -1,7 +1,5 @@
 """Which classes a network takes for which: the counts, a picture of them, a table of the classes."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

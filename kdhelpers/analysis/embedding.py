@@ -4,8 +4,6 @@ Every measure sees directions only: embeddings f are scaled to length 1 first, i
 direction and stays at the sphere's centre.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Pictures of embeddings: t-SNE maps and spheres, networks side by side, the same images and colours in each."""
 
-from __future__ import annotations
-
 import math
 from difflib import get_close_matches
 from textwrap import fill

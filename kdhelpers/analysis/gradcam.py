@@ -1,7 +1,5 @@
 """Where networks look (Grad-CAM): how far a student's maps agree with its teacher's, as a number and as a picture."""
 
-from __future__ import annotations
-
 import copy
 import math
 

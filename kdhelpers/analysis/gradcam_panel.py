@@ -1,7 +1,5 @@
 """The picture of Grad-CAM: what the teacher and every student look at, image by image, errors among them."""
 
-from __future__ import annotations
-
 from textwrap import fill
 
 import torch

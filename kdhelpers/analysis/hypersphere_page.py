@@ -1,7 +1,5 @@
 """The sphere of embeddings to turn by hand: one HTML page that needs no network, no library and no server."""
 
-from __future__ import annotations
-
 import json
 
 from kdhelpers.analysis.embedding_figures import LOOKS, told_apart

@@ -1,7 +1,5 @@
 """How sure a mean over images is: its bootstrap interval, and bars that carry such intervals."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Pictures of what networks predict: accuracy per class, softened class probabilities."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Colour invariance: how much accuracy networks lose when the colours of the very same test images are jittered."""
 
-from __future__ import annotations
-
 import math
 
 import torch

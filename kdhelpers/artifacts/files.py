@@ -4,8 +4,6 @@ Every write goes to a temporary file in the folder of its target, is flushed to 
 crash or a full disk therefore meets the old file or the new one, never half of one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

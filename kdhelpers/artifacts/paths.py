@@ -1,7 +1,5 @@
 """Where artifacts live: the root, the folder of each kind, the path of each name."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

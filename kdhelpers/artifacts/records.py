@@ -1,7 +1,5 @@
 """Result records: what is stored under which name, and how a name is reserved for a run."""
 
-from __future__ import annotations
-
 import contextlib
 
 from kdhelpers.artifacts.files import load_json, lock, save_json

@@ -3,8 +3,6 @@
 Heavy imports wait for the command that needs them.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the command line prints besides the suite: the listing, the comparison of two runs, a data card."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

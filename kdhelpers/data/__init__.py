@@ -8,27 +8,3 @@ from kdhelpers.data.load import load_data
 from kdhelpers.data.readers.catalogue import DATASETS
 from kdhelpers.data.readers.safe_pickle import restricted_load
 from kdhelpers.data.readers.unlabelled import check_unlabelled, labelled_count, read_unlabelled
-
-__all__ = [
-    "DATASETS",
-    "Batch",
-    "Batches",
-    "Data",
-    "Gentle",
-    "Normalise",
-    "Plan",
-    "Recipe",
-    "Shown",
-    "Split",
-    "Unlabelled",
-    "augment",
-    "check_unlabelled",
-    "evaluation_batches",
-    "labelled_count",
-    "load_data",
-    "parse_recipe",
-    "plan_epoch",
-    "plan_recycled",
-    "read_unlabelled",
-    "restricted_load",
-]

@@ -4,8 +4,6 @@ The data root is searched in this order: torchvision's own layout, class folders
 then is anything downloaded. A folder of the user's in one of the last three layouts is a data set by its own name.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path

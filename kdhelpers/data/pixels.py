@@ -1,7 +1,5 @@
 """The pixels of a set of images, cropped and flipped by given draws: resident on the device, or streamed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

@@ -1,7 +1,5 @@
 """Escaped HTML elements, a small line chart as SVG, and the gallery's style sheet. Knows nothing of runs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape

@@ -4,8 +4,6 @@ Everything shown is plain HTML, text and PNG: it needs no widgets and no JavaScr
 Colab, papermill's executed copies and nbconvert's pages.
 """
 
-from __future__ import annotations
-
 import base64
 import math
 import platform

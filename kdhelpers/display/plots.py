@@ -3,8 +3,6 @@
 A notebook shows a figure that ends a cell (after `notebook.setup()`); `save` writes it with the data behind it.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import os

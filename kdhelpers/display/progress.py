@@ -1,7 +1,5 @@
 """What `fit` tells the outside while it trains, and how a terminal shows it."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """How figures and what must be said beside them are worded: the same in tables, pictures, pages and on the terminal."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """A linear probe: the classifier of a network whose training left it out, fitted to the frozen embeddings."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Metrics: functions of `Predictions`."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

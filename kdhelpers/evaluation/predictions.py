@@ -1,7 +1,5 @@
 """One pass of a network over a split: `infer` gives `Predictions`, which every metric and analysis is a function of."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

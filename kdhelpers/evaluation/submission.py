@@ -7,8 +7,6 @@
 A row per image in the order of the images, labels 0..C-1. A file is checked before it takes the place of an older one.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import os

@@ -39,21 +39,3 @@ METHODS: dict[str, type[Method]] = {
     "cocord": CoCoRD,
     "lm_unlabelled": UnlabelledDistillation,
 }
-
-__all__ = [
-    "METHODS",
-    "Context",
-    "Method",
-    "cocord_contrast_loss",
-    "cocord_prediction_loss",
-    "crd_loss",
-    "dkd_loss",
-    "hint_loss",
-    "info_nce_loss",
-    "kd_loss",
-    "label_smoothing_loss",
-    "standardize",
-    "standardized_kd_loss",
-    "supcon_loss",
-    "supcrd_loss",
-]

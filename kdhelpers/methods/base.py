@@ -1,7 +1,5 @@
 """What every distillation method is: a module that turns one batch into named, already weighted loss terms."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

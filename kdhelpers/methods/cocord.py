@@ -13,8 +13,6 @@ all of them means over the batch. Fu, Yang, Yang: Contrastive Consistent Represe
 stay consistent because the networks that make them move slowly, where CRD averages the stored rows themselves.
 """
 
-from __future__ import annotations
-
 import copy
 
 import torch

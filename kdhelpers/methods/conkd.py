@@ -8,8 +8,6 @@ logits, through a linear map from the student's width to the teacher's: a choice
 Sun et al., CVPR 2024; Khosla et al., NeurIPS 2020.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

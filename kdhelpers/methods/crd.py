@@ -9,8 +9,6 @@ and the two directions are added. Tian, Krishnan, Isola: Contrastive Representat
 1e-7 and the normaliser Z of its published code (Z = N times the mean e^{<g, v>/T} of the first batch).
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

@@ -7,8 +7,6 @@ p is softmax(z / T), y the label. Plain KD hides NCKD where the teacher is sure;
 Zhao et al.: Decoupled Knowledge Distillation, CVPR 2022, equations 6 and 7.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -8,8 +8,6 @@ MSE = mean over images, channels and pixels of (teacher_map - r(student_map))^2
 Romero et al.: FitNets: Hints for Thin Deep Nets, ICLR 2015, equations 3 and 4 and algorithm 1.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch.nn.functional as F

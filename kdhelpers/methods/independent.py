@@ -3,8 +3,6 @@
 L = -(1/B) sum_b log softmax(z_s)_{y_b}
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -5,8 +5,6 @@ among those of its batch. There is no memory bank and no class filter: B - 1 neg
 van den Oord, Li, Vinyals: Representation Learning with Contrastive Predictive Coding, 2018, equation 4.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

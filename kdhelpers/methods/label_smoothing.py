@@ -5,8 +5,6 @@ q = (1 - e) onehot(y) + e / C over all C classes,   L = -(1/B) sum_b sum_c q_c l
 Szegedy et al.: Rethinking the Inception Architecture for Computer Vision, CVPR 2016, section 7.
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -5,8 +5,6 @@ L_KD = T^2 (1/B) sum_b KL(softmax(z_t / T) || softmax(z_s / T)),   L = ce_weight
 Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, section 2.
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -8,8 +8,6 @@ T 2 gives 0.35 to one class: take a lower T there. Sun et al.: Logit Standardiza
 CVPR 2024, section 4.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from kdhelpers.methods.base import full_precision

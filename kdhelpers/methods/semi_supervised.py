@@ -11,8 +11,6 @@ both networks look at one crop is the consistency of Beyer et al.: Knowledge dis
 and consistent, 2022; there they see the same pixels, here the teacher sees them without the stronger augmentation.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -9,8 +9,6 @@ Anchors without a positive are left out of the mean. Khosla et al.: Supervised C
 equations 2 and 3, without their factor temperature / base temperature.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -13,8 +13,6 @@ weighs more: its positives have to be pulled nearer for the same loss. In form "
 with alpha = beta = 1 gives SupCon between the two networks (Khosla et al. 2020), in form "in" up to log |P(i)|.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

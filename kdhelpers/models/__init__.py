@@ -6,19 +6,3 @@ from kdhelpers.models.feature_extractor import Observed, Outputs, Taps
 from kdhelpers.models.folding import fold_batchnorm
 from kdhelpers.models.identification import COUNTS, recognise
 from kdhelpers.models.registry import MODELS, build_model, check_model, require_small
-
-__all__ = [
-    "COUNTS",
-    "MODELS",
-    "Architecture",
-    "Observed",
-    "Outputs",
-    "Taps",
-    "build_model",
-    "check_model",
-    "count_macs",
-    "count_parameters",
-    "fold_batchnorm",
-    "recognise",
-    "require_small",
-]

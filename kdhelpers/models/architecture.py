@@ -1,7 +1,5 @@
 """What the registry knows of a network, and how the CIFAR networks are initialised."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """The size of a network: parameters and multiply-accumulates."""
 
-from __future__ import annotations
-
 import copy
 
 import torch

@@ -1,7 +1,5 @@
 """Logits, embedding and named feature maps from one forward, for any network, by forward hooks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """A frozen network made cheaper: each BatchNorm folded into the convolution before it."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 from itertools import chain

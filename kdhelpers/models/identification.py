@@ -1,7 +1,5 @@
 """Which network of the registry a state_dict fits, told by its keys and shapes: for weight files made elsewhere."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import product

@@ -1,7 +1,5 @@
 """The networks by name. A new family is one file with its ARCHITECTURES, and one line here."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
 

@@ -1,7 +1,5 @@
 """Which stored networks stand beside one another: a teacher, and the students that were trained at one budget."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence

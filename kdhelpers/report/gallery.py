@@ -3,8 +3,6 @@
 Every text from a record or a file name is escaped by `html.element`; links are relative to plots/.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import time

@@ -1,7 +1,5 @@
 """Published figures beside ours: what a study printed, and what the stored runs of one budget reached."""
 
-from __future__ import annotations
-
 import csv
 import inspect
 import json

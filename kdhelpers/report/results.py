@@ -1,7 +1,5 @@
 """Tables over the stored result records: one row per run, then one row per setting with mean and spread over seeds."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import math

@@ -1,7 +1,5 @@
 """The tables of the notebooks: pandas Stylers with the caption a reader needs, texts escaped, no numbers typed in."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from html import escape

@@ -4,11 +4,7 @@
 the processes, `replay` is such a process, `summary` shows how it goes. `run_suite` puts them together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-
-__all__ = ["run_suite"]
 
 
 def run_suite(

@@ -1,7 +1,5 @@
 """One written job that stands for many: `over`, a list of mappings whose values take the place of $names in the job."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

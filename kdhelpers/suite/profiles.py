@@ -4,8 +4,6 @@ papermill ignores a parameter that the notebook lacks, so every name is checked 
 is one ValueError line that names the file, the job and the remedy.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json

@@ -4,8 +4,6 @@ The order is one line of JSON on stdin. stdin then stays open for as long as the
 a Ctrl-C or a `kill -9` of the suite, stops the job and its kernel, on every system and behind Ray as well.
 """
 
-from __future__ import annotations
-
 import _thread
 import json
 import logging

@@ -1,7 +1,5 @@
 """The suite itself: which job runs when, what counts as done, and what an interrupted suite finds again."""
 
-from __future__ import annotations
-
 import os
 import re
 import time

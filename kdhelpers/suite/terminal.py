@@ -1,7 +1,5 @@
 """What a suite shows: on a terminal a table redrawn in place, elsewhere a line per change; the table at the end."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Callable

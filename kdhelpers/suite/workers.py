@@ -3,8 +3,6 @@
 A worker offers `start(job, order, log) -> handle`, `poll(handle) -> exit code | None`, `stop(handles)`, `free()`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -1,7 +1,5 @@
 """Train the Run of a JSON file: `torchrun --nproc_per_node=N -m kdhelpers.training RUN.json`, or without torchrun."""
 
-from __future__ import annotations
-
 import os
 import sys
 

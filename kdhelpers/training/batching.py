@@ -1,7 +1,5 @@
 """Which batches a run trains on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """What a run has seen of images or labels that it is judged by: notes that stand beside its figures."""
 
-from __future__ import annotations
-
 from kdhelpers.data import Data, labelled_count
 from kdhelpers.methods import METHODS
 from kdhelpers.training.run import Run

@@ -1,7 +1,5 @@
 """Finished trainings: one process trains a run at a time, and what is finished is found and loaded."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`fit`: a `Run` in, trained weights and a result record out; finished runs are loaded, interrupted ones go on."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 from collections.abc import Sequence

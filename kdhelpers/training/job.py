@@ -1,7 +1,5 @@
 """One training with its files: the record from start to end, the checkpoint, the weights."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 

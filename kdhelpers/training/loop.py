@@ -1,7 +1,5 @@
 """Trainings side by side: on the same batches, behind one forward of the teacher that they share."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ The record (json_results/<name>.json) is what tables and plots are made from; th
 is needed to use the weights alone.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import statistics

@@ -4,8 +4,6 @@ No step waits for the device: batches are cut out of resident images there, loss
 everything is read once, at the end of an epoch.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import time

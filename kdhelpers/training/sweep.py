@@ -1,7 +1,5 @@
 """Sweeps: the runs that differ from one in a few hyperparameters or the optimiser, under names that say in which."""
 
-from __future__ import annotations
-
 from itertools import combinations
 
 from kdhelpers.training.optim import starting_point

@@ -8,8 +8,6 @@ Of a batch only the missing rows are computed. Convolutions in fp32 may round ot
 table filled by another seed may differ from the live teacher in the last digits.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import sys

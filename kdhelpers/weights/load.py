@@ -1,7 +1,5 @@
 """Trained networks back from disk: which weights a name means, what describes them, and `load_model`."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

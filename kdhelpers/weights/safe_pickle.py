@@ -16,8 +16,6 @@ So no numpy class needs to be let in for a number that nobody reads. The formats
 per storage; before torch 1.6, pickles in a row, then the storages, each behind its length.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import pickle

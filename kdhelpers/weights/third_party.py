@@ -1,7 +1,5 @@
 """Weight files made elsewhere: the state_dict out of whatever a checkpoint has around it."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import sys

@@ -5,8 +5,6 @@ Fu et al., CoCoRD, BMVC 2023; Zhao et al., Decoupled Knowledge Distillation, CVP
 Standardization in Knowledge Distillation, CVPR 2024 (LS).
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterable

@@ -4,8 +4,6 @@ Their makers publish no hashes. What is verified instead: every tensor fits the 
 measured here agrees with the published figure.
 """
 
-from __future__ import annotations
-
 import sys
 import tarfile
 from collections.abc import Iterable

@@ -4,8 +4,6 @@ origin.
 Afterwards `teacher="resnet56"` means them, as it means one that `01_teacher` trained, and tables show them beside it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

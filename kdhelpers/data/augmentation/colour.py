@@ -3,8 +3,6 @@
 torchvision shuffles the order of the four steps per call; here it is always brightness, contrast, saturation, hue.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

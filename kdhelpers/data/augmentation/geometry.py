@@ -1,7 +1,5 @@
 """Moving pixels about, per sample and for a whole batch at once: crop and flip, rotation, resized crop."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

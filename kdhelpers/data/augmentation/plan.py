@@ -4,8 +4,6 @@ It is a pure function of (seed, epoch): a run resumes exactly, two methods with 
 sample's draws do not depend on the batch size, on the other steps of the recipe, or on how many views are made.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from typing import NamedTuple

@@ -4,8 +4,6 @@ On a GPU all images go through each operation and each keeps what was drawn for 
 the device; on the CPU an operation gets the images that drew it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """Reading a data set from arrays: torchvision's CIFAR pickles and `.npz` files. Every reader returns Raw or None."""
 
-from __future__ import annotations
-
 import zipfile
 import zlib
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The data sets known by name: what is known of each, the layouts it comes in, and where it can be downloaded."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from kdhelpers.data.readers.arrays import PickleLayout

@@ -1,7 +1,5 @@
 """The embedded data set: scikit-learn's handwritten digits, enlarged and tinted, so that nothing need be downloaded."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch.nn import functional as F

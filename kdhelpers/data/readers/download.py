@@ -1,7 +1,5 @@
 """Getting files over a network that may be slow or broken: with progress, resumed, verified, unpacked safely."""
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import os

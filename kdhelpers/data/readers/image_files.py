@@ -4,8 +4,6 @@ Decoding takes a while, so it is done once, in parallel, and its result is kept 
 again by what the files hold: an image that is replaced is decoded anew, a folder that is copied is not.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Images without labels: of files and folders that have none, or a data set's own, whose labels then stay behind."""
 
-from __future__ import annotations
-
 import re
 import reprlib
 import warnings

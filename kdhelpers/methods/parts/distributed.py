@@ -1,7 +1,5 @@
 """What contrastive methods share between the processes of a distributed training; nothing happens in a single one."""
 
-from __future__ import annotations
-
 import torch
 import torch.distributed as dist
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Exponential moving averages of parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -1,7 +1,5 @@
 """Projection heads: from a network's embedding to the space where embeddings are compared."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """The latest keys of a contrast, first in, first out."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """A row of unit length per training image and network, and the draws of positives and negatives among them."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -4,8 +4,6 @@ It computes what torchvision's resnet50 does with this suite's CIFAR stem (a 3x3
 `shortcut` is `downsample` and `linear` is `fc`.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -1,7 +1,5 @@
 """ResNets for 32 px (He et al. 2016, section 4.2) in the CRD benchmark's layer names, so its weights load."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from torch import Tensor, nn

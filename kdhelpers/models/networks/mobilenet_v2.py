@@ -4,8 +4,6 @@ Unlike torchvision's: half the channels, rounded down instead of to multiples of
 of ReLU6; the second stage does not halve the image; an expansion in the first block too, though it is by 1; no dropout.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from kdhelpers.models.architecture import Architecture, initialise

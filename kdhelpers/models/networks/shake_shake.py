@@ -7,8 +7,6 @@ While training, a and b are uniform in [0, 1], independent of one another and ne
 its weights load.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 import torch

@@ -4,8 +4,6 @@ Unlike the paper: the stem is a 1x1 convolution of stride 1 without max-pooling,
 channel. torchvision has no ShuffleNetV1.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

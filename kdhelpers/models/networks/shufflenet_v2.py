@@ -3,8 +3,6 @@
 Unlike torchvision's shufflenet_v2_x1_0: the stem is a 1x1 convolution of stride 1 without max-pooling.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

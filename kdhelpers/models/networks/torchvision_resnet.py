@@ -1,7 +1,5 @@
 """torchvision's ResNets (He et al. 2016, section 3), with a stem for 32 px or the stock one for 224 px."""
 
-from __future__ import annotations
-
 import os
 import pickle
 from functools import partial

@@ -1,8 +1,6 @@
 """VGG for 32 px (Simonyan & Zisserman 2015) with BatchNorm, global pooling and one linear layer, in the CRD
 benchmark's layer names, so its weights load."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from torch import Tensor, nn

@@ -1,8 +1,6 @@
 """Wide ResNets for 32 px (Zagoruyko & Komodakis 2016; pre-activation as in He et al. 2016b), in the CRD benchmark's
 layer names, so its weights load. torchvision's wide_resnet50_2 is another network: for 224 px, and post-activation."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from functools import partial
 

@@ -4,14 +4,3 @@ from kdhelpers.report.pairs.bars import bars
 from kdhelpers.report.pairs.frame import OTHER_STYLE, OUR_OWN, SAME_STYLE, beside_ours
 from kdhelpers.report.pairs.table import table
 from kdhelpers.zoo.benchmark import published_pairs, published_teachers
-
-__all__ = [
-    "OTHER_STYLE",
-    "OUR_OWN",
-    "SAME_STYLE",
-    "bars",
-    "beside_ours",
-    "published_pairs",
-    "published_teachers",
-    "table",
-]

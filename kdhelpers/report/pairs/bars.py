@@ -1,7 +1,5 @@
 """The picture of a group of pairs: a panel per pair, a bar per method from our student alone up or down."""
 
-from __future__ import annotations
-
 import math
 from textwrap import wrap
 

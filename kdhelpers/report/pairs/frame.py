@@ -2,8 +2,6 @@
 stands in a column can be compared. Runs are found by their records, never by file names.
 """
 
-from __future__ import annotations
-
 import json
 import math
 

@@ -1,7 +1,5 @@
 """The table of a group of pairs: methods are rows, pairs are columns, in each our figure and the printed one."""
 
-from __future__ import annotations
-
 import math
 from html import escape
 
