@@ -10,7 +10,7 @@ BENCHMARKS = (
     "image_pipeline",
     "kd_step",
     "shake_step",
-    "stored_outputs",
+    "cache_teacher",
     "crd",
     "dispatch",
     "sweep",

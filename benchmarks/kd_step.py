@@ -63,7 +63,7 @@ def logits_difference(network: torch.nn.Module, steps: int = 6) -> float:
     peer = pair.PeerStyle(network, training.network)
     training.begin_epoch()
     for batch in training.batches.epoch(1):
-        training.learn(batch)
+        training.step(batch)
         peer.step(batch.views[0].contiguous(), batch.labels)
     with torch.no_grad():
         images = torch.cat([batch.views[0] for batch in training.batches.epoch(2)])

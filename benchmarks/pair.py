@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kdhelpers.data import Data, Split
 from kdhelpers.device import DTYPES, autocast, keep_freed_memory
-from kdhelpers.models import Observed, build_model
+from kdhelpers.models import FeatureExtractor, build_model
 from kdhelpers.models.networks.cifar_resnet import BasicBlock
 from kdhelpers.training.run import Run
 from kdhelpers.training.student import Training
@@ -144,13 +144,13 @@ class PeerBlock(BasicBlock):
         return F.relu(out)
 
 
-def peer_network(network: nn.Module) -> Observed:
+def peer_network(network: nn.Module) -> FeatureExtractor:
     """A copy in NCHW with the peers' blocks, that gives its feature maps with the logits."""
     network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     for module in network.modules():
         if isinstance(module, BasicBlock):
             module.__class__ = PeerBlock
-    return Observed(network)
+    return FeatureExtractor(network)
 
 
 class PeerStyle:

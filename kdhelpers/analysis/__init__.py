@@ -20,9 +20,9 @@ from kdhelpers.analysis.embedding import (
     uniformity,
 )
 from kdhelpers.analysis.embedding_figures import choose_classes, hypersphere_picture, tsne_maps
-from kdhelpers.analysis.gradcam import attention, attention_agreement, attention_bars
-from kdhelpers.analysis.gradcam_panel import attention_panel
+from kdhelpers.analysis.gradcam import gradcam_agreement, gradcam_bars, gradcam_maps
+from kdhelpers.analysis.gradcam_panel import gradcam_panel
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
 from kdhelpers.analysis.intervals import mean_interval
-from kdhelpers.analysis.predictions import answer_figure, answer_frame, per_class, soft_targets
-from kdhelpers.analysis.robustness import colour_drop, colour_drop_bars, jittered, jittered_samples
+from kdhelpers.analysis.predictions import label_figure, label_frame, per_class, soft_targets
+from kdhelpers.analysis.robustness import colour_robustness, colour_robustness_bars, jittered, jittered_samples

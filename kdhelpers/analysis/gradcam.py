@@ -9,22 +9,22 @@ from torch import Tensor, nn
 from kdhelpers.analysis.intervals import interval_bars, mean_interval
 from kdhelpers.data import Data, evaluation_batches
 from kdhelpers.data.dataset import stratified
-from kdhelpers.models import Observed
+from kdhelpers.models import FeatureExtractor
 
 CHANCE = "chance (shuffled teacher maps)"
 
 
-def attention(model: nn.Module, data: Data, index: Tensor, batch_size: int = 100) -> Tensor:
+def gradcam_maps(model: nn.Module, data: Data, index: Tensor, batch_size: int = 100) -> Tensor:
     """Grad-CAM maps of the test images `index` [n] for their TRUE class y: float32 [n, H, W] in 0..1, on the CPU.
 
     map = relu(sum_c w_c A_c), w_c = mean over the positions of d logit_y / d A_c, without augmentation, in eval mode
-    (Selvaraju et al., ICCV 2017, equations 1 and 2). A [c, h, w] is the deepest of `model.taps.maps` that is larger
+    (Selvaraju et al., ICCV 2017, equations 1 and 2). A [c, h, w] is the deepest of `model.return_nodes.feature_maps` that is larger
     than 1x1. Each map is enlarged to the image's size bilinearly, shifted and scaled to 0..1; where no position
     speaks for the class, or all do alike, it is 0 everywhere. The same class for every network, so that maps differ
     by where they look and not by what they look for; of a misjudged image they show what speaks for the truth.
 
     Works on a copy: the model, its gradients and its hooks stay as they are. Raises ValueError for a model without
-    taps, with another number of classes than `data`, or whose maps are all 1x1.
+    return_nodes, with another number of classes than `data`, or whose maps are all 1x1.
     """
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -47,16 +47,16 @@ def _deepest_layer(model: nn.Module, data: Data) -> nn.Module:
     GradCAM's context manager swallows the IndexError of a class that the model does not have."""
     device = next(model.parameters()).device
     first = data.test.select(torch.zeros(1, dtype=torch.int64))
-    outputs = Observed(model)(next(evaluation_batches(first, 1, data.mean, data.std, device)).views[0])
+    outputs = FeatureExtractor(model)(next(evaluation_batches(first, 1, data.mean, data.std, device)).views[0])
     if outputs.logits.shape[1] != data.num_classes:
         raise ValueError(
             f"model: it tells {outputs.logits.shape[1]} classes apart, {data.name} has {data.num_classes}; "
             "give a network trained on this data"
         )
-    for name, found in reversed(outputs.maps.items()):
+    for name, found in reversed(outputs.feature_maps.items()):
         if found.shape[-2:].numel() > 1:
-            return model.get_submodule(model.taps.maps[name])
-    sizes = ", ".join(f"{name} {tuple(found.shape[-2:])}" for name, found in outputs.maps.items())
+            return model.get_submodule(model.return_nodes.feature_maps[name])
+    sizes = ", ".join(f"{name} {tuple(found.shape[-2:])}" for name, found in outputs.feature_maps.items())
     raise ValueError(
         f"model: no map is larger than 1x1 ({sizes or 'none is tapped'}); use larger images or another stem"
     )
@@ -80,7 +80,7 @@ def _deviations(maps: Tensor) -> Tensor:
     return flat - flat.mean(1, keepdim=True)
 
 
-def attention_agreement(
+def gradcam_agreement(
     teacher: nn.Module,
     students: dict[str, nn.Module],
     data: Data,
@@ -100,7 +100,7 @@ def attention_agreement(
     Images: `count` (or all, if there are fewer) of the test images, each class in proportion, chosen by `seed`, the
     same for every network. Maps are compared at the image's size: a network's own grid may be 8x8 or 2x2, and this is
     the one size that all have in common. The interval is over images, so enlarging makes nothing surer. Raises
-    ValueError for fewer than 2 images, an unknown control, and as `attention` does.
+    ValueError for fewer than 2 images, an unknown control, and as `gradcam_maps` does.
     """
     import pandas
 
@@ -109,8 +109,8 @@ def attention_agreement(
         raise ValueError(f"count = {count}: leaves {len(index)} test images; at least 2 are needed")
     if control is not None and control not in students:
         raise ValueError(f"control = {control}: is none of the students {', '.join(students)}")
-    maps = attention(teacher, data, index)
-    found = {name: correlation(maps, attention(student, data, index)) for name, student in students.items()}
+    maps = gradcam_maps(teacher, data, index)
+    found = {name: correlation(maps, gradcam_maps(student, data, index)) for name, student in students.items()}
     rows = [_row(name, each) | _difference(each, found.get(control)) for name, each in found.items()]
     cycle = torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))  # no map meets itself
     rows.append(_row(CHANCE, correlation(maps[cycle], maps[cycle.roll(1)])))
@@ -136,8 +136,8 @@ def _interval(values: Tensor) -> tuple[float, float, float]:
     return mean_interval(defined) if len(defined) else (math.nan,) * 3
 
 
-def attention_bars(frame):
-    """The correlation of each row of an `attention_agreement` frame with its interval, the floor last."""
+def gradcam_bars(frame):
+    """The correlation of each row of an `gradcam_agreement` frame with its interval, the floor last."""
     values = frame[["correlation", "low", "high"]].to_numpy().tolist()
     label = "mean over test images; line: 95 % interval over images"
     return interval_bars(frame["student"].tolist(), {"correlation with the teacher's map": values}, label)

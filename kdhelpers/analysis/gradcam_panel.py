@@ -5,7 +5,7 @@ from textwrap import fill
 import torch
 from torch import Tensor, nn
 
-from kdhelpers.analysis.gradcam import attention
+from kdhelpers.analysis.gradcam import gradcam_maps
 from kdhelpers.analysis.predictions import RIGHT, WRONG
 from kdhelpers.data import Data
 from kdhelpers.display.plots import new_figure, styled
@@ -16,17 +16,17 @@ OVERLAY = {"cmap": "inferno", "vmin": 0, "vmax": 1, "alpha": 0.6}
 LETTERS = 17  # in a line above a picture
 
 
-def attention_panel(
+def gradcam_panel(
     teacher: nn.Module, students: dict[str, nn.Module], data: Data, count: int = 6, seed: int = 0, errors: float = 0.5
 ):
     """Test images by row; by column the original under its true class, then the teacher's and each student's map.
 
-    The maps are those of `attention` (of the true class), over the image in grey, all on one colour scale. The title
+    The maps are those of `gradcam_maps` (of the true class), over the image in grey, all on one colour scale. The title
     of each is the class that the network predicts, green with a tick where right, red with a cross where wrong.
 
     Of `count` images, drawn by `seed`, the share `errors` is of those that at least one student gets wrong and stands
     below the rest (less, where there are too few): the panel shows how networks look, not how often they err. Raises
-    ValueError for a share outside [0, 1], for no image, and as `attention` does.
+    ValueError for a share outside [0, 1], for no image, and as `gradcam_maps` does.
     """
     if count < 1:
         raise ValueError(f"count = {count}: is no number of images; choose at least 1")
@@ -38,7 +38,7 @@ def attention_panel(
     erring = ~torch.stack([found.correct for found in candidates])[1:].all(0)
     place = _with_errors(erring, min(count, len(drawn)), errors)
     columns = [
-        (name, found.logits[place].argmax(1), attention(network, data, drawn[place]))
+        (name, found.logits[place].argmax(1), gradcam_maps(network, data, drawn[place]))
         for (name, network), found in zip(networks, candidates, strict=True)
     ]
     chosen = data.test.select(drawn[place])

@@ -67,7 +67,7 @@ def _probabilities(axes, teacher, student, class_names, top: int) -> None:
     axes.grid(False, axis="x")
 
 
-def answer_frame(answers):
+def label_frame(answers):
     """A DataFrame with a row per class: class, predicted (images), share (%), expected, mean confidence (%) or NaN.
 
     answers: anything with `probabilities` [N, C] and `class_names`. A class's expected number is the sum of its
@@ -89,9 +89,9 @@ def answer_frame(answers):
     )
 
 
-def answer_figure(answers):
+def label_figure(answers):
     """Two panels: images per predicted class, against an even share; how many images at which confidence."""
-    frame = answer_frame(answers)
+    frame = label_frame(answers)
     confidence = answers.probabilities.amax(1)
     with styled():
         figure = new_figure(8.4, 3.2)

@@ -42,7 +42,7 @@ def _jitter(images: Tensor, factors: Tensor) -> Tensor:
         return torch.cat([(255 * jitter(some.double() / 255, own)).round().to(torch.uint8) for some, own in chunks])
 
 
-def colour_drop(
+def colour_robustness(
     models: dict[str, nn.Module], data: Data, strengths: dict[str, tuple[float, float]] = STRENGTHS, seed: int = 0
 ):
     """A DataFrame of test top-1 on plain and on jittered images: a row per strength and model, all on the same images.
@@ -76,8 +76,8 @@ def _drop(plain: Predictions, jittered: Predictions, seed: int) -> dict[str, flo
     }
 
 
-def colour_drop_bars(frame):
-    """The drop of each model of a `colour_drop` frame in a panel per strength; plain accuracy stands by the name."""
+def colour_robustness_bars(frame):
+    """The drop of each model of a `colour_robustness` frame in a panel per strength; plain accuracy stands by the name."""
     panels = {
         f"{strength} jitter": rows[["drop_pct", "drop_low_pct", "drop_high_pct"]].to_numpy().tolist()
         for strength, rows in frame.groupby("strength", sort=False)
@@ -88,7 +88,7 @@ def colour_drop_bars(frame):
 
 
 def jittered_samples(data: Data, count: int = 6, seed: int = 0):
-    """Test images drawn at random, a row plain and one per strength, exactly as `colour_drop` shows them."""
+    """Test images drawn at random, a row plain and one per strength, exactly as `colour_robustness` shows them."""
     chosen = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(seed))[:count]
     images, labels = data.test.images[chosen], data.test.labels[chosen].tolist()
     rows = {"plain": images}

@@ -66,7 +66,7 @@ def belongs_to_another(name: str, identity: str) -> bool:
 
 
 def original_name(name: str) -> str:
-    """The name of the record behind a name: another one for weights that are a copy (see `stored.store_under`)."""
+    """The name of the record behind a name: another one for weights that are a copy (see `stored.add_alias`)."""
     beside = weights_path(name).with_suffix(".json")
     if record_path(name).is_file() or not beside.is_file():
         return name

@@ -27,11 +27,11 @@ class Commands(click.Group):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The optimisers, where to begin with each, and Lion's rule, as `optim` has them."""
-        from kdhelpers.training.optim import RULE, described
+        from kdhelpers.training.optim import LION_RULE, described
 
         with formatter.section("Optimisers of a run"):
             formatter.write_dl(described())
-            formatter.write_text(RULE)
+            formatter.write_text(LION_RULE)
 
 
 class SpacedOptions(click.Command):

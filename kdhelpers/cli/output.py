@@ -29,7 +29,7 @@ def listing() -> str:
     from kdhelpers.data import DATASETS
     from kdhelpers.methods import METHODS
     from kdhelpers.models import MODELS
-    from kdhelpers.training.optim import RULE, described
+    from kdhelpers.training.optim import LION_RULE, described
 
     sections = {
         "Notebooks (parameter = default)": _notebooks(),
@@ -37,7 +37,7 @@ def listing() -> str:
         "Data sets": f"  {', '.join(DATASETS)}, or a folder's name under the data root",
         "Models": _wrapped(", ".join(MODELS)),
         "Methods": columns((name, _first_line(method)) for name, method in METHODS.items()),
-        f"Optimisers ({RULE})": columns(described()),
+        f"Optimisers ({LION_RULE})": columns(described()),
         "Stored runs": _stored_runs(),
     }
     return "\n\n".join(f"{title}\n{text or '  none yet'}" for title, text in sections.items())
@@ -160,13 +160,13 @@ def _paired(a: dict, b: dict) -> str:
 
 def predictions(answers: Any, path: Path, model: str) -> str:
     """The classes predicted in a submission at `path`, a row each, and where it and its picture lie."""
-    from kdhelpers.analysis import answer_figure, answer_frame
+    from kdhelpers.analysis import label_figure, label_frame
     from kdhelpers.display import plots
 
-    frame = answer_frame(answers)
+    frame = label_frame(answers)
     network = Path(model).name.removesuffix(".pth")  # in the name, as many submissions are called submission.csv
     name = re.sub(r"[^\w.=+-]", "_", f"{network}_{path.stem}_predictions")
-    picture = plots.save(answer_figure(answers), name, frame)
+    picture = plots.save(label_figure(answers), name, frame)
     rows = [frame.columns, *([_fact(value) for value in row] for row in frame.itertuples(index=False))]
     return f"{columns(rows)}\n\n{path}: {len(answers.ids):,} rows\n{picture}"
 

@@ -13,14 +13,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from kdhelpers.data.augmentation.plan import plan_epoch, plan_recycled, view_keys
+from kdhelpers.data.augmentation.plan import number_views, plan_epoch, plan_recycled
 from kdhelpers.data.augmentation.recipe import Draws, Normalise, Recipe, finish, parse_recipe
 from kdhelpers.data.dataset import Split
 from kdhelpers.data.pixels import Pixels
 from kdhelpers.device import free_memory, one_thread, to_device
 
-Gentle = Literal["", "same crop", "own crop"]
-Keyed = tuple[tuple[Tensor, Tensor], ...]  # (a view, int64 [B] on the CPU: which of finitely many each image's is)
+WeakView = Literal["", "shared_crop", "own_crop"]
+ViewIds = tuple[tuple[Tensor, Tensor], ...]  # (a view, int64 [B] on the CPU: which of finitely many each image's is)
 
 
 class Shown(NamedTuple):
@@ -29,8 +29,10 @@ class Shown(NamedTuple):
     views: tuple[Tensor, ...]  # V times float [B, 3, H, W], normalised, channels_last
     index: Tensor  # int64 [B], the samples' places among their images
     draws: Draws  # per augmentation step [V, B, ...], see `plan_epoch`; [V + 1, ...] with a gentle view of its own crop
-    keyed: Keyed  # the views that a teacher is asked about, where crop and flip alone make them, see `view_keys`
-    gentle: Tensor | None  # one more view like the others, by crop and flip alone, where it was asked for
+    view_ids: (
+        ViewIds  # the views that a teacher is asked about, where crop and flip alone make them, see `number_views`
+    )
+    weak_view: Tensor | None  # one more view like the others, by crop and flip alone, where it was asked for
 
 
 class Batch(NamedTuple):
@@ -38,8 +40,8 @@ class Batch(NamedTuple):
     labels: Tensor  # int64 [B]
     index: Tensor
     draws: Draws
-    keyed: Keyed = ()  # with those of `unlabelled`
-    gentle: Tensor | None = None
+    view_ids: ViewIds = ()  # with those of `unlabelled`
+    weak_view: Tensor | None = None
     unlabelled: Shown | None = None  # other images of the same step
 
     def first(self, views: int) -> Batch:
@@ -53,15 +55,17 @@ class Batch(NamedTuple):
 class _Show:
     """Images through a recipe: `views` of them and, if any, the gentle one. `first` is their first sample's number."""
 
-    def __init__(self, pixels: Pixels, recipe: Recipe, views: int, gentle: Gentle, normalise: Normalise, dtype, first):
-        self.pixels, self.recipe, self.views, self.gentle, self.first = pixels, recipe, views, gentle, first
-        self.drawn = views + (gentle == "own crop")
+    def __init__(
+        self, pixels: Pixels, recipe: Recipe, views: int, weak_view: WeakView, normalise: Normalise, dtype, first
+    ):
+        self.pixels, self.recipe, self.views, self.weak_view, self.first = pixels, recipe, views, weak_view, first
+        self.drawn = views + (weak_view == "own_crop")
         self._normalise, self._dtype = normalise, dtype
         self._copies_only = pixels.device.type == "cpu" and not recipe.computes
 
     def steps(self, order: Tensor, draws: Draws, spans: list[slice]) -> Iterator[Shown]:
         """What each span of `order` (int64 [M], on the CPU) shows; draws per step [drawn, M, ...], as it has them."""
-        keys = view_keys(self.recipe.gentle if self.gentle else self.recipe, draws, order + self.first)
+        keys = number_views(self.recipe.weak if self.weak_view else self.recipe, draws, order + self.first)
         keys = keys if keys is None else keys.expand(self.drawn, -1)
         draws = {step: to_device(values, self.pixels.device) for step, values in draws.items()}
         index = to_device(order, self.pixels.device)
@@ -71,23 +75,23 @@ class _Show:
             with one_thread(self._copies_only):
                 cut = next(windows)
                 views = tuple(self._finish(cut[view], drawn, view, self.recipe) for view in range(self.views))
-                gentle = self._gentle_view(cut, drawn, views[0])
-            keyed = () if keys is None else self._keyed(views, gentle, keys[:, span])
-            yield Shown(views, index[span], drawn, keyed, gentle)
+                weak_view = self._weak_view(cut, drawn, views[0])
+            view_ids = () if keys is None else self._view_ids(views, weak_view, keys[:, span])
+            yield Shown(views, index[span], drawn, view_ids, weak_view)
 
-    def _keyed(self, views: tuple[Tensor, ...], gentle: Tensor | None, keys: Tensor) -> Keyed:
-        return tuple(zip(views, keys, strict=False)) if gentle is None else ((gentle, keys[self._gentle_draw]),)
+    def _view_ids(self, views: tuple[Tensor, ...], weak_view: Tensor | None, keys: Tensor) -> ViewIds:
+        return tuple(zip(views, keys, strict=False)) if weak_view is None else ((weak_view, keys[self._weak_draw]),)
 
     @property
-    def _gentle_draw(self) -> int:
-        return self.drawn - 1 if self.gentle == "own crop" else 0
+    def _weak_draw(self) -> int:
+        return self.drawn - 1 if self.weak_view == "own_crop" else 0
 
-    def _gentle_view(self, cut: list[Tensor], drawn: Draws, first: Tensor) -> Tensor | None:
-        if not self.gentle:
+    def _weak_view(self, cut: list[Tensor], drawn: Draws, first: Tensor) -> Tensor | None:
+        if not self.weak_view:
             return None
-        if self.gentle == "same crop" and self.recipe == self.recipe.gentle:
+        if self.weak_view == "shared_crop" and self.recipe == self.recipe.weak:
             return first
-        return self._finish(cut[self._gentle_draw], drawn, self._gentle_draw, self.recipe.gentle)
+        return self._finish(cut[self._weak_draw], drawn, self._weak_draw, self.recipe.weak)
 
     def _finish(self, window: Tensor, drawn: Draws, view: int, recipe: Recipe) -> Tensor:
         own = {step: values[view] for step, values in drawn.items()}
@@ -102,12 +106,12 @@ class Batches:
     `batch_size`. `memory_budget_mib` (None: 60 % of the GPU's free memory, half of the machine's) is for all images,
     `workers` are those of `Pixels`.
 
-    gentle: "same crop" adds a view of the first view's crop (`Batch.gentle`) without the steps that change pixels, "own
+    weak_view: "shared_crop" adds a view of the first view's crop (`Batch.weak_view`) without the steps that change pixels, "own
     crop" one of a crop and flip of its own. unlabelled: uint8 [M, 3, H, W], of which every batch shows
     `unlabelled_batch_size` (None: batch_size) beside its labelled images, pass after pass, as often as the epochs take.
 
     `images` is how many there are to look at, `unlabelled_per_epoch` how many unlabelled ones an epoch shows; `taught`
-    is the recipe of the views that a teacher is asked about: what `keyed` numbers, labelled images first.
+    is the recipe of the views that a teacher is asked about: what `view_ids` numbers, labelled images first.
 
     Raises ValueError for an unknown augmentation, and for a split or a batch size too small to train on.
     """
@@ -127,7 +131,7 @@ class Batches:
         workers: int = 2,
         rank: int = 0,
         world: int = 1,
-        gentle: Gentle = "",
+        weak_view: WeakView = "",
         unlabelled: Tensor | None = None,
         unlabelled_batch_size: int | None = None,
     ):
@@ -142,9 +146,9 @@ class Batches:
 
         def show(images: Tensor, first: int, room: float) -> _Show:
             pixels = Pixels(images, self.recipe, self.device, room, workers)
-            return _Show(pixels, self.recipe, views, gentle, normalise, dtype, first)
+            return _Show(pixels, self.recipe, views, weak_view, normalise, dtype, first)
 
-        self.taught = self.recipe.gentle if gentle else self.recipe
+        self.taught = self.recipe.weak if weak_view else self.recipe
         self.images = len(split) + (0 if unlabelled is None else len(unlabelled))
         self._show = show(split.images, 0, room)
         left = room - self._show.pixels.resident_mib
@@ -168,8 +172,8 @@ class Batches:
         labelled = self._show.steps(mine, draws, self._spans)
         others = self._unlabelled_steps(number) if self._others else repeat(None)
         for span, shown, other in zip(self._spans, labelled, others, strict=False):
-            keyed = shown.keyed + (other.keyed if other else ())
-            yield Batch(shown.views, labels[span], shown.index, shown.draws, keyed, shown.gentle, other)
+            view_ids = shown.view_ids + (other.view_ids if other else ())
+            yield Batch(shown.views, labels[span], shown.index, shown.draws, view_ids, shown.weak_view, other)
 
     def _unlabelled_steps(self, number: int) -> Iterator[Shown]:
         positions, spans, slots = self._beside

@@ -19,10 +19,10 @@ def fit_probe(network: nn.Module, data: Data) -> dict[str, float]:
     weight_decay and train_top1_pct, and val_top1_pct where images are held out. Raises ValueError for a network whose
     classifier is no linear layer.
     """
-    classifier = network.get_submodule(network.taps.classifier)
+    classifier = network.get_submodule(network.return_nodes.classifier)
     if not isinstance(classifier, nn.Linear):
         raise ValueError(
-            f"network: its classifier {network.taps.classifier} is {type(classifier).__name__}, not Linear"
+            f"network: its classifier {network.return_nodes.classifier} is {type(classifier).__name__}, not Linear"
         )
     train = infer(network, data, "train")
     held_out = infer(network, data, "val") if len(data.val) else None

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kdhelpers.data import Data, Split, evaluation_batches
 from kdhelpers.device import autocast
-from kdhelpers.models import Observed
+from kdhelpers.models import FeatureExtractor
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def infer(
     """
     images = split if isinstance(split, Split) else _split(data, split)
     device = next(model.parameters()).device
-    observed = model if isinstance(model, Observed) else Observed(model)
+    observed = model if isinstance(model, FeatureExtractor) else FeatureExtractor(model)
     was_training, results = model.training, []
     model.eval()
     with autocast(device, precision):

@@ -29,7 +29,7 @@ BEGINS = ",".join(HEADER).encode() + b"\n"
 
 
 @dataclass(frozen=True)
-class Answers:
+class LabelPredictions:
     """What a network says of images: their `ids` in order, `probabilities` float32 [N, C] on the CPU, `class_names`."""
 
     ids: list[str]
@@ -51,7 +51,7 @@ def predict(
     class_names: Sequence[str],
     tta: bool = False,
     batch_size: int = 500,
-) -> Answers:
+) -> LabelPredictions:
     """What `network`, in eval mode on the device it is on, says of images normalised by `mean` and `std`; in fp32, with
     a progress bar. tta: the mean of the probabilities of an image and its mirror image (test-time augmentation).
 
@@ -71,10 +71,10 @@ def predict(
     probabilities = torch.cat(parts)
     if not probabilities.isfinite().all():
         raise ValueError("the network's probabilities are not finite; train it again at a lower learning rate")
-    return Answers(images.ids, probabilities, [str(name) for name in class_names])
+    return LabelPredictions(images.ids, probabilities, [str(name) for name in class_names])
 
 
-def predict_stored(model: str, source: str, tta: bool = False, dataset: str | None = None) -> Answers:
+def predict_stored(model: str, source: str, tta: bool = False, dataset: str | None = None) -> LabelPredictions:
     """`predict` with stored weights (name or path) on a pickle or folder, see `read_unlabelled`.
 
     Size, normalisation and class names come from the description beside the weights; for weights without one they are
@@ -85,7 +85,7 @@ def predict_stored(model: str, source: str, tta: bool = False, dataset: str | No
     if dataset and (of := (known.get("run") or {}).get("dataset", dataset)) != dataset:
         raise ValueError(f"dataset = {dataset}: {model} was trained on {of}, says its description; leave it out")
     network = load_model(model, device=str(pick_device()))
-    classes = network.get_submodule(network.taps.classifier).out_features
+    classes = network.get_submodule(network.return_nodes.classifier).out_features
     if known.get("num_classes", classes) != classes:
         raise ValueError(
             f"dataset = {dataset}: has {known['num_classes']} classes, {model} tells {classes} apart; name the data "
@@ -133,7 +133,7 @@ def _published(model: str, dataset: str | None) -> dict:
     return {"image_size": source.image_size, "mean": mean, "std": std, "num_classes": source.classes}
 
 
-def write_submission(path: Path | str, answers: Answers) -> Path:
+def write_submission(path: Path | str, answers: LabelPredictions) -> Path:
     """Write `path` whole, or, where its content is not what it must be or `path` is another file, not at all. Raises as
     `check_submission` and `check_output`."""
     check_output(path)

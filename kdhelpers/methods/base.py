@@ -45,14 +45,14 @@ class Method(nn.Module):
     - memory banks and queues (CRD, CoCoRD): `register_buffer` in `build`, read and updated in `forward`, in place and
       under `no_grad`; negatives are drawn from torch's global generator, which the loop seeds from (seed, epoch).
     - slow students (CoCoRD): `context.copy_student()`, kept as a submodule and moved towards the student's parameters
-      (`ema.follow`) at the start of `forward`, that is before the optimiser's step. Like every submodule it is in train
+      (`ema_update`) at the start of `forward`, that is before the optimiser's step. Like every submodule it is in train
       mode while training: its BatchNorm statistics follow what it sees, unless `forward` puts it in eval.
     - two stages (hints): while `epoch <= self.stage_epochs`, `forward` returns only the first stage's term, computed
       with `student(view, stop_at="<map>")`, which ends the forward at that map: upper layers then get no gradient, so
       the optimiser leaves them (and their momentum and weight decay) alone, and their BatchNorm statistics stay too.
     - a trained projection head of the teacher (SupCRD's `co_trained`): a parameter of the method, like any projector.
-    - a gentle view for the teacher, by crop and flip alone: `gentle = "same crop"` (as the first view) or "own crop";
-      it is `batch.gentle`, and that very first view where the run's augmentation is gentle itself.
+    - a gentle view for the teacher, by crop and flip alone: `weak_view = "shared_crop"` (as the first view) or "own_crop";
+      it is `batch.weak_view`, and that very first view where the run's augmentation is gentle itself.
     - unlabelled images: `uses_unlabelled = True`; `batch.unlabelled` has their views, gentle view and index, and no
       labels. Labelled and unlabelled images may go through the student together, the labelled ones first.
     """
@@ -60,7 +60,7 @@ class Method(nn.Module):
     needs_teacher = True
     reads: tuple[str, ...] = ("logits",)  # of the teacher's outputs; what was stored of them is logits and embeddings
     views = 1
-    gentle = ""  # which gentle view a batch has besides: "", "same crop", "own crop"
+    weak_view = ""  # which gentle view a batch has besides: "", "shared_crop", "own_crop"
     uses_unlabelled = False
     trains_classifier = True  # else a linear probe is fitted to the embeddings when the training is done
     stage_epochs = 0  # length of a first stage that does not train the whole student; less than the run's epochs

@@ -22,8 +22,8 @@ from torch.autograd.function import once_differentiable
 
 from kdhelpers.methods.base import Context, Method, check_range, check_weights, full_precision
 from kdhelpers.methods.logit_matching import kd_loss
-from kdhelpers.methods.parts.ema import follow
-from kdhelpers.methods.parts.heads import batchnorm_mlp
+from kdhelpers.methods.parts.ema import ema_update
+from kdhelpers.methods.parts.heads import mlp_head
 from kdhelpers.methods.parts.key_queue import KeyQueue
 
 
@@ -139,12 +139,12 @@ class CoCoRD(Method):
     def build(self, context: Context) -> None:
         width = context.student_outputs.embedding.shape[1]
         teacher_width = context.teacher_outputs.embedding.shape[1]
-        self.projector = batchnorm_mlp(width, self.hidden_dim, self.dim)
-        self.predictor = batchnorm_mlp(self.dim, self.predictor_dim, self.dim)
+        self.projector = mlp_head(width, self.hidden_dim, self.dim)
+        self.predictor = mlp_head(self.dim, self.predictor_dim, self.dim)
         self.slow = context.copy_student()
         self.slow_projector = copy.deepcopy(self.projector).requires_grad_(False)
         self.teacher_follows = width == teacher_width
-        start = self.projector if self.teacher_follows else batchnorm_mlp(teacher_width, self.hidden_dim, self.dim)
+        start = self.projector if self.teacher_follows else mlp_head(teacher_width, self.hidden_dim, self.dim)
         self.teacher_projector = copy.deepcopy(start).requires_grad_(False)
         self.queue = KeyQueue(self.queue_size, self.dim)
         self.student_parameters = list(context.student_parameters)  # in a list, they are not this module's own
@@ -168,9 +168,9 @@ class CoCoRD(Method):
 
     def _follow(self) -> None:
         slow = [*self.slow.parameters(), *self.slow_projector.parameters()]
-        follow(slow, [*self.student_parameters, *self.projector.parameters()], self.slow_momentum)
+        ema_update(slow, [*self.student_parameters, *self.projector.parameters()], self.slow_momentum)
         if self.teacher_follows:
-            follow(self.teacher_projector.parameters(), self.projector.parameters(), self.teacher_momentum)
+            ema_update(self.teacher_projector.parameters(), self.projector.parameters(), self.teacher_momentum)
 
     def _contrast(self, projected: Tensor, shown: Tensor) -> Tensor:
         query = F.normalize(full_precision(projected), dim=1)

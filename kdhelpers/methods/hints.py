@@ -62,7 +62,7 @@ class Hints(Method):
     """
 
     title = "Hints"
-    reads = ("logits", "maps")
+    reads = ("logits", "feature_maps")
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Hints(Method):
         self.second_stage = LogitMatching(temperature=temperature, ce_weight=ce_weight, kd_weight=kd_weight)
 
     def build(self, context: Context) -> None:
-        student, teacher = context.student_outputs.maps, context.teacher_outputs.maps
+        student, teacher = context.student_outputs.feature_maps, context.teacher_outputs.feature_maps
         self.student_layer, self.teacher_layer = _choose(self.layer, student), _choose(self.layer, teacher)
         self.regressor = build_regressor(student[self.student_layer], teacher[self.teacher_layer])
 
@@ -108,8 +108,8 @@ class Hints(Method):
         return {"ce": ce, "hint": self._hint(outputs, teacher(view))}
 
     def _hint(self, student, teacher) -> Tensor:
-        predicted = self.regressor(student.maps[self.student_layer])
-        return self.hint_weight * hint_loss(predicted, teacher.maps[self.teacher_layer])
+        predicted = self.regressor(student.feature_maps[self.student_layer])
+        return self.hint_weight * hint_loss(predicted, teacher.feature_maps[self.teacher_layer])
 
 
 def _choose(layer: str, maps: dict[str, Tensor]) -> str:

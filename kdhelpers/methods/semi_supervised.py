@@ -46,16 +46,16 @@ class UnlabelledDistillation(Method):
         self.temperature, self.ce_weight, self.kd_weight = temperature, ce_weight, kd_weight
         self.unlabelled_weight, self.joint = unlabelled_weight, joint
         self.uses_unlabelled = unlabelled_weight > 0
-        self.gentle = "same crop" if consistent else "own crop"
+        self.weak_view = "shared_crop" if consistent else "own_crop"
 
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
         logits, others = self._student_logits(student, batch)
         terms = {"ce": self.ce_weight * F.cross_entropy(full_precision(logits), batch.labels)}
         if self.kd_weight:
-            taught = teacher(batch.gentle).logits
+            taught = teacher(batch.weak_view).logits
             terms["kd"] = self.kd_weight * kd_loss(logits, taught, self.temperature)
         if others is not None:
-            taught = teacher(batch.unlabelled.gentle).logits
+            taught = teacher(batch.unlabelled.weak_view).logits
             terms["kd_unlabelled"] = self.unlabelled_weight * kd_loss(others, taught, self.temperature)
         return terms
 

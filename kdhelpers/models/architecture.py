@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from kdhelpers.models.feature_extractor import Taps
+from kdhelpers.models.feature_extractor import ReturnNodes
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Architecture:
     """One entry of `MODELS`.
 
     build: called as build(num_classes, **options), with pretrained=True added only where `pretrained` holds.
-    maps: name of a feature map -> path of the module that puts it out, from the input to the output.
+    feature_maps: name of a feature map -> path of the module that puts it out, from the input to the output.
     classifier: path of the module whose input is the embedding and whose output is the logits.
     options: name -> allowed values, the default first; a tuple or a `Choice`.
     later: options that came after runs were published; they are told only where they differ from their default.
@@ -48,7 +48,7 @@ class Architecture:
     """
 
     build: Callable[..., nn.Module]
-    maps: Mapping[str, str]
+    feature_maps: Mapping[str, str]
     classifier: str
     options: Mapping[str, Collection | Choice] = field(default_factory=dict)
     later: frozenset[str] = frozenset()
@@ -56,8 +56,8 @@ class Architecture:
     pretrained_needs: Mapping[str, object] = field(default_factory=dict)
 
     @property
-    def taps(self) -> Taps:
-        return Taps(dict(self.maps), self.classifier)
+    def return_nodes(self) -> ReturnNodes:
+        return ReturnNodes(dict(self.feature_maps), self.classifier)
 
 
 def initialise(model: nn.Module) -> nn.Module:

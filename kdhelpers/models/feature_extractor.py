@@ -7,10 +7,10 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 
-class Taps(NamedTuple):
+class ReturnNodes(NamedTuple):
     """Where to listen in a network: map name -> module path, and the classifier's module path."""
 
-    maps: Mapping[str, str]
+    feature_maps: Mapping[str, str]
     classifier: str
 
 
@@ -19,7 +19,7 @@ class Outputs(NamedTuple):
 
     logits: Tensor | None
     embedding: Tensor | None
-    maps: dict[str, Tensor]
+    feature_maps: dict[str, Tensor]
 
 
 class _Stop(Exception):
@@ -27,7 +27,7 @@ class _Stop(Exception):
 
 
 class _Catch:
-    """What the hooks of one `Observed` share. `caught` is None outside its forward, so that hooks which a
+    """What the hooks of one `FeatureExtractor` share. `caught` is None outside its forward, so that hooks which a
     copy of the network carries along keep no tensor alive."""
 
     def __init__(self):
@@ -50,40 +50,42 @@ def _keep_embedding(catch: _Catch, module: nn.Module, inputs: tuple) -> None:
         catch.caught[_EMBEDDING] = inputs[0]
 
 
-class Observed(nn.Module):
+class FeatureExtractor(nn.Module):
     """A network seen from outside: `forward(images) -> Outputs`; the network itself, `model`, is not changed.
 
-    maps: map name -> module path (as in `model.named_modules()`); classifier: path of the module whose input
+    feature_maps: map name -> module path (as in `model.named_modules()`); classifier: path of the module whose input
     is the embedding. Both default to what `build_model` noted on the model; any other `nn.Module` needs at
     least `classifier`. A module that is called several times in a forward gives its last output. A map is the
     very tensor the network computed: where an in-place ReLU follows the named module, it holds the ReLU's
     output.
 
     Raises ValueError for a path the model does not have (the message lists those it has), for a model without
-    taps when no classifier is named, and for a tapped module that the forward did not call.
+    return_nodes when no classifier is named, and for a tapped module that the forward did not call.
     """
 
-    def __init__(self, model: nn.Module, maps: Mapping[str, str] | None = None, classifier: str | None = None):
+    def __init__(self, model: nn.Module, feature_maps: Mapping[str, str] | None = None, classifier: str | None = None):
         super().__init__()
         self._handles = []  # before anything can fail, for __del__
-        taps = getattr(model, "taps", None)
-        if classifier is None and taps is None:
+        return_nodes = getattr(model, "return_nodes", None)
+        if classifier is None and return_nodes is None:
             raise ValueError(f"classifier: name the module that puts out the logits, one of {_paths(model)}")
         self.model = model
-        self.classifier = taps.classifier if classifier is None else classifier
-        self.maps = dict(maps if maps is not None else taps.maps if taps is not None else {})
+        self.classifier = return_nodes.classifier if classifier is None else classifier
+        self.feature_maps = dict(
+            feature_maps if feature_maps is not None else return_nodes.feature_maps if return_nodes is not None else {}
+        )
         self._catch = _Catch()
-        for name, path in self.maps.items():
+        for name, path in self.feature_maps.items():
             hook = partial(_keep_map, name, self._catch)  # a partial, unlike a closure, follows copy.deepcopy
-            self._handles.append(_find(model, f"maps[{name!r}]", path).register_forward_hook(hook))
+            self._handles.append(_find(model, f"feature_maps[{name!r}]", path).register_forward_hook(hook))
         hook = partial(_keep_embedding, self._catch)
         self._handles.append(_find(model, "classifier", self.classifier).register_forward_pre_hook(hook))
 
     def forward(self, images: Tensor, stop_at: str | None = None) -> Outputs:
         """images [B, 3, H, W] -> Outputs. `stop_at` names a map at which the forward ends: logits and
         embedding are None, maps end there, and layers above are neither computed nor given a gradient."""
-        if stop_at is not None and stop_at not in self.maps:
-            known = ", ".join(self.maps)
+        if stop_at is not None and stop_at not in self.feature_maps:
+            known = ", ".join(self.feature_maps)
             raise ValueError(f"stop_at={stop_at!r} is not a map of this model; use one of {known}")
         catch = self._catch
         caught = {}
@@ -92,17 +94,17 @@ class Observed(nn.Module):
         try:
             logits = self.model(images)
         except _Stop:
-            return Outputs(None, None, {name: caught[name] for name in self.maps if name in caught})
+            return Outputs(None, None, {name: caught[name] for name in self.feature_maps if name in caught})
         finally:
             catch.caught = None
         return self._collect(logits, caught)
 
     def _collect(self, logits: Tensor, caught: dict[str, Tensor]) -> Outputs:
-        missing = [name for name in (_EMBEDDING, *self.maps) if name not in caught]
+        missing = [name for name in (_EMBEDDING, *self.feature_maps) if name not in caught]
         if missing:
-            path = self.maps.get(missing[0], self.classifier)
+            path = self.feature_maps.get(missing[0], self.classifier)
             raise ValueError(f"module {path!r} was not called in the model's forward; tap one that is")
-        return Outputs(logits, caught[_EMBEDDING].flatten(1), {name: caught[name] for name in self.maps})
+        return Outputs(logits, caught[_EMBEDDING].flatten(1), {name: caught[name] for name in self.feature_maps})
 
     def __del__(self):
         for handle in self.__dict__.get("_handles", ()):

@@ -12,7 +12,7 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
     """A copy in eval whose BatchNorms are folded into the convolution directly before them.
 
     W' = W g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + beta. The BatchNorm becomes an Identity, so
-    module paths and taps stay as they were. Left alone: a BatchNorm whose input is anything but the output of
+    module paths and return_nodes stay as they were. Left alone: a BatchNorm whose input is anything but the output of
     one convolution that nothing else uses; a convolution that is called twice, shares its weight or is itself
     tapped; all of a network that torch.fx cannot trace (control flow that depends on the data).
     Fold first, then observe.
@@ -46,7 +46,7 @@ def _pairs(model: nn.Module, graph: fx.Graph) -> list[tuple[str, str]]:
     """Paths (convolution, batchnorm) of the foldable pairs."""
     called = [model.get_submodule(node.target) for node in graph.nodes if node.op == "call_module"]
     read = {node.target.rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
-    tapped = set(model.taps.maps.values()) if hasattr(model, "taps") else set()
+    tapped = set(model.return_nodes.feature_maps.values()) if hasattr(model, "return_nodes") else set()
     pairs = []
     for node in graph.nodes:
         source = node.args[0] if node.op == "call_module" and node.args else None

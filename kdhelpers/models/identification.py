@@ -12,7 +12,7 @@ from kdhelpers.models.registry import MODELS, check_model
 COUNTS = "num_batches_tracked"
 
 
-def recognise(state: Mapping[str, Tensor]) -> tuple[str, int, dict]:
+def identify_architecture(state: Mapping[str, Tensor]) -> tuple[str, int, dict]:
     """(name, num_classes, options) of the first network of `MODELS` that has the very keys and shapes of `state`.
 
     Options that change no shape keep their default. Raises ValueError where none fits, naming the nearest.

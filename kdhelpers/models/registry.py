@@ -76,8 +76,8 @@ def _check_pretrained(name: str, options: Mapping[str, object]) -> None:
 
 
 def build_model(name: str, num_classes: int, pretrained: bool = False, **options) -> nn.Module:
-    """A network whose forward maps images [B, 3, H, W] to logits [B, num_classes]; `model.taps` names its
-    feature maps and its classifier for `Observed`. Freshly initialised from torch's global generator, or, with
+    """A network whose forward maps images [B, 3, H, W] to logits [B, num_classes]; `model.return_nodes` names its
+    feature maps and its classifier for `FeatureExtractor`. Freshly initialised from torch's global generator, or, with
     `pretrained`, from torchvision's ImageNet weights (a classifier of another size stays new).
 
     Raises ValueError as `check_model` does and for num_classes < 1; FileNotFoundError where the weights are
@@ -88,7 +88,7 @@ def build_model(name: str, num_classes: int, pretrained: bool = False, **options
     options = check_model(name, pretrained, options)
     architecture = MODELS[name]
     model = architecture.build(num_classes, **options, **({"pretrained": True} if pretrained else {}))
-    model.taps = architecture.taps
+    model.return_nodes = architecture.return_nodes
     return model
 
 

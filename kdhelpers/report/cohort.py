@@ -11,7 +11,7 @@ from kdhelpers.weights.load import find_weights, sidecar, teacher_name
 
 
 @dataclass(frozen=True)
-class Lineup:
+class Cohort:
     """Artifact names. `students`: seed -> label -> name; a label means one setting, whatever the seed.
 
     `data` are the arguments of `load_data` that the students were trained with: another size, or another share held
@@ -25,7 +25,7 @@ class Lineup:
 
 def stored_students(
     dataset: str, student: str, teacher: str, seeds: Sequence[int] = (0,), names: str = "", like: str = ""
-) -> Lineup:
+) -> Cohort:
     """The stored students of one architecture that are without a teacher or were taught by `teacher`, by seed.
 
     All are of one budget: that of the stored student `like`, or else, of several, the one with most runs of these
@@ -51,7 +51,7 @@ def stored_students(
         int(seed): {labels[row["setting"]]: row["name"] for row in group.to_dict("records")}
         for seed, group in chosen.sort_values("method", key=_place, kind="stable").groupby("seed")
     }
-    return Lineup(taught_by, by_seed, _data_arguments(chosen))
+    return Cohort(taught_by, by_seed, _data_arguments(chosen))
 
 
 def _is_usable(frame) -> dict[str, bool]:

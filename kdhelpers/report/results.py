@@ -71,7 +71,7 @@ SUMMARY_COLUMNS = (
     "setting",
     "row",
 )
-TELLABLE = 21  # lines of a picture by colour and dash
+MAX_CURVES = 21  # lines of a picture by colour and dash
 SHOWN = ("dataset", "role", "model", "selection", "epochs", "batch_size")  # what a summary has columns for
 
 
@@ -280,7 +280,7 @@ def histories(dataset: str | None = None) -> dict[str, dict[str, list[dict]]]:
     found: dict[str, dict[str, list[dict]]] = {}
     trained = summarize(frame[frame["name"].map(lambda name: bool(stored[name])).astype(bool)])
     for name, together in trained.groupby("dataset", sort=False):
-        split = together.groupby("model", sort=False) if len(together) > TELLABLE else [("", together)]
+        split = together.groupby("model", sort=False) if len(together) > MAX_CURVES else [("", together)]
         for model, group in split:
             named = zip(row_names(group), group["setting"], strict=True)
             runs = {

@@ -1,4 +1,4 @@
-"""One written job that stands for many: `over`, a list of mappings whose values take the place of $names in the job."""
+"""One written job that stands for many: `matrix`, a list of mappings whose values take the place of $names in the job."""
 
 import re
 from typing import Any
@@ -7,17 +7,17 @@ NAME = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 
 def expanded(item: Any) -> list[Any]:
-    """The job once per mapping of its `over`, without that key; the job itself where it has none.
+    """The job once per mapping of its `matrix`, without that key; the job itself where it has none.
 
     In its texts `$key` and `${key}` become the mapping's value; a text that is one name alone becomes the value itself,
-    a number too. Raises ValueError for an `over` that is no list of mappings, and for a name that a mapping lacks.
+    a number too. Raises ValueError for an `matrix` that is no list of mappings, and for a name that a mapping lacks.
     """
-    if not isinstance(item, dict) or "over" not in item:
+    if not isinstance(item, dict) or "matrix" not in item:
         return [item]
-    over, job = item["over"], {key: value for key, value in item.items() if key != "over"}
-    if not (isinstance(over, list) and over and all(isinstance(values, dict) for values in over)):
-        raise ValueError("over: must be a list of mappings, `- {teacher: resnet56, student: resnet20}`")
-    return [_filled(job, values) for values in over]
+    matrix, job = item["matrix"], {key: value for key, value in item.items() if key != "matrix"}
+    if not (isinstance(matrix, list) and matrix and all(isinstance(values, dict) for values in matrix)):
+        raise ValueError("matrix: must be a list of mappings, `- {teacher: resnet56, student: resnet20}`")
+    return [_filled(job, values) for values in matrix]
 
 
 def _filled(part: Any, values: dict) -> Any:
@@ -34,5 +34,5 @@ def _filled(part: Any, values: dict) -> Any:
 def _value(found: re.Match, values: dict) -> Any:
     name = found[1] or found[2]
     if name not in values:
-        raise ValueError(f"${name}: not in {values} of `over`; it has {', '.join(map(str, values)) or 'no names'}")
+        raise ValueError(f"${name}: not in {values} of `matrix`; it has {', '.join(map(str, values)) or 'no names'}")
     return values[name]

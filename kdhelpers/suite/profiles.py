@@ -107,7 +107,7 @@ def _entries(path: Path, number: int, item: Any) -> list[Entry]:
         first = error.errors()[0]
         field = first["loc"][0] if first["loc"] else "entry"
         if first["type"] == "extra_forbidden":
-            problem = f"unknown key {field!r}; known: {', '.join(Entry.model_fields)}, over"
+            problem = f"unknown key {field!r}; known: {', '.join(Entry.model_fields)}, matrix"
         else:
             problem = f"{field}: {first['msg']}"
         raise ValueError(f"{path}: job {name!r}: {problem}") from error

@@ -25,7 +25,7 @@ def training_batches(run: Run, data: Data, methods: Sequence[Method], device: to
         device=device,
         rank=rank,
         world=world,
-        gentle=max(method.gentle for method in methods),  # there is but one kind in a sweep
+        weak_view=max(method.weak_view for method in methods),  # there is but one kind in a sweep
         unlabelled=data.unlabelled.images if beside else None,
         unlabelled_batch_size=run.unlabelled_batch_size,
     )

@@ -15,7 +15,7 @@ from kdhelpers.weights.load import load_model, sidecar
 
 
 @contextlib.contextmanager
-def sole_trainer(identity: str) -> Iterator[None]:
+def run_lock(identity: str) -> Iterator[None]:
     """One process trains a run at a time (under torchrun: one group, held by rank 0); others wait, and say so."""
     if dist.is_initialized() and dist.get_rank() > 0:
         yield
@@ -30,7 +30,7 @@ def sole_trainer(identity: str) -> Iterator[None]:
         yield
 
 
-def agreed_finished(described: dict, device: torch.device) -> tuple[nn.Module, dict] | None:
+def find_finished_on_all_ranks(described: dict, device: torch.device) -> tuple[nn.Module, dict] | None:
     """`find_finished`, the same on every rank of a group."""
     sought = record.training_facts(described)
     found = find_finished(sought, device)
@@ -66,7 +66,7 @@ def find_finished(sought: dict, device: torch.device) -> tuple[nn.Module, dict] 
     return None
 
 
-def store_under(run: Run, stored: dict) -> None:
+def add_alias(run: Run, stored: dict) -> None:
     """Give the weights the name that the run asks for as well, where the training is stored under another one.
 
     A copy of weights and sidecar, no second record: one training counts once. A name that another run has stays as it

@@ -18,7 +18,7 @@ from kdhelpers.display.progress import Progress, TerminalProgress
 from kdhelpers.methods import METHODS
 from kdhelpers.training import loop as lockstep
 from kdhelpers.training import record
-from kdhelpers.training.finished import agreed_finished, sole_trainer, store_under
+from kdhelpers.training.finished import add_alias, find_finished_on_all_ranks, run_lock
 from kdhelpers.training.job import Job
 from kdhelpers.training.run import Run
 from kdhelpers.training.teacher import Teacher, load_teacher
@@ -87,13 +87,13 @@ def fit(
     progress: Progress | None = None,
     tensorboard: bool = False,
     compile: bool = False,
-    stored_outputs: bool = False,
+    cache_teacher: bool = False,
 ) -> Trained:
     """Train what `run` describes, or load it if it is finished, or go on from its last epoch if it was interrupted.
 
     The same run means the same `Run`, the same training images and the same teacher weights, whatever the file's name.
     data: the result of `load_data`, to save loading it again. tensorboard: scalars per epoch into runs/<name>. compile:
-    torch.compile of student and method (slow to start; pays on long GPU runs). stored_outputs: what the teacher says of
+    torch.compile of student and method (slow to start; pays on long GPU runs). cache_teacher: what the teacher says of
     a view is kept in pth_models/outputs and looked up by every run that shares teacher, images, augmentation and
     precision; for crop and flip, where an image has 162 views (see `outputs`).
 
@@ -101,10 +101,10 @@ def fit(
     end, with the weights of the selected epoch. Raises FileNotFoundError for an untrained teacher and ValueError for
     weights, data or classes that do not fit, before any training; FloatingPointError for a loss that is not finite.
     """
-    if compile and stored_outputs:
-        raise ValueError("compile = True: a table is looked up on the host; leave compile or stored_outputs out")
+    if compile and cache_teacher:
+        raise ValueError("compile = True: a table is looked up on the host; leave compile or cache_teacher out")
     device, progress = pick_device(device), progress or TerminalProgress()
-    return _fit([run], data, device, progress, force_retrain, tensorboard, compile, stored_outputs)[0]
+    return _fit([run], data, device, progress, force_retrain, tensorboard, compile, cache_teacher)[0]
 
 
 def fit_sweep(
@@ -115,7 +115,7 @@ def fit_sweep(
     device: str | torch.device | None = None,
     progress: Progress | None = None,
     tensorboard: bool = False,
-    stored_outputs: bool = False,
+    cache_teacher: bool = False,
 ) -> list[Trained]:
     """`fit` for several students of one teacher in lockstep: they see the same batches, and one forward of the teacher
     serves them all.
@@ -123,13 +123,13 @@ def fit_sweep(
     The runs may differ in model, method, hyperparameters, optimiser and schedule. Each ends as it would alone, on the
     CPU with the same bits, and is stored, found again and resumed on its own; runs that are alike are trained once. A
     run whose loss is not finite does not hold up the others: it is raised when they are done. Seconds in the records
-    are shares of the common time. stored_outputs: as in `fit`. Raises ValueError that names the first field in which
+    are shares of the common time. cache_teacher: as in `fit`. Raises ValueError that names the first field in which
     runs must agree and do not (those of SHARED, the teacher), and under torchrun; and as `fit`.
     """
     runs = list(runs)
     _check_shared(runs)
     device, progress = pick_device(device), progress or TerminalProgress()
-    return _fit(runs, data, device, progress, force_retrain, tensorboard, False, stored_outputs)
+    return _fit(runs, data, device, progress, force_retrain, tensorboard, False, cache_teacher)
 
 
 def _check_shared(runs: list[Run]) -> None:
@@ -143,7 +143,7 @@ def _check_shared(runs: list[Run]) -> None:
             raise ValueError(f"runs: differ in {field} ({', '.join(map(str, values))}); a sweep shares its batches")
     if len(teachers := {run.teacher for run in runs if run.teacher}) > 1:
         raise ValueError(f"runs: have several teachers ({', '.join(sorted(teachers))}); a sweep shares its teacher")
-    if len({METHODS[run.method](**run.hyperparameters).gentle for run in runs} - {""}) > 1:
+    if len({METHODS[run.method](**run.hyperparameters).weak_view for run in runs} - {""}) > 1:
         raise ValueError("runs: differ in consistent (True, False); a sweep shares the teacher's views")
 
 
@@ -153,10 +153,10 @@ def _fit(
     data: Data | None,
     device: torch.device,
     progress: Progress,
-    afresh: bool,
+    force_retrain: bool,
     tensorboard: bool,
     compiled: bool,
-    stored_outputs: bool,
+    cache_teacher: bool,
 ) -> list[Trained]:
     first, precision = runs[0], resolve_precision(runs[0].precision, device)
     spelled = next((run.teacher for run in runs if run.teacher), None)
@@ -173,9 +173,9 @@ def _fit(
     identities = [run_identity(*facts) for facts in zip(runs, repeat(data), teachers, starts)]
     with contextlib.ExitStack() as locks:
         for identity in sorted(set(identities)):  # in one order everywhere, so that no two wait for each other
-            locks.enter_context(sole_trainer(identity))
+            locks.enter_context(run_lock(identity))
         stored = [
-            None if afresh else agreed_finished(record.described(run, data, its), device)
+            None if force_retrain else find_finished_on_all_ranks(record.described(run, data, its), device)
             for run, its in zip(runs, teachers, strict=True)
         ]
         for _, found in filter(None, stored):
@@ -187,11 +187,11 @@ def _fit(
         jobs = {identity: Job(*facts) for identity, facts in new.items()}
         try:
             if jobs:
-                lockstep.train(list(jobs.values()), progress, afresh, tensorboard, compiled, stored_outputs)
+                lockstep.train(list(jobs.values()), progress, force_retrain, tensorboard, compiled, cache_teacher)
         finally:  # a run that failed costs the others no name
             facts = [found[1] if found else jobs[name].record for name, found in zip(identities, stored, strict=True)]
             for run, known in zip(runs, facts, strict=True):
-                store_under(run, known)
+                add_alias(run, known)
         return [
             Trained((found[0] if found else jobs[name].training.network).eval(), run, known, cached=found is not None)
             for run, name, known, found in zip(runs, identities, facts, stored, strict=True)

@@ -36,7 +36,7 @@ class Job:
     ):
         self.run, self.data, self.teacher, self.device, self.precision = run, data, teacher, device, precision
         self.writes = not (dist.is_initialized() and dist.get_rank() > 0)
-        self.checkpoint = artifacts.checkpoint_path(identity)
+        self.checkpoint_file = artifacts.checkpoint_path(identity)
         self.training: Training | None = None
         self.error: BaseException | None = None
         described = record.started(run, data, teacher, device, precision)
@@ -47,12 +47,12 @@ class Job:
     def name(self) -> str:
         return self.record["name"]
 
-    def begin(self, teacher: Teacher | None, batches: Batches, afresh: bool, compiled: bool) -> None:
+    def begin(self, teacher: Teacher | None, batches: Batches, force_retrain: bool, compiled: bool) -> None:
         """Make the training, at its last finished epoch unless it is to start afresh."""
-        if afresh and self.writes:
-            self.checkpoint.unlink(missing_ok=True)
+        if force_retrain and self.writes:
+            self.checkpoint_file.unlink(missing_ok=True)
         training = Training(self.run, self.data, teacher, self.device, self.precision, compiled, batches)
-        if self.checkpoint.is_file() and not afresh:
+        if self.checkpoint_file.is_file() and not force_retrain:
             self._resume(training)
         self.record["model"] = {
             "parameters": count_parameters(training.network),
@@ -61,7 +61,7 @@ class Job:
         self.training = training
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def isolate_failure(self) -> Iterator[None]:
         """A loss that is not finite, in here, is this job's failure and no other's."""
         try:
             yield
@@ -69,13 +69,13 @@ class Job:
             self.fail(error)
 
     def _resume(self, training: Training) -> None:
-        for half_written in self.checkpoint.parent.glob(f".{self.checkpoint.name}.*.tmp"):
+        for half_written in self.checkpoint_file.parent.glob(f".{self.checkpoint_file.name}.*.tmp"):
             half_written.unlink(missing_ok=True)  # left by a kill; this process alone holds the run's lock
-        state = artifacts.load_tensors(self.checkpoint, str(self.device))
+        state = artifacts.load_tensors(self.checkpoint_file, str(self.device))
         if not isinstance(state, dict) or state.get("precision") != self.precision:
             was = state.get("precision", "of another kind") if isinstance(state, dict) else "of another kind"
             raise ValueError(
-                f"{self.checkpoint}: this checkpoint is {was}, precision here is {self.precision}; set precision "
+                f"{self.checkpoint_file}: this checkpoint is {was}, precision here is {self.precision}; set precision "
                 f"in the Run, or delete the file to start afresh"
             )
         training.restore(state)
@@ -83,7 +83,7 @@ class Job:
     def keep(self, tensorboard: bool) -> None:
         """The checkpoint of the epoch that has just ended, and its scalars where they are wanted."""
         if self.writes:
-            artifacts.save_tensors(self.checkpoint, self.training.state())
+            artifacts.save_tensors(self.checkpoint_file, self.training.state())
             if tensorboard:
                 write_scalars(self.name, self.training.history[-1])
 
@@ -115,7 +115,7 @@ class Job:
         self.record["environment"]["finished"] = record.now()
         artifacts.save_json(path.with_suffix(".json"), record.sidecar(self.record, self.data))
         artifacts.save_json(artifacts.record_path(self.name), self.record)
-        self.checkpoint.unlink(missing_ok=True)
+        self.checkpoint_file.unlink(missing_ok=True)
 
     def fail(self, error: BaseException) -> None:
         """Note the failure in the record, unless what is stored is an earlier finished training of this run."""

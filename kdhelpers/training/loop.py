@@ -15,17 +15,17 @@ from kdhelpers.training.batching import training_batches
 from kdhelpers.training.job import Job
 from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import Teacher
-from kdhelpers.training.teacher_cache import StoredTeacher, stored_teacher
+from kdhelpers.training.teacher_cache import CachedTeacher, cached_teacher
 
 
 class SharedTeacher:
     """A teacher asked by several students: what it says of a view, up to one depth, is computed once, until it is to
-    `attend` to another batch.
+    `begin_batch` to another batch.
 
     `forwards` counts the times that it was really asked.
     """
 
-    def __init__(self, teacher: Teacher | StoredTeacher):
+    def __init__(self, teacher: Teacher | CachedTeacher):
         self.teacher, self.said, self.forwards = teacher, [], 0
 
     def __call__(self, view: Tensor, stop_at: str | None = None) -> Outputs:
@@ -36,18 +36,23 @@ class SharedTeacher:
         self.said.append((view, stop_at, self.teacher(view, stop_at=stop_at)))
         return self.said[-1][-1]
 
-    def attend(self, batch: Batch | None) -> None:
+    def begin_batch(self, batch: Batch | None) -> None:
         self.said.clear()
-        if isinstance(self.teacher, StoredTeacher):
-            self.teacher.attend(batch)
+        if isinstance(self.teacher, CachedTeacher):
+            self.teacher.begin_batch(batch)
 
     def save(self) -> None:
-        if isinstance(self.teacher, StoredTeacher):
+        if isinstance(self.teacher, CachedTeacher):
             self.teacher.table.save()
 
 
 def train(
-    jobs: Sequence[Job], progress: Progress, afresh: bool, tensorboard: bool, compiled: bool, stored: bool = False
+    jobs: Sequence[Job],
+    progress: Progress,
+    force_retrain: bool,
+    tensorboard: bool,
+    compiled: bool,
+    stored: bool = False,
 ) -> None:
     """Train the jobs to their end, each from where it stands; those that are behind catch up first. With `stored`
     their teacher's outputs are looked up where they can be.
@@ -57,10 +62,10 @@ def train(
     """
     try:
         with contextlib.ExitStack() as held:
-            shared = _begin(jobs, afresh, compiled, held if stored else None)
+            shared = _begin(jobs, force_retrain, compiled, held if stored else None)
             _run_epochs(jobs, shared, progress, tensorboard)
         for job in _running(jobs):
-            with job.alone():
+            with job.isolate_failure():
                 job.finish()
     except BaseException as error:
         for job in _running(jobs):
@@ -78,7 +83,7 @@ def _running(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _begin(
-    jobs: Sequence[Job], afresh: bool, compiled: bool, held: contextlib.ExitStack | None
+    jobs: Sequence[Job], force_retrain: bool, compiled: bool, held: contextlib.ExitStack | None
 ) -> SharedTeacher | None:
     """Make the trainings: with the same batches, of all that any of them asks for, and one teacher between them; its
     table of outputs, if there is to be one, is held on `held`."""
@@ -87,12 +92,12 @@ def _begin(
     teacher = next((job.teacher for job in jobs if job.teacher), None)
     if teacher and held:
         read = {part for method in methods if method.needs_teacher for part in method.reads}
-        teacher = held.enter_context(stored_teacher(teacher, first.data, batches, read))
+        teacher = held.enter_context(cached_teacher(teacher, first.data, batches, read))
     shared = SharedTeacher(teacher) if teacher and (len(jobs) > 1 or teacher is not first.teacher) else None
     for job in jobs:
-        job.begin(shared if shared and job.teacher else job.teacher, batches, afresh, compiled)
+        job.begin(shared if shared and job.teacher else job.teacher, batches, force_retrain, compiled)
         if shared:
-            shared.attend(None)  # not to the images that shapes were taken from
+            shared.begin_batch(None)  # not to the images that shapes were taken from
     return shared
 
 
@@ -107,9 +112,9 @@ def _run_epochs(jobs: Sequence[Job], shared: SharedTeacher | None, progress: Pro
         if shared:
             shared.save()
         for job in behind:
-            with job.alone():
+            with job.isolate_failure():
                 job.training.end_epoch(seconds / len(behind), len(behind))
-                job.keep(tensorboard)
+                job.checkpoint(tensorboard)
         if history := _common_history(_running(jobs)):
             progress.epoch(history)
 
@@ -121,12 +126,12 @@ def train_epoch(trainings: Sequence[Training], progress: Progress, shared: Share
         training.begin_epoch()
     for number, batch in enumerate(batches.epoch(trainings[0].epochs_done + 1), 1):
         if shared:
-            shared.attend(batch)
+            shared.begin_batch(batch)
         for training in trainings:
-            training.learn(batch)
+            training.step(batch)
         progress.step(number)
     if shared:
-        shared.attend(None)  # its images are of no more use
+        shared.begin_batch(None)  # its images are of no more use
     if trainings[0].device.type == "cuda":
         torch.cuda.synchronize(trainings[0].device)
     return time.perf_counter() - start

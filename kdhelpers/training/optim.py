@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # torch itself waits until something is trained: `--help` reads this module too
     from torch import nn
 
-RULE = "Lion: lr 3-10x below and weight decay 3-10x above AdamW's (Chen et al. 2023)"
+LION_RULE = "Lion: lr 3-10x below and weight decay 3-10x above AdamW's (Chen et al. 2023)"
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:
@@ -47,10 +47,10 @@ def lion(parameters, lr: float, weight_decay: float, *, beta1: float = 0.9, beta
 
 
 OPTIMIZERS: dict[str, Callable] = {"sgd": sgd, "adamw": adamw, "lion": lion}
-# Where to begin with each: lr and weight decay, at batch 64. AdamW's and Lion's are 5 apart, within RULE, so that
+# Where to begin with each: lr and weight decay, at batch 64. AdamW's and Lion's are 5 apart, within LION_RULE, so that
 # their product, how fast weights decay, is the same. Each was the best, and the largest, of three rates on Imagenette's
 # held-out images (4 epochs, no records kept): a larger one may do better.
-STARTS = {"sgd": (0.05, 5e-4), "adamw": (3e-3, 0.02), "lion": (6e-4, 0.1)}
+DEFAULT_LR_AND_DECAY = {"sgd": (0.05, 5e-4), "adamw": (3e-3, 0.02), "lion": (6e-4, 0.1)}
 
 
 def starting_point(name: str, lr: float = 0, weight_decay: float = -1) -> tuple[float, float]:
@@ -60,7 +60,7 @@ def starting_point(name: str, lr: float = 0, weight_decay: float = -1) -> tuple[
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer = {name}: unknown; known: {', '.join(OPTIMIZERS)}")
-    first_lr, first_decay = STARTS[name]
+    first_lr, first_decay = DEFAULT_LR_AND_DECAY[name]
     lr, weight_decay = _number("lr", lr), _number("weight_decay", weight_decay)
     return lr or first_lr, first_decay if weight_decay < 0 else weight_decay
 
@@ -75,7 +75,10 @@ def _number(name: str, value: float | str) -> float:
 def described() -> list[tuple[str, str]]:
     """(name, what it is and where to begin) of every optimiser."""
     return [
-        (name, f"{inspect.getdoc(make)} Begin with lr {STARTS[name][0]:g}, weight decay {STARTS[name][1]:g}")
+        (
+            name,
+            f"{inspect.getdoc(make)} Begin with lr {DEFAULT_LR_AND_DECAY[name][0]:g}, weight decay {DEFAULT_LR_AND_DECAY[name][1]:g}",
+        )
         for name, make in OPTIMIZERS.items()
     ]
 

@@ -24,7 +24,7 @@ LATER = {
     "unlabelled",
     "unlabelled_batch_size",
 }  # fields that came after records were published, whose runs must keep their ids
-YES = ("1", "true", "t", "yes", "y", "on")  # as pydantic reads a bool
+TRUE_WORDS = ("1", "true", "t", "yes", "y", "on")  # as pydantic reads a bool
 
 
 class Run(BaseModel):
@@ -122,7 +122,7 @@ class Run(BaseModel):
                 _known(field, name, registry)
                 values[options] = complete_options(registry[name], given, f"{options} of {name}")
         if isinstance(values["model"], str) and isinstance(values["model_options"] or {}, dict):
-            pretrained = values["pretrained"] in (True, 1) or str(values["pretrained"]).lower() in YES
+            pretrained = values["pretrained"] in (True, 1) or str(values["pretrained"]).lower() in TRUE_WORDS
             values["model_options"] = check_model(values["model"], pretrained, values["model_options"])
         return values
 

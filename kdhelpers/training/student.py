@@ -20,7 +20,7 @@ from kdhelpers.device import RandomStream, autocast, keep_freed_memory, peak_mem
 from kdhelpers.evaluation.metrics import negative_log_likelihood, top_k_pct
 from kdhelpers.evaluation.predictions import infer
 from kdhelpers.methods import METHODS, Context, Method
-from kdhelpers.models import Observed, build_model
+from kdhelpers.models import FeatureExtractor, build_model
 from kdhelpers.training.batching import training_batches
 from kdhelpers.training.optim import build_optimizer, learning_rate
 from kdhelpers.training.run import Run
@@ -33,10 +33,10 @@ def seed_everything(*parts: int | str) -> None:
     torch.manual_seed(zlib.crc32(repr(parts).encode()))
 
 
-class Joint(nn.Module):
+class DistillationModule(nn.Module):
     """Student and method as one module, so that DDP, compile and the optimiser see all that is trained."""
 
-    def __init__(self, student: Observed, method: Method, teacher: Teacher | None):
+    def __init__(self, student: FeatureExtractor, method: Method, teacher: Teacher | None):
         super().__init__()
         self.student, self.method = student, method
         self.__dict__["teacher"] = teacher  # not a submodule: never trained, saved or wrapped
@@ -95,7 +95,7 @@ class Training:
         self.joint = torch.compile(joint) if compiled else joint
         self.epochs_done, self.history, self.best = 0, [], None
 
-    def _build(self, teacher: Teacher | None) -> Joint:
+    def _build(self, teacher: Teacher | None) -> DistillationModule:
         run = self.run
         seed_everything(run.seed, "weights")
         self.network = build_model(run.model, self.data.num_classes, **run.network_options)
@@ -104,9 +104,9 @@ class Training:
         self.network.to(self.device, memory_format=torch.channels_last)
         seed_everything(run.seed, "method")
         self.method = METHODS[run.method](**run.hyperparameters)
-        self.student = Observed(self.network)
+        self.student = FeatureExtractor(self.network)
         self.method.build(self._context(teacher))
-        return Joint(self.student, self.method.to(self.device), teacher)
+        return DistillationModule(self.student, self.method.to(self.device), teacher)
 
     @torch.no_grad()
     def _context(self, teacher: Teacher | None) -> Context:
@@ -119,8 +119,8 @@ class Training:
         facts = self.data.train.labels, self.data.num_classes
         return Context(*outputs, self._copy_student, *facts, list(self.network.parameters()))
 
-    def _copy_student(self) -> Observed:
-        return Observed(copy.deepcopy(self.network)).requires_grad_(False)
+    def _copy_student(self) -> FeatureExtractor:
+        return FeatureExtractor(copy.deepcopy(self.network)).requires_grad_(False)
 
     def begin_epoch(self) -> None:
         """Get ready for the next epoch, counted from 1."""
@@ -131,7 +131,7 @@ class Training:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
-    def learn(self, batch: Batch) -> None:
+    def step(self, batch: Batch) -> None:
         """One optimiser step. Nothing here waits for the device."""
         number, epoch = len(self.sizes), self.epochs_done + 1
         self._set_learning_rate(self.epochs_done + number / len(self.batches))

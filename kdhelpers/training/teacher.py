@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from kdhelpers import artifacts
-from kdhelpers.models import Observed, Outputs, fold_batchnorm
+from kdhelpers.models import FeatureExtractor, Outputs, fold_batchnorm
 from kdhelpers.weights.load import find_weights, load_model, sidecar
 
 
@@ -18,7 +18,7 @@ class Teacher:
     def __init__(self, network: nn.Module, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
         self.network = network.to(device).eval().requires_grad_(False)
         folded = fold_batchnorm(self.network).to(device, dtype, memory_format=torch.channels_last)
-        self.observed = Observed(folded.requires_grad_(False), *_taps(network))
+        self.observed = FeatureExtractor(folded.requires_grad_(False), *_return_nodes(network))
         self.dtype, self.described, self.sha256 = dtype, {}, ""
 
     def __call__(self, view: Tensor, stop_at: str | None = None) -> Outputs:
@@ -26,8 +26,8 @@ class Teacher:
             return self.observed(view.to(self.dtype), stop_at=stop_at)
 
 
-def _taps(network: nn.Module) -> tuple:
-    return (network.taps.maps, network.taps.classifier)
+def _return_nodes(network: nn.Module) -> tuple:
+    return (network.return_nodes.feature_maps, network.return_nodes.classifier)
 
 
 def load_teacher(name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Teacher:

@@ -29,7 +29,7 @@ SHARE = 0.25  # of the free memory that a table may take
 FIRST_ROWS = 4096
 
 
-class OutputTable:
+class TeacherCache:
     """Rows of outputs in the order in which their keys were first seen: in memory, and in two files that only grow.
 
     stem: the files' path without extension. keys: how many there can be. `writes` is False where another process holds
@@ -100,20 +100,20 @@ def _checksums(raw: np.ndarray) -> np.ndarray:
     return np.concatenate([np.empty(0, np.int64), *((part + np.int64(1)) @ weights for part in parts)])
 
 
-class StoredTeacher:
-    """A `Teacher` that looks up what it said of a view before, for the views of the batch that it `attend`s to.
+class CachedTeacher:
+    """A `Teacher` that looks up what it said of a view before, for the views of the batch that it `begin_batch`s to.
 
     parts: what is kept, the first or both of PARTS; the outputs have nothing else. Asked about other images,
     or up to a feature map, it computes. `forwards` counts the images that the network really saw.
     """
 
-    def __init__(self, teacher: Teacher, table: OutputTable, parts: tuple[str, ...], classes: int):
+    def __init__(self, teacher: Teacher, table: TeacherCache, parts: tuple[str, ...], classes: int):
         self.teacher, self.table, self.parts, self.classes = teacher, table, parts, classes
         self.described, self.sha256 = teacher.described, teacher.sha256
         self.batch: Batch | None = None
         self.forwards = 0
 
-    def attend(self, batch: Batch) -> None:
+    def begin_batch(self, batch: Batch) -> None:
         self.batch = batch
 
     def __call__(self, view: Tensor, stop_at: str | None = None) -> Outputs:
@@ -132,8 +132,8 @@ class StoredTeacher:
         return Outputs(logits, embedding if "embedding" in self.parts else None, {})
 
     def _keys(self, view: Tensor) -> Tensor | None:
-        keyed = self.batch.keyed if self.batch else ()
-        return next((keys for known, keys in keyed if known is view), None)
+        view_ids = self.batch.view_ids if self.batch else ()
+        return next((keys for known, keys in view_ids if known is view), None)
 
     def _compute(self, view: Tensor, stop_at: str | None = None) -> Outputs:
         self.forwards += len(view)
@@ -141,7 +141,7 @@ class StoredTeacher:
 
 
 @contextlib.contextmanager
-def stored_teacher(teacher: Teacher, data: Data, batches: Batches, read: set[str]) -> Iterator[StoredTeacher | Teacher]:
+def cached_teacher(teacher: Teacher, data: Data, batches: Batches, read: set[str]) -> Iterator[CachedTeacher | Teacher]:
     """The teacher with the table of what is `read` of it, held against other processes; the teacher itself, and a line
     on stderr why, where feature maps are read or the augmentation's views are not finitely many.
 
@@ -157,8 +157,8 @@ def stored_teacher(teacher: Teacher, data: Data, batches: Batches, read: set[str
         stem, parts = _table_of(teacher, data, batches, read)
         width = sum(getattr(said, part).shape[1] for part in parts)
         writes = _held(held, stem.with_name(f"{stem.name}.lock"))
-        table = OutputTable(stem, batches.images * batches.taught.views, width, teacher.dtype, batches.device, writes)
-        yield StoredTeacher(teacher, table, parts, said.logits.shape[1])
+        table = TeacherCache(stem, batches.images * batches.taught.views, width, teacher.dtype, batches.device, writes)
+        yield CachedTeacher(teacher, table, parts, said.logits.shape[1])
 
 
 def _obstacle(batches: Batches, read: set[str]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from kdhelpers import artifacts
-from kdhelpers.models import COUNTS, MODELS, build_model, recognise
+from kdhelpers.models import COUNTS, MODELS, build_model, identify_architecture
 from kdhelpers.weights.third_party import load_state
 
 
@@ -89,7 +89,7 @@ def load_model(
     model, num_classes = model or described.get("model"), num_classes or described.get("num_classes")
     options = options or described.get("model_options", {})
     if not model:
-        model, num_classes, options = _recognised(state, path)
+        model, num_classes, options = _identified(state, path)
     elif not num_classes:
         raise ValueError(f"{path}: no description beside it; say num_classes besides model = {model}")
     network = build_model(model, num_classes, **options)
@@ -97,9 +97,9 @@ def load_model(
     return network.to(device).eval()
 
 
-def _recognised(state: dict[str, Tensor], path: Path) -> tuple[str, int, dict]:
+def _identified(state: dict[str, Tensor], path: Path) -> tuple[str, int, dict]:
     try:
-        model, num_classes, options = recognise(state)
+        model, num_classes, options = identify_architecture(state)
     except ValueError as error:
         raise ValueError(
             f"{path}: no description beside it, and {error}; say load_model(..., model='resnet20', num_classes=100)"

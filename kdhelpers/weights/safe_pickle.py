@@ -5,7 +5,7 @@ accuracy as a numpy scalar, others their argparse.Namespace. Why it is safe to r
 
 - All that a pickle can call, build or alter is what `find_class` and `persistent_load` give it. Here `find_class` looks
   nothing up: every name, torch's own too, becomes a class made on the spot that notes the arguments and does nothing
-  (`StandIn`), or a plain dict for the dicts that torch files are made of. `os.system("...")` becomes two strings.
+  (`Placeholder`), or a plain dict for the dicts that torch files are made of. `os.system("...")` becomes two strings.
 - What is left is numbers, strings, containers and notes. From the notes on a tensor (storage, offset, size, stride)
   the tensor is made after the pickle is read, here, of bytes that exist: sizes are checked in Python's whole numbers,
   and a tensor is never larger than its storage.
@@ -49,7 +49,7 @@ class Unreadable(Exception):
     """The file is damaged or of a format that is not known here."""
 
 
-class StandIn:
+class Placeholder:
     """For whatever the pickle names: it notes the arguments it was called with, and nothing it is told later."""
 
     path = ""  # module.name, as the pickle says it
@@ -69,7 +69,7 @@ class StandIn:
     extend = add = __setitem__ = append
 
 
-class SavedTensor(StandIn):
+class SavedTensor(Placeholder):
     """Stands in for a call of torch's functions that rebuild a tensor."""
 
 
@@ -87,7 +87,7 @@ class _Storage(NamedTuple):
     count: int
 
 
-class InertFile:
+class SafeCheckpoint:
     """tree: the file's content, of plain containers, numbers, strings and stand-ins; names: what it named besides
     dicts and what tensors are made of; `tensor` builds what a `SavedTensor` of the tree stands for.
 
@@ -113,7 +113,7 @@ class InertFile:
             raise Unreadable(f"a tensor's notes make no sense: {error!r}") from error
 
 
-def _makes_tensors(kind: type[StandIn]) -> bool:
+def _makes_tensors(kind: type[Placeholder]) -> bool:
     return issubclass(kind, SavedTensor) or kind.path.removeprefix("torch.") in DTYPES
 
 
@@ -142,7 +142,7 @@ class _Unpickler(pickle._Unpickler):  # in C it makes room for billions of memos
         path = f"{module}.{name}"
         if path in DICTS:
             return _Dict
-        kind = SavedTensor if path in REBUILDERS or path == REBUILD_PARAMETER else StandIn
+        kind = SavedTensor if path in REBUILDERS or path == REBUILD_PARAMETER else Placeholder
         return self.named.setdefault(path, type(name, (kind,), {"path": path}))
 
     def persistent_load(self, saved: tuple) -> Any:

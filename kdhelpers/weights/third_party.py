@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdhelpers import artifacts
-from kdhelpers.weights.safe_pickle import InertFile, SavedTensor, StandIn, Unreadable
+from kdhelpers.weights.safe_pickle import Placeholder, SafeCheckpoint, SavedTensor, Unreadable
 
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
@@ -38,7 +38,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
     return _built(state, file, path), _scores(found, file) if wrappers else {}
 
 
-def _scores(found: dict, file: InertFile | None) -> dict[str, float]:
+def _scores(found: dict, file: SafeCheckpoint | None) -> dict[str, float]:
     """Plain numbers and tensors of one finite number; a numpy scalar is an object to be made, so it stays unread."""
     scores = {}
     for key in SCORES:
@@ -52,12 +52,12 @@ def _scores(found: dict, file: InertFile | None) -> dict[str, float]:
     return scores
 
 
-def _content(path: Path) -> tuple[Any, InertFile | None]:
+def _content(path: Path) -> tuple[Any, SafeCheckpoint | None]:
     try:
         return artifacts.load_tensors(path), None
     except ValueError as refusal:
         try:
-            file = InertFile(path)
+            file = SafeCheckpoint(path)
         except Unreadable:
             raise refusal from None
         return file.tree, file
@@ -88,8 +88,8 @@ def _is_state(found: Any) -> bool:
 
 def _described(found: Any) -> str:
     if isinstance(found, dict):
-        return _listed([f"{key} ({v.path})" if isinstance(v, StandIn) else key for key, v in found.items()])
-    return found.path if isinstance(found, StandIn) else type(found).__name__
+        return _listed([f"{key} ({v.path})" if isinstance(v, Placeholder) else key for key, v in found.items()])
+    return found.path if isinstance(found, Placeholder) else type(found).__name__
 
 
 def _listed(names: list) -> str:
@@ -116,7 +116,7 @@ def _tell(path: Path, count: int, wrappers: list, prefixes: list, beside: list, 
         print(f"{path}: {told}", file=sys.stderr)
 
 
-def _built(state: dict, file: InertFile | None, path: Path) -> dict[str, Tensor]:
+def _built(state: dict, file: SafeCheckpoint | None, path: Path) -> dict[str, Tensor]:
     try:
         built = {key: file.tensor(saved) for key, saved in state.items()} if file else state
     except Unreadable as error:

@@ -17,7 +17,7 @@ from kdhelpers.data import Data
 from kdhelpers.device import pick_device
 from kdhelpers.evaluation.metrics import evaluate
 from kdhelpers.evaluation.predictions import infer
-from kdhelpers.models import MODELS, build_model, check_model, count_macs, count_parameters, recognise
+from kdhelpers.models import MODELS, build_model, check_model, count_macs, count_parameters, identify_architecture
 from kdhelpers.training import record
 from kdhelpers.weights.load import load_weights, sidecar
 from kdhelpers.weights.third_party import load_checkpoint
@@ -78,7 +78,7 @@ def _network(state: dict[str, Tensor], model: str, data: Data, path: Path) -> tu
         raise ValueError(f"{path}: {bad[0]} is not finite; these weights answer nothing")
     options: dict = {}
     with contextlib.suppress(ValueError):
-        name, _, found = recognise(state)
+        name, _, found = identify_architecture(state)
         options = found if name == model else {}
     classes = len(state[head])
     if classes != data.num_classes:

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kdhelpers.analysis import attention, attention_agreement, attention_panel, gradcam
+from kdhelpers.analysis import gradcam, gradcam_agreement, gradcam_maps, gradcam_panel
 from kdhelpers.analysis.gradcam import correlation
 from kdhelpers.analysis.predictions import RIGHT, WRONG
 from kdhelpers.data import Data, Split
-from kdhelpers.models import Taps, build_model
+from kdhelpers.models import ReturnNodes, build_model
 
 CLASSES = 4
 NAMES = ["top left", "top right", "bottom left", "bottom right"]
@@ -55,7 +55,7 @@ class Quadrants(nn.Module):
                 weight[answer, :, place] = 1
             if pool == 2:
                 self.fc.weight.copy_(weight.flatten(1))
-        self.taps = Taps({"map": "norm"}, "fc")
+        self.return_nodes = ReturnNodes({"map": "norm"}, "fc")
 
     def forward(self, images):
         return self.fc(self.pool(self.act(self.norm(self.conv(images)))).flatten(1))
@@ -113,7 +113,7 @@ def test_maps_are_those_of_the_paper_on_the_deepest_layer_with_positions(name, d
     torch.manual_seed(1)
     model = build_model(name.partition("-")[0], CLASSES, **options).eval()
     index = torch.tensor([7, 2, 30, 11])
-    found = attention(model, data, index, batch_size=3)
+    found = gradcam_maps(model, data, index, batch_size=3)
     assert found.shape == (4, 32, 32)
     assert found.dtype == torch.float32
     varied = 0
@@ -132,14 +132,14 @@ def test_an_in_place_relu_behind_the_layer_does_not_change_the_map(data):
     def head(a):
         return model.fc(F.adaptive_avg_pool2d(F.relu(a), 2).flatten(1))
 
-    for i, own in enumerate(attention(model, data, torch.arange(4))):
+    for i, own in enumerate(gradcam_maps(model, data, torch.arange(4))):
         layer_map = model.norm(model.conv(normalised(data, i)))
         assert (layer_map < -0.1).any()  # or else before and after the ReLU would be the same
         torch.testing.assert_close(own, naive(layer_map, head, data.test.labels[i]), atol=1e-4, rtol=0)
 
 
 def test_the_bright_quadrant_is_where_a_network_of_quadrants_looks(data):
-    for i, own in enumerate(attention(Quadrants(), data, torch.arange(8))):
+    for i, own in enumerate(gradcam_maps(Quadrants(), data, torch.arange(8))):
         means = F.adaptive_avg_pool2d(own[None], 2).flatten()
         assert means.argmax() == data.test.labels[i]
         assert own.min() == 0
@@ -148,7 +148,7 @@ def test_the_bright_quadrant_is_where_a_network_of_quadrants_looks(data):
 
 def test_the_map_is_of_the_true_class_whatever_is_predicted(data):
     wrong = Quadrants(answers=(1, 2, 3, 0))
-    for i, own in enumerate(attention(wrong, data, torch.arange(4))):
+    for i, own in enumerate(gradcam_maps(wrong, data, torch.arange(4))):
         model, label = copy.deepcopy(wrong).eval(), data.test.labels[i]
 
         def head(a, model=model):
@@ -168,7 +168,7 @@ def test_the_model_stays_as_it_was(data):
     modes = [module.training for module in model.modules()]
     asked = [parameter.requires_grad for parameter in model.parameters()]
     with torch.no_grad():  # as a caller may have it
-        attention(model, data, torch.arange(3))
+        gradcam_maps(model, data, torch.arange(3))
     assert [module.training for module in model.modules()] == modes
     assert [parameter.requires_grad for parameter in model.parameters()] == asked
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
@@ -179,14 +179,14 @@ def test_the_model_stays_as_it_was(data):
 
 def test_a_model_whose_maps_have_no_positions_is_refused(data):
     model = Quadrants(pool=1)
-    model.taps = Taps({"pooled": "pool"}, "fc")
+    model.return_nodes = ReturnNodes({"pooled": "pool"}, "fc")
     with pytest.raises(ValueError, match=r"no map is larger than 1x1 \(pooled \(1, 1\)\)"):
-        attention(model, data, torch.arange(2))
+        gradcam_maps(model, data, torch.arange(2))
 
 
 def test_a_model_of_other_classes_is_refused_and_not_swallowed(data):
     with pytest.raises(ValueError, match="3 classes apart, quadrants has 4"):
-        attention(build_model("resnet8", 3), data, torch.arange(2))
+        gradcam_maps(build_model("resnet8", 3), data, torch.arange(2))
 
 
 def test_correlation_is_pearsons_of_each_image():
@@ -219,7 +219,7 @@ def test_agreement_has_a_row_per_student_and_the_floor_last(data):
     with torch.no_grad():
         blind.fc.weight[0].zero_()  # nothing speaks for class 0
     students = {"same": Quadrants(), "other": Quadrants(seed=5), "blind": blind}
-    frame = attention_agreement(teacher, students, data, count=20).set_index("student")
+    frame = gradcam_agreement(teacher, students, data, count=20).set_index("student")
     assert list(frame.columns) == ["correlation", "low", "high", "n", "undefined"]
     assert list(frame.index) == [*students, gradcam.CHANCE]
     assert frame.loc["same", "correlation"] == pytest.approx(1)
@@ -231,17 +231,17 @@ def test_agreement_has_a_row_per_student_and_the_floor_last(data):
 
 
 def one_pixel_maps(seen):
-    def attention(model, data, index):
+    def gradcam_maps(model, data, index):
         seen.append(index)
         return F.one_hot(torch.arange(len(index)), 64).float().view(-1, 8, 8) * model
 
-    return attention
+    return gradcam_maps
 
 
 def test_all_networks_get_the_same_images_of_every_class_and_chance_never_pairs_one_with_itself(data, monkeypatch):
     seen = []
-    monkeypatch.setattr(gradcam, "attention", one_pixel_maps(seen))
-    frame = attention_agreement(1.0, {"a": 2.0, "never": 0.0}, data, count=12, seed=3).set_index("student")
+    monkeypatch.setattr(gradcam, "gradcam_maps", one_pixel_maps(seen))
+    frame = gradcam_agreement(1.0, {"a": 2.0, "never": 0.0}, data, count=12, seed=3).set_index("student")
     assert all(torch.equal(index, seen[0]) for index in seen)
     assert data.test.labels[seen[0]].bincount().tolist() == [3, 3, 3, 3]
     assert frame.loc["a", "correlation"] == pytest.approx(1)
@@ -252,11 +252,11 @@ def test_all_networks_get_the_same_images_of_every_class_and_chance_never_pairs_
 
 def test_more_images_than_there_are_means_all_and_a_single_one_is_refused(data, monkeypatch):
     seen = []
-    monkeypatch.setattr(gradcam, "attention", one_pixel_maps(seen))
-    attention_agreement(1.0, {}, data, count=300)
+    monkeypatch.setattr(gradcam, "gradcam_maps", one_pixel_maps(seen))
+    gradcam_agreement(1.0, {}, data, count=300)
     assert seen[0].tolist() == list(range(40))
     with pytest.raises(ValueError, match="count = 1: leaves 1 test images"):
-        attention_agreement(1.0, {}, data, count=1)
+        gradcam_agreement(1.0, {}, data, count=1)
 
 
 def panel(figure, rows, columns):
@@ -268,7 +268,7 @@ def panel(figure, rows, columns):
 
 def test_panel_shows_errors_below_and_titles_what_each_network_predicts(data):
     students = {"SI": Quadrants(), "LM": Quadrants(answers=(1, 0, 2, 3))}  # LM takes left for right at the top
-    heads, grid, rest = panel(attention_panel(Quadrants(), students, data, count=6), 6, 4)
+    heads, grid, rest = panel(gradcam_panel(Quadrants(), students, data, count=6), 6, 4)
     assert heads == ["true class", "teacher", "SI", "LM"]
     for row, (original, *overlays) in enumerate(grid):
         true = original.get_title()
@@ -284,14 +284,14 @@ def test_panel_shows_errors_below_and_titles_what_each_network_predicts(data):
 
 def test_panel_shows_each_image_with_its_own_maps(data):
     student = Quadrants(seed=5)
-    _, grid, _ = panel(attention_panel(Quadrants(), {"SI": student}, data, count=4, seed=2), 4, 3)
+    _, grid, _ = panel(gradcam_panel(Quadrants(), {"SI": student}, data, count=4, seed=2), 4, 3)
     pictures = data.test.images.permute(0, 2, 3, 1).numpy()
     for original, teacher, other in grid:
         shown = np.asarray(original.images[0].get_array())
         (i,) = [i for i, picture in enumerate(pictures) if np.array_equal(picture, shown)]
         assert original.get_title() == NAMES[data.test.labels[i]]
         for axes, model in ((teacher, Quadrants()), (other, student)):
-            own = attention(model, data, torch.tensor([i]))[0]
+            own = gradcam_maps(model, data, torch.tensor([i]))[0]
             np.testing.assert_allclose(axes.images[-1].get_array(), own, atol=1e-4)
 
 
@@ -305,13 +305,13 @@ def test_panel_shows_each_image_with_its_own_maps(data):
     ],
 )
 def test_panel_is_full_where_errors_or_their_contrary_are_too_few(answers, errors, wrong, data):
-    figure = attention_panel(Quadrants(), {"SI": Quadrants(answers)}, data, count=4, errors=errors)
+    figure = gradcam_panel(Quadrants(), {"SI": Quadrants(answers)}, data, count=4, errors=errors)
     _, grid, _ = panel(figure, 4, 3)
     assert sum(row[-1].get_title().startswith("✗") for row in grid) == wrong
 
 
 def test_an_error_of_the_teacher_alone_is_none_of_a_students(data):
-    figure = attention_panel(Quadrants((1, 2, 3, 0)), {"SI": Quadrants()}, data, count=4, errors=1.0)
+    figure = gradcam_panel(Quadrants((1, 2, 3, 0)), {"SI": Quadrants()}, data, count=4, errors=1.0)
     _, grid, rest = panel(figure, 4, 3)
     assert {(row[1].get_title()[0], row[2].get_title()[0]) for row in grid} == {("✗", "✓")}
     assert "0 of 4 images" in rest[0].get_xlabel().replace("\n", " ")
@@ -320,15 +320,15 @@ def test_an_error_of_the_teacher_alone_is_none_of_a_students(data):
 @pytest.mark.parametrize(("wish", "message"), [({"errors": 1.5}, "errors = 1.5"), ({"count": 0}, "count = 0")])
 def test_a_panel_that_cannot_be_is_refused(wish, message, data):
     with pytest.raises(ValueError, match=message):
-        attention_panel(Quadrants(), {}, data, **wish)
+        gradcam_panel(Quadrants(), {}, data, **wish)
 
 
 def test_the_difference_from_a_control_is_paired_by_image(data):
     students = {"SI": Quadrants(seed=5), "LM": Quadrants(seed=6)}
-    frame = attention_agreement(Quadrants(), students, data, count=20, control="SI").set_index("student")
+    frame = gradcam_agreement(Quadrants(), students, data, count=20, control="SI").set_index("student")
     assert frame.loc["SI", ["difference", "difference_low", "difference_high"]].tolist() == [0, 0, 0]
     expected = frame.loc["LM", "correlation"] - frame.loc["SI", "correlation"]
     assert frame.loc["LM", "difference"] == pytest.approx(expected)
     assert frame.loc["LM", "difference_low"] < expected < frame.loc["LM", "difference_high"]
     with pytest.raises(ValueError, match="control = nobody: is none of the students SI, LM"):
-        attention_agreement(Quadrants(), students, data, count=20, control="nobody")
+        gradcam_agreement(Quadrants(), students, data, count=20, control="nobody")

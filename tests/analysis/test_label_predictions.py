@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kdhelpers.analysis import answer_figure, answer_frame
+from kdhelpers.analysis import label_figure, label_frame
 
 ANSWERS = SimpleNamespace(
     probabilities=torch.tensor([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0], [0.125, 0.75, 0.125], [0.5, 0.5, 0.0]]),
@@ -15,7 +15,7 @@ ANSWERS = SimpleNamespace(
 
 
 def test_the_frame_counts_by_hand():
-    frame = answer_frame(ANSWERS)
+    frame = label_frame(ANSWERS)
     assert frame["class"].tolist() == ["a", "b", "never"]
     assert frame["predicted"].tolist() == [2, 2, 0]  # a tie goes to the first class, as argmax has it
     assert frame["share (%)"].tolist() == [50, 50, 0]
@@ -27,7 +27,7 @@ def test_the_frame_counts_by_hand():
 @pytest.mark.parametrize("classes", [3, 30])
 def test_the_figure_shows_counts_and_confidences(classes):
     probabilities = torch.randn(50, classes, generator=torch.Generator().manual_seed(0)).softmax(1)
-    figure = answer_figure(SimpleNamespace(probabilities=probabilities, class_names=[f"c{k}" for k in range(classes)]))
+    figure = label_figure(SimpleNamespace(probabilities=probabilities, class_names=[f"c{k}" for k in range(classes)]))
     counts, sureness = figure.axes
     assert [bar.get_height() for bar in counts.patches] == probabilities.argmax(1).bincount(minlength=classes).tolist()
     assert sum(bar.get_height() for bar in sureness.patches) == 50  # none falls out of the histogram's range

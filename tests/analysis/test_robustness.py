@@ -9,11 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from kdhelpers.analysis.robustness import STRENGTHS, colour_drop, colour_drop_bars, jittered, jittered_samples
+from kdhelpers.analysis.robustness import (
+    STRENGTHS,
+    colour_robustness,
+    colour_robustness_bars,
+    jittered,
+    jittered_samples,
+)
 from kdhelpers.data import Data, Split
 from kdhelpers.data.augmentation.colour import jitter
 from kdhelpers.data.augmentation.plan import generator
-from kdhelpers.models import Observed
+from kdhelpers.models import FeatureExtractor
 
 
 def split(count=230, size=6, seed=0):
@@ -94,7 +100,7 @@ class Rule(nn.Module):
 
 
 def rule(score):
-    return Observed(Rule(score), maps={}, classifier="fc")
+    return FeatureExtractor(Rule(score), feature_maps={}, classifier="fc")
 
 
 def coloured(count=200):
@@ -113,7 +119,7 @@ HUE = {"hue": (0.0, 0.5)}
 
 def test_a_network_that_ignores_colour_loses_nothing():
     by_value = rule(lambda images: images.amax(1).mean((1, 2)) - 0.75)
-    frame = colour_drop({"constant": ALWAYS_ODD, "by value": by_value}, data_of(split()), {**STRENGTHS, **HUE})
+    frame = colour_robustness({"constant": ALWAYS_ODD, "by value": by_value}, data_of(split()), {**STRENGTHS, **HUE})
     constant, value = (frame[frame["model"] == name] for name in ("constant", "by value"))
     assert constant[["drop_pct", "drop_low_pct", "drop_high_pct"]].eq(0).all(axis=None)
     assert constant["retained"].tolist() == [1, 1, 1, 1]
@@ -123,7 +129,7 @@ def test_a_network_that_ignores_colour_loses_nothing():
 
 def test_the_drop_is_counted_image_by_image():
     data = data_of(coloured())
-    row = colour_drop({"bluer": BLUER}, data, HUE, seed=5).iloc[0]
+    row = colour_robustness({"bluer": BLUER}, data, HUE, seed=5).iloc[0]
     images, labels = jittered(data.test, *HUE["hue"], seed=5).images.double(), data.test.labels
     right = ((images[:, 2] - images[:, 0]).mean((1, 2)) > 0) == labels.bool()
     assert (row["model"], row["strength"], row["n"], row["plain_pct"]) == ("bluer", "hue", 200, 100)
@@ -137,7 +143,7 @@ def test_the_drop_is_counted_image_by_image():
 
 
 def test_all_networks_see_the_same_images_and_rows_follow_the_strengths():
-    frame = colour_drop({"one": BLUER, "two": BLUER}, data_of(coloured()))
+    frame = colour_robustness({"one": BLUER, "two": BLUER}, data_of(coloured()))
     assert frame["strength"].tolist() == [name for name in STRENGTHS for _ in range(2)]
     one, two = (frame[frame["model"] == name].drop(columns="model").reset_index(drop=True) for name in ("one", "two"))
     assert one.equals(two)
@@ -147,14 +153,14 @@ def test_all_networks_see_the_same_images_and_rows_follow_the_strengths():
 
 def test_a_network_that_is_never_right_retains_nothing_that_is_defined():
     even = dataclasses.replace(split(), labels=torch.zeros(230, dtype=torch.long))
-    row = colour_drop({"odd": ALWAYS_ODD}, data_of(even), HUE).iloc[0]
+    row = colour_robustness({"odd": ALWAYS_ODD}, data_of(even), HUE).iloc[0]
     assert (row["plain_pct"], row["drop_pct"]) == (0, 0)
     assert math.isnan(row["retained"])
 
 
 def test_bars_show_the_drops_of_each_strength_beside_the_plain_accuracy():
-    frame = colour_drop({"bluer": BLUER, "constant": ALWAYS_ODD}, data_of(coloured()))
-    figure = colour_drop_bars(frame)
+    frame = colour_robustness({"bluer": BLUER, "constant": ALWAYS_ODD}, data_of(coloured()))
+    figure = colour_robustness_bars(frame)
     assert [axes.get_title() for axes in figure.axes] == ["mild jitter", "medium jitter", "strong jitter"]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["bluer (100.0 %)", "constant (50.0 %)"]
     for axes, strength in zip(figure.axes, STRENGTHS, strict=True):

@@ -1,4 +1,4 @@
-"""Gentle views, and unlabelled images beside labelled ones: functions of seed and epoch, recycled, without labels."""
+"""WeakView views, and unlabelled images beside labelled ones: functions of seed and epoch, recycled, without labels."""
 
 import pytest
 import torch
@@ -33,42 +33,42 @@ def equal(one, two):
 
 
 @pytest.mark.parametrize("recipe", STRONG)
-@pytest.mark.parametrize("gentle", ["same crop", "own crop"])
+@pytest.mark.parametrize("weak_view", ["shared_crop", "own_crop"])
 @pytest.mark.parametrize("budget", [None, 0])
-def test_a_gentle_view_is_crop_and_flip_alone(split, others, recipe, gentle, budget):
+def test_a_weak_view_is_crop_and_flip_alone(split, others, recipe, weak_view, budget):
     loader = batches(
-        split, recipe, views=2, gentle=gentle, unlabelled=others, memory_budget_mib=budget, workers=0, seed=3
+        split, recipe, views=2, weak_view=weak_view, unlabelled=others, memory_budget_mib=budget, workers=0, seed=3
     )
     for batch in loader.epoch(2):
         for images, seen in ((split.images, batch), (others, batch.unlabelled)):
-            view = 0 if gentle == "same crop" else 2
+            view = 0 if weak_view == "shared_crop" else 2
             draws = {step: values[view] for step, values in seen.draws.items()}
-            expected = augment(images[seen.index], draws, parse_recipe(recipe).gentle, MEAN, STD)
-            assert torch.equal(seen.gentle, expected)
+            expected = augment(images[seen.index], draws, parse_recipe(recipe).weak_view, MEAN, STD)
+            assert torch.equal(seen.weak_view, expected)
             for number, shown in enumerate(seen.views):
                 own = {step: values[number] for step, values in seen.draws.items()}
                 assert torch.equal(shown, augment(images[seen.index], own, parse_recipe(recipe), MEAN, STD))
 
 
 def test_a_crop_of_its_own_is_independent_of_the_first_views(split):
-    [batch] = batches(split, "crop", size=70, gentle="own crop").epoch(1)
+    [batch] = batches(split, "crop", size=70, weak_view="own_crop").epoch(1)
     assert (batch.draws["crop"][0] == batch.draws["crop"][1]).all(1).float().mean() < 0.1
-    [batch] = batches(split, "crop", size=70, gentle="same crop").epoch(1)
-    assert batch.gentle is batch.views[0]  # nothing is computed twice
+    [batch] = batches(split, "crop", size=70, weak_view="shared_crop").epoch(1)
+    assert batch.weak_view is batch.views[0]  # nothing is computed twice
 
 
 def test_labelled_batches_are_the_same_whatever_stands_beside_them(split, others):
     plain = list(batches(split, seed=4).epoch(3))
-    for options in ({"gentle": "same crop"}, {"gentle": "own crop"}, {"unlabelled": others}):
+    for options in ({"weak_view": "shared_crop"}, {"weak_view": "own_crop"}, {"unlabelled": others}):
         for one, two in zip(plain, batches(split, seed=4, **options).epoch(3), strict=True):
             assert equal((*one.views, one.labels, one.index), (*two.views, two.labels, two.index))
-    assert plain[0].gentle is plain[0].unlabelled is None
+    assert plain[0].weak_view is plain[0].unlabelled is None
 
 
 def test_there_is_no_place_for_labels_beside_unlabelled_images(split, others):
     batch = next(batches(split, unlabelled=others).epoch(1))
     assert type(batch.unlabelled) is Shown
-    assert Shown._fields == ("views", "index", "draws", "keyed", "gentle")
+    assert Shown._fields == ("views", "index", "draws", "view_ids", "weak_view")
 
 
 @pytest.mark.parametrize("size", [7, 16, 60])
@@ -96,12 +96,12 @@ def test_an_epoch_does_not_depend_on_those_before_and_repeated_images_are_drawn_
 @pytest.mark.parametrize("recipe", STRONG)
 def test_streamed_unlabelled_images_are_the_resident_ones(split, others, recipe):
     kinds = ({}, {"memory_budget_mib": 0, "workers": 1})
-    resident, streamed = (batches(split, recipe, unlabelled=others, gentle="same crop", **kind) for kind in kinds)
+    resident, streamed = (batches(split, recipe, unlabelled=others, weak_view="shared_crop", **kind) for kind in kinds)
     assert resident.resident
     assert not streamed.resident
     for one, two in zip(resident.epoch(2), streamed.epoch(2), strict=True):
         mine, other = one.unlabelled, two.unlabelled
-        assert equal((*mine.views, mine.index, mine.gentle), (*other.views, other.index, other.gentle))
+        assert equal((*mine.views, mine.index, mine.weak_view), (*other.views, other.index, other.weak_view))
 
 
 def test_both_kinds_of_image_share_the_memory_budget(split, others):
@@ -141,7 +141,7 @@ def test_a_recycled_plan_goes_on_where_the_epoch_before_ended():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("budget", [None, 0])
 def test_no_host_synchronisation_beside_unlabelled_images_on_a_gpu(split, others, budget):
-    loader = batches(split, gentle="same crop", unlabelled=others, device="cuda", memory_budget_mib=budget)
+    loader = batches(split, weak_view="shared_crop", unlabelled=others, device="cuda", memory_budget_mib=budget)
     list(loader.epoch(1))  # pinned memory and kernels are set up once
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")

@@ -80,7 +80,7 @@ def test_accuracy_while_training_is_that_of_the_labelled_images(taught, mixed):
 def test_a_method_that_does_not_ask_is_shown_no_unlabelled_image(taught, mixed, monkeypatch):
     class Watching(METHODS["si"]):
         def forward(self, student, teacher, batch, epoch):
-            assert batch.unlabelled is batch.gentle is None
+            assert batch.unlabelled is batch.weak_view is None
             return super().forward(student, teacher, batch, epoch)
 
     monkeypatch.setitem(METHODS, "si", Watching)
@@ -140,23 +140,23 @@ def test_in_lockstep_each_is_what_it_is_alone_and_those_without_the_wish_see_no_
 def test_runs_that_number_other_images_or_views_have_tables_of_their_own(taught, mixed):
     kinds = ({}, {"hyperparameters": {"unlabelled_weight": 0}}, {"augmentation": "crop"}, {"augmentation": "jitter"})
     for kind in kinds:
-        fit(Run(**taught | kind), mixed, stored_outputs=True)
-    fit(Run(**taught | {"augmentation": "crop rotation"}), mixed, stored_outputs=True)  # seen through a crop, too
+        fit(Run(**taught | kind), mixed, cache_teacher=True)
+    fit(Run(**taught | {"augmentation": "crop rotation"}), mixed, cache_teacher=True)  # seen through a crop, too
     assert len(list(artifacts.folder("outputs").glob("*.keys"))) == 3
 
 
 @pytest.mark.parametrize("consistent", [True, False])
-def test_gentle_views_are_looked_up_although_the_students_are_beyond_counting(taught, mixed, consistent, monkeypatch):
+def test_weak_views_are_looked_up_although_the_students_are_beyond_counting(taught, mixed, consistent, monkeypatch):
     run = Run(**taught, hyperparameters={"consistent": consistent}, unlabelled_batch_size=60)
     live = weights(fit(run, mixed))
     seen, compute = [], Teacher.__call__
     monkeypatch.setattr(
         Teacher, "__call__", lambda *given, **ends: seen.append(len(given[1])) or compute(*given, **ends)
     )
-    filled = weights(fit(run, mixed, stored_outputs=True, force_retrain=True))
+    filled = weights(fit(run, mixed, cache_teacher=True, force_retrain=True))
     assert sum(seen) > 100
     seen.clear()
-    looked_up = weights(fit(run, mixed, stored_outputs=True, force_retrain=True))
+    looked_up = weights(fit(run, mixed, cache_teacher=True, force_retrain=True))
     assert max(seen, default=0) <= 2, "besides the images that shapes are taken from, nothing is computed again"
     assert same(live, filled)
     assert same(live, looked_up)

@@ -17,14 +17,22 @@ from kdhelpers.cli.commands import main
 from kdhelpers.data import Unlabelled
 from kdhelpers.display.progress import Progress
 from kdhelpers.evaluation import submission
-from kdhelpers.evaluation.submission import Answers, check_submission, predict, predict_stored, write_submission
+from kdhelpers.evaluation.submission import (
+    LabelPredictions,
+    check_submission,
+    predict,
+    predict_stored,
+    write_submission,
+)
 
 IDS = ["7", "3", "x,y", "10"]
 
 
 def answers(ids=IDS, classes=3):
     generator = torch.Generator().manual_seed(0)
-    return Answers(list(ids), torch.rand(len(ids), classes, generator=generator).softmax(1), list("abcdef"[:classes]))
+    return LabelPredictions(
+        list(ids), torch.rand(len(ids), classes, generator=generator).softmax(1), list("abcdef"[:classes])
+    )
 
 
 @pytest.fixture

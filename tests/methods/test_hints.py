@@ -7,7 +7,7 @@ from kdhelpers import Run, artifacts, fit, load_model
 from kdhelpers.methods import METHODS, Context
 from kdhelpers.methods.hints import Hints, build_regressor, hint_loss
 from kdhelpers.methods.logit_matching import LogitMatching
-from kdhelpers.models import Observed, Outputs, build_model
+from kdhelpers.models import FeatureExtractor, Outputs, build_model
 from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import Teacher
 
@@ -75,7 +75,7 @@ def test_maps_that_no_regressor_joins_are_named():
 
 
 def seen(name, **options):
-    return Observed(build_model(name, 10, **options).eval())(torch.zeros(2, 3, 32, 32))
+    return FeatureExtractor(build_model(name, 10, **options).eval())(torch.zeros(2, 3, 32, 32))
 
 
 def built(student, teacher, **hyperparameters):
@@ -117,7 +117,7 @@ class OneView:
 def ask(method, epoch, student="resnet8"):
     """The method's terms for two networks on a random batch, and what the student and the teacher put out."""
     torch.manual_seed(0)
-    networks = Observed(build_model(student, 10).eval()), Teacher(build_model("resnet8x4", 10))
+    networks = FeatureExtractor(build_model(student, 10).eval()), Teacher(build_model("resnet8x4", 10))
     batch = OneView(torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 3]))
     method.eval()
     return method(*networks, batch, epoch), networks[0](batch.views[0]), networks[1](batch.views[0]), batch
@@ -131,7 +131,7 @@ def test_stages_follow_each_other():
     for epoch in (1, 2):
         terms, student, teacher, batch = ask(method, epoch)
         assert set(terms) == {"hint"}
-        expected = 7 * naive(method.regressor(student.maps["layer2"]), teacher.maps["layer2"])
+        expected = 7 * naive(method.regressor(student.feature_maps["layer2"]), teacher.feature_maps["layer2"])
         assert terms["hint"].item() == pytest.approx(expected, rel=1e-4)
     terms, student, teacher, batch = ask(method, 3)
     matching = LogitMatching(temperature=2.0, ce_weight=0.2, kd_weight=3.0)
@@ -144,7 +144,7 @@ def test_joint_is_cross_entropy_and_the_hint_from_the_first_epoch():
     terms, student, teacher, batch = ask(method, 1)
     assert set(terms) == {"ce", "hint"}
     assert torch.equal(terms["ce"], F.cross_entropy(student.logits, batch.labels))
-    expected = 100 * naive(method.regressor(student.maps["layer2"]), teacher.maps["layer2"])
+    expected = 100 * naive(method.regressor(student.feature_maps["layer2"]), teacher.feature_maps["layer2"])
     assert terms["hint"].item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -243,8 +243,8 @@ def test_a_run_interrupted_between_the_stages_ends_in_the_same_bits(data, teache
 
 def test_the_first_stage_never_runs_the_upper_layers():
     method = built("resnet8", "resnet8x4").eval()
-    network = Observed(build_model("resnet8", 10).eval())
+    network = FeatureExtractor(build_model("resnet8", 10).eval())
     network.model.layer3.forward = None  # calling it would raise
-    maps = seen("resnet8x4").maps
+    maps = seen("resnet8x4").feature_maps
     terms = method(network, lambda view, stop_at: Outputs(None, None, maps), OneView(torch.rand(2, 3, 32, 32), None), 1)
     assert terms["hint"].isfinite()

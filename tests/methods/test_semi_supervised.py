@@ -36,8 +36,8 @@ def view(count, seed):
 @pytest.fixture
 def batch():
     labels = torch.tensor([0, 3, 1, 1, 2])
-    beside = Shown((view(7, 3),), torch.arange(7), {}, (), gentle=view(7, 4))
-    return Batch((view(5, 1),), labels, torch.arange(5), {}, gentle=view(5, 2), unlabelled=beside)
+    beside = Shown((view(7, 3),), torch.arange(7), {}, (), weak_view=view(7, 4))
+    return Batch((view(5, 1),), labels, torch.arange(5), {}, weak_view=view(5, 2), unlabelled=beside)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_the_terms_are_the_equation_and_batchnorm_sees_one_population_or_two(net
         for colour, people in zip(colours, populations, strict=True)
     )
     taught, taught_other = (
-        images.mean((2, 3)) @ teacher.weight.T for images in (batch.gentle, batch.unlabelled.gentle)
+        images.mean((2, 3)) @ teacher.weight.T for images in (batch.weak_view, batch.unlabelled.weak_view)
     )
     cross_entropy = -sum(row[label] for row, label in zip(own.log_softmax(1), batch.labels, strict=True)) / 5
     assert list(terms) == ["ce", "kd", "kd_unlabelled"]
@@ -86,8 +86,8 @@ def test_the_student_sees_the_augmented_views_and_the_teacher_the_gentle_ones(ne
     method(joint=False)(student, teacher, batch, 1)
     assert student.seen[0] is batch.views[0]
     assert student.seen[1] is batch.unlabelled.views[0]
-    assert teacher.seen[0] is batch.gentle
-    assert teacher.seen[1] is batch.unlabelled.gentle
+    assert teacher.seen[0] is batch.weak_view
+    assert teacher.seen[1] is batch.unlabelled.weak_view
     student.seen.clear()
     method(joint=True)(student, teacher, batch, 1)
     assert [len(seen) for seen in student.seen] == [12]
@@ -102,7 +102,7 @@ def test_without_their_weight_nobody_is_shown_an_unlabelled_image(networks, batc
     terms = off(student, teacher, batch, 1)
     assert list(terms) == ["ce", "kd"]
     assert [len(seen) for seen in (*student.seen, *teacher.seen)] == [5, 5]
-    same_view = batch._replace(gentle=batch.views[0])
+    same_view = batch._replace(weak_view=batch.views[0])
     ours = method(unlabelled_weight=0, temperature=4.0, ce_weight=0.5, kd_weight=0.5)(student, teacher, same_view, 1)
     plain = METHODS["lm"]()(student, teacher, same_view, 1)
     assert all(torch.equal(ours[name], plain[name]) for name in plain)
@@ -119,7 +119,7 @@ def test_one_mean_over_all_images_is_a_choice_of_weights(networks, batch):
     student, teacher = networks
     terms = method(kd_weight=0.8 * 5 / 12, unlabelled_weight=0.8 * 7 / 12)(student, teacher, batch, 1)
     whole = student(torch.cat([batch.views[0], batch.unlabelled.views[0]])).logits
-    taught = teacher(torch.cat([batch.gentle, batch.unlabelled.gentle])).logits
+    taught = teacher(torch.cat([batch.weak_view, batch.unlabelled.weak_view])).logits
     together = 9 * F.kl_div((whole / 3).log_softmax(1), (taught / 3).softmax(1), reduction="sum") / 12
     torch.testing.assert_close(terms["kd"] + terms["kd_unlabelled"], 0.8 * together)
 
@@ -147,8 +147,8 @@ def test_a_saturated_half_precision_student_keeps_a_finite_loss(batch):
 
 
 def test_it_tells_the_loop_what_it_needs():
-    assert (method().gentle, method().uses_unlabelled) == ("same crop", True)
-    assert method(consistent=False).gentle == "own crop"
+    assert (method().weak_view, method().uses_unlabelled) == ("shared_crop", True)
+    assert method(consistent=False).weak_view == "own_crop"
 
 
 @pytest.mark.parametrize(

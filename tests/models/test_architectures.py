@@ -10,12 +10,12 @@ from torch import nn
 
 from kdhelpers.models import (
     MODELS,
-    Observed,
+    FeatureExtractor,
     build_model,
     check_model,
     count_macs,
     count_parameters,
-    recognise,
+    identify_architecture,
     require_small,
 )
 
@@ -31,10 +31,10 @@ def test_state_dict_is_the_benchmarks(zoo_name, recorded):
 def test_maps_have_the_benchmarks_shapes_and_are_taken_on_its_side_of_the_relu(zoo_name, recorded, zoo_images):
     torch.manual_seed(0)
     with torch.no_grad():
-        outputs = Observed(build_model(zoo_name, num_classes=100).eval())(zoo_images)
-    assert [list(value.shape) for value in outputs.maps.values()] == recorded["maps"]
+        outputs = FeatureExtractor(build_model(zoo_name, num_classes=100).eval())(zoo_images)
+    assert [list(value.shape) for value in outputs.feature_maps.values()] == recorded["maps"]
     assert list(outputs.embedding.shape) == recorded["embedding"]
-    for value, after_relu in zip(outputs.maps.values(), recorded["maps_after_relu"], strict=True):
+    for value, after_relu in zip(outputs.feature_maps.values(), recorded["maps_after_relu"], strict=True):
         assert (value.min() == 0) if after_relu else (value.min() < 0)
 
 
@@ -52,14 +52,14 @@ def test_logits_are_the_benchmarks(zoo_name, recorded, zoo_images, fill_by_name)
 
 @pytest.mark.parametrize("name", ["wrn_16_2", "mobilenetv2", "shufflenetv1", "shufflenetv2", "resnet50_crd"])
 def test_a_forward_may_stop_at_every_map(name, zoo_images):
-    observed = Observed(build_model(name, num_classes=10).eval())
+    observed = FeatureExtractor(build_model(name, num_classes=10).eval())
     with torch.no_grad():
-        whole = observed(zoo_images[:1]).maps
+        whole = observed(zoo_images[:1]).feature_maps
         for place, last in enumerate(whole):
             stopped = observed(zoo_images[:1], stop_at=last)
             assert stopped.logits is None
-            assert list(stopped.maps) == list(whole)[: place + 1]
-            assert all(torch.equal(value, whole[key]) for key, value in stopped.maps.items())
+            assert list(stopped.feature_maps) == list(whole)[: place + 1]
+            assert all(torch.equal(value, whole[key]) for key, value in stopped.feature_maps.items())
 
 
 @pytest.mark.parametrize("name", ["wrn_16_1", "mobilenetv2", "shufflenetv1", "shufflenetv2"])
@@ -90,8 +90,8 @@ def test_imagenet_stem_is_torchvisions_network(name, fill_by_name, zoo_images):
 
 def test_cifar_stem_keeps_the_maps_large(zoo_images):
     with torch.no_grad():
-        outputs = Observed(build_model("resnet18", num_classes=10).eval())(zoo_images)
-    sizes = {name: tuple(value.shape[1:]) for name, value in outputs.maps.items()}
+        outputs = FeatureExtractor(build_model("resnet18", num_classes=10).eval())(zoo_images)
+    sizes = {name: tuple(value.shape[1:]) for name, value in outputs.feature_maps.items()}
     assert sizes == {
         "stem": (64, 32, 32),
         "layer1": (64, 32, 32),
@@ -103,7 +103,7 @@ def test_cifar_stem_keeps_the_maps_large(zoo_images):
 
 def test_vgg_pools_once_more_for_larger_images():
     with torch.no_grad():
-        maps = Observed(build_model("vgg8", num_classes=10).eval())(torch.zeros(1, 3, 64, 64)).maps
+        maps = FeatureExtractor(build_model("vgg8", num_classes=10).eval())(torch.zeros(1, 3, 64, 64)).feature_maps
     assert [value.shape[-1] for value in maps.values()] == [64, 32, 16, 8, 4]
 
 
@@ -192,8 +192,8 @@ def test_every_network_remembers_its_taps():
     for name, architecture in MODELS.items():
         with torch.device("meta"):
             model = build_model(name, num_classes=2)
-        assert model.taps.maps == architecture.maps
-        assert model.get_submodule(model.taps.classifier).out_features == 2
+        assert model.return_nodes.feature_maps == architecture.feature_maps
+        assert model.get_submodule(model.return_nodes.classifier).out_features == 2
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_a_narrow_resnet_is_the_stock_one_with_every_width_halved(name, stem, zo
 def test_the_stock_width_is_no_setting_of_its_own():
     assert check_model("resnet18", options={"base_channels": 64}) == {"stem": "cifar"}
     assert check_model("resnet18", options={"base_channels": "32"}) == {"stem": "cifar", "base_channels": 32}
-    assert recognise(build_model("resnet34", 7, base_channels=30).state_dict()) == (
+    assert identify_architecture(build_model("resnet34", 7, base_channels=30).state_dict()) == (
         "resnet34",
         7,
         {"stem": "cifar", "base_channels": 30},

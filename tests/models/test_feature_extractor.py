@@ -1,4 +1,4 @@
-"""Observed sees what the network computes, leaves it alone, and survives copying, compiling and DDP."""
+"""FeatureExtractor sees what the network computes, leaves it alone, and survives copying, compiling and DDP."""
 
 import copy
 import gc
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdhelpers.models import Observed, Outputs, build_model
+from kdhelpers.models import FeatureExtractor, Outputs, build_model
 
 
 class Spoken(nn.Module):
@@ -45,36 +45,36 @@ def small():
 
 
 def test_any_network_by_naming_modules(spoken, images):
-    outputs = Observed(spoken, {"a": "body.first", "b": "relu"}, classifier="head")(images)
+    outputs = FeatureExtractor(spoken, {"a": "body.first", "b": "relu"}, classifier="head")(images)
     first = spoken.body["first"](images)
     second = spoken.body["second"](first.relu()).relu()
     embedding = second.mean((2, 3))
     assert isinstance(outputs, Outputs)
-    assert list(outputs.maps) == ["a", "b"]
-    torch.testing.assert_close(outputs.maps["a"], first, rtol=0, atol=0)
-    torch.testing.assert_close(outputs.maps["b"], second, rtol=0, atol=0)  # called twice: the last output
+    assert list(outputs.feature_maps) == ["a", "b"]
+    torch.testing.assert_close(outputs.feature_maps["a"], first, rtol=0, atol=0)
+    torch.testing.assert_close(outputs.feature_maps["b"], second, rtol=0, atol=0)  # called twice: the last output
     torch.testing.assert_close(outputs.embedding, embedding, rtol=0, atol=0)
     torch.testing.assert_close(outputs.logits, spoken.head(embedding), rtol=0, atol=0)
 
 
 def test_embedding_is_flat_before_a_convolutional_classifier(images):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 5, 1), nn.Flatten())
-    assert Observed(model, classifier="2")(images).embedding.shape == (4, 4)
+    assert FeatureExtractor(model, classifier="2")(images).embedding.shape == (4, 4)
 
 
 def test_maps_survive_in_place_layers_above(small, images):
-    outputs = Observed(small.eval())(images)
-    kept = {name: value.clone() for name, value in outputs.maps.items()}
+    outputs = FeatureExtractor(small.eval())(images)
+    kept = {name: value.clone() for name, value in outputs.feature_maps.items()}
     stem = small.bn1(small.conv1(images)).relu()
     layer1 = small.layer1(stem.clone())
     torch.testing.assert_close(kept["stem"], stem, rtol=0, atol=0)
     torch.testing.assert_close(kept["layer1"], layer1, rtol=0, atol=0)
-    sum(value.sum() for value in outputs.maps.values()).backward()  # raises had autograd's copy changed
+    sum(value.sum() for value in outputs.feature_maps.values()).backward()  # raises had autograd's copy changed
 
 
 def test_the_network_is_untouched(small, images):
     keys, plain = list(small.state_dict()), small.eval()(images)
-    observed = Observed(small)
+    observed = FeatureExtractor(small)
     assert list(small.state_dict()) == keys
     torch.testing.assert_close(small(images), plain, rtol=0, atol=0)
     torch.testing.assert_close(observed(images).logits, plain, rtol=0, atol=0)
@@ -84,20 +84,20 @@ def test_the_network_is_untouched(small, images):
 
 
 def test_two_observers_of_one_network_do_not_mix(small, images):
-    few, all_maps = Observed(small.eval(), {"x": "layer2"}), Observed(small)
-    assert list(few(images).maps) == ["x"]
-    assert list(all_maps(images).maps) == ["stem", "layer1", "layer2", "layer3"]
+    few, all_maps = FeatureExtractor(small.eval(), {"x": "layer2"}), FeatureExtractor(small)
+    assert list(few(images).feature_maps) == ["x"]
+    assert list(all_maps(images).feature_maps) == ["stem", "layer1", "layer2", "layer3"]
 
 
 def test_several_views_share_one_graph(small, images):
-    observed = Observed(small.eval())
+    observed = FeatureExtractor(small.eval())
     first, second = observed(images), observed(images.flip(3))
-    assert not torch.equal(first.maps["layer3"], second.maps["layer3"])
-    loss = ((first.embedding - second.embedding) ** 2).sum() + first.maps["layer1"].sum()
+    assert not torch.equal(first.feature_maps["layer3"], second.feature_maps["layer3"])
+    loss = ((first.embedding - second.embedding) ** 2).sum() + first.feature_maps["layer1"].sum()
     gradients = torch.autograd.grad(loss, list(small.parameters()), allow_unused=True)
-    by_hand = Observed(copy.deepcopy(small))
+    by_hand = FeatureExtractor(copy.deepcopy(small))
     views = by_hand(torch.cat([images, images.flip(3)]))
-    whole = ((views.embedding[:4] - views.embedding[4:]) ** 2).sum() + views.maps["layer1"][:4].sum()
+    whole = ((views.embedding[:4] - views.embedding[4:]) ** 2).sum() + views.feature_maps["layer1"][:4].sum()
     expected = torch.autograd.grad(whole, list(by_hand.model.parameters()), allow_unused=True)
     for got, want in zip(gradients, expected, strict=True):
         assert (got is None) == (want is None)
@@ -106,41 +106,41 @@ def test_several_views_share_one_graph(small, images):
 
 
 def test_stop_at_computes_and_trains_nothing_above(small, images):
-    observed = Observed(small)
+    observed = FeatureExtractor(small)
     statistics = small.layer3[0].bn1.running_mean.clone()
     outputs = observed(images, stop_at="layer2")
     assert outputs.logits is None
     assert outputs.embedding is None
-    assert list(outputs.maps) == ["stem", "layer1", "layer2"]
+    assert list(outputs.feature_maps) == ["stem", "layer1", "layer2"]
     assert torch.equal(small.layer3[0].bn1.running_mean, statistics)
-    outputs.maps["layer2"].sum().backward()
+    outputs.feature_maps["layer2"].sum().backward()
     assert small.layer2[0].conv1.weight.grad is not None
     assert small.layer3[0].conv1.weight.grad is None
     assert observed(images).logits is not None  # the next forward goes all the way again
 
 
 def test_an_error_of_the_network_passes_through_and_leaves_it_usable(small, images):
-    observed = Observed(small)
+    observed = FeatureExtractor(small)
     with pytest.raises(RuntimeError, match="channels"):
         observed(images[:, :2])
-    assert observed(images).maps["stem"].shape == (4, 16, 8, 8)
+    assert observed(images).feature_maps["stem"].shape == (4, 16, 8, 8)
 
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_copies_see_their_own_network(small, images, clone):
-    observed = Observed(small.eval())
+    observed = FeatureExtractor(small.eval())
     twin = clone(observed)
     with torch.no_grad():
         twin.model.conv1.weight.zero_()
-        torch.testing.assert_close(twin(images).maps["stem"], torch.zeros(4, 16, 8, 8))
-        assert observed(images).maps["stem"].any()
+        torch.testing.assert_close(twin(images).feature_maps["stem"], torch.zeros(4, 16, 8, 8))
+        assert observed(images).feature_maps["stem"].any()
     del observed
     gc.collect()
-    assert list(twin(images).maps) == ["stem", "layer1", "layer2", "layer3"]
+    assert list(twin(images).feature_maps) == ["stem", "layer1", "layer2", "layer3"]
 
 
 def test_a_copied_networks_left_over_hooks_keep_nothing(small, images):
-    observed = Observed(small)
+    observed = FeatureExtractor(small)
     twin = copy.deepcopy(observed.model)
     twin(images)
     (hook,) = twin.layer1._forward_hooks.values()
@@ -148,21 +148,21 @@ def test_a_copied_networks_left_over_hooks_keep_nothing(small, images):
 
 
 def test_compiles_without_a_graph_break(small, images):
-    observed = Observed(small.eval())
+    observed = FeatureExtractor(small.eval())
     compiled = torch.compile(observed, backend="aot_eager", fullgraph=True)
     want, got = observed(images), compiled(images)
     torch.testing.assert_close(got.logits, want.logits)
     torch.testing.assert_close(got.embedding, want.embedding)
-    torch.testing.assert_close(got.maps, want.maps)
-    assert list(compiled(images, stop_at="layer1").maps) == ["stem", "layer1"]
+    torch.testing.assert_close(got.feature_maps, want.feature_maps)
+    assert list(compiled(images, stop_at="layer1").feature_maps) == ["stem", "layer1"]
 
 
 def test_works_inside_distributed_data_parallel(small, images, tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        parallel = nn.parallel.DistributedDataParallel(Observed(small))
+        parallel = nn.parallel.DistributedDataParallel(FeatureExtractor(small))
         outputs = parallel(images)
-        (outputs.logits.sum() + outputs.maps["layer1"].sum()).backward()
+        (outputs.logits.sum() + outputs.feature_maps["layer1"].sum()).backward()
     finally:
         torch.distributed.destroy_process_group()
     assert small.fc.weight.grad is not None
@@ -170,12 +170,12 @@ def test_works_inside_distributed_data_parallel(small, images, tmp_path):
 
 def test_names_the_modules_there_are(spoken, small, images):
     with pytest.raises(ValueError, match=r"maps\['a'\]: the model has no module 'third'; it has body, body.first"):
-        Observed(spoken, {"a": "third"}, classifier="head")
+        FeatureExtractor(spoken, {"a": "third"}, classifier="head")
     with pytest.raises(ValueError, match="classifier: the model has no module 'fc'; it has body"):
-        Observed(spoken, classifier="fc")
+        FeatureExtractor(spoken, classifier="fc")
     with pytest.raises(ValueError, match="classifier: name the module that puts out the logits, one of body"):
-        Observed(spoken)
+        FeatureExtractor(spoken)
     with pytest.raises(ValueError, match="module 'unused' was not called"):
-        Observed(spoken, {"a": "unused"}, classifier="head")(images)
+        FeatureExtractor(spoken, {"a": "unused"}, classifier="head")(images)
     with pytest.raises(ValueError, match="stop_at='layer9' is not a map of this model; use one of stem"):
-        Observed(small)(images, stop_at="layer9")
+        FeatureExtractor(small)(images, stop_at="layer9")

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from kdhelpers.models import Observed, build_model, fold_batchnorm
+from kdhelpers.models import FeatureExtractor, build_model, fold_batchnorm
 
 
 def batchnorms(model):
@@ -47,10 +47,10 @@ def test_registry_networks_fold_and_say_the_same(name, left, zoo_images):
     assert batchnorms(folded) == left
     assert_same_logits(folded, model, zoo_images)
     with torch.no_grad():
-        want, got = Observed(model)(zoo_images), Observed(folded)(zoo_images)
-    assert list(got.maps) == list(want.maps)
-    for name, value in want.maps.items():
-        torch.testing.assert_close(got.maps[name], value, rtol=1e-4, atol=1e-4 * value.abs().max().item())
+        want, got = FeatureExtractor(model)(zoo_images), FeatureExtractor(folded)(zoo_images)
+    assert list(got.feature_maps) == list(want.feature_maps)
+    for name, value in want.feature_maps.items():
+        torch.testing.assert_close(got.feature_maps[name], value, rtol=1e-4, atol=1e-4 * value.abs().max().item())
 
 
 def test_the_original_is_untouched(zoo_images):
@@ -149,12 +149,12 @@ def test_batch_statistics_are_not_folded(zoo_images):
 
 def test_a_tapped_convolution_keeps_its_output(zoo_images):
     model = lived_in(build_model("resnet8", num_classes=4))
-    model.taps = model.taps._replace(maps={"raw": "conv1"})
+    model.return_nodes = model.return_nodes._replace(feature_maps={"raw": "conv1"})
     folded = fold_batchnorm(model)
     assert batchnorms(folded) == 1
     with torch.no_grad():
-        want, got = Observed(model)(zoo_images), Observed(folded)(zoo_images)
-    torch.testing.assert_close(got.maps["raw"], want.maps["raw"])
+        want, got = FeatureExtractor(model)(zoo_images), FeatureExtractor(folded)(zoo_images)
+    torch.testing.assert_close(got.feature_maps["raw"], want.feature_maps["raw"])
 
 
 class Branching(nn.Module):

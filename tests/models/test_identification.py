@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from kdhelpers import build_model, load_model
-from kdhelpers.models import MODELS, check_model, recognise
+from kdhelpers.models import MODELS, check_model, identify_architecture
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_is_recognised_as_itself(name):
     with torch.device("meta"):
         state = build_model(name, 7).state_dict()
-    assert recognise(state) == (name, 7, check_model(name))
+    assert identify_architecture(state) == (name, 7, check_model(name))
 
 
 def test_stock_weights_of_torchvision_load_as_they_are_and_it_is_said(root, capsys):
@@ -46,7 +46,7 @@ def test_what_fits_nothing_is_refused_with_the_nearest_and_the_remedy(root):
     with pytest.raises(ValueError, match="not a state_dict of tensors"):
         load_model(str(path))
     with pytest.raises(ValueError, match="these 1 tensors are of no known network$"):
-        recognise({"x": torch.zeros(1)})
+        identify_architecture({"x": torch.zeros(1)})
 
 
 def test_a_file_from_before_batches_were_counted_is_read(root, capsys):
@@ -69,4 +69,4 @@ def test_what_the_caller_says_is_never_overruled(root):
 
 def test_a_classifier_without_shape_fits_nothing():
     with pytest.raises(ValueError, match="of no known network"):
-        recognise({"fc.weight": torch.zeros(())})
+        identify_architecture({"fc.weight": torch.zeros(())})

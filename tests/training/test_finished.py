@@ -32,23 +32,23 @@ def test_a_trainer_waits_until_another_process_ends_and_says_so(root, capsys):
         other.__exit__(None, None, None)
 
     threading.Timer(0.1, end).start()
-    with stored.sole_trainer("0123abc"):
+    with stored.run_lock("0123abc"):
         assert ended.is_set()
     assert capsys.readouterr().err.count("is being trained by another process; waiting") == 1
 
 
 def test_a_trainer_alone_does_not_wait_and_shuts_others_out(root, capsys):
-    with stored.sole_trainer("0123abc"):
+    with stored.run_lock("0123abc"):
         with pytest.raises(BlockingIOError), artifacts.lock(artifacts.run_lock_path("0123abc"), wait=False):
             pass
-        with stored.sole_trainer("another"):
+        with stored.run_lock("another"):
             pass
     assert not capsys.readouterr().err
 
 
 def test_a_second_name_is_a_copy_that_loads_and_counts_once(trained, capsys):
     for _ in range(2):
-        stored.store_under(renamed("again"), trained.record)
+        stored.add_alias(renamed("again"), trained.record)
     told = "this run is stored as student_si_resnet8_digits; again is a copy of it"
     assert capsys.readouterr().err.splitlines() == [told]
     assert same(load_model("again").state_dict(), trained.model.state_dict())
@@ -61,21 +61,21 @@ def test_a_second_name_is_a_copy_that_loads_and_counts_once(trained, capsys):
 def test_a_run_without_a_name_or_with_its_own_is_not_copied(trained):
     before = sorted(artifacts.folder("weights").iterdir())
     for run in (RUN, renamed(trained.name)):
-        stored.store_under(run, trained.record)
+        stored.add_alias(run, trained.record)
     assert sorted(artifacts.folder("weights").iterdir()) == before
 
 
 def test_a_name_that_another_run_has_stays_with_it(trained, data, capsys):
     other = fit(Run(**QUICK | {"epochs": 1, "lr": 0.01}, name="taken"), data, progress=Recorder())
     kept = other.weights_path.read_bytes()
-    stored.store_under(renamed("taken"), trained.record)
+    stored.add_alias(renamed("taken"), trained.record)
     assert "stored as student_si_resnet8_digits; taken is another and stays" in capsys.readouterr().err
     assert other.weights_path.read_bytes() == kept
 
 
 def test_a_name_that_begins_as_the_stored_one_is_copied_too(root, data):
     trained = fit(renamed("foo_bar"), data, progress=Recorder())
-    stored.store_under(renamed("foo"), trained.record)
+    stored.add_alias(renamed("foo"), trained.record)
     assert same(load_model("foo").state_dict(), trained.model.state_dict())
 
 
@@ -89,15 +89,15 @@ def test_what_this_very_run_left_unfinished_under_the_name_gives_way(root, data)
 
 
 def test_half_a_copy_is_made_whole(trained):
-    stored.store_under(renamed("again"), trained.record)
+    stored.add_alias(renamed("again"), trained.record)
     for lost in (".json", ".pth"):
         artifacts.weights_path("again").with_suffix(lost).unlink()
-        stored.store_under(renamed("again"), trained.record)
+        stored.add_alias(renamed("again"), trained.record)
         assert same(load_model("again").state_dict(), trained.model.state_dict())
 
 
 def test_a_copy_is_understood_where_stored_runs_are_named(trained):
-    stored.store_under(renamed("again"), trained.record)
+    stored.add_alias(renamed("again"), trained.record)
     assert artifacts.original_name("again") == trained.name
     assert artifacts.original_name(trained.name) == trained.name
     assert artifacts.original_name("unknown") == "unknown"
@@ -147,7 +147,7 @@ def test_every_rank_of_a_group_does_as_the_first_one_saw(monkeypatch):
             stored.dist, "broadcast_object_list", lambda values, src, first=first_saw: values.__setitem__(0, first)
         )
         looks.clear()
-        assert stored.agreed_finished({}, CPU) == expected
+        assert stored.find_finished_on_all_ranks({}, CPU) == expected
         assert len(looks) == looked
     looks.append({})
-    assert stored.agreed_finished({}, CPU) is None  # this rank sees it finished, the first one did not
+    assert stored.find_finished_on_all_ranks({}, CPU) is None  # this rank sees it finished, the first one did not

@@ -126,7 +126,7 @@ def test_a_shared_teacher_answers_a_question_again_until_another_batch():
     assert shared(first, stop_at="layer1")[1] == "layer1"
     assert shared.forwards == 2
     first.add_(1)  # as a buffer that the next batch is written to
-    shared.attend(None)
+    shared.begin_batch(None)
     assert shared(first)[0] == 4
     assert shared(equal)[0] == 2
     assert shared.forwards == 4

@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from kdhelpers.training.optim import OPTIMIZERS, STARTS, build_optimizer, described, learning_rate, starting_point
+from kdhelpers.training.optim import (
+    DEFAULT_LR_AND_DECAY,
+    OPTIMIZERS,
+    build_optimizer,
+    described,
+    learning_rate,
+    starting_point,
+)
 
 
 def test_cosine_starts_at_the_peak_and_ends_at_final():
@@ -63,8 +70,8 @@ def test_lion_equals_its_definition(options, beta1, beta2):
 
 
 def test_every_optimiser_says_where_to_begin_and_lions_start_keeps_its_rule():
-    assert set(STARTS) == set(OPTIMIZERS) == {name for name, _ in described()}
-    (lr, decay), (adamw_lr, adamw_decay) = STARTS["lion"], STARTS["adamw"]
+    assert set(DEFAULT_LR_AND_DECAY) == set(OPTIMIZERS) == {name for name, _ in described()}
+    (lr, decay), (adamw_lr, adamw_decay) = DEFAULT_LR_AND_DECAY["lion"], DEFAULT_LR_AND_DECAY["adamw"]
     assert 3 <= adamw_lr / lr <= 10
     assert 3 <= decay / adamw_decay <= 10
     assert starting_point("lion") == (lr, decay)
@@ -75,7 +82,7 @@ def test_every_optimiser_says_where_to_begin_and_lions_start_keeps_its_rule():
 
 def test_a_starting_point_takes_numbers_as_yaml_writes_them():
     assert starting_point("lion", "1e-3", "1e-2") == (0.001, 0.01)
-    assert starting_point("lion", "0", "-1") == STARTS["lion"]
+    assert starting_point("lion", "0", "-1") == DEFAULT_LR_AND_DECAY["lion"]
     with pytest.raises(ValueError, match="weight_decay = 'none': is no number; write one such as 0.01"):
         starting_point("lion", 0, "none")
 

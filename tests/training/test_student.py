@@ -42,7 +42,7 @@ class ManyParts(Method):
 
     def forward(self, student, teacher, batch, epoch):
         if epoch == 1:
-            return {"hint": student(batch.views[2], stop_at="layer2").maps["layer2"].square().mean()}
+            return {"hint": student(batch.views[2], stop_at="layer2").feature_maps["layer2"].square().mean()}
         projected = self.projector(student(batch.views[1]).embedding)
         self.bank[batch.index] = projected.detach().float()
         return {

@@ -5,7 +5,7 @@ from training_fixtures import QUICK
 
 from kdhelpers import Run, artifacts, fit_sweep
 from kdhelpers.training import fit as train
-from kdhelpers.training.optim import STARTS
+from kdhelpers.training.optim import DEFAULT_LR_AND_DECAY
 from kdhelpers.training.sweep import optimizer_runs, sweep_runs
 
 PLAIN = {"dataset": "cifar100", "model": "resnet18", "teacher": "resnet50", "selection": "last"}
@@ -136,7 +136,7 @@ def test_optimisers_stand_beside_a_run_at_their_own_start_and_differ_in_nothing_
     assert [each.artifact_name for each in (lion, adamw, sgd)] == [
         f"student_supcrd_{name}_resnet18_cifar100_seed2" for name in ("lion", "adamw", "sgd")
     ]
-    assert (adamw.lr, adamw.weight_decay) == STARTS["adamw"]
+    assert (adamw.lr, adamw.weight_decay) == DEFAULT_LR_AND_DECAY["adamw"]
     assert adamw.optimizer_options == {"beta1": 0.9, "beta2": 0.999}
     own = {"optimizer": 0, "optimizer_options": 0, "lr": 0, "weight_decay": 0, "name": 0}
     assert adamw.model_dump() | own == sgd.model_dump() | own == base.model_dump() | own

@@ -8,11 +8,11 @@ from training_fixtures import QUICK, Recorder, same, weights
 
 from kdhelpers import Run, artifacts, fit, fit_sweep, load_model
 from kdhelpers.data import Batches, parse_recipe, plan_epoch
-from kdhelpers.data.augmentation.plan import view_keys
+from kdhelpers.data.augmentation.plan import number_views
 from kdhelpers.methods import METHODS
 from kdhelpers.training import teacher_cache as outputs
 from kdhelpers.training.teacher import Teacher, load_teacher
-from kdhelpers.training.teacher_cache import OutputTable, stored_teacher
+from kdhelpers.training.teacher_cache import TeacherCache, cached_teacher
 
 TAUGHT = QUICK | {"teacher": "teacher_resnet8_digits", "augmentation": "crop flip"}
 SMALL = {
@@ -20,7 +20,7 @@ SMALL = {
     "lm_unlabelled": {"unlabelled_weight": 0},  # on unlabelled images: see test_unlabelled_runs
     "cocord": {"kd_weight": 1.0, "queue_size": 64, "hidden_dim": 32, "dim": 32, "predictor_dim": 16},
 }
-LOOKED_UP = [name for name, method in METHODS.items() if method.needs_teacher and "maps" not in method.reads]
+LOOKED_UP = [name for name, method in METHODS.items() if method.needs_teacher and "feature_maps" not in method.reads]
 IMAGES, VIEWS = 120, 162
 
 
@@ -49,7 +49,7 @@ def asked(root, trained_teacher, monkeypatch):
 
 def train(data, stored=True, **changes):
     run = Run(**TAUGHT | {"method": "lm"} | changes)
-    return weights(fit(run, data, progress=Recorder(), stored_outputs=stored, force_retrain=True))
+    return weights(fit(run, data, progress=Recorder(), cache_teacher=stored, force_retrain=True))
 
 
 def table_files(kind):
@@ -87,16 +87,16 @@ def test_what_is_not_stored_yet_is_computed_and_nothing_else(data, asked):
 def keys_of_epoch(seed, epoch):
     recipe = parse_recipe("crop flip")
     plan = plan_epoch(recipe, IMAGES, 32, 1, seed, epoch)
-    return view_keys(recipe, plan.draws, torch.arange(len(plan.order)))[0, plan.order].tolist()
+    return number_views(recipe, plan.draws, torch.arange(len(plan.order)))[0, plan.order].tolist()
 
 
 def test_another_seed_gets_the_live_teachers_word_to_the_last_digits(data, asked):
     teacher = load_teacher("teacher_resnet8_digits")
     for seed in (0, 1, 2):  # rows of earlier seeds among those computed now, in batches of other sizes
         batches = batches_of(data, seed=seed)
-        with stored_teacher(teacher, data, batches, {"logits"}) as stored:
+        with cached_teacher(teacher, data, batches, {"logits"}) as stored:
             for batch in batches.epoch(1):
-                stored.attend(batch)
+                stored.begin_batch(batch)
                 torch.testing.assert_close(
                     stored(batch.views[0]).logits, teacher(batch.views[0]).logits, rtol=0, atol=1e-5
                 )
@@ -108,7 +108,7 @@ def test_views_have_one_number_each_and_images_of_one_number_are_alike(data):
     pictures = {}
     for epoch in range(1, 100):
         for batch in batches_of(data, "crop=1 flip", views=2).epoch(epoch):
-            for view, keys in batch.keyed:
+            for view, keys in batch.view_ids:
                 for image, key, index in zip(view, keys.tolist(), batch.index.tolist(), strict=True):
                     assert key // 18 == index
                     assert torch.equal(pictures.setdefault(key, image), image)
@@ -120,7 +120,7 @@ def test_how_many_views_an_image_has(augmentation, views):
     recipe = parse_recipe(augmentation)
     assert recipe.views == views
     plan = plan_epoch(recipe, 5, 32, 1, 0, 1)
-    assert view_keys(recipe, plan.draws, torch.arange(5)).max() < 5 * views
+    assert number_views(recipe, plan.draws, torch.arange(5)).max() < 5 * views
 
 
 @pytest.mark.parametrize("augmentation", ["crop flip jitter", "crop cutout", "resized_crop", "rotation", "randaugment"])
@@ -148,9 +148,9 @@ def test_a_wider_table_serves_those_who_read_logits_alone(data, asked):
 def test_lockstep_and_single_runs_share_the_table(data, asked):
     runs = [Run(**TAUGHT, method=method, hyperparameters=SMALL.get(method, {})) for method in ("lm", "dkd", "crd")]
     live = [weights(fit(run, data, progress=Recorder())) for run in runs]
-    fit_sweep(runs, data, progress=Recorder(), force_retrain=True, stored_outputs=True)
+    fit_sweep(runs, data, progress=Recorder(), force_retrain=True, cache_teacher=True)
     asked.clear()
-    again = fit_sweep(runs, data, progress=Recorder(), force_retrain=True, stored_outputs=True)
+    again = fit_sweep(runs, data, progress=Recorder(), force_retrain=True, cache_teacher=True)
     assert max(asked) <= 2
     assert all(same(first, weights(second)) for first, second in zip(live, again, strict=True))
 
@@ -224,11 +224,11 @@ def test_beyond_its_share_of_the_memory_the_teacher_is_asked_again(data, asked, 
 
 def test_the_table_grows_without_losing_a_row(tmp_path):
     stem = tmp_path / "table"
-    table = OutputTable(stem, 10_000, 3, torch.float32, torch.device("cpu"), writes=True)
+    table = TeacherCache(stem, 10_000, 3, torch.float32, torch.device("cpu"), writes=True)
     values = torch.randn(10_000, 3)
     order = torch.randperm(10_000)
     for keys in order.split(777):
         table.add(keys, values[keys])
         table.save()
-    for found in (table, OutputTable(stem, 10_000, 3, torch.float32, torch.device("cpu"), writes=False)):
+    for found in (table, TeacherCache(stem, 10_000, 3, torch.float32, torch.device("cpu"), writes=False)):
         assert torch.equal(found.rows[found.place], values)

@@ -17,7 +17,7 @@ from kdhelpers import load_model
 from kdhelpers.models import build_model
 from kdhelpers.training.teacher import load_teacher
 from kdhelpers.weights.load import start_from
-from kdhelpers.weights.safe_pickle import InertFile, Unreadable
+from kdhelpers.weights.safe_pickle import SafeCheckpoint, Unreadable
 from kdhelpers.weights.third_party import load_state
 
 FORMATS = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
@@ -279,7 +279,7 @@ def test_what_is_not_of_this_machines_kind_is_refused(root, checkpoint):
             for member, content in (members | changed).items():
                 archive.writestr(member, content)
         with pytest.raises(Unreadable, match=says):
-            InertFile(path)
+            SafeCheckpoint(path)
 
 
 def test_a_choice_between_networks_is_left_to_the_user(root):

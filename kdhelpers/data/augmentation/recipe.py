@@ -38,7 +38,7 @@ class Recipe:
         return any((self.resized_crop, self.randaugment, self.rotation, self.jitter))
 
     @property
-    def gentle(self) -> Recipe:
+    def weak(self) -> Recipe:
         """The part that only chooses what is in the picture: crop or resized crop, and flip."""
         return Recipe(crop=self.crop, resized_crop=self.resized_crop, flip=self.flip)
 

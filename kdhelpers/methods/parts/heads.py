@@ -28,7 +28,7 @@ class ProjectionHead(nn.Module):
         return F.normalize(full_precision(self.layers(embedding)), dim=1)
 
 
-def batchnorm_mlp(width: int, hidden: int, dim: int) -> nn.Sequential:
+def mlp_head(width: int, hidden: int, dim: int) -> nn.Sequential:
     """Linear, BatchNorm, ReLU, linear: [B, width] -> [B, dim]; in training B is 2 or more (Fu et al. 2023)."""
     return nn.Sequential(
         nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dim)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdhelpers.methods.parts.ema import follow
+from kdhelpers.methods.parts.ema import ema_update
 
 
 def network(seed):
@@ -16,7 +16,7 @@ def moved(momentum):
     """What `follow` makes of one network's parameters beside another's; the average before, the source."""
     average, source = network(0).requires_grad_(False), network(1)
     before = [parameter.clone() for parameter in average.parameters()]
-    follow(average.parameters(), source.parameters(), momentum)
+    ema_update(average.parameters(), source.parameters(), momentum)
     return list(average.parameters()), before, [parameter.detach() for parameter in source.parameters()]
 
 
@@ -41,7 +41,7 @@ def test_batchnorms_statistics_and_the_source_stay_and_no_graph_grows():
     source(torch.randn(5, 3, 3, 3).double())  # moves the source's statistics
     buffers = {name: value.clone() for name, value in average.named_buffers()}
     wanted = [parameter.clone() for parameter in source.parameters()]
-    follow(average.parameters(), source.parameters(), 0.5)
+    ema_update(average.parameters(), source.parameters(), 0.5)
     assert all(torch.equal(value, buffers[name]) for name, value in average.named_buffers())
     assert all(map(torch.equal, source.parameters(), wanted))
     assert not any(parameter.requires_grad or parameter.grad_fn for parameter in average.parameters())
@@ -49,4 +49,4 @@ def test_batchnorms_statistics_and_the_source_stay_and_no_graph_grows():
 
 def test_lists_of_different_length_are_refused():
     with pytest.raises(RuntimeError, match="same number of tensors"):
-        follow(network(0).requires_grad_(False).parameters(), [], 0.9)
+        ema_update(network(0).requires_grad_(False).parameters(), [], 0.9)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdhelpers.models import Observed, build_model, check_model, count_parameters, fold_batchnorm
+from kdhelpers.models import FeatureExtractor, build_model, check_model, count_parameters, fold_batchnorm
 from kdhelpers.models.networks.shake_shake import ShakeBlock, shake
 
 # Recorded from the published PyTorch implementation, 26 2x32d with 10 classes, under `fill_by_name` on `zoo_images`.
@@ -36,10 +36,10 @@ def test_layout_maps_and_logits_are_the_published_implementations(fill_by_name, 
     layout = [[key, list(value.shape)] for key, value in model.state_dict().items()]
     assert hashlib.sha256(json.dumps(layout, separators=(",", ":")).encode()).hexdigest() == LAYOUT
     with torch.no_grad():
-        outputs = Observed(model.double().eval())(zoo_images.double())
-    shapes = [tuple(value.shape) for value in (*outputs.maps.values(), outputs.embedding)]
+        outputs = FeatureExtractor(model.double().eval())(zoo_images.double())
+    shapes = [tuple(value.shape) for value in (*outputs.feature_maps.values(), outputs.embedding)]
     assert shapes == [(4, 16, 32, 32), (4, 32, 32, 32), (4, 64, 16, 16), (4, 128, 8, 8), (4, 128)]
-    assert all(value.min() < 0 for value in outputs.maps.values())  # taken without a ReLU
+    assert all(value.min() < 0 for value in outputs.feature_maps.values())  # taken without a ReLU
     np.testing.assert_allclose(outputs.logits[0, :5], LOGITS, rtol=0, atol=1e-9)
     np.testing.assert_allclose(outputs.logits.norm(dim=1), NORMS, rtol=0, atol=1e-9)
 

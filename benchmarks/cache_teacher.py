@@ -27,7 +27,7 @@ from kdhelpers.training.loop import SharedTeacher, train_epoch
 from kdhelpers.training.run import Run
 from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import Teacher
-from kdhelpers.training.teacher_cache import stored_teacher
+from kdhelpers.training.teacher_cache import cached_teacher
 
 GOAL, FORWARDS_GOAL = 1.05, 0.10
 IMAGES, VIEWS, EPOCHS, SMALL = 50_000, 162, 240, 8
@@ -72,7 +72,7 @@ def _from_a_full_table(training: Training) -> SharedTeacher:
     """Every view has its row already; of noise, which takes as long to look up."""
     os.environ["KD_ROOT"] = tempfile.mkdtemp()
     teacher = training.joint.teacher
-    stored = stored_teacher(teacher, training.data, training.batches, {"logits"}).__enter__()
+    stored = cached_teacher(teacher, training.data, training.batches, {"logits"}).__enter__()
     keys = torch.randperm(len(training.data.train) * VIEWS)
     stored.table.add(keys, torch.randn(len(keys), pair.CLASSES))
     shared = SharedTeacher(stored)
@@ -137,7 +137,7 @@ def _train(teacher: Teacher, method: str, hyperparameters: dict) -> tuple[int, i
         val_fraction=0,
     )
     batches = training_batches(run, data, [KNOWN[method](**hyperparameters)], CPU)
-    with stored_teacher(teacher, data, batches, {"logits", "embedding"}) as stored:
+    with cached_teacher(teacher, data, batches, {"logits", "embedding"}) as stored:
         shared = SharedTeacher(stored)
         training = Training(run, data, shared, CPU, "fp32", batches=batches)
         stored.forwards = shared.forwards = 0  # making a training asks for shapes
