@@ -83,7 +83,7 @@ def bare(network: nn.Module, precision: str, batch_size: int = BATCH) -> Callabl
     """Folded teacher forward, student forward and backward on a batch that is already there: the bound of a step."""
     device, dtype = torch.device("cpu"), DTYPES[precision]
     keep_freed_memory()  # as ours does: a bound may not lose by what it could have had
-    teacher = Teacher(copy.deepcopy(network), device, dtype).observed.model
+    teacher = Teacher(copy.deepcopy(network), device, dtype).features.model
     student = student_network().to(memory_format=torch.channels_last)
     images = torch.randn(batch_size, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     teacher_images = images.to(dtype)

@@ -4,7 +4,9 @@ import torch
 
 from kdhelpers import artifacts
 from kdhelpers.display.progress import Progress
-from kdhelpers.training.loop import train_epoch
+from kdhelpers.training.inputs import Inputs
+from kdhelpers.training.loop import batches_of, train_epoch
+from kdhelpers.training.student import Training
 
 QUICK = {"model": "resnet8", "epochs": 2, "batch_size": 32, "precision": "fp32", "lr": 0.02}
 
@@ -25,6 +27,12 @@ class Recorder(Progress):
         self.rows += 1
         if self.rows == self.stop_after:
             raise KeyboardInterrupt
+
+
+def training_of(run, data, teacher=None):
+    """A training in progress, as `fit` makes it."""
+    inputs = Inputs(run, data, torch.device("cpu"), run.precision, teacher)
+    return Training(inputs, batches_of([inputs]))
 
 
 def same(first, second):

@@ -6,3 +6,7 @@ from kdhelpers.models.feature_extractor import FeatureExtractor, Outputs, Return
 from kdhelpers.models.folding import fold_batchnorm
 from kdhelpers.models.identification import COUNTS, identify_architecture
 from kdhelpers.models.registry import MODELS, build_model, check_model, require_small
+
+
+def default_options(name):
+    return {o: next(iter(a)) for o, a in MODELS[name].options.items()}

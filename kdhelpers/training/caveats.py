@@ -1,60 +1,93 @@
-"""What a run has seen of images or labels that it is judged by: notes that stand beside its figures."""
+"""Notes on data leakage, which stand beside the figures of a run.
 
-from kdhelpers.data import Data, labelled_count
-from kdhelpers.methods import METHODS
+Test or validation images among the unlabelled ones; labels hidden from this run but known to its teacher or its initial
+weights; networks that started from ImageNet weights; and the notes inherited from teacher and initial weights.
+"""
+
+from kdhelpers import artifacts
+from kdhelpers.data import DATASETS, Data, labelled_count
+from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.run import Run
-from kdhelpers.training.teacher import Teacher
-from kdhelpers.weights.load import find_weights, sidecar, teacher_name
 
 
-def seen_notes(run: Run, teacher: Teacher | None, data: Data) -> list[str]:
-    """Of test or held-out images among its unlabelled ones, of labels that it sets aside but that the teacher, or the
-    weights it goes on from, knows; and what of that is noted of these themselves, on images of the same data set."""
-    notes = _images(run, data) if METHODS[run.method](**run.hyperparameters).uses_unlabelled else []
-    start = (sidecar(find_weights(teacher_name(run.start_from, run.dataset))) or {}) if run.start_from else None
-    for who, described in (("the teacher", teacher and teacher.described), ("what this goes on from", start)):
-        if described is not None:
-            notes += _labels_known(who, run, described.get("run") or {}, data)
-            if (described.get("run") or {}).get("dataset") == run.dataset:
-                notes += _inherited(who, run, described.get("notes", []))
+def caveats(inputs: Inputs, origins: list[str]) -> list[str]:
+    """All notes on a run whose networks of `imagenet_starts` are `origins`."""
+    run, data = inputs.run, inputs.data
+    notes = leakage_notes(run.dataset, origins)
+    if run.build_method().uses_unlabelled:
+        notes += _images_without_labels(run, data)
+    for name, weights in _sources(inputs):
+        source = weights.description.get("run") or {}
+        notes += _hidden_labels(name, run, source, data)
+        if source.get("dataset") == run.dataset:
+            notes += _inherited(name, run, weights.description.get("notes", []))
     return list(dict.fromkeys(notes))
 
 
-def _sets_labels_aside(run: Run) -> bool:
-    return (run.unlabelled or "").startswith("train:")
+def leakage_notes(dataset: str, origins: list[str]) -> list[str]:
+    """A note per network that started from ImageNet weights, if the data set has images of ImageNet."""
+    leak = DATASETS[dataset].imagenet_leak if dataset in DATASETS else None
+    return [f"leakage: the {origin} started from ImageNet weights; {leak}" for origin in origins] if leak else []
 
 
-def _inherited(who: str, run: Run, notes: list[str]) -> list[str]:
-    """What weights have seen goes on to all that are made with them; how their epoch was chosen does not."""
-    kinds = ("transductive", "known labels") if _sets_labels_aside(run) else ("transductive",)
-    parts = [note.partition(": ") for note in notes]
-    return [f"{kind}: {who}: {told}" for kind, _, told in parts if kind in kinds]
+def imagenet_starts(inputs: Inputs) -> list[str]:
+    """The networks that started from ImageNet weights: of the teacher, of the initial weights, the run's own."""
+    origins = [_stored_origins(weights.description, weights.sha256) for _, weights in _sources(inputs)]
+    return list(dict.fromkeys([*sum(origins, []), *_own_origin(inputs.run.model_dump())]))
 
 
-def _images(run: Run, data: Data) -> list[str]:
+def _sources(inputs: Inputs) -> list[tuple]:
+    sources = (("the teacher", inputs.teacher), ("the initial network", inputs.start))
+    return [(name, weights) for name, weights in sources if weights]
+
+
+def _stored_origins(description: dict, sha256: str) -> list[str]:
+    """From the sidecar; for a copy of weights without sidecar, from the record of weights with the same content."""
+    if not description:
+        records = artifacts.records()
+        description = next((r for r in records if (r.get("weights") or {}).get("sha256") == sha256), {})
+    return description.get("imagenet_starts", _own_origin(description.get("run") or {}))  # absent in older files
+
+
+def _own_origin(run: dict) -> list[str]:
+    return [f"{run['role']} {run['model']}"] if run.get("pretrained") else []
+
+
+def _images_without_labels(run: Run, data: Data) -> list[str]:
     notes = []
-    if seen := data.test_images_unlabelled:
+    if count := data.test_images_unlabelled:
         notes.append(
-            f"transductive: {run.method} trained on {seen:,} of the {len(data.test):,} test images, without labels"
+            f"transductive: {run.method} trained on {count:,} of the {len(data.test):,} test images, without labels"
         )
-    if run.selection == "best_val" and (seen := data.held_out_images_unlabelled):
+    if run.selection == "best_val" and (count := data.held_out_images_unlabelled):
         notes.append(
-            f"selection: the epoch is chosen on {len(data.val):,} images, {seen:,} of them trained on without labels"
+            f"selection: the epoch is chosen on {len(data.val):,} images, {count:,} of them trained on without labels"
         )
     return notes
 
 
-def _labels_known(who: str, run: Run, taught: dict, data: Data) -> list[str]:
-    """Whether weights of that Run ({} for weights made elsewhere) saw labels that this run sets aside."""
-    if not _sets_labels_aside(run):
+def _hides_labels(run: Run) -> bool:
+    return (run.unlabelled or "").startswith("train:")
+
+
+def _hidden_labels(name: str, run: Run, source: dict, data: Data) -> list[str]:
+    """Whether weights of the Run `source` ({} if unknown) were trained with labels that this run hides."""
+    if not _hides_labels(run):
         return []
-    if not taught.get("dataset"):
-        return [f"known labels: it is not known which labels {who} was trained with; here some are taken away"]
-    if taught["dataset"] != run.dataset:
+    if not source.get("dataset"):
+        return [f"known labels: it is unknown which labels {name} was trained with; this run hides some"]
+    if source["dataset"] != run.dataset:
         return []
     whole = len(data.train) + len(data.unlabelled)
-    same_parts = all(taught.get(field) == getattr(run, field) for field in ("val_fraction", "split_seed"))
-    # of the same parts a larger share that is set aside holds a smaller one, but for an image or so per class
-    if same_parts and labelled_count(taught.get("unlabelled"), whole) <= len(data.train):
+    same_split = all(source.get(field) == getattr(run, field) for field in ("val_fraction", "split_seed"))
+    # In the same split a smaller labelled part lies within a larger one, except for an image or so per class.
+    if same_split and labelled_count(source.get("unlabelled"), whole) <= len(data.train):
         return []
-    return [f"known labels: {who} was trained with labels of images that are here taken to have none"]
+    return [f"known labels: {name} was trained with labels of images that are here taken to have none"]
+
+
+def _inherited(name: str, run: Run, notes: list[str]) -> list[str]:
+    """Weights pass on which images and labels they were trained with, not how their epoch was chosen."""
+    kinds = ("transductive", "known labels") if _hides_labels(run) else ("transductive",)
+    parts = [note.partition(": ") for note in notes]
+    return [f"{kind}: {name}: {text}" for kind, _, text in parts if kind in kinds]

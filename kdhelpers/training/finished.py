@@ -1,23 +1,28 @@
-"""Finished trainings: one process trains a run at a time, and what is finished is found and loaded."""
+"""Finished trainings: one process trains a run at a time; a finished run is found and loaded."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 
-import torch
 import torch.distributed as dist
 from torch import nn
 
 from kdhelpers import artifacts
-from kdhelpers.training import record
+from kdhelpers.training.inputs import Inputs, facts_of_record
 from kdhelpers.training.run import Run
-from kdhelpers.weights.load import load_model, sidecar
+from kdhelpers.weights.load import find_weights, load_model
+
+
+def is_writer() -> bool:
+    """Whether this process writes files: the only one, or rank 0 of a group."""
+    return not (dist.is_initialized() and dist.get_rank() > 0)
 
 
 @contextlib.contextmanager
 def run_lock(identity: str) -> Iterator[None]:
-    """One process trains a run at a time (under torchrun: one group, held by rank 0); others wait, and say so."""
-    if dist.is_initialized() and dist.get_rank() > 0:
+    """Hold the run against other processes (under torchrun rank 0 holds it for its group); print it if that waits."""
+    if not is_writer():
         yield
         return
     path = artifacts.run_lock_path(identity)
@@ -30,59 +35,75 @@ def run_lock(identity: str) -> Iterator[None]:
         yield
 
 
-def find_finished_on_all_ranks(described: dict, device: torch.device) -> tuple[nn.Module, dict] | None:
-    """`find_finished`, the same on every rank of a group."""
-    sought = record.training_facts(described)
-    found = find_finished(sought, device)
-    if _agreed(found is not None):
-        return found or find_finished(sought, device)  # a rank that looked before the writer had ended
-    return None
-
-
-def _agreed(value: bool) -> bool:
-    """Rank 0's value on every rank: its files may change between two ranks' looks."""
+def find_finished_on_all_ranks(inputs: Inputs) -> tuple[nn.Module, dict] | None:
+    """`find_finished` with the outcome of rank 0 on every rank: files may change between the ranks' searches."""
+    found = find_finished(inputs)
     if not dist.is_initialized():
-        return value
-    values = [value]
-    dist.broadcast_object_list(values, src=0)
-    return values[0]
+        return found
+    agreed = [found is not None]
+    dist.broadcast_object_list(agreed, src=0)
+    return (found or find_finished(inputs)) if agreed[0] else None
 
 
-def find_finished(sought: dict, device: torch.device) -> tuple[nn.Module, dict] | None:
-    """Network and record of the finished training of those facts, if its record, sidecar and weights agree."""
-    for stored in artifacts.records():
-        if stored["status"] == "finished" and record.training_facts(stored) == sought:
-            path = artifacts.weights_path(stored["name"])
-            if not path.is_file():  # a record that came with the checkout, weights do not
-                continue
-            try:
-                described = sidecar(path) or {}
-                wanted = stored["identity"], stored["weights"]["sha256"]
-                if (described.get("identity"), described.get("sha256")) != wanted:
-                    raise ValueError(f"the weights of {stored['name']} are not those of its record")
-                return load_model(stored["name"], device=str(device)), stored
-            except (OSError, ValueError) as error:
-                print(f"training again: {error}", file=sys.stderr)
+def find_finished(inputs: Inputs) -> tuple[nn.Module, dict] | None:
+    """Network and record of the finished training of these inputs, if its record, sidecar and weights agree."""
+    for record in _records_of(inputs):
+        # A record may have come with the checkout, which has no weights.
+        if record["status"] != "finished" or not artifacts.weights_path(record["name"]).is_file():
+            continue
+        try:
+            weights = find_weights(record["name"])
+            stored = weights.description.get("identity"), weights.sha256
+            if stored != (record["identity"], record["weights"]["sha256"]):
+                raise ValueError(f"the weights of {record['name']} are not the weights of its record")
+            return load_model(weights, device=str(inputs.device)), record
+        except (OSError, ValueError) as error:
+            print(f"training again: {error}", file=sys.stderr)
     return None
 
 
-def add_alias(run: Run, stored: dict) -> None:
-    """Give the weights the name that the run asks for as well, where the training is stored under another one.
+def _records_of(inputs: Inputs) -> list[dict]:
+    return [record for record in artifacts.records() if facts_of_record(record) == inputs.facts]
 
-    A copy of weights and sidecar, no second record: one training counts once. A name that another run has stays as it
-    is; what this very run left unfinished under it goes.
+
+def adopt_earlier_files(inputs: Inputs) -> None:
+    """Give the files of this training that an earlier version stored under another identity the present one.
+
+    So an interrupted training goes on from its checkpoint, and one that is trained again replaces its own files.
     """
-    name, identity = run.artifact_name, stored["identity"]
-    writes = not (dist.is_initialized() and dist.get_rank() > 0)
-    own = (name, f"{name}-{identity[:8]}")
-    if not writes or not run.name or stored["name"] in own or stored["status"] != "finished":
+    for record in _records_of(inputs) if is_writer() else ():
+        earlier = record["identity"]
+        if earlier == inputs.identity or "origin" in record:
+            continue
+        with run_lock(earlier):
+            checkpoint = artifacts.checkpoint_path(earlier)
+            if checkpoint.is_file() and not artifacts.checkpoint_path(inputs.identity).is_file():
+                os.replace(checkpoint, artifacts.checkpoint_path(inputs.identity))
+            described = [
+                artifacts.record_path(record["name"]),
+                artifacts.weights_path(record["name"]).with_suffix(".json"),
+            ]
+            for path in filter(os.path.isfile, described):
+                if (description := artifacts.load_json(path)).get("identity") == earlier:
+                    artifacts.save_json(path, description | {"identity": inputs.identity})
+
+
+def add_alias(run: Run, record: dict) -> None:
+    """Store the weights under the name of the run too, if the training is stored under another one.
+
+    Weights and sidecar are copied, the record is not: one training counts once. A name that another run has stays with
+    it; what this run left unfinished under its name is removed.
+    """
+    name, identity = run.artifact_name, record["identity"]
+    own_names = (name, f"{name}-{identity[:8]}")
+    if not is_writer() or not run.name or record["name"] in own_names or record["status"] != "finished":
         return
-    path, original = artifacts.weights_path(name), artifacts.weights_path(stored["name"])
-    described = artifacts.load_json(original.with_suffix(".json")) | {"name": name, "copy_of": stored["name"]}
+    path, original = artifacts.weights_path(name), artifacts.weights_path(record["name"])
+    description = artifacts.load_json(original.with_suffix(".json")) | {"name": name, "copy_of": record["name"]}
     if artifacts.belongs_to_another(name, identity):
-        print(f"this run is stored as {stored['name']}; {name} is another and stays", file=sys.stderr)
+        print(f"this run is stored as {record['name']}; {name} is another run and stays", file=sys.stderr)
     elif not path.is_file() or not path.with_suffix(".json").is_file():
         artifacts.record_path(name).unlink(missing_ok=True)
-        artifacts.save_json(path.with_suffix(".json"), described)  # alone it describes nothing; bare weights would load
+        artifacts.save_json(path.with_suffix(".json"), description)  # first: bare weights would load without it
         artifacts.write_atomic(path, original.read_bytes())
-        print(f"this run is stored as {stored['name']}; {name} is a copy of it", file=sys.stderr)
+        print(f"this run is stored as {record['name']}; {name} is a copy of it", file=sys.stderr)

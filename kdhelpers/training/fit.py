@@ -1,10 +1,8 @@
-"""`fit`: a `Run` in, trained weights and a result record out; finished runs are loaded, interrupted ones go on."""
+"""`fit`: a `Run` in, trained weights and a result record out. Finished runs are loaded, interrupted ones resumed."""
 
 import contextlib
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -12,37 +10,26 @@ import torch.distributed as dist
 from torch import nn
 
 from kdhelpers import artifacts
-from kdhelpers.data import Data, load_data
-from kdhelpers.device import DTYPES, pick_device, resolve_precision
+from kdhelpers.data import Data
+from kdhelpers.device import pick_device
 from kdhelpers.display.progress import Progress, TerminalProgress
-from kdhelpers.methods import METHODS
-from kdhelpers.training import loop as lockstep
-from kdhelpers.training import record
-from kdhelpers.training.finished import add_alias, find_finished_on_all_ranks, run_lock
+from kdhelpers.training import loop, names
+from kdhelpers.training.finished import add_alias, adopt_earlier_files, find_finished_on_all_ranks, run_lock
+from kdhelpers.training.inputs import Inputs, resolve
 from kdhelpers.training.job import Job
 from kdhelpers.training.run import Run
-from kdhelpers.training.teacher import Teacher, load_teacher
-from kdhelpers.weights.load import find_weights, load_model, teacher_name
+from kdhelpers.weights.load import find_teacher, load_model
 
-# What the students of a sweep must have in common, besides their teacher.
+# Fields in which the students of a sweep must agree, besides their teacher.
 SHARED = (
-    "dataset",
-    "image_size",
-    "val_fraction",
-    "split_seed",
-    "unlabelled",
-    "unlabelled_batch_size",
-    "augmentation",
-    "batch_size",
-    "epochs",
-    "seed",
-    "precision",
-)
+    "dataset image_size val_fraction split_seed unlabelled unlabelled_batch_size augmentation batch_size epochs seed "
+    "precision"
+).split()
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What `fit` gives back. `cached`: it was finished before and loaded now."""
+    """The result of `fit`. `cached`: it was finished before and is loaded now."""
 
     model: nn.Module
     run: Run
@@ -51,7 +38,7 @@ class Trained:
 
     @property
     def name(self) -> str:
-        """The artifacts' name; give it as `teacher=` to the next run."""
+        """Name of the artifacts; give it as `teacher=` to the next run."""
         return self.record["name"]
 
     @property
@@ -63,11 +50,16 @@ class Trained:
         return self.record["metrics"]
 
     def load_teacher(self) -> nn.Module:
-        """The run's teacher as a plain network, beside the student; ValueError for a run without one."""
+        """The run's teacher as a plain network, on the device of the student; ValueError for a run without one."""
         if not self.run.teacher:
             raise ValueError(f"{self.name}: method {self.run.method} has no teacher")
         device = next(self.model.parameters()).device
-        return load_model(teacher_name(self.run.teacher, self.run.dataset), device=str(device))
+        return load_model(find_teacher(self.run.teacher, self.run.dataset), device=str(device))
+
+    def curves_name(self, named: bool = False) -> str:
+        """Name of the picture of the curves; `named`: the user chose the run's name (see `names.curves_name`)."""
+        teacher = (self.record["teacher"] or {}).get("model")
+        return names.curves_name(self.run, self.name, teacher, named)
 
     @property
     def weights_path(self) -> Path:
@@ -89,22 +81,22 @@ def fit(
     compile: bool = False,
     cache_teacher: bool = False,
 ) -> Trained:
-    """Train what `run` describes, or load it if it is finished, or go on from its last epoch if it was interrupted.
+    """Train the run; load it if it is finished; resume it from its last epoch if it was interrupted.
 
-    The same run means the same `Run`, the same training images and the same teacher weights, whatever the file's name.
+    Two runs are the same if their settings, training images and teacher weights are, whatever the files are called.
     data: the result of `load_data`, to save loading it again. tensorboard: scalars per epoch into runs/<name>. compile:
-    torch.compile of student and method (slow to start; pays on long GPU runs). cache_teacher: what the teacher says of
-    a view is kept in pth_models/outputs and looked up by every run that shares teacher, images, augmentation and
-    precision; for crop and flip, where an image has 162 views (see `outputs`).
+    torch.compile of student and method (slow to start; pays on long GPU runs). cache_teacher: the teacher's outputs are
+    kept in pth_models/outputs and looked up by every run that shares teacher, images, augmentation and precision; for
+    crop and flip, which give an image 162 views (see `teacher_cache`).
 
-    Writes pth_models/<name>.pth and its .json, and json_results/<name>.json; the test split is looked at once, at the
+    Writes pth_models/<name>.pth and its .json, and json_results/<name>.json; the test split is evaluated once, at the
     end, with the weights of the selected epoch. Raises FileNotFoundError for an untrained teacher and ValueError for
     weights, data or classes that do not fit, before any training; FloatingPointError for a loss that is not finite.
     """
     if compile and cache_teacher:
-        raise ValueError("compile = True: a table is looked up on the host; leave compile or cache_teacher out")
-    device, progress = pick_device(device), progress or TerminalProgress()
-    return _fit([run], data, device, progress, force_retrain, tensorboard, compile, cache_teacher)[0]
+        raise ValueError("compile = True: excludes cache_teacher, whose lookups run on the host; leave one of them out")
+    options = {"tensorboard": tensorboard, "compiled": compile, "cache_teacher": cache_teacher}
+    return _fit([run], data, device, progress, force_retrain=force_retrain, **options)[0]
 
 
 def fit_sweep(
@@ -117,19 +109,18 @@ def fit_sweep(
     tensorboard: bool = False,
     cache_teacher: bool = False,
 ) -> list[Trained]:
-    """`fit` for several students of one teacher in lockstep: they see the same batches, and one forward of the teacher
-    serves them all.
+    """`fit` for several students of one teacher in lockstep: same batches, and one forward pass of the teacher for all.
 
     The runs may differ in model, method, hyperparameters, optimiser and schedule. Each ends as it would alone, on the
-    CPU with the same bits, and is stored, found again and resumed on its own; runs that are alike are trained once. A
-    run whose loss is not finite does not hold up the others: it is raised when they are done. Seconds in the records
-    are shares of the common time. cache_teacher: as in `fit`. Raises ValueError that names the first field in which
-    runs must agree and do not (those of SHARED, the teacher), and under torchrun; and as `fit`.
+    CPU with the same bits, and is stored, found and resumed on its own; equal runs are trained once. If the loss of a
+    run is not finite, the others are trained to their end before it raises. Seconds in the records are shares of the
+    common time. Raises ValueError that names the first field in which runs must agree and do not (`SHARED`, the
+    teacher), and under torchrun; and as `fit`.
     """
     runs = list(runs)
     _check_shared(runs)
-    device, progress = pick_device(device), progress or TerminalProgress()
-    return _fit(runs, data, device, progress, force_retrain, tensorboard, False, cache_teacher)
+    options = {"tensorboard": tensorboard, "cache_teacher": cache_teacher}
+    return _fit(runs, data, device, progress, force_retrain=force_retrain, **options)
 
 
 def _check_shared(runs: list[Run]) -> None:
@@ -143,87 +134,52 @@ def _check_shared(runs: list[Run]) -> None:
             raise ValueError(f"runs: differ in {field} ({', '.join(map(str, values))}); a sweep shares its batches")
     if len(teachers := {run.teacher for run in runs if run.teacher}) > 1:
         raise ValueError(f"runs: have several teachers ({', '.join(sorted(teachers))}); a sweep shares its teacher")
-    if len({METHODS[run.method](**run.hyperparameters).weak_view for run in runs} - {""}) > 1:
+    if len({run.build_method().weak_view for run in runs} - {""}) > 1:
         raise ValueError("runs: differ in consistent (True, False); a sweep shares the teacher's views")
 
 
-@torch.random.fork_rng(devices=[])  # whatever draws besides the trainings: networks built to be loaded, a DataLoader
+@torch.random.fork_rng(devices=[])  # networks that are built to be loaded draw random numbers, a DataLoader does too
 def _fit(
     runs: list[Run],
     data: Data | None,
-    device: torch.device,
-    progress: Progress,
+    device: str | torch.device | None,
+    progress: Progress | None,
+    *,
     force_retrain: bool,
-    tensorboard: bool,
-    compiled: bool,
-    cache_teacher: bool,
+    **options: bool,
 ) -> list[Trained]:
-    first, precision = runs[0], resolve_precision(runs[0].precision, device)
-    spelled = next((run.teacher for run in runs if run.teacher), None)
-    name = teacher_name(spelled, first.dataset) if spelled else None  # before any download
-    starts = [find_weights(teacher_name(run.start_from, run.dataset)) if run.start_from else None for run in runs]
-    teacher = load_teacher(name, device, DTYPES[precision]) if name else None
-    data = data or load_data(
-        first.dataset, first.image_size, first.val_fraction, first.split_seed, unlabelled=first.unlabelled
-    )
-    for run in runs:
-        _check_data(data, run)
-    _check_teacher(teacher, spelled, data)
-    teachers = [teacher if run.teacher else None for run in runs]
-    identities = [run_identity(*facts) for facts in zip(runs, repeat(data), teachers, starts)]
+    progress, students = progress or TerminalProgress(), resolve(runs, data, pick_device(device))
+    unique: dict[str, Inputs] = {}
+    for inputs in students:
+        unique.setdefault(inputs.identity, inputs)  # of equal runs the first names the training
     with contextlib.ExitStack() as locks:
-        for identity in sorted(set(identities)):  # in one order everywhere, so that no two wait for each other
+        for identity in sorted(unique):  # in one order everywhere, so that no two processes wait for each other
             locks.enter_context(run_lock(identity))
-        stored = [
-            None if force_retrain else find_finished_on_all_ranks(record.described(run, data, its), device)
-            for run, its in zip(runs, teachers, strict=True)
-        ]
-        for _, found in filter(None, stored):
-            progress.end(found)
-        new = {}
-        for run, its, identity, found in zip(runs, teachers, identities, stored, strict=True):
-            if not found:  # of runs that are alike the first names the training
-                new.setdefault(identity, (run, data, its, device, precision, identity))
-        jobs = {identity: Job(*facts) for identity, facts in new.items()}
+        outcomes = _load_finished(unique, progress, force_retrain)
+        jobs = {identity: Job(inputs) for identity, inputs in unique.items() if identity not in outcomes}
         try:
             if jobs:
-                lockstep.train(list(jobs.values()), progress, force_retrain, tensorboard, compiled, cache_teacher)
-        finally:  # a run that failed costs the others no name
-            facts = [found[1] if found else jobs[name].record for name, found in zip(identities, stored, strict=True)]
-            for run, known in zip(runs, facts, strict=True):
-                add_alias(run, known)
-        return [
-            Trained((found[0] if found else jobs[name].training.network).eval(), run, known, cached=found is not None)
-            for run, name, known, found in zip(runs, identities, facts, stored, strict=True)
-        ]
-
-
-def run_identity(run: Run, data: Data, teacher: Teacher | None, start: Path | None = None) -> str:
-    """What must agree for two trainings to be one: the Run, the images, the weights of the teacher and of the start."""
-    weights = [teacher.sha256 if teacher else "", *([artifacts.sha256(start)] if start else [])]
-    return hashlib.sha256(" ".join([run.id, data.content_hash, *weights]).encode()).hexdigest()
-
-
-def _check_data(data: Data, run: Run) -> None:
-    source = data.unlabelled.source if data.unlabelled is not None else None
-    if (data.name, source) != (run.dataset, run.unlabelled) or run.image_size not in (None, data.image_size):
-        raise ValueError(
-            f"data: {data.name} at {data.image_size} px was given, the run is of dataset = {run.dataset}, image_size = "
-            f"{run.image_size}, unlabelled = {run.unlabelled} (given: {source}); load what the run names, or none"
+                loop.train(list(jobs.values()), progress, force_retrain=force_retrain, **options)
+        finally:  # a failed run costs the others no alias
+            outcomes |= {
+                identity: (job.training and job.training.network, job.record) for identity, job in jobs.items()
+            }
+            for inputs in students:
+                add_alias(inputs.run, outcomes[inputs.identity][1])
+    return [
+        Trained(
+            outcomes[inputs.identity][0].eval(), inputs.run, outcomes[inputs.identity][1], inputs.identity not in jobs
         )
-    if run.selection == "best_val" and len(data.val) == 0:
-        raise ValueError(
-            f"val_fraction = {run.val_fraction}: leaves no image of {data.name} held out, which selection "
-            "best_val needs; raise it or take selection last"
-        )
+        for inputs in students
+    ]
 
 
-def _check_teacher(teacher: Teacher | None, spelled: str | None, data: Data) -> None:
-    described = teacher.described if teacher else {}
-    wrong = ""
-    if described.get("num_classes", data.num_classes) != data.num_classes:
-        wrong = f"it knows {described['num_classes']} classes, {data.name} has {data.num_classes}"
-    elif described.get("class_names", data.class_names) != list(data.class_names):
-        wrong = f"its classes ({', '.join(described['class_names'][:3])}, ...) are not those of {data.name}"
-    if wrong:
-        raise ValueError(f"teacher = {spelled}: {wrong}; train a teacher on this data set (notebook 01_teacher)")
+def _load_finished(unique: dict[str, Inputs], progress: Progress, force_retrain: bool) -> dict[str, tuple]:
+    """Identity -> (network, record) of each training that is finished."""
+    outcomes = {}
+    for identity, inputs in unique.items():
+        adopt_earlier_files(inputs)
+        if not force_retrain and (outcome := find_finished_on_all_ranks(inputs)):
+            outcomes[identity] = outcome
+            progress.end(outcome[1])
+    return outcomes

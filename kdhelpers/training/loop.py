@@ -1,69 +1,95 @@
-"""Trainings side by side: on the same batches, behind one forward of the teacher that they share."""
+"""The training loop: students in lockstep on the same batches, sharing the forward passes of one teacher."""
 
 import contextlib
 import time
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
 
-from kdhelpers.data import Batch
+from kdhelpers.data import Batch, Batches
+from kdhelpers.device import autocast
 from kdhelpers.display.progress import VALIDATION, Progress
-from kdhelpers.methods import METHODS
-from kdhelpers.models import Outputs
-from kdhelpers.training.batching import training_batches
+from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.job import Job
 from kdhelpers.training.student import Training
-from kdhelpers.training.teacher import Teacher
-from kdhelpers.training.teacher_cache import CachedTeacher, cached_teacher
+from kdhelpers.training.teacher_cache import SharedTeacher, share_teacher
 
 
-class SharedTeacher:
-    """A teacher asked by several students: what it says of a view, up to one depth, is computed once, until it is to
-    `begin_batch` to another batch.
+def train_epochs(jobs: Sequence[Job], teacher: SharedTeacher | None, progress: Progress, tensorboard: bool) -> None:
+    """Train every job to its last epoch. A job that is ahead waits until the others have caught up."""
+    epochs = jobs[0].training.run.epochs
+    first_epoch = min(job.training.epoch for job in jobs)
+    progress.begin(_common_name(jobs), epochs, len(jobs[0].training.batches), first_epoch - 1)
+    for epoch in range(first_epoch, epochs + 1):
+        in_step = [job for job in _running(jobs) if job.training.epoch == epoch]
+        if not in_step:
+            continue
+        seconds = train_epoch([job.training for job in in_step], progress, teacher)
+        if teacher:
+            teacher.save()
+        for job in in_step:
+            with job.isolate_failure():
+                job.training.end_epoch(seconds / len(in_step), len(in_step))
+                job.save_checkpoint(tensorboard)
+        if history := _common_history(_running(jobs)):
+            progress.epoch(history)
 
-    `forwards` counts the times that it was really asked.
-    """
 
-    def __init__(self, teacher: Teacher | CachedTeacher):
-        self.teacher, self.said, self.forwards = teacher, [], 0
+def train_epoch(trainings: Sequence[Training], progress: Progress, teacher: SharedTeacher | None = None) -> float:
+    """One epoch of all trainings, which stand at the same epoch. Returns the seconds that the steps took."""
+    start, epoch, batches = time.perf_counter(), trainings[0].epoch, trainings[0].batches
+    for training in trainings:
+        training.begin_epoch()
+    for step, batch in enumerate(batches.epoch(epoch), 1):
+        if teacher:
+            teacher.begin_batch(batch)
+        for training in trainings:
+            train_step(training, batch)
+        progress.step(step)
+    if teacher:
+        teacher.begin_batch(None)  # frees the last batch
+    if trainings[0].device.type == "cuda":
+        torch.cuda.synchronize(trainings[0].device)
+    return time.perf_counter() - start
 
-    def __call__(self, view: Tensor, stop_at: str | None = None) -> Outputs:
-        for known, end, outputs in self.said:
-            if known is view and end == stop_at:
-                return outputs
-        self.forwards += 1
-        self.said.append((view, stop_at, self.teacher(view, stop_at=stop_at)))
-        return self.said[-1][-1]
 
-    def begin_batch(self, batch: Batch | None) -> None:
-        self.said.clear()
-        if isinstance(self.teacher, CachedTeacher):
-            self.teacher.begin_batch(batch)
-
-    def save(self) -> None:
-        if isinstance(self.teacher, CachedTeacher):
-            self.teacher.table.save()
+def train_step(training: Training, batch: Batch) -> None:
+    """One optimiser step. The host never waits for the device: losses and hits are summed there."""
+    training.set_learning_rate()
+    training.optimizer.zero_grad(set_to_none=True)
+    with training.random:  # backward may draw random numbers too
+        with autocast(training.device, training.precision):
+            terms, hits = training.module(batch.first(training.method.views), training.epoch)
+        loss = reduce(torch.add, terms.values())
+        training.scaler.scale(loss).backward()
+    training.scaler.step(training.optimizer)
+    training.scaler.update()
+    training.log_step(terms, hits, len(batch.labels))
 
 
 def train(
     jobs: Sequence[Job],
     progress: Progress,
-    force_retrain: bool,
-    tensorboard: bool,
-    compiled: bool,
-    stored: bool = False,
+    *,
+    force_retrain: bool = False,
+    tensorboard: bool = False,
+    compiled: bool = False,
+    cache_teacher: bool = False,
 ) -> None:
-    """Train the jobs to their end, each from where it stands; those that are behind catch up first. With `stored`
-    their teacher's outputs are looked up where they can be.
+    """Train the jobs to their end, each from its checkpoint, and store them.
 
-    A loss that is not finite ends its own job alone, and is raised once the others are done; any other failure ends
-    all. Each job's record says how it ended.
+    A loss that is not finite ends its own job alone, and is raised when the others are done; any other failure ends
+    all. The record of each job holds how it ended.
     """
     try:
-        with contextlib.ExitStack() as held:
-            shared = _begin(jobs, force_retrain, compiled, held if stored else None)
-            _run_epochs(jobs, shared, progress, tensorboard)
+        with contextlib.ExitStack() as stack:
+            batches = batches_of([job.inputs for job in jobs])
+            teacher = stack.enter_context(share_teacher([job.inputs for job in jobs], batches, cache_teacher))
+            for job in jobs:
+                job.begin(batches, teacher, force_retrain, compiled)
+            train_epochs(jobs, teacher, progress, tensorboard)
         for job in _running(jobs):
             with job.isolate_failure():
                 job.finish()
@@ -78,63 +104,29 @@ def train(
             raise job.error
 
 
+def batches_of(students: Sequence[Inputs]) -> Batches:
+    """The batches of students in lockstep, with everything that their methods need: this process's share."""
+    run, data, methods = students[0].run, students[0].data, [inputs.run.build_method() for inputs in students]
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    return Batches(
+        data.train,
+        run.augmentation,
+        run.batch_size,
+        data.mean,
+        data.std,
+        views=max(method.views for method in methods),
+        seed=run.seed,
+        device=students[0].device,
+        rank=rank,
+        world=world,
+        weak_view=max(method.weak_view for method in methods),  # a sweep has one kind at most
+        unlabelled=data.unlabelled.images if any(method.uses_unlabelled for method in methods) else None,
+        unlabelled_batch_size=run.unlabelled_batch_size,
+    )
+
+
 def _running(jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if job.record["status"] == "running"]
-
-
-def _begin(
-    jobs: Sequence[Job], force_retrain: bool, compiled: bool, held: contextlib.ExitStack | None
-) -> SharedTeacher | None:
-    """Make the trainings: with the same batches, of all that any of them asks for, and one teacher between them; its
-    table of outputs, if there is to be one, is held on `held`."""
-    first, methods = jobs[0], [METHODS[job.run.method](**job.run.hyperparameters) for job in jobs]
-    batches = training_batches(first.run, first.data, methods, first.device)
-    teacher = next((job.teacher for job in jobs if job.teacher), None)
-    if teacher and held:
-        read = {part for method in methods if method.needs_teacher for part in method.reads}
-        teacher = held.enter_context(cached_teacher(teacher, first.data, batches, read))
-    shared = SharedTeacher(teacher) if teacher and (len(jobs) > 1 or teacher is not first.teacher) else None
-    for job in jobs:
-        job.begin(shared if shared and job.teacher else job.teacher, batches, force_retrain, compiled)
-        if shared:
-            shared.begin_batch(None)  # not to the images that shapes were taken from
-    return shared
-
-
-def _run_epochs(jobs: Sequence[Job], shared: SharedTeacher | None, progress: Progress, tensorboard: bool) -> None:
-    first, done = jobs[0].training, min(job.training.epochs_done for job in jobs)
-    progress.begin(_common_name(jobs), first.run.epochs, len(first.batches), done)
-    for epoch in range(done, first.run.epochs):
-        behind = [job for job in _running(jobs) if job.training.epochs_done == epoch]
-        if not behind:
-            continue  # those at this epoch failed; others may stand further on
-        seconds = train_epoch([job.training for job in behind], progress, shared)
-        if shared:
-            shared.save()
-        for job in behind:
-            with job.isolate_failure():
-                job.training.end_epoch(seconds / len(behind), len(behind))
-                job.checkpoint(tensorboard)
-        if history := _common_history(_running(jobs)):
-            progress.epoch(history)
-
-
-def train_epoch(trainings: Sequence[Training], progress: Progress, shared: SharedTeacher | None = None) -> float:
-    """All steps of one more epoch of each training, which all stand at one epoch; how many seconds they took."""
-    start, batches = time.perf_counter(), trainings[0].batches
-    for training in trainings:
-        training.begin_epoch()
-    for number, batch in enumerate(batches.epoch(trainings[0].epochs_done + 1), 1):
-        if shared:
-            shared.begin_batch(batch)
-        for training in trainings:
-            training.step(batch)
-        progress.step(number)
-    if shared:
-        shared.begin_batch(None)  # its images are of no more use
-    if trainings[0].device.type == "cuda":
-        torch.cuda.synchronize(trainings[0].device)
-    return time.perf_counter() - start
 
 
 def _common_name(jobs: Sequence[Job]) -> str:
@@ -142,32 +134,31 @@ def _common_name(jobs: Sequence[Job]) -> str:
 
 
 def _common_history(jobs: Sequence[Job]) -> list[dict]:
-    """The history of a single job; of several, the loss and the validation accuracy of each by what tells their names
-    apart."""
+    """The history of a single job; of several, loss and validation accuracy of each, by what distinguishes its name."""
     if len(jobs) <= 1:
         return [row for job in jobs for row in job.training.history]
-    names = dict(zip(jobs, _distinct([job.name for job in jobs]), strict=True))
-    rows = zip(*(job.training.history for job in jobs), strict=False)  # one that was ahead has more
+    names = _distinct([job.name for job in jobs])
+    epochs = zip(*(job.training.history for job in jobs), strict=False)  # a job that was ahead has more epochs
     return [
-        {"epoch": row[0]["epoch"]}
-        | {name: each["loss"] for name, each in zip(names.values(), row, strict=True)}
-        | {f"{name} {VALIDATION}": each.get(VALIDATION) for name, each in zip(names.values(), row, strict=True)}
-        for row in rows
+        {"epoch": rows[0]["epoch"]}
+        | {name: row["loss"] for name, row in zip(names, rows, strict=True)}
+        | {f"{name} {VALIDATION}": row.get(VALIDATION) for name, row in zip(names, rows, strict=True)}
+        for rows in epochs
     ]
 
 
 def _distinct(names: list[str]) -> list[str]:
     """The names without the words that all begin or end with: student_tau_0.05_resnet18 -> tau_0.05."""
     words = [name.split("_") for name in names]
-    while all(len(each) > 1 for each in words) and len({each[0] for each in words}) == 1:
-        words = [each[1:] for each in words]
-    while all(len(each) > 1 for each in words) and len({each[-1] for each in words}) == 1:
-        words = [each[:-1] for each in words]
-    return ["_".join(each) for each in words]
+    for end in (0, -1):
+        while all(len(parts) > 1 for parts in words) and len({parts[end] for parts in words}) == 1:
+            for parts in words:
+                del parts[end]
+    return ["_".join(parts) for parts in words]
 
 
 def _common_record(jobs: Sequence[Job]) -> dict:
-    """What is told at the end: the record of a single job; of several, how long they took and what failed."""
+    """The record of a single job; of several, how long they took, what failed, and all notes."""
     if len(jobs) == 1:
         return jobs[0].record
     errors = [f"{job.name}: {job.record['error']}" for job in jobs if job.record["error"]]

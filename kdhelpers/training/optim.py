@@ -69,18 +69,13 @@ def _number(name: str, value: float | str) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} = {value!r}: is no number; write one such as 0.01") from None
+        raise ValueError(f"{name} = {value!r}: is not a number; write one such as 0.01") from None
 
 
 def described() -> list[tuple[str, str]]:
-    """(name, what it is and where to begin) of every optimiser."""
-    return [
-        (
-            name,
-            f"{inspect.getdoc(make)} Begin with lr {DEFAULT_LR_AND_DECAY[name][0]:g}, weight decay {DEFAULT_LR_AND_DECAY[name][1]:g}",
-        )
-        for name, make in OPTIMIZERS.items()
-    ]
+    """(name, description and where to begin) of every optimiser."""
+    rows = ((name, inspect.getdoc(make), *DEFAULT_LR_AND_DECAY[name]) for name, make in OPTIMIZERS.items())
+    return [(name, f"{text} Begin with lr {lr:g}, weight decay {decay:g}") for name, text, lr, decay in rows]
 
 
 def check_optimizer_options(options: dict) -> None:

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kdhelpers import artifacts
 from kdhelpers.data import DATASETS, check_unlabelled, parse_recipe
-from kdhelpers.methods import METHODS
-from kdhelpers.models import check_model
+from kdhelpers.methods import METHODS, Method
+from kdhelpers.models import MODELS, check_model, default_options
 from kdhelpers.training.optim import OPTIMIZERS, SCHEDULES, check_optimizer_options, learning_rate
+from kdhelpers.training.options import check_known, complete_options, named_values
 
-LATER = {
-    "start_from",
-    "unlabelled",
-    "unlabelled_batch_size",
-}  # fields that came after records were published, whose runs must keep their ids
 TRUE_WORDS = ("1", "true", "t", "yes", "y", "on")  # as pydantic reads a bool
+WEIGHT_NAMES = ("teacher", "start_from")  # the content of these weights counts, not their names
+OPTIONS = {  # field with options -> the field that names what they configure, and its registry
+    "hyperparameters": ("method", METHODS),
+    "optimizer_options": ("optimizer", OPTIMIZERS),
+    "schedule_options": ("schedule", SCHEDULES),
+}
 
 
 class Run(BaseModel):
     """Everything scientific about one training. Checked on creation: ValueError names the field, value and remedy.
 
-    Strings are coerced ("1e-3" is 0.001: papermill passes them so). Method, optimiser and schedule options are
-    checked against those functions' signatures and completed with their defaults, so a default that is spelled out
-    gives the same `id` as one left out. `name` renames the artifacts and is no part of the id.
+    Strings are coerced, since papermill passes 1e-3 as "1e-3". Options are checked against the signature of the method,
+    optimiser or schedule and completed with its defaults. `name` renames the artifacts and does not change the `id`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
@@ -42,13 +42,15 @@ class Run(BaseModel):
     val_fraction: float = Field(0.1, ge=0, le=0.5, description="share of the training images held out for selection")
     split_seed: int = Field(0, ge=0, description="which held-out images")
     unlabelled: str | None = Field(
-        None, description="images without labels: test, train:<count> (below 0: all but), a path"
+        None, description="images without labels: test, train:<count> (below 0: all except), a path"
     )
-    unlabelled_batch_size: int | None = Field(None, ge=2, le=65_536, description="of those per step; None: batch_size")
+    unlabelled_batch_size: int | None = Field(
+        None, ge=2, le=65_536, description="unlabelled images per step; None: batch_size"
+    )
     model: str = Field("resnet8", description="architecture of the network that is trained")
     model_options: dict[str, Any] = Field({}, description='e.g. {"stem": "cifar"}, or the text "stem:cifar"')
     pretrained: bool = Field(False, description="start from torchvision's ImageNet weights")
-    start_from: str | None = Field(None, description="trained weights to go on from: fine-tuning; None starts afresh")
+    start_from: str | None = Field(None, description="trained weights to fine-tune; None starts from random ones")
     role: Literal["teacher", "student"] = Field("student", description="what the network is for; part of its name")
     teacher: str | None = Field(None, description="architecture of a trained teacher, or name or path of weights")
     method: str = Field("si", description="distillation method")
@@ -95,7 +97,7 @@ class Run(BaseModel):
         if value is not None and (
             not re.fullmatch(r"[A-Za-z0-9][\w.=+-]*", value) or value.endswith((".pth", ".json"))
         ):
-            raise ValueError("is no file name without extension; use letters, digits and . _ - = + only")
+            raise ValueError("is not a file name without extension; use letters, digits and . _ - = + only")
         return value
 
     @field_validator("augmentation")
@@ -112,14 +114,10 @@ class Run(BaseModel):
             values["model_options"] = named_values(values["model_options"], "model_options", '"base_channels:16"')
         for name in ("teacher", "name", "start_from", "unlabelled"):
             values[name] = values[name] or None  # papermill passes "" for none
-        for field, registry, options in (
-            ("method", METHODS, "hyperparameters"),
-            ("optimizer", OPTIMIZERS, "optimizer_options"),
-            ("schedule", SCHEDULES, "schedule_options"),
-        ):
+        for options, (field, registry) in OPTIONS.items():
             name, given = values[field], values[options] or {}
             if isinstance(name, str) and isinstance(given, dict):  # else pydantic says what is wrong
-                _known(field, name, registry)
+                check_known(field, name, registry)
                 values[options] = complete_options(registry[name], given, f"{options} of {name}")
         if isinstance(values["model"], str) and isinstance(values["model_options"] or {}, dict):
             pretrained = values["pretrained"] in (True, 1) or str(values["pretrained"]).lower() in TRUE_WORDS
@@ -128,7 +126,7 @@ class Run(BaseModel):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Run:
-        method = METHODS[self.method](**self.hyperparameters)  # its own range checks, and the other parts' own
+        method = self.build_method()  # checks the ranges of its hyperparameters
         check_optimizer_options(self.optimizer_options)
         learning_rate(self.schedule, self.schedule_options, self.lr, 0, self.epochs)
         if method.needs_teacher and not self.teacher:
@@ -140,27 +138,28 @@ class Run(BaseModel):
             raise ValueError(f"teacher = {self.teacher}: method {self.method} uses none; leave it out")
         if method.uses_unlabelled and not self.unlabelled:
             raise ValueError(
-                f"unlabelled: method {self.method} learns from images without labels; give test, train:16000, or a path"
+                f"unlabelled: method {self.method} trains on images without labels; give test, train:16000, or a path"
             )
         if self.unlabelled_batch_size and not self.unlabelled:
             raise ValueError(
-                f"unlabelled_batch_size = {self.unlabelled_batch_size}: of no images; name unlabelled ones"
+                f"unlabelled_batch_size = {self.unlabelled_batch_size}: has no effect without `unlabelled`; set "
+                "`unlabelled`, or remove it"
             )
         if self.selection == "best_val" and self.val_fraction == 0:
             raise ValueError(
                 "val_fraction = 0: selection best_val needs held-out images; raise it or take selection last"
             )
         if self.start_from and self.pretrained:
-            raise ValueError(f"start_from = {self.start_from}: excludes pretrained = True; a network starts from one")
+            raise ValueError(f"start_from = {self.start_from}: excludes pretrained = True; keep one of the two")
         if not method.trains_classifier and self.selection == "best_val":
             raise ValueError(
-                f"selection = best_val: {self.method} leaves the classifier to a probe at the end, so no epoch can be "
-                "scored before; take selection last"
+                f"selection = best_val: {self.method} trains no classifier, so epochs have no accuracy; "
+                "take selection last"
             )
         if method.views > 1 and self.augmentation in ("none", "flip"):
             raise ValueError(
-                f"augmentation = {self.augmentation}: {self.method} compares {method.views} views of an image, which "
-                'would be equal, all or half of them; name steps such as "crop flip"'
+                f"augmentation = {self.augmentation}: gives {self.method} equal views of an image; it compares "
+                f'{method.views} different ones; name steps such as "crop flip"'
             )
         if method.stage_epochs >= self.epochs:
             raise ValueError(
@@ -172,14 +171,17 @@ class Run(BaseModel):
 
     @property
     def network_options(self) -> dict[str, Any]:
-        """What `build_model` takes besides the name and the number of classes."""
+        """The options of `build_model`."""
         return {**self.model_options, **({"pretrained": True} if self.pretrained else {})}
+
+    def build_method(self) -> Method:
+        return METHODS[self.method](**self.hyperparameters)
 
     @property
     def id(self) -> str:
-        """sha256 of the canonical JSON of all fields but the name; a field of LATER counts once it is set."""
-        unset = {field for field in LATER if getattr(self, field) is None}
-        canonical = json.dumps(self.model_dump(exclude={"name"} | unset), sort_keys=True, separators=(",", ":"))
+        """sha256 of the canonical JSON of all fields that differ from their defaults, except the name."""
+        names = {name: getattr(self, name) for name in WEIGHT_NAMES if getattr(self, name)}
+        canonical = json.dumps(distinctive(self.model_dump()) | names, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
@@ -187,44 +189,42 @@ class Run(BaseModel):
         """Stem of the weight file and the record, e.g. student_lm_resnet8_cifar100_seed1."""
         method = "" if self.role == "teacher" else f"_{self.method}"
         start = Path(self.start_from or "").name.removesuffix(".pth")
-        tuned = f"_from_{start}" if start else ""  # a teacher's plain name is not for it
+        tuned = f"_from_{start}" if start else ""
         stem = self.name or f"{self.role}{method}_{self.model}_{self.dataset}{tuned}"
         return f"{stem}_seed{self.seed}" if self.seed else stem
 
 
-def _known(field: str, name: Any, registry: Mapping[str, Any]) -> None:
-    if name not in registry:
-        close = get_close_matches(str(name), registry, 1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise ValueError(f"{field} = {name}: unknown; {hint}known: {', '.join(registry)}")
+def distinctive(run: dict) -> dict:
+    """The fields of a run, as records store it, that differ from their defaults; options without their own defaults.
+
+    Left out are the name and the names of weights. Fields and options that came later, or no longer exist, make no
+    difference at their default, so runs keep their identity from version to version.
+    """
+    fields = {}
+    for field, value in run.items():
+        if field in (*OPTIONS, "model_options"):
+            defaults = _default_options(run, field)
+            value = {name: option for name, option in (value or {}).items() if defaults.get(name, _MISSING) != option}
+        default = Run.model_fields[field].default if field in Run.model_fields else None
+        if field not in ("name", *WEIGHT_NAMES) and value != default:
+            fields[field] = value
+    return fields
 
 
-def named_values(text: str, what: str, example: str) -> dict[str, str]:
-    """{"alpha": "1", "beta": "12"} of "alpha=1 beta=12", or of "alpha:1 beta:12", as papermill reads no parameter whose
-    line has a second equals sign. Raises ValueError for other text, and for a name twice."""
-    pairs = [word.partition("=" if "=" in word else ":") for word in text.split()]
-    if bad := [name + sign for name, sign, value in pairs if not (name and sign and value)]:
-        raise ValueError(f"{what}: {bad[0]!r} in {text.strip()!r} is no name=value; write for instance {example}")
-    named = {name: value for name, _, value in pairs}
-    if len(named) < len(pairs):
-        raise ValueError(f"{what}: {text.strip()!r} gives a value twice; keep one")
-    return named
+_MISSING = object()
 
 
-def complete_options(target: Callable, given: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The keyword-only parameters of `target`: `given` values coerced to the annotated types, defaults for the rest."""
-    parameters = {n: p for n, p in inspect.signature(target).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    if unknown := sorted(set(given) - set(parameters)):
-        raise ValueError(f"{what}: unknown {', '.join(unknown)}; known: {', '.join(parameters) or 'none'}")
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    complete = {}
-    for name, parameter in parameters.items():
-        try:
-            value = TypeAdapter(hints[name]).validate_python(given.get(name, parameter.default))
-        except ValidationError as error:
-            raise ValueError(f"{what}: {name} = {given[name]!r}: {error.errors()[0]['msg']}") from None
-        complete[name] = list(value) if isinstance(value, tuple) else value  # as JSON gives it back
-    return complete
+def _default_options(run: dict, field: str) -> dict[str, Any]:
+    if field == "model_options":
+        return default_options(run["model"]) if run.get("model") in MODELS else {}
+    name_field, registry = OPTIONS[field]
+    return _defaults(registry[run[name_field]]) if run.get(name_field) in registry else {}
+
+
+@cache
+def _defaults(configured: Callable) -> dict[str, Any]:
+    """The default of each option; of a method also the value that options had which no longer exist."""
+    return getattr(configured, "retired", {}) | complete_options(configured, {}, configured.__name__)
 
 
 def _one_line(error: ValidationError) -> str:

@@ -1,29 +1,23 @@
-"""The training loop itself: one network, one method, one epoch after the other, and what a checkpoint holds.
-
-No step waits for the device: batches are cut out of resident images there, loss terms and hits are summed there, and
-everything is read once, at the end of an epoch.
-"""
+"""The state of one network in training: student and method as one module, optimiser, history, checkpoint."""
 
 import copy
 import math
 import time
 import zlib
-from functools import reduce
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from kdhelpers.data import Batch, Batches, Data
+from kdhelpers.data import Batch, Batches
 from kdhelpers.device import RandomStream, autocast, keep_freed_memory, peak_memory_mib
 from kdhelpers.evaluation.metrics import negative_log_likelihood, top_k_pct
 from kdhelpers.evaluation.predictions import infer
-from kdhelpers.methods import METHODS, Context, Method
-from kdhelpers.models import FeatureExtractor, build_model
-from kdhelpers.training.batching import training_batches
+from kdhelpers.methods import Context, Method
+from kdhelpers.models import FeatureExtractor, Outputs, build_model
+from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.optim import build_optimizer, learning_rate
-from kdhelpers.training.run import Run
 from kdhelpers.training.teacher import Teacher
 from kdhelpers.weights.load import start_from
 
@@ -34,7 +28,7 @@ def seed_everything(*parts: int | str) -> None:
 
 
 class DistillationModule(nn.Module):
-    """Student and method as one module, so that DDP, compile and the optimiser see all that is trained."""
+    """Student and method as one module: DDP, compile and the optimiser meet everything that is trained."""
 
     def __init__(self, student: FeatureExtractor, method: Method, teacher: Teacher | None):
         super().__init__()
@@ -42,68 +36,64 @@ class DistillationModule(nn.Module):
         self.__dict__["teacher"] = teacher  # not a submodule: never trained, saved or wrapped
 
     def forward(self, batch: Batch, epoch: int) -> tuple[dict[str, Tensor], Tensor]:
-        """The weighted loss terms, and how many images of the first view the student got right (a tensor)."""
-        seen: list[Tensor] = []
+        """The weighted loss terms, and the number of images that the student classifies correctly in its first view."""
+        student_logits: list[Tensor] = []
 
-        def student(view: Tensor, stop_at: str | None = None):
+        def student(view: Tensor, stop_at: str | None = None) -> Outputs:
             outputs = self.student(view, stop_at=stop_at)
-            seen.append(outputs.logits)
+            student_logits.append(outputs.logits)
             return outputs
 
         terms = self.method(student, self.teacher, batch, epoch)
         with torch.no_grad():
-            first = seen[0] if seen else None  # a method may stop early, or stack other images behind the first view
-            known = first is not None and len(first) >= len(batch.labels)
-            hits = (first[: len(batch.labels)].argmax(1) == batch.labels).sum() if known else batch.labels.new_zeros(())
-        return terms, hits
+            return terms, _count_hits(student_logits, batch.labels)
+
+
+def _count_hits(student_logits: list[Tensor], labels: Tensor) -> Tensor:
+    """Of the first forward; 0 if it stopped early. Other images may be stacked after those of the first view."""
+    logits = student_logits[0] if student_logits else None
+    if logits is None or len(logits) < len(labels):
+        return labels.new_zeros(())
+    return (logits[: len(labels)].argmax(1) == labels).sum()
 
 
 class Training:
-    """A training in progress: `begin_epoch`, `learn` from each batch, `end_epoch`. `state()` and `restore()` are all
-    that a checkpoint needs.
+    """One training in progress. `state()` and `restore()` are all that a checkpoint needs.
 
-    Whatever it draws at random comes from a stream of its own, so that trainings side by side do not disturb one
-    another. `batches` are made by the run's rules unless given.
+    Its random numbers come from a stream of its own, so trainings in lockstep do not disturb one another. `teacher` is
+    the one of the inputs, or another that outputs the same from a cache. The loop is in `training.loop`.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        data: Data,
-        teacher: Teacher | None,
-        device: torch.device,
-        precision: str,
-        compiled: bool = False,
-        batches: Batches | None = None,
-    ):
-        self.run, self.data, self.device, self.precision = run, data, device, precision
+    def __init__(self, inputs: Inputs, batches: Batches, teacher: Teacher | None = None, compiled: bool = False):
+        self.run, self.data, self.batches = inputs.run, inputs.data, batches
+        self.device, self.precision = inputs.device, inputs.precision
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        if device.type == "cpu":
+        if self.device.type == "cpu":
             keep_freed_memory()
-        self.random = RandomStream(device)
+        self.random = RandomStream(self.device)
         with self.random:
-            joint = self._build(teacher)
+            module = self._build(teacher or inputs.teacher, inputs)
+        run = self.run
         self.optimizer = build_optimizer(
-            run.optimizer, joint.parameters(), run.lr, run.weight_decay, run.optimizer_options
+            run.optimizer, module.parameters(), run.lr, run.weight_decay, run.optimizer_options
         )
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        self.batches = batches or training_batches(run, data, [self.method], device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         if self.world > 1:
             # A first stage leaves parameters unused; each rank keeps its own memory bank and BatchNorm statistics.
-            places = [device] if device.type == "cuda" else None
-            joint = DistributedDataParallel(joint, places, broadcast_buffers=False, find_unused_parameters=True)
-        self.joint = torch.compile(joint) if compiled else joint
+            devices = [self.device] if self.device.type == "cuda" else None
+            module = DistributedDataParallel(module, devices, broadcast_buffers=False, find_unused_parameters=True)
+        self.module = torch.compile(module) if compiled else module
         self.epochs_done, self.history, self.best = 0, [], None
 
-    def _build(self, teacher: Teacher | None) -> DistillationModule:
+    def _build(self, teacher: Teacher | None, inputs: Inputs) -> DistillationModule:
         run = self.run
         seed_everything(run.seed, "weights")
         self.network = build_model(run.model, self.data.num_classes, **run.network_options)
-        if run.start_from:
-            start_from(self.network, run.start_from, run.dataset)
+        if inputs.start:
+            start_from(self.network, inputs.start)
         self.network.to(self.device, memory_format=torch.channels_last)
         seed_everything(run.seed, "method")
-        self.method = METHODS[run.method](**run.hyperparameters)
+        self.method = run.build_method()
         self.student = FeatureExtractor(self.network)
         self.method.build(self._context(teacher))
         return DistillationModule(self.student, self.method.to(self.device), teacher)
@@ -122,52 +112,69 @@ class Training:
     def _copy_student(self) -> FeatureExtractor:
         return FeatureExtractor(copy.deepcopy(self.network)).requires_grad_(False)
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that is being trained or comes next, counted from 1."""
+        return self.epochs_done + 1
+
     def begin_epoch(self) -> None:
-        """Get ready for the next epoch, counted from 1."""
         self.log, self.sizes, self.names = torch.empty(0), [], []
         with self.random:
-            seed_everything(self.run.seed, "epoch", self.epochs_done + 1, self.rank)
-        self.joint.train()
+            seed_everything(self.run.seed, "epoch", self.epoch, self.rank)
+        self.module.train()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
-    def step(self, batch: Batch) -> None:
-        """One optimiser step. Nothing here waits for the device."""
-        number, epoch = len(self.sizes), self.epochs_done + 1
-        self._set_learning_rate(self.epochs_done + number / len(self.batches))
-        self.optimizer.zero_grad(set_to_none=True)
-        with self.random:  # a backward pass may draw as well
-            with autocast(self.device, self.precision):
-                terms, hits = self.joint(batch.first(self.method.views), epoch)
-            self.scaler.scale(reduce(torch.add, terms.values())).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        with torch.no_grad():
-            row = torch.stack([*(term.float() for term in terms.values()), hits.float()])
-            if number == 0:
-                self.names, self.log = list(terms), row.new_empty(len(self.batches), len(row))
-            self.log[number] = row
-        self.sizes.append(len(batch.labels))
-
-    def _set_learning_rate(self, time: float) -> None:
-        """The rate of the schedule after `time` epochs, a float."""
-        run = self.run
+    def set_learning_rate(self) -> None:
+        """The rate of the schedule at this step."""
+        run, steps = self.run, len(self.batches)
+        now = self.epochs_done + len(self.sizes) / steps  # in epochs
         schedule = run.schedule, run.schedule_options
-        rate = learning_rate(*schedule, run.lr, time, run.epochs, run.warmup_epochs, 1 / len(self.batches))
+        rate = learning_rate(*schedule, run.lr, now, run.epochs, run.warmup_epochs, 1 / steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def _read_log(self, epoch: int) -> dict[str, float]:
-        """Mean loss terms and accuracy over the epoch's images: the one look at the device.
+    @torch.no_grad()
+    def log_step(self, terms: dict[str, Tensor], hits: Tensor, images: int) -> None:
+        """Keep the step's loss terms and hits on the device: [steps, terms + 1], read once per epoch."""
+        row = torch.stack([*(term.float() for term in terms.values()), hits.float()])
+        if not self.sizes:
+            self.names, self.log = list(terms), row.new_empty(len(self.batches), len(row))
+        self.log[len(self.sizes)] = row
+        self.sizes.append(images)
 
-        The log is [steps, terms + 1], the loss terms and the hits of each step.
+    def end_epoch(self, seconds: float, lockstep: int = 1) -> None:
+        """Validate, and add a row to the history. `seconds`: this training's share of the steps' time, of `lockstep`.
+
+        Raises FloatingPointError, with the epoch and the name of the term, for a loss that is not finite.
         """
+        row = {"epoch": self.epoch, **self._read_log()}
+        trains_classes = self.method.trains_classifier and self.epoch > self.method.stage_epochs
+        if not trains_classes:
+            row["train_top1_pct"] = None  # the classifier is untrained
+        images = len(self.data.train) + self.method.uses_unlabelled * self.batches.unlabelled_per_epoch
+        row["images_per_second"] = images / seconds
+        start = time.perf_counter()
+        if trains_classes and len(self.data.val.labels):
+            row |= self._validate()
+        row |= {
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "seconds": seconds + time.perf_counter() - start,
+            "peak_memory_mib": peak_memory_mib(self.device),
+            **({"lockstep": lockstep} if lockstep > 1 else {}),
+        }
+        self.history.append(row)
+        self.epochs_done += 1
+        self._select(row)
+
+    def _read_log(self) -> dict[str, float]:
+        """Mean loss terms and accuracy over the epoch's images: the only time that the host waits for the device."""
         names, log, sizes = self.names, self.log.cpu().double(), torch.tensor(self.sizes, dtype=torch.float64)
         terms, hits = log[:, :-1], log[:, -1]
         if bad := (~terms.isfinite()).nonzero().tolist():
-            step, term = bad[0]  # later steps are spoilt by the first, and so are the other terms
+            step, term = bad[0]  # the first one spoils the later steps and the other terms
             raise FloatingPointError(
-                f"epoch {epoch}, step {step + 1}: loss term {names[term]} is {terms[step, term].item()}; "
+                f"epoch {self.epoch}, step {step + 1}: loss term {names[term]} is {terms[step, term].item()}; "
                 f"lower lr = {self.run.lr} or take precision fp32 (finished epochs are kept)"
             )
         totals = torch.cat([(terms * sizes[:, None]).sum(0), hits.sum()[None] * 100, sizes.sum()[None]])
@@ -177,38 +184,12 @@ class Training:
         *means, accuracy = (totals[:-1] / totals[-1]).tolist()
         return {"loss": sum(means), **dict(zip(names, means, strict=True)), "train_top1_pct": accuracy}
 
-    def end_epoch(self, seconds: float, lockstep: int = 1) -> None:
-        """Look at the held-out images, and add a row to the history; the steps took `seconds`, this training's share
-        of the time of `lockstep` trainings side by side.
-
-        Raises FloatingPointError, with the epoch and the term's name, for a loss that is not finite.
-        """
-        epoch = self.epochs_done + 1
-        row = {"epoch": epoch, **self._read_log(epoch)}
-        learns_classes = self.method.trains_classifier and epoch > self.method.stage_epochs
-        if not learns_classes:
-            row["train_top1_pct"] = None  # the logits are those of an untrained layer
-        images = len(self.data.train) + self.method.uses_unlabelled * self.batches.unlabelled_per_epoch
-        row["images_per_second"] = images / seconds
-        start = time.perf_counter()
-        if learns_classes and len(self.data.val.labels):
-            row |= self._validate(epoch)
-        row |= {
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "seconds": seconds + time.perf_counter() - start,
-            "peak_memory_mib": peak_memory_mib(self.device),
-            **({"lockstep": lockstep} if lockstep > 1 else {}),
-        }
-        self.history.append(row)
-        self.epochs_done = epoch
-        self._select(row)
-
-    def _validate(self, epoch: int) -> dict[str, float]:
+    def _validate(self) -> dict[str, float]:
         predictions = infer(self.student, self.data, "val", precision=self.precision)
         loss = negative_log_likelihood(predictions)
         if not math.isfinite(loss):
             raise FloatingPointError(
-                f"epoch {epoch}: the loss on the held-out images is {loss}; lower "
+                f"epoch {self.epoch}: the loss on the held-out images is {loss}; lower "
                 f"lr = {self.run.lr} or take precision fp32 (finished epochs are kept)"
             )
         return {"val_top1_pct": top_k_pct(predictions), "val_nll": loss}
@@ -216,7 +197,7 @@ class Training:
     def _select(self, row: dict[str, float]) -> None:
         """Keep a copy of the weights that the run's rule prefers: the first best on held-out images, or the last.
 
-        Never those of a first stage, whose upper layers are as random as they were: by chance they may score best.
+        Epochs of a first stage do not count: their upper layers are still random.
         """
         if row["epoch"] <= self.method.stage_epochs:
             return
@@ -226,7 +207,7 @@ class Training:
             self.best = {"epoch": row["epoch"], "val_top1_pct": row.get("val_top1_pct"), "weights": weights}
 
     def state(self) -> dict:
-        """Everything needed to go on, as tensors and plain containers."""
+        """Everything that a resumed training needs, as tensors and plain containers."""
         return {
             "precision": self.precision,
             "epochs_done": self.epochs_done,
@@ -239,7 +220,7 @@ class Training:
         }
 
     def restore(self, state: dict) -> None:
-        """Go on from a `state()`. On the CPU the result is bit for bit that of a training never interrupted."""
+        """Resume from a `state()`. On the CPU the result is bit for bit that of an uninterrupted training."""
         self.epochs_done, self.history, self.best = state["epochs_done"], state["history"], state["best"]
         for part in ("network", "method", "optimizer", "scaler"):
             getattr(self, part).load_state_dict(state[part])

@@ -10,7 +10,27 @@ from kdhelpers.models import COUNTS, MODELS, build_model, identify_architecture
 from kdhelpers.weights.third_party import load_state
 
 
-def find_weights(name: str) -> Path:
+from functools import cached_property
+from pathlib import PosixPath
+
+
+class Weights(PosixPath):
+    @property
+    def path(self): return Path(self)
+    @cached_property
+    def description(self): return sidecar(Path(self)) or {}
+    @cached_property
+    def sha256(self): return artifacts.sha256(self)
+
+
+def find_teacher(t, d): return find_weights(teacher_name(t, d))
+
+
+def find_weights(name: str) -> "Weights":
+    return name if isinstance(name, Weights) else Weights(_find(str(name)))
+
+
+def _find(name: str) -> Path:
     """The path of weights given by name or by path. Raises FileNotFoundError that names the notebook to run."""
     stored, path = artifacts.weights_path(name.removesuffix(".pth")), Path(name)
     if path.suffix == ".pth" and path.is_file():
@@ -138,9 +158,8 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], what: str) -> Non
     network.load_state_dict(own | state)
 
 
-def start_from(network: nn.Module, name: str, dataset: str) -> None:
+def start_from(network: nn.Module, path) -> None:
     """Give the network the weights that `name` (as `teacher_name` reads it) means. Raises as `load_weights` does."""
-    path = find_weights(teacher_name(name, dataset))
     load_weights(network, load_state(path), f"start_from = {path}")
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import record_fixtures as fixtures
+import torch
 from training_fixtures import QUICK
 
 from kdhelpers import Run, artifacts, fit
@@ -15,8 +16,16 @@ from kdhelpers.display import text as wording
 from kdhelpers.display.progress import Progress, TerminalProgress
 from kdhelpers.report import gallery, tables
 from kdhelpers.report import results as summary
-from kdhelpers.training import record
+from kdhelpers.training import caveats
+from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.teacher import load_teacher
+from kdhelpers.weights.load import find_teacher
+
+
+def origins_of(run, teacher=None):
+    start = find_teacher(run.start_from, run.dataset) if run.start_from else None
+    return caveats.imagenet_starts(Inputs(run, None, torch.device("cpu"), "fp32", teacher, start))
+
 
 PRETRAINED = {"model": "resnet101", "pretrained": True, "model_options": {"stem": "imagenet"}}
 NOTE = "leakage: the teacher resnet101 started from ImageNet weights; its test images were trained on"
@@ -26,16 +35,16 @@ NOTE = "leakage: the teacher resnet101 started from ImageNet weights; its test i
 @pytest.mark.parametrize(("dataset", "count"), [("imagenette", 1), ("cifar100", 0), ("digits", 0)])
 def test_imagenet_weights_leak_into_imagenette_alone(root, dataset, count, role):
     run = Run(dataset=dataset, role=role, **PRETRAINED)
-    origins = record.imagenet_starts(run, None)
+    origins = origins_of(run)
     assert origins == [f"{role} resnet101"]
-    notes = record.notes(run, origins)
+    notes = caveats.leakage_notes(run.dataset, origins)
     assert len(notes) == count
     assert all(f"leakage: the {role} resnet101 started from ImageNet weights" in note for note in notes)
     assert all("very probably trained on" in note for note in notes)
 
 
 def test_a_network_from_scratch_has_no_note(root):
-    assert record.imagenet_starts(Run(dataset="imagenette", **PRETRAINED | {"pretrained": False}), None) == []
+    assert origins_of(Run(dataset="imagenette", **PRETRAINED | {"pretrained": False})) == []
 
 
 @pytest.fixture
@@ -48,7 +57,7 @@ def leaking_digits(monkeypatch):
 def leaky_teacher(root, data):
     """A network from ImageNet's weights, trained on images that those had not seen: no note beside its own accuracy."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(record, "_own_origin", lambda run: ["teacher resnet101"])
+        patch.setattr(caveats, "_own_origin", lambda run: ["teacher resnet101"])
         trained = fit(Run(role="teacher", name="leaky", **QUICK), data, progress=Progress())
     assert (trained.record["imagenet_starts"], trained.record["notes"]) == (["teacher resnet101"], [])
     return trained
@@ -79,7 +88,7 @@ def test_a_copy_of_weights_without_a_description_is_known_by_its_content(leaky_t
         (Run(method="lm", teacher=str(copy), **QUICK), load_teacher(str(copy))),
         (Run(start_from=str(copy), **QUICK), None),
     ):
-        assert record.notes(run, record.imagenet_starts(run, teacher)) == [NOTE]
+        assert caveats.leakage_notes(run.dataset, origins_of(run, teacher)) == [NOTE]
 
 
 def test_a_description_older_than_the_field_is_read_by_its_run(leaky_teacher, leaking_digits):
@@ -87,11 +96,11 @@ def test_a_description_older_than_the_field_is_read_by_its_run(leaky_teacher, le
     older = artifacts.load_json(beside)
     del older["imagenet_starts"]
     run = Run(start_from="leaky", **QUICK)
-    assert record.imagenet_starts(run, None) == ["teacher resnet101"]
+    assert origins_of(run) == ["teacher resnet101"]
     artifacts.save_json(beside, older)
-    assert record.imagenet_starts(run, None) == []
+    assert origins_of(run) == []
     artifacts.save_json(beside, older | {"run": older["run"] | {"pretrained": True}})
-    assert record.imagenet_starts(run, None) == ["teacher resnet8"]
+    assert origins_of(run) == ["teacher resnet8"]
 
 
 def test_the_note_stands_on_the_terminal_in_the_tables_and_in_the_notebook(

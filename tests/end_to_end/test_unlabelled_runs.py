@@ -5,12 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_fixtures import QUICK, Recorder, same, weights
+from training_fixtures import QUICK, Recorder, same, training_of, weights
 
 from kdhelpers import Run, artifacts, fit, fit_sweep
 from kdhelpers.data import Split, Unlabelled, read_unlabelled
 from kdhelpers.methods import METHODS
-from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import Teacher, load_teacher
 
 TAUGHT = {**QUICK, "method": "lm_unlabelled", "teacher": "resnet8", "augmentation": "crop jitter rotation"}
@@ -66,10 +65,10 @@ def test_where_the_augmentation_is_gentle_it_is_plain_logit_matching_bit_for_bit
 
 
 def test_accuracy_while_training_is_that_of_the_labelled_images(taught, mixed):
-    training = Training(Run(**taught), mixed, load_teacher("teacher_resnet8_digits"), torch.device("cpu"), "fp32")
+    training = training_of(Run(**taught), mixed, load_teacher("teacher_resnet8_digits"))
     counted, expected, rest = [], [], []
     for batch in training.batches.epoch(1):
-        counted.append(training.joint(batch, 1)[1])
+        counted.append(training.module(batch, 1)[1])
         with torch.no_grad():
             said = training.network(torch.cat([batch.views[0], batch.unlabelled.views[0]])).argmax(1)
         expected.append((said[: len(batch.labels)] == batch.labels).sum())
@@ -107,7 +106,7 @@ def test_a_step_shows_as_many_unlabelled_images_as_the_run_says(taught, mixed):
     teacher = load_teacher("teacher_resnet8_digits")
     for size, shown in ((None, 16), (24, 24)):
         run = Run(**taught, unlabelled_batch_size=size)
-        training = Training(run, mixed, teacher, torch.device("cpu"), "fp32")
+        training = training_of(run, mixed, teacher)
         assert {len(batch.unlabelled.index) for batch in training.batches.epoch(1)} == {shown}
         assert training.batches.unlabelled_per_epoch == 3 * shown
 

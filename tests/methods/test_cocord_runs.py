@@ -4,10 +4,9 @@ import copy
 
 import pytest
 import torch
-from training_fixtures import QUICK, Recorder, parameters_of, same, train_one_epoch, weights
+from training_fixtures import QUICK, Recorder, parameters_of, same, train_one_epoch, training_of, weights
 
 from kdhelpers import Run, artifacts, fit, fit_sweep
-from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import load_teacher
 
 QUEUE = {"queue_size": 50, "hidden_dim": 16, "dim": 8, "predictor_dim": 4}  # 120 keys an epoch: it wraps around
@@ -32,7 +31,7 @@ def test_an_interrupted_run_ends_in_the_same_bits_and_its_weights_are_the_studen
 
 
 def training(run, data):
-    return Training(run, data, load_teacher(run.teacher), torch.device("cpu"), "fp32")
+    return training_of(run, data, load_teacher(run.teacher))
 
 
 def test_a_checkpoint_restores_queue_slow_student_and_projectors_and_no_frozen_part_has_optimiser_state(run, data):

@@ -1,14 +1,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from training_fixtures import QUICK, Recorder, same, train_one_epoch, weights
+from training_fixtures import QUICK, Recorder, same, train_one_epoch, training_of, weights
 
 from kdhelpers import Run, artifacts, fit, load_model
 from kdhelpers.methods import METHODS, Context
 from kdhelpers.methods.hints import Hints, build_regressor, hint_loss
 from kdhelpers.methods.logit_matching import LogitMatching
 from kdhelpers.models import FeatureExtractor, Outputs, build_model
-from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import Teacher
 
 
@@ -172,7 +171,7 @@ def hints_run(epochs=2, optimizer="sgd", precision="fp32", **hyperparameters):
 
 
 def training(run, data, teacher):
-    return Training(run, data, Teacher(teacher.model), torch.device("cpu"), run.precision)
+    return training_of(run, data, Teacher(teacher.model))
 
 
 UPPER = ("layer3", "fc")

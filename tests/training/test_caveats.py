@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 from training_fixtures import QUICK
 
 from kdhelpers import Run, artifacts, fit
@@ -11,7 +12,9 @@ from kdhelpers.data import Split, Unlabelled
 from kdhelpers.display import plots
 from kdhelpers.report import tables
 from kdhelpers.report.results import results, summarize
-from kdhelpers.training.caveats import seen_notes
+from kdhelpers.training.caveats import caveats
+from kdhelpers.training.inputs import Inputs
+from kdhelpers.weights.load import find_weights
 
 TAUGHT = {**QUICK, "method": "lm_unlabelled", "teacher": "resnet8", "augmentation": "crop jitter rotation"}
 NOTE = "transductive: lm_unlabelled trained on 40 of the 40 test images, without labels"
@@ -42,15 +45,15 @@ def test_test_images_are_said_to_be_trained_on(root, data):
     assert plots.bars(summarize(results("digits"))).axes[0].get_title(loc="left").endswith("† transductive")
     taught_by_it = Run(**QUICK, method="lm", teacher=trained.name)
     assert fit(taught_by_it, data).record["notes"] == [of("the teacher", NOTE)]
-    assert fit(Run(**QUICK, start_from=trained.name), data).record["notes"] == [of("what this goes on from", NOTE)]
+    assert fit(Run(**QUICK, start_from=trained.name), data).record["notes"] == [of("the initial network", NOTE)]
 
 
 def test_held_out_images_among_the_unlabelled_ones_are_noted_where_they_choose_the_epoch(data):
     seen = replace(data, unlabelled=unlabelled(data.val.images[:15], "test"))
     run = Run(**TAUGHT, unlabelled="test")
     note = "selection: the epoch is chosen on 40 images, 15 of them trained on without labels"
-    assert seen_notes(run, None, seen) == [note]
-    assert seen_notes(run.model_copy(update={"selection": "last"}), None, seen) == []
+    assert notes_on(run, seen) == [note]
+    assert notes_on(run.model_copy(update={"selection": "last"}), seen) == []
 
 
 def test_weights_that_know_labels_which_are_set_aside_are_noted(root, data, mixed):
@@ -58,11 +61,11 @@ def test_weights_that_know_labels_which_are_set_aside_are_noted(root, data, mixe
     run = Run(**TAUGHT | {"teacher": knowing.name}, unlabelled="train:50")
     assert fit(run, mixed).record["notes"] == [KNOWN]
     started = fit(Run(**QUICK, start_from=knowing.name, unlabelled="train:50", name="started"), mixed)
-    assert started.record["notes"] == [KNOWN.replace("the teacher", "what this goes on from")]
+    assert started.record["notes"] == [KNOWN.replace("the teacher", "the initial network")]
     (started.weights_path.with_suffix(".json")).unlink()
     bare = Run(**QUICK, start_from=str(started.weights_path), unlabelled="train:50")
-    [note] = seen_notes(bare, None, mixed)
-    assert note.startswith("known labels: it is not known which labels what this goes on from was trained with")
+    [note] = notes_on(bare, mixed, start=find_weights(bare.start_from))
+    assert note.startswith("known labels: it is unknown which labels the initial network was trained with")
 
 
 @pytest.mark.parametrize(
@@ -77,15 +80,15 @@ def test_weights_that_know_labels_which_are_set_aside_are_noted(root, data, mixe
         ({"split_seed": 1}, [KNOWN]),
         ({"val_fraction": 0.2}, [KNOWN]),
         ({"dataset": "cifar10", "unlabelled": None}, []),
-        ({"dataset": None}, [KNOWN.replace("the teacher was", "it is not known which labels the teacher was")]),
+        ({"dataset": None}, [KNOWN.replace("the teacher was", "it is unknown which labels the teacher was")]),
     ],
 )
 def test_a_teacher_may_know_the_labels_that_its_student_has(mixed, taught, notes):
     run = Run(**TAUGHT, unlabelled="train:50")
     described = {"run": Run(**QUICK, role="teacher", unlabelled="train:50").model_dump() | taught}
-    found = seen_notes(run, teacher(described), mixed)
+    found = notes_on(run, mixed, teacher=teacher(described))
     assert [note[:40] for note in found] == [note[:40] for note in notes]
-    assert seen_notes(run.model_copy(update={"unlabelled": "test"}), teacher(described), mixed) == []
+    assert notes_on(run.model_copy(update={"unlabelled": "test"}), mixed, teacher=teacher(described)) == []
 
 
 def test_notes_are_inherited_on_the_same_data_set_alone(mixed):
@@ -93,10 +96,14 @@ def test_notes_are_inherited_on_the_same_data_set_alone(mixed):
     own = Run(**QUICK, role="teacher", unlabelled="train:50").model_dump()
     told = [NOTE, KNOWN, "leakage: is told elsewhere", "selection: was the teacher's"]
     heir = [of("the teacher", NOTE), of("the teacher", KNOWN)]
-    assert seen_notes(run, teacher({"run": own, "notes": told * 2}), mixed) == heir
+    assert notes_on(run, mixed, teacher=teacher({"run": own, "notes": told * 2})) == heir
     labelled = Run(**QUICK, method="lm", teacher="resnet8")  # it takes no labels away
-    assert seen_notes(labelled, teacher({"run": own, "notes": told}), mixed) == heir[:1]
-    assert seen_notes(run, teacher({"run": own | {"dataset": "cifar10"}, "notes": told}), mixed) == []
+    assert notes_on(labelled, mixed, teacher=teacher({"run": own, "notes": told})) == heir[:1]
+    assert notes_on(run, mixed, teacher=teacher({"run": own | {"dataset": "cifar10"}, "notes": told})) == []
+
+
+def notes_on(run, data, **weights):
+    return caveats(Inputs(run, data, torch.device("cpu"), "fp32", **weights), origins=[])
 
 
 def of(who, note):
@@ -104,4 +111,4 @@ def of(who, note):
 
 
 def teacher(described):
-    return SimpleNamespace(described=described)
+    return SimpleNamespace(description=described, sha256="")

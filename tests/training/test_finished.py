@@ -3,14 +3,12 @@
 import threading
 
 import pytest
-import torch
 from training_fixtures import QUICK, Recorder, same
 
 from kdhelpers import Run, artifacts, fit, load_model, stored_students
 from kdhelpers.training import finished as stored
 
 RUN = Run(**QUICK | {"epochs": 1})
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -69,7 +67,7 @@ def test_a_name_that_another_run_has_stays_with_it(trained, data, capsys):
     other = fit(Run(**QUICK | {"epochs": 1, "lr": 0.01}, name="taken"), data, progress=Recorder())
     kept = other.weights_path.read_bytes()
     stored.add_alias(renamed("taken"), trained.record)
-    assert "stored as student_si_resnet8_digits; taken is another and stays" in capsys.readouterr().err
+    assert "stored as student_si_resnet8_digits; taken is another run and stays" in capsys.readouterr().err
     assert other.weights_path.read_bytes() == kept
 
 
@@ -136,8 +134,8 @@ def test_every_rank_of_a_group_does_as_the_first_one_saw(monkeypatch):
     """Each looks at the files at a moment of its own; if one trained and another loaded, they would wait forever."""
     looks = []
 
-    def find(sought, device):
-        looks.append(sought)
+    def find(inputs):
+        looks.append(inputs)
         return "found" if len(looks) > 1 else None
 
     monkeypatch.setattr(stored, "find_finished", find)
@@ -147,7 +145,7 @@ def test_every_rank_of_a_group_does_as_the_first_one_saw(monkeypatch):
             stored.dist, "broadcast_object_list", lambda values, src, first=first_saw: values.__setitem__(0, first)
         )
         looks.clear()
-        assert stored.find_finished_on_all_ranks({}, CPU) == expected
+        assert stored.find_finished_on_all_ranks({}) == expected
         assert len(looks) == looked
     looks.append({})
-    assert stored.find_finished_on_all_ranks({}, CPU) is None  # this rank sees it finished, the first one did not
+    assert stored.find_finished_on_all_ranks({}) is None  # this rank sees it finished, the first one did not

@@ -149,7 +149,7 @@ def test_a_teacher_of_other_classes_is_refused(root, data):
         data.std,
     )
     assert facts["num_classes"] == 10
-    with pytest.raises(ValueError, match="knows 10 classes, digits has 2"):
+    with pytest.raises(ValueError, match="has 10 classes, digits has 2"):
         fit(Run(**QUICK, method="lm", teacher="resnet8"), two)
 
 

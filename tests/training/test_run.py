@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from kdhelpers import Run
+from kdhelpers.training.run import distinctive
 
 
 def test_strings_become_numbers_as_papermill_passes_them():
@@ -17,9 +18,20 @@ def test_the_id_is_that_of_the_value():
     assert len(Run().id) == 64
 
 
-def test_a_field_that_came_later_leaves_the_ids_of_older_runs():
-    """The id of the default Run as it was when the first results were published."""
-    assert Run().id == "dd4ceacf75d0c146e2c9688dd1d3a049e810e19e74ae2df6de2d43a04c9092f5"
+def test_what_came_later_or_was_dropped_leaves_the_identity_of_a_run_at_its_default():
+    run = Run(model="resnet18", method="crd", teacher="resnet20", hyperparameters={"crd_weight": 0.5}, lr=0.1)
+    stored = run.model_dump()
+    options = stored["hyperparameters"] | {"positive": "exact", "normalizer": "frozen"}
+    earlier = stored | {"model_options": {"stem": "cifar"}, "hyperparameters": options}
+    del earlier["unlabelled"], earlier["start_from"]
+    assert distinctive(earlier) == distinctive(stored)
+    assert distinctive(stored) == {
+        "model": "resnet18",
+        "method": "crd",
+        "hyperparameters": {"crd_weight": 0.5},
+        "lr": 0.1,
+    }
+    assert distinctive(earlier | {"hyperparameters": options | {"positive": "relax"}}) != distinctive(stored)
     assert Run(start_from="resnet8").id != Run().id
 
 

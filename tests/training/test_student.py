@@ -3,19 +3,18 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from training_fixtures import QUICK, same, train_one_epoch, weights
+from training_fixtures import QUICK, same, train_one_epoch, training_of, weights
 
 from kdhelpers import Run, fit
 from kdhelpers.device import pick_device, resolve_precision
 from kdhelpers.methods import METHODS, Method
-from kdhelpers.training.student import Training
 
 
 def test_fit_equals_a_plain_loop_on_the_same_batches(root, data):
     """The one loop against the ten lines it stands for (Nesterov SGD, cosine per step, cross-entropy)."""
     run = Run(**QUICK, optimizer_options={"nesterov": True}, selection="last")
     trained = fit(run, data)
-    training = Training(run, data, None, torch.device("cpu"), "fp32")
+    training = training_of(run, data)
     network = training.network
     optimizer = torch.optim.SGD(network.parameters(), 0.02, 0.9, weight_decay=5e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 8)
@@ -54,7 +53,7 @@ class ManyParts(Method):
 def test_a_method_with_views_bank_projector_and_two_stages_fits_the_contract(root, data, monkeypatch):
     monkeypatch.setitem(METHODS, "si", ManyParts)
     run = Run(**QUICK)
-    training = Training(run, data, None, torch.device("cpu"), "fp32")
+    training = training_of(run, data)
     start = {name: value.clone() for name, value in training.network.state_dict().items()}
     train_one_epoch(training)
     now = training.network.state_dict()
@@ -66,7 +65,7 @@ def test_a_method_with_views_bank_projector_and_two_stages_fits_the_contract(roo
     assert not torch.equal(projector, training.method.projector.weight)
     assert (training.method.bank.norm(dim=1) > 0).all()
     assert not [name for name in training.network.state_dict() if "projector" in name]
-    copy = Training(run, data, None, torch.device("cpu"), "fp32")
+    copy = training_of(run, data)
     copy.restore(training.state())
     assert torch.equal(copy.method.bank, training.method.bank)
 
@@ -100,8 +99,8 @@ def test_two_methods_with_one_seed_start_alike_and_see_the_same_views(root, data
     from kdhelpers.training.teacher import load_teacher
 
     teacher = load_teacher("teacher_resnet8_digits")
-    alone = Training(Run(**QUICK), data, None, torch.device("cpu"), "fp32")
-    taught = Training(Run(**QUICK, method="lm", teacher="resnet8"), data, teacher, torch.device("cpu"), "fp32")
+    alone = training_of(Run(**QUICK), data)
+    taught = training_of(Run(**QUICK, method="lm", teacher="resnet8"), data, teacher)
     assert same(alone.network.state_dict(), taught.network.state_dict())
     for a, b in zip(alone.batches.epoch(2), taught.batches.epoch(2), strict=True):
         assert torch.equal(a.views[0], b.views[0])

@@ -66,8 +66,8 @@ def test_a_teacher_is_frozen_folded_and_says_the_same(stored):
     outputs = teacher(images)
     torch.testing.assert_close(outputs.logits, network(images).detach(), rtol=1e-4, atol=1e-4)
     assert not outputs.logits.requires_grad
-    assert not any(p.requires_grad for p in teacher.observed.parameters())
-    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in teacher.observed.modules())
+    assert not any(p.requires_grad for p in teacher.features.parameters())
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in teacher.features.modules())
     assert outputs.feature_maps["layer2"].shape == (4, 32, 16, 16)
     assert len(teacher.sha256) == 64
 

@@ -1,0 +1,100 @@
+"""The inputs of a run, looked up once: data, teacher and initial weights; and the identity that follows from them."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from kdhelpers.data import Data, load_data
+from kdhelpers.device import DTYPES, resolve_precision
+from kdhelpers.training.run import Run, distinctive
+from kdhelpers.training.teacher import Teacher, load_teacher
+from kdhelpers.weights.load import Weights, find_teacher
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A `Run` with everything that it names. `start`: the weights that a fine-tuning starts from."""
+
+    run: Run
+    data: Data
+    device: torch.device
+    precision: str
+    teacher: Teacher | None = None
+    start: Weights | None = None
+
+    @cached_property
+    def facts(self) -> dict:
+        """What makes two trainings one and the same: the settings, the images, the weights of teacher and start."""
+        return same_training(
+            self.run.model_dump(),
+            self.data.content_hash,
+            self.teacher.sha256 if self.teacher else None,
+            self.start.sha256 if self.start else None,
+        )
+
+    @cached_property
+    def identity(self) -> str:
+        """sha256 of the facts: names the lock, the checkpoint and, if the name is taken, the artifacts."""
+        return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()
+
+
+def same_training(run: dict, data_hash: str | None, teacher_sha256: str | None, start_sha256: str | None) -> dict:
+    """`Inputs.facts` of a run as records store it. Weights count by content, not by the name that the run gives."""
+    return {"run": distinctive(run), "data": data_hash, "weights": [teacher_sha256, start_sha256]}
+
+
+def facts_of_record(record: dict) -> dict:
+    """`Inputs.facts` of the training behind a record."""
+    teacher, start, data = ((record.get(part) or {}) for part in ("teacher", "start", "data"))
+    return same_training(record.get("run") or {}, data.get("hash"), teacher.get("sha256"), start.get("sha256"))
+
+
+def resolve(runs: Sequence[Run], data: Data | None, device: torch.device) -> list[Inputs]:
+    """The inputs of runs that share teacher, data and precision; weights are looked up before data are loaded.
+
+    Raises FileNotFoundError for missing weights, and ValueError for data or a teacher that do not fit.
+    """
+    first, precision = runs[0], resolve_precision(runs[0].precision, device)
+    name = next((run.teacher for run in runs if run.teacher), None)
+    weights = find_teacher(name, first.dataset) if name else None
+    starts = [find_teacher(run.start_from, run.dataset) if run.start_from else None for run in runs]
+    teacher = load_teacher(weights, device, DTYPES[precision]) if weights else None
+    data = data or load_data(
+        first.dataset, first.image_size, first.val_fraction, first.split_seed, unlabelled=first.unlabelled
+    )
+    for run in runs:
+        _check_data(data, run)
+    if teacher:
+        _check_teacher(teacher, name, data)
+    return [
+        Inputs(run, data, device, precision, teacher if run.teacher else None, start)
+        for run, start in zip(runs, starts, strict=True)
+    ]
+
+
+def _check_data(data: Data, run: Run) -> None:
+    source = data.unlabelled.source if data.unlabelled is not None else None
+    if (data.name, source) != (run.dataset, run.unlabelled) or run.image_size not in (None, data.image_size):
+        raise ValueError(
+            f"data: {data.name} at {data.image_size} px was given, the run is of dataset = {run.dataset}, image_size = "
+            f"{run.image_size}, unlabelled = {run.unlabelled} (given: {source}); load what the run names, or none"
+        )
+    if run.selection == "best_val" and len(data.val) == 0:
+        raise ValueError(
+            f"val_fraction = {run.val_fraction}: leaves no image of {data.name} held out, which selection "
+            "best_val needs; raise it or take selection last"
+        )
+
+
+def _check_teacher(teacher: Teacher, name: str, data: Data) -> None:
+    description, fault = teacher.description, ""
+    if description.get("num_classes", data.num_classes) != data.num_classes:
+        fault = f"has {description['num_classes']} classes, {data.name} has {data.num_classes}"
+    elif description.get("class_names", data.class_names) != list(data.class_names):
+        fault = f"its classes ({', '.join(description['class_names'][:3])}, ...) are not the classes of {data.name}"
+    if fault:
+        raise ValueError(f"teacher = {name}: {fault}; train a teacher on this data set (notebook 01_teacher)")
