@@ -166,12 +166,12 @@ def test_weak_views_are_looked_up_although_the_students_are_beyond_counting(taug
     [
         (
             {"unlabelled": None},
-            "unlabelled: method lm_unlabelled learns from images without labels; give test, train:16000",
+            "unlabelled: method lm_unlabelled trains on images without labels; give test, train:16000",
         ),
         ({"unlabelled": ""}, "unlabelled: method lm_unlabelled"),
         ({"unlabelled": "nowhere.pkl"}, "unlabelled = 'nowhere.pkl': .*no such file or folder"),
         ({"unlabelled": "train:0"}, "unlabelled = 'train:0': .*known: test"),
-        ({"method": "lm", "unlabelled": None, "unlabelled_batch_size": 8}, "unlabelled_batch_size = 8: of no images"),
+        ({"method": "lm", "unlabelled": None, "unlabelled_batch_size": 8}, "unlabelled_batch_size = 8: has no effect without"),
         ({"unlabelled_batch_size": 0}, "unlabelled_batch_size = 0"),
         ({"unlabelled_batch_size": 1}, "unlabelled_batch_size = 1"),
     ],

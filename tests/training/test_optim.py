@@ -83,7 +83,7 @@ def test_every_optimiser_says_where_to_begin_and_lions_start_keeps_its_rule():
 def test_a_starting_point_takes_numbers_as_yaml_writes_them():
     assert starting_point("lion", "1e-3", "1e-2") == (0.001, 0.01)
     assert starting_point("lion", "0", "-1") == DEFAULT_LR_AND_DECAY["lion"]
-    with pytest.raises(ValueError, match="weight_decay = 'none': is no number; write one such as 0.01"):
+    with pytest.raises(ValueError, match="weight_decay = 'none': is not a number; write one such as 0.01"):
         starting_point("lion", 0, "none")
 
 

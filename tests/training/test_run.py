@@ -92,7 +92,7 @@ def test_a_run_is_frozen():
         ({"precision": "int8"}, "precision = 'int8': .*'bf16'"),
         ({"augmentation": "crop mixup"}, "mixup"),
         ({"warmup_epochs": 8}, "warmup_epochs = 8.0: must be less than epochs = 8"),
-        ({"name": "../evil"}, "name = '../evil': is no file name"),
+        ({"name": "../evil"}, "name = '../evil': is not a file name"),
         ({"method": "lm"}, "teacher: method lm needs one"),
         ({"teacher": "resnet20"}, "method si uses none"),
         ({"method": "lm", "teacher": "t", "hyperparameters": {"T": 4}}, "unknown T; known: temperature, ce_weight"),
@@ -119,7 +119,7 @@ def test_a_run_is_frozen():
         ({"method": "lm", "teacher": "t", "hyperparameters": {"kd_weight": float("inf")}}, "kd_weight = inf"),
         ({"dataset": ".."}, "dataset = '..': is neither registered"),
         ({"dataset": "/tmp"}, "dataset = '/tmp': is neither registered"),
-        ({"name": "x.pth"}, "name = 'x.pth': is no file name without extension"),
+        ({"name": "x.pth"}, "name = 'x.pth': is not a file name without extension"),
     ],
 )
 def test_bad_input_is_one_line_that_names_field_value_and_remedy(root, fields, message):
@@ -141,7 +141,7 @@ def test_a_folder_under_the_data_root_is_a_data_set(root):
 
 @pytest.mark.parametrize("augmentation", ["none", "flip"])
 def test_views_that_would_be_equal_are_refused(root, augmentation):
-    with pytest.raises(ValueError, match=f"augmentation = {augmentation}: supcon compares 2 views"):
+    with pytest.raises(ValueError, match=f"augmentation = {augmentation}: gives supcon equal views of an image; it compares 2"):
         Run(method="supcon", selection="last", augmentation=augmentation)
     assert Run(method="supcon", selection="last", augmentation="crop flip")
 
@@ -158,7 +158,7 @@ def test_model_options_may_be_a_text():
     assert run.id == Run(model="resnet18", model_options="stem:imagenet base_channels:32").id
     assert Run(model="resnet18", model_options="").id == Run(model="resnet18").id
     for text, says in {
-        "stem": "model_options: 'stem' in 'stem' is no name=value; write for instance",
+        "stem": "model_options: 'stem' in 'stem' is not name=value; write for instance",
         "stem=cifar stem=cifar": "model_options: 'stem=cifar stem=cifar' gives a value twice",
         "base_channels=none": "base_channels='none' of resnet18 must be a whole number from 2 to 256",
     }.items():

@@ -5,6 +5,7 @@ from training_fixtures import QUICK
 
 from kdhelpers import Run, artifacts, fit_sweep
 from kdhelpers.training import fit as train
+from kdhelpers.training import inputs
 from kdhelpers.training.optim import DEFAULT_LR_AND_DECAY
 from kdhelpers.training.sweep import optimizer_runs, sweep_runs
 
@@ -74,7 +75,7 @@ def test_no_setting_leaves_the_run_alone(root, empty):
 
 @pytest.mark.parametrize("text", ["alpha", "alpha=", "=1", "alpha=1, beta"])
 def test_what_is_no_setting_is_refused_with_an_example(root, text):
-    with pytest.raises(ValueError, match=r"is no name=value; write for instance \"alpha=1 beta=12"):
+    with pytest.raises(ValueError, match=r"is not name=value; write for instance \"alpha=1 beta=12"):
         sweep_runs(run(), f"lam=0.3; {text}")
 
 
@@ -108,8 +109,8 @@ OTHER = {
 @pytest.fixture
 def no_time_spent(root, monkeypatch):
     """No data set may be loaded and no teacher looked for (there is none)."""
-    monkeypatch.setattr(train, "load_data", lambda *_: pytest.fail("data was loaded"))
-    monkeypatch.setattr(train, "teacher_name", lambda *_: pytest.fail("a teacher was looked for"))
+    monkeypatch.setattr(inputs, "load_data", lambda *_: pytest.fail("data was loaded"))
+    monkeypatch.setattr(inputs, "find_teacher", lambda *_: pytest.fail("a teacher was looked for"))
 
 
 @pytest.mark.parametrize("field", OTHER)
