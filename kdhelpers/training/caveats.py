@@ -4,14 +4,14 @@ from kdhelpers.data import Data, labelled_count
 from kdhelpers.methods import METHODS
 from kdhelpers.training.run import Run
 from kdhelpers.training.teacher import Teacher
-from kdhelpers.weights.load import find_weights, sidecar, teacher_name
+from kdhelpers.weights.load import find_teacher
 
 
 def seen_notes(run: Run, teacher: Teacher | None, data: Data) -> list[str]:
     """Of test or held-out images among its unlabelled ones, of labels that it sets aside but that the teacher, or the
     weights it goes on from, knows; and what of that is noted of these themselves, on images of the same data set."""
     notes = _images(run, data) if METHODS[run.method](**run.hyperparameters).uses_unlabelled else []
-    start = (sidecar(find_weights(teacher_name(run.start_from, run.dataset))) or {}) if run.start_from else None
+    start = find_teacher(run.start_from, run.dataset).description if run.start_from else None
     for who, described in (("the teacher", teacher and teacher.described), ("what this goes on from", start)):
         if described is not None:
             notes += _labels_known(who, run, described.get("run") or {}, data)

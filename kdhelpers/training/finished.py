@@ -11,7 +11,7 @@ from torch import nn
 from kdhelpers import artifacts
 from kdhelpers.training import record
 from kdhelpers.training.run import Run
-from kdhelpers.weights.load import load_model, sidecar
+from kdhelpers.weights.load import load_model, read_weights
 
 
 @contextlib.contextmanager
@@ -56,11 +56,11 @@ def find_finished(sought: dict, device: torch.device) -> tuple[nn.Module, dict] 
             if not path.is_file():  # a record that came with the checkout, weights do not
                 continue
             try:
-                described = sidecar(path) or {}
+                weights = read_weights(path)
                 wanted = stored["identity"], stored["weights"]["sha256"]
-                if (described.get("identity"), described.get("sha256")) != wanted:
+                if (weights.description.get("identity"), weights.sha256) != wanted:
                     raise ValueError(f"the weights of {stored['name']} are not those of its record")
-                return load_model(stored["name"], device=str(device)), stored
+                return load_model(weights, device=str(device)), stored
             except (OSError, ValueError) as error:
                 print(f"training again: {error}", file=sys.stderr)
     return None

@@ -22,7 +22,7 @@ from kdhelpers.training.finished import add_alias, find_finished_on_all_ranks, r
 from kdhelpers.training.job import Job
 from kdhelpers.training.run import Run
 from kdhelpers.training.teacher import Teacher, load_teacher
-from kdhelpers.weights.load import find_weights, load_model, teacher_name
+from kdhelpers.weights.load import Weights, find_teacher, load_model, teacher_name
 
 # What the students of a sweep must have in common, besides their teacher.
 SHARED = (
@@ -67,7 +67,7 @@ class Trained:
         if not self.run.teacher:
             raise ValueError(f"{self.name}: method {self.run.method} has no teacher")
         device = next(self.model.parameters()).device
-        return load_model(teacher_name(self.run.teacher, self.run.dataset), device=str(device))
+        return load_model(find_teacher(self.run.teacher, self.run.dataset), device=str(device))
 
     @property
     def weights_path(self) -> Path:
@@ -161,7 +161,7 @@ def _fit(
     first, precision = runs[0], resolve_precision(runs[0].precision, device)
     spelled = next((run.teacher for run in runs if run.teacher), None)
     name = teacher_name(spelled, first.dataset) if spelled else None  # before any download
-    starts = [find_weights(teacher_name(run.start_from, run.dataset)) if run.start_from else None for run in runs]
+    starts = [find_teacher(run.start_from, run.dataset) if run.start_from else None for run in runs]
     teacher = load_teacher(name, device, DTYPES[precision]) if name else None
     data = data or load_data(
         first.dataset, first.image_size, first.val_fraction, first.split_seed, unlabelled=first.unlabelled
@@ -198,9 +198,9 @@ def _fit(
         ]
 
 
-def run_identity(run: Run, data: Data, teacher: Teacher | None, start: Path | None = None) -> str:
+def run_identity(run: Run, data: Data, teacher: Teacher | None, start: Weights | None = None) -> str:
     """What must agree for two trainings to be one: the Run, the images, the weights of the teacher and of the start."""
-    weights = [teacher.sha256 if teacher else "", *([artifacts.sha256(start)] if start else [])]
+    weights = [teacher.sha256 if teacher else "", *([start.sha256] if start else [])]
     return hashlib.sha256(" ".join([run.id, data.content_hash, *weights]).encode()).hexdigest()
 
 

@@ -20,8 +20,7 @@ from kdhelpers.device import device_name
 from kdhelpers.training.caveats import seen_notes
 from kdhelpers.training.run import Run
 from kdhelpers.training.teacher import Teacher
-from kdhelpers.weights.load import find_weights, teacher_name
-from kdhelpers.weights.load import sidecar as read_sidecar
+from kdhelpers.weights.load import find_teacher
 
 
 def now() -> str:
@@ -65,12 +64,12 @@ def imagenet_starts(run: Run, teacher: Teacher | None) -> list[str]:
     """The networks behind a run that started from ImageNet's weights: those behind its teacher, those behind the
     weights that it goes on from, itself."""
     taught = _known_origins(teacher.described, teacher.sha256) if teacher else []
-    start = find_weights(teacher_name(run.start_from, run.dataset)) if run.start_from else None
-    tuned = _known_origins(read_sidecar(start), artifacts.sha256(start)) if start else []
+    start = find_teacher(run.start_from, run.dataset) if run.start_from else None
+    tuned = _known_origins(start.description, start.sha256) if start else []
     return list(dict.fromkeys([*taught, *tuned, *_own_origin(run.model_dump())]))
 
 
-def _known_origins(described: dict | None, sha256: str) -> list[str]:
+def _known_origins(described: dict, sha256: str) -> list[str]:
     """Of stored weights: what their sidecar says, or, for a copy without one, the record of the same content."""
     if not described:
         records = artifacts.records()
@@ -118,8 +117,8 @@ def start_facts(run: Run) -> dict | None:
     """The weights that a fine-tuning went on from."""
     if run.start_from is None:
         return None
-    path = find_weights(teacher_name(run.start_from, run.dataset))
-    return {"name": path.stem, "sha256": artifacts.sha256(path)}
+    start = find_teacher(run.start_from, run.dataset)
+    return {"name": start.path.stem, "sha256": start.sha256}
 
 
 def data_facts(data: Data) -> dict:

@@ -25,7 +25,7 @@ from kdhelpers.training.batching import training_batches
 from kdhelpers.training.optim import build_optimizer, learning_rate
 from kdhelpers.training.run import Run
 from kdhelpers.training.teacher import Teacher
-from kdhelpers.weights.load import start_from
+from kdhelpers.weights.load import find_teacher, start_from
 
 
 def seed_everything(*parts: int | str) -> None:
@@ -100,7 +100,7 @@ class Training:
         seed_everything(run.seed, "weights")
         self.network = build_model(run.model, self.data.num_classes, **run.network_options)
         if run.start_from:
-            start_from(self.network, run.start_from, run.dataset)
+            start_from(self.network, find_teacher(run.start_from, run.dataset))
         self.network.to(self.device, memory_format=torch.channels_last)
         seed_everything(run.seed, "method")
         self.method = METHODS[run.method](**run.hyperparameters)

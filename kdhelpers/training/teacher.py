@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from kdhelpers import artifacts
 from kdhelpers.models import FeatureExtractor, Outputs, fold_batchnorm
-from kdhelpers.weights.load import find_weights, load_model, sidecar
+from kdhelpers.weights.load import find_weights, load_model
 
 
 class Teacher:
@@ -32,7 +31,7 @@ def _return_nodes(network: nn.Module) -> tuple:
 
 def load_teacher(name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Teacher:
     """The stored network as a `Teacher` on the device. Raises as `load_model` does."""
-    path = find_weights(name)
-    teacher = Teacher(load_model(name), device, dtype)
-    teacher.described, teacher.sha256 = sidecar(path) or {}, artifacts.sha256(path)
+    weights = find_weights(name)
+    teacher = Teacher(load_model(weights), device, dtype)
+    teacher.described, teacher.sha256 = weights.description, weights.sha256
     return teacher

@@ -11,8 +11,8 @@ pickled networks in files from before torch 1.6, and pickle protocols above 2. T
 
 A malicious file can still waste time and memory, or end the process with a pickle nested a million times deep.
 
-Formats: a zip with `data.pkl` and one member per storage; before torch 1.6, consecutive pickles, then each storage after
-its length.
+Formats: a zip with `data.pkl` and a member per storage; before torch 1.6, consecutive pickles, then the storages, each
+after its length.
 """
 
 import io

@@ -40,7 +40,7 @@ def test_what_fits_nothing_is_refused_with_the_nearest_and_the_remedy(root):
     state["layer1.0.conv1.weight"] = torch.zeros(1)
     path = root / "strange.pth"
     torch.save(state, path)
-    with pytest.raises(ValueError, match="strange.pth: no description.*nearest: resnet20, of which .*say load_model"):
+    with pytest.raises(ValueError, match="strange.pth: has no description.*nearest: resnet20, .*call load_model"):
         load_model(str(path))
     torch.save({"fc.weight": "text"}, path)
     with pytest.raises(ValueError, match="not a state_dict of tensors"):
@@ -61,7 +61,7 @@ def test_a_file_from_before_batches_were_counted_is_read(root, capsys):
 def test_what_the_caller_says_is_never_overruled(root):
     path = root / "strange.pth"
     torch.save(build_model("resnet18", 10).state_dict(), path)
-    with pytest.raises(ValueError, match="say num_classes besides model = resnet34"):
+    with pytest.raises(ValueError, match="give num_classes with model = resnet34"):
         load_model(str(path), model="resnet34")
     with pytest.raises(ValueError, match="name the right model and options such as stem"):
         load_model(str(path), model="resnet18", num_classes=10, stem="imagenet")

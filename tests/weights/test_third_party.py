@@ -16,7 +16,7 @@ from torch import nn
 from kdhelpers import load_model
 from kdhelpers.models import build_model
 from kdhelpers.training.teacher import load_teacher
-from kdhelpers.weights.load import start_from
+from kdhelpers.weights.load import find_weights, start_from
 from kdhelpers.weights.safe_pickle import SafeCheckpoint, Unreadable
 from kdhelpers.weights.third_party import load_state
 
@@ -123,9 +123,9 @@ def test_a_third_party_checkpoint_serves_as_teacher_and_as_initial_weights(root,
     path = save(root / "x.pth", content)
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(load_teacher(str(path))(images).logits, model(images), rtol=1e-4, atol=1e-4)
-    fresh = build_model("resnet8", 7)
-    start_from(fresh, str(path), "digits")
-    assert torch.equal(fresh.fc.weight, model.fc.weight)
+    untrained = build_model("resnet8", 7)
+    start_from(untrained, find_weights(str(path)))
+    assert torch.equal(untrained.fc.weight, model.fc.weight)
 
 
 class Evil:
