@@ -21,7 +21,7 @@ from kdhelpers import artifacts
 from kdhelpers.data import DATASETS, Normalise, Unlabelled, read_unlabelled
 from kdhelpers.device import pick_device
 from kdhelpers.display.progress import progress_bar
-from kdhelpers.weights.load import find_weights, load_model, sidecar
+from kdhelpers.weights.load import find_weights, load_model
 
 HEADER = ["ID", "Labels"]
 LONGEST_NAME = 200  # bytes: with what is added while it is written, most file systems hold 255
@@ -81,10 +81,11 @@ def predict_stored(model: str, source: str, tta: bool = False, dataset: str | No
     those of `dataset`. Raises FileNotFoundError or ValueError for what is missing or does not fit, before any image is
     looked at.
     """
-    known = sidecar(find_weights(model)) or _published(model, dataset)
+    weights = find_weights(model)
+    known = weights.description or _published(model, dataset)
     if dataset and (of := (known.get("run") or {}).get("dataset", dataset)) != dataset:
         raise ValueError(f"dataset = {dataset}: {model} was trained on {of}, says its description; leave it out")
-    network = load_model(model, device=str(pick_device()))
+    network = load_model(weights, device=str(pick_device()))
     classes = network.get_submodule(network.return_nodes.classifier).out_features
     if known.get("num_classes", classes) != classes:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What the registry knows of a network, and how the CIFAR networks are initialised."""
+"""The entries of the registry, and the initialisation of the CIFAR networks."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ from kdhelpers.models.feature_extractor import ReturnNodes
 
 @dataclass(frozen=True)
 class Choice:
-    """The values of an option that are too many to try, or change no shape: `default`, and all those in `allowed`.
+    """The values of an option that has too many to try, or does not change a shape: `default`, and any in `allowed`.
 
-    Iterates, as a tuple of all values would, over the default and then `usual`: what unknown weights are held against.
+    Iterates over the default and `usual`, the values that `identify_architecture` tries.
     """
 
     default: int | bool
@@ -39,19 +39,17 @@ FLAG = Choice(True, (True, False))
 class Architecture:
     """One entry of `MODELS`.
 
-    build: called as build(num_classes, **options), with pretrained=True added only where `pretrained` holds.
-    feature_maps: name of a feature map -> path of the module that puts it out, from the input to the output.
+    build: called as build(num_classes, **options), also with pretrained=True if `pretrained` holds.
+    feature_maps: name of a feature map -> path of the module that outputs it, from the input to the logits.
     classifier: path of the module whose input is the embedding and whose output is the logits.
     options: name -> allowed values, the default first; a tuple or a `Choice`.
-    later: options that came after runs were published; they are told only where they differ from their default.
-    pretrained: whether ImageNet weights exist; `pretrained_needs` are the option values under which they fit.
+    pretrained: whether ImageNet weights exist; `pretrained_needs` are the option values that they require.
     """
 
     build: Callable[..., nn.Module]
     feature_maps: Mapping[str, str]
     classifier: str
     options: Mapping[str, Collection | Choice] = field(default_factory=dict)
-    later: frozenset[str] = frozenset()
     pretrained: bool = False
     pretrained_needs: Mapping[str, object] = field(default_factory=dict)
 
@@ -61,7 +59,7 @@ class Architecture:
 
 
 def initialise(model: nn.Module) -> nn.Module:
-    """The CRD benchmark's start: He's normal by fan-out for convolutions, BatchNorm at 1 and 0."""
+    """The CRD benchmark's initialisation: He normal by fan-out for convolutions, BatchNorm at 1 and 0."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of parameters, a shared one counted once; buffers (BatchNorm statistics) are not parameters."""
+    """Number of parameters, a shared one counted once; buffers (BatchNorm statistics) do not count."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -1,6 +1,7 @@
-"""Logits, embedding and named feature maps from one forward, for any network, by forward hooks."""
+"""Logits, embedding and named feature maps from one forward of any network, by forward hooks."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -8,14 +9,14 @@ from torch import Tensor, nn
 
 
 class ReturnNodes(NamedTuple):
-    """Where to listen in a network: map name -> module path, and the classifier's module path."""
+    """The modules whose tensors to return: map name -> module path, and the path of the classifier."""
 
     feature_maps: Mapping[str, str]
     classifier: str
 
 
 class Outputs(NamedTuple):
-    """logits [B, C], embedding [B, d] (the classifier's input), maps name -> [B, channels, height, width]."""
+    """logits [B, C], embedding [B, d] (the classifier's input), feature_maps name -> [B, channels, height, width]."""
 
     logits: Tensor | None
     embedding: Tensor | None
@@ -23,88 +24,83 @@ class Outputs(NamedTuple):
 
 
 class _Stop(Exception):
-    """Leaves the network's forward at the map that was asked for."""
+    """Ends the network's forward at the map `stop_at`."""
 
 
-class _Catch:
-    """What the hooks of one `FeatureExtractor` share. `caught` is None outside its forward, so that hooks which a
-    copy of the network carries along keep no tensor alive."""
+@dataclass
+class _Capture:
+    """The state shared by the hooks of a `FeatureExtractor`. `tensors` is None outside its forward, so that the hooks
+    in a copy of the network keep no tensor alive."""
 
-    def __init__(self):
-        self.caught: dict[str, Tensor] | None = None
-        self.stop_at: str | None = None
+    tensors: dict[str, Tensor] | None = None
+    stop_at: str | None = None
 
 
 _EMBEDDING = ""  # cannot be a map's name
 
 
-def _keep_map(name: str, catch: _Catch, module: nn.Module, inputs: tuple, output: Tensor) -> None:
-    if catch.caught is not None:
-        catch.caught[name] = output
-        if name == catch.stop_at:
+def _keep_map(name: str, capture: _Capture, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+    if capture.tensors is not None:
+        capture.tensors[name] = output
+        if name == capture.stop_at:
             raise _Stop
 
 
-def _keep_embedding(catch: _Catch, module: nn.Module, inputs: tuple) -> None:
-    if catch.caught is not None:
-        catch.caught[_EMBEDDING] = inputs[0]
+def _keep_embedding(capture: _Capture, module: nn.Module, inputs: tuple) -> None:
+    if capture.tensors is not None:
+        capture.tensors[_EMBEDDING] = inputs[0]
 
 
 class FeatureExtractor(nn.Module):
-    """A network seen from outside: `forward(images) -> Outputs`; the network itself, `model`, is not changed.
+    """Returns the intermediate tensors of a network: `forward(images) -> Outputs`. The network, `model`, is unchanged.
 
     feature_maps: map name -> module path (as in `model.named_modules()`); classifier: path of the module whose input
-    is the embedding. Both default to what `build_model` noted on the model; any other `nn.Module` needs at
-    least `classifier`. A module that is called several times in a forward gives its last output. A map is the
-    very tensor the network computed: where an in-place ReLU follows the named module, it holds the ReLU's
-    output.
+    is the embedding. Both default to the `return_nodes` that `build_model` sets; any other `nn.Module` needs
+    `classifier`. A module that is called several times in a forward gives its last output. A map is not a copy: if an
+    in-place ReLU follows the named module, the map holds the ReLU's output.
 
-    Raises ValueError for a path the model does not have (the message lists those it has), for a model without
-    return_nodes when no classifier is named, and for a tapped module that the forward did not call.
+    Raises ValueError for a path that the model does not have (the message lists its paths), for a model without
+    return_nodes if `classifier` is missing, and for a named module that the forward does not call.
     """
 
     def __init__(self, model: nn.Module, feature_maps: Mapping[str, str] | None = None, classifier: str | None = None):
         super().__init__()
         self._handles = []  # before anything can fail, for __del__
-        return_nodes = getattr(model, "return_nodes", None)
-        if classifier is None and return_nodes is None:
-            raise ValueError(f"classifier: name the module that puts out the logits, one of {_paths(model)}")
+        defaults = getattr(model, "return_nodes", None) or ReturnNodes({}, "")
         self.model = model
-        self.classifier = return_nodes.classifier if classifier is None else classifier
-        self.feature_maps = dict(
-            feature_maps if feature_maps is not None else return_nodes.feature_maps if return_nodes is not None else {}
-        )
-        self._catch = _Catch()
+        self.classifier = defaults.classifier if classifier is None else classifier
+        self.feature_maps = dict(defaults.feature_maps if feature_maps is None else feature_maps)
+        if classifier is None and not self.classifier:
+            raise ValueError(f"classifier: name the module that outputs the logits, one of {_paths(model)}")
+        self._capture = _Capture()
         for name, path in self.feature_maps.items():
-            hook = partial(_keep_map, name, self._catch)  # a partial, unlike a closure, follows copy.deepcopy
+            hook = partial(_keep_map, name, self._capture)  # a partial, unlike a closure, follows copy.deepcopy
             self._handles.append(_find(model, f"feature_maps[{name!r}]", path).register_forward_hook(hook))
-        hook = partial(_keep_embedding, self._catch)
+        hook = partial(_keep_embedding, self._capture)
         self._handles.append(_find(model, "classifier", self.classifier).register_forward_pre_hook(hook))
 
     def forward(self, images: Tensor, stop_at: str | None = None) -> Outputs:
-        """images [B, 3, H, W] -> Outputs. `stop_at` names a map at which the forward ends: logits and
-        embedding are None, maps end there, and layers above are neither computed nor given a gradient."""
+        """images [B, 3, H, W] -> Outputs.
+
+        stop_at: name of the map at which the forward ends. Logits and embedding are then None, later maps are missing,
+        and later layers are neither computed nor given a gradient.
+        """
         if stop_at is not None and stop_at not in self.feature_maps:
-            known = ", ".join(self.feature_maps)
-            raise ValueError(f"stop_at={stop_at!r} is not a map of this model; use one of {known}")
-        catch = self._catch
-        caught = {}
-        catch.caught, catch.stop_at = caught, stop_at
-        logits = None
+            names = ", ".join(self.feature_maps)
+            raise ValueError(f"stop_at={stop_at!r} is not a map of this model; use one of {names}")
+        tensors = {}
+        self._capture.tensors, self._capture.stop_at = tensors, stop_at
         try:
             logits = self.model(images)
         except _Stop:
-            return Outputs(None, None, {name: caught[name] for name in self.feature_maps if name in caught})
+            return Outputs(None, None, {name: tensors[name] for name in self.feature_maps if name in tensors})
         finally:
-            catch.caught = None
-        return self._collect(logits, caught)
-
-    def _collect(self, logits: Tensor, caught: dict[str, Tensor]) -> Outputs:
-        missing = [name for name in (_EMBEDDING, *self.feature_maps) if name not in caught]
+            self._capture.tensors = None
+        missing = [name for name in (_EMBEDDING, *self.feature_maps) if name not in tensors]
         if missing:
             path = self.feature_maps.get(missing[0], self.classifier)
-            raise ValueError(f"module {path!r} was not called in the model's forward; tap one that is")
-        return Outputs(logits, caught[_EMBEDDING].flatten(1), {name: caught[name] for name in self.feature_maps})
+            raise ValueError(f"module {path!r} was not called in the model's forward; name a module that is")
+        return Outputs(logits, tensors[_EMBEDDING].flatten(1), {name: tensors[name] for name in self.feature_maps})
 
     def __del__(self):
         for handle in self.__dict__.get("_handles", ()):

@@ -1,4 +1,4 @@
-"""A frozen network made cheaper: each BatchNorm folded into the convolution before it."""
+"""A frozen network made faster: each BatchNorm is folded into the convolution before it."""
 
 import copy
 import inspect
@@ -9,18 +9,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def fold_batchnorm(model: nn.Module) -> nn.Module:
-    """A copy in eval whose BatchNorms are folded into the convolution directly before them.
+    """A copy in eval mode, with each BatchNorm folded into the convolution directly before it.
 
-    W' = W g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + beta. The BatchNorm becomes an Identity, so
-    module paths and return_nodes stay as they were. Left alone: a BatchNorm whose input is anything but the output of
-    one convolution that nothing else uses; a convolution that is called twice, shares its weight or is itself
-    tapped; all of a network that torch.fx cannot trace (control flow that depends on the data).
-    Fold first, then observe.
+    W' = W g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + beta. The BatchNorm becomes an Identity, so that module
+    paths and return_nodes stay valid. Not folded: a BatchNorm whose input is not the output of a single convolution, or
+    is used elsewhere too; a convolution that is called twice, shares its weight or is a return node; a network that
+    torch.fx cannot trace (control flow that depends on the data). Fold before you build a `FeatureExtractor`.
     """
     folded = copy.deepcopy(model).eval()
     try:
         graph = _trace(folded)
-    except Exception:  # tracing runs the user's forward on stand-ins for tensors: anything may come of it
+    except Exception:  # tracing runs the user's forward on proxies of tensors and may raise any error
         return folded
     for convolution, batchnorm in _pairs(folded, graph):
         fused = fuse_conv_bn_eval(folded.get_submodule(convolution), folded.get_submodule(batchnorm))
@@ -31,7 +30,7 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
-        # what holds no convolution is not looked into: it may branch on shapes, which tracing cannot follow
+        # a module without convolutions is not traced: it may branch on shapes, which tracing cannot follow
         parts = module.modules()
         return isinstance(module, nn.Conv2d) or not any(isinstance(part, nn.Conv2d) for part in parts)
 
@@ -46,25 +45,25 @@ def _pairs(model: nn.Module, graph: fx.Graph) -> list[tuple[str, str]]:
     """Paths (convolution, batchnorm) of the foldable pairs."""
     called = [model.get_submodule(node.target) for node in graph.nodes if node.op == "call_module"]
     read = {node.target.rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
-    tapped = set(model.return_nodes.feature_maps.values()) if hasattr(model, "return_nodes") else set()
+    returned = set(model.return_nodes.feature_maps.values()) if hasattr(model, "return_nodes") else set()
     pairs = []
     for node in graph.nodes:
         source = node.args[0] if node.op == "call_module" and node.args else None
         if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:
             continue
         convolution, batchnorm = model.get_submodule(source.target), model.get_submodule(node.target)
-        # exact types: a subclass may standardise its weight or put an activation behind the norm
+        # exact types: a subclass may standardise its weight or apply an activation after the norm
         if type(convolution) is not nn.Conv2d or type(batchnorm) is not nn.BatchNorm2d:
             continue
         pair = (convolution, batchnorm)
-        alone = all(called.count(part) == 1 and _owns_tensors(model, part) for part in pair)
-        if alone and batchnorm.running_mean is not None and source.target not in read | tapped:
+        unshared = all(called.count(part) == 1 and _owns_tensors(model, part) for part in pair)
+        if unshared and batchnorm.running_mean is not None and source.target not in read | returned:
             pairs.append((source.target, node.target))
     return pairs
 
 
 def _owns_tensors(model: nn.Module, part: nn.Module) -> bool:
-    """Whether the part's tensors are plain (no parametrisation makes them) and registered under one path."""
+    """Whether the part's tensors are plain (without a parametrisation) and registered under one path."""
     own = {id(tensor) for tensor in _tensors(part)}
     plain = part.weight is None or id(part.weight) in own
     return plain and sum(id(tensor) in own for tensor in _tensors(model)) == len(own)

@@ -1,4 +1,4 @@
-"""Which network of the registry a state_dict fits, told by its keys and shapes: for weight files made elsewhere."""
+"""Identifies the network of a state_dict by its keys and shapes, for weight files made elsewhere."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -7,32 +7,31 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from kdhelpers.models.registry import MODELS, check_model
+from kdhelpers.models.registry import MODELS
 
 COUNTS = "num_batches_tracked"
 
 
 def identify_architecture(state: Mapping[str, Tensor]) -> tuple[str, int, dict]:
-    """(name, num_classes, options) of the first network of `MODELS` that has the very keys and shapes of `state`.
+    """(name, num_classes, options) of the first network of `MODELS` with exactly the keys and shapes of `state`.
 
-    Options that change no shape keep their default. Raises ValueError where none fits, naming the nearest.
+    Options that do not change a shape keep their default. Raises ValueError with the nearest network if none fits.
     """
-    found = _shapes(state)
-    nearest, most, others = "", -1, set()
+    shapes = _shapes(state)
+    nearest, most, excluded = "", -1, set()
     for name, options in _candidates():
-        classes, *_ = found.get(f"{MODELS[name].classifier}.weight") or (0,)
-        if not classes or name in others:
+        classes, *_ = shapes.get(f"{MODELS[name].classifier}.weight") or (0,)
+        if not classes or name in excluded:
             continue
         expected = _expected(MODELS[name].build, classes, tuple(options.items()))
-        if expected == found:
-            return name, classes, check_model(name, options=options)
-        if expected.keys() != found.keys():
-            others.add(name)  # options change shapes, not keys: trying them all would take seconds
-        fitting = sum(expected.get(key) == shape for key, shape in found.items())
+        if expected == shapes:
+            return name, classes, options
+        if expected.keys() != shapes.keys():
+            excluded.add(name)  # options change shapes, not keys: all combinations would take seconds
+        fitting = sum(expected.get(key) == shape for key, shape in shapes.items())
         if fitting > most:
-            nearest, most = f"{name}, of which {fitting} of {len(expected)} tensors fit", fitting
-    hint = f"; nearest: {nearest}" if nearest else ""
-    raise ValueError(f"these {len(found)} tensors are of no known network{hint}")
+            nearest, most = f"; nearest: {name}, of which {fitting} of {len(expected)} tensors fit", fitting
+    raise ValueError(f"these {len(shapes)} tensors do not fit a network of the registry{nearest}")
 
 
 @cache
@@ -42,7 +41,7 @@ def _expected(build: Callable[..., nn.Module], classes: int, options: tuple) -> 
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Without BatchNorm's counts of batches, which older files lack and nothing here reads."""
+    """Without BatchNorm's counts of batches, which older files lack and the package does not use."""
     return {key: tuple(value.shape) for key, value in state.items() if not key.endswith(COUNTS)}
 
 

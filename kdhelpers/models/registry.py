@@ -1,4 +1,4 @@
-"""The networks by name. A new family is one file with its ARCHITECTURES, and one line here."""
+"""The networks by name. A new family is one file with its ARCHITECTURES in `networks`, and one line here."""
 
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
@@ -33,40 +33,43 @@ MODELS: dict[str, Architecture] = {
 }
 
 
+def default_options(name: str) -> dict:
+    """The options of a network at their defaults."""
+    return {option: next(iter(allowed)) for option, allowed in MODELS[name].options.items()}
+
+
 def check_model(name: str, pretrained: bool = False, options: Mapping[str, object] | None = None) -> dict:
-    """All options of a network, defaults filled in (but those of `Architecture.later`, which are left out at their
-    default). Texts are read as the number or flag they stand for where an option has a range. Raises ValueError,
-    listing the known ones, for an unknown name, option or value, and for ImageNet weights that do not exist or do not
-    fit."""
+    """All options of a network: the given ones, and the defaults of the others.
+
+    A text is read as a number or flag if the option is a `Choice`. Raises ValueError that lists the valid ones for an
+    unknown name, option or value, and ValueError for ImageNet weights that do not exist or do not fit.
+    """
     if name not in MODELS:
         raise ValueError(f"model={name!r} is unknown; use one of {', '.join(MODELS)}")
-    architecture = MODELS[name]
-    defaults = {option: next(iter(allowed)) for option, allowed in architecture.options.items()}
-    chosen = dict(defaults)
-    for option, value in dict(options or {}).items():
-        if option not in architecture.options:
-            known = ", ".join(architecture.options) or "it has none"
-            raise ValueError(f"model option {option!r} is unknown to {name}; known options: {known}")
-        chosen[option] = _checked(name, option, value, architecture.options[option])
+    complete = default_options(name)
+    for option, value in (options or {}).items():
+        if option not in complete:
+            valid = ", ".join(complete) or "it has none"
+            raise ValueError(f"model option {option!r} is unknown to {name}; known options: {valid}")
+        complete[option] = _checked(name, option, value, MODELS[name].options[option])
     if pretrained:
-        _check_pretrained(name, chosen)
-    told = chosen.keys() - {option for option in architecture.later if chosen[option] == defaults[option]}
-    return {option: value for option, value in chosen.items() if option in told}
+        _check_pretrained(name, complete)
+    return complete
 
 
 def _checked(name: str, option: str, value: object, allowed: Collection | Choice) -> object:
     if isinstance(value, str) and isinstance(allowed, Choice):
         value = int(value) if value.isdecimal() else {"true": True, "false": False}.get(value.lower(), value)
     if value not in allowed:
-        said = allowed if isinstance(allowed, Choice) else f"one of {', '.join(map(repr, allowed))}"
-        raise ValueError(f"model option {option}={value!r} of {name} must be {said}")
+        text = allowed if isinstance(allowed, Choice) else f"one of {', '.join(map(repr, allowed))}"
+        raise ValueError(f"model option {option}={value!r} of {name} must be {text}")
     return value
 
 
 def _check_pretrained(name: str, options: Mapping[str, object]) -> None:
     if not MODELS[name].pretrained:
-        having = ", ".join(known for known, architecture in MODELS.items() if architecture.pretrained)
-        raise ValueError(f"pretrained=True: {name} has no ImageNet weights; use one of {having}, or pretrained=False")
+        others = ", ".join(other for other, architecture in MODELS.items() if architecture.pretrained)
+        raise ValueError(f"pretrained=True: {name} has no ImageNet weights; use one of {others}, or pretrained=False")
     for option, needed in MODELS[name].pretrained_needs.items():
         if options[option] != needed:
             raise ValueError(
@@ -76,12 +79,11 @@ def _check_pretrained(name: str, options: Mapping[str, object]) -> None:
 
 
 def build_model(name: str, num_classes: int, pretrained: bool = False, **options) -> nn.Module:
-    """A network whose forward maps images [B, 3, H, W] to logits [B, num_classes]; `model.return_nodes` names its
-    feature maps and its classifier for `FeatureExtractor`. Freshly initialised from torch's global generator, or, with
-    `pretrained`, from torchvision's ImageNet weights (a classifier of another size stays new).
+    """A network: images [B, 3, H, W] -> logits [B, num_classes]; `return_nodes` names its feature maps and classifier.
 
-    Raises ValueError as `check_model` does and for num_classes < 1; FileNotFoundError where the weights are
-    neither stored nor to be had.
+    The weights are drawn from torch's global generator. With `pretrained` they are torchvision's ImageNet weights, but
+    the classifier is drawn unless num_classes is 1000. Raises ValueError as `check_model` does and for num_classes < 1;
+    FileNotFoundError if the ImageNet weights are not stored and cannot be downloaded.
     """
     if not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(f"num_classes={num_classes!r} must be a whole number of at least 1")
@@ -93,20 +95,20 @@ def build_model(name: str, num_classes: int, pretrained: bool = False, **options
 
 
 def require_small(name: str, num_classes: int, options: Mapping[str, object], limit: int) -> int:
-    """The parameters of a network of `MODELS`, if they are at most `limit`.
+    """The number of parameters of a network of `MODELS`.
 
-    Raises ValueError that gives the count and the largest `base_channels` that fits, where it has that option.
+    Raises ValueError if it exceeds `limit`; the message gives the largest `base_channels` that fits.
     """
 
     def size(**changed: object) -> int:
         with torch.device("meta"):  # shapes alone: no memory, no random numbers
             return count_parameters(build_model(name, num_classes, **{**options, **changed}))
 
-    found, widths = size(), MODELS[name].options.get("base_channels")
-    if found <= limit:
-        return found
+    parameters, widths = size(), MODELS[name].options.get("base_channels")
+    if parameters <= limit:
+        return parameters
     fitting = bisect_right(widths.allowed, limit, key=lambda width: size(base_channels=width)) if widths else 0
     remedy = (
         f"base_channels={widths.allowed[fitting - 1]} is the largest that fits" if fitting else "take a smaller one"
     )
-    raise ValueError(f"model = {name}: has {found:,} parameters, more than max_parameters = {limit:,}; {remedy}")
+    raise ValueError(f"model = {name}: has {parameters:,} parameters, more than max_parameters = {limit:,}; {remedy}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kdhelpers import artifacts
 from kdhelpers.report.results import budget_key, method_title, results
-from kdhelpers.weights.load import find_weights, sidecar, teacher_name
+from kdhelpers.weights.load import find_weights, read_weights, teacher_name
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def _is_usable(frame) -> dict[str, bool]:
 
     def usable(name: str, identity: str) -> bool:
         try:
-            return (sidecar(artifacts.weights_path(name)) or {}).get("identity") == identity
+            return read_weights(artifacts.weights_path(name)).description.get("identity") == identity
         except (OSError, ValueError):
             return False
 
@@ -80,9 +80,9 @@ def _of_the_budget_of(name: str, frame, dataset: str):
 
 
 def _of_one_budget(frame, student: str, teacher: str, seeds: Sequence[int]):
-    known = sidecar(find_weights(teacher)) or {}
+    sha256 = find_weights(teacher).sha256
     teachers = frame["setting"].map(lambda setting: json.loads(setting)["teacher_sha256"])
-    frame = frame[teachers.isna() | (teachers == known.get("sha256"))]
+    frame = frame[teachers.isna() | (teachers == sha256)]
     frame = frame[(frame["model"] == student) & frame["seed"].isin(seeds)]
     budgets = [group for _, group in frame.groupby(frame["setting"].map(budget_key))]
     chosen = max(budgets, key=lambda group: (len(group), group["finished"].max()), default=frame)

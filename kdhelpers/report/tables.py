@@ -60,13 +60,12 @@ def networks(run, data):
 
     from kdhelpers.methods import METHODS
     from kdhelpers.models import build_model
-    from kdhelpers.weights.load import find_weights, load_model, sidecar, teacher_name
+    from kdhelpers.weights.load import find_teacher, load_model
 
     rows = []
     if run.teacher:
-        name = teacher_name(run.teacher, run.dataset)
-        known = sidecar(find_weights(name)) or {}
-        teacher = load_model(name)
+        weights = find_teacher(run.teacher, run.dataset)
+        known, teacher = weights.description, load_model(weights)
         rows.append(_network_row("teacher", known.get("model", run.teacher), teacher, data, known.get("test_top1_pct")))
     network = build_model(run.model, data.num_classes, **run.model_options)
     rows.append(_network_row(run.role, run.model, network, data, None))

@@ -1,6 +1,7 @@
-"""Trained networks back from disk: which weights a name means, what describes them, and `load_model`."""
+"""Trained networks from disk: the weight file of a name, its description, and `load_model`."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -10,161 +11,150 @@ from kdhelpers.models import COUNTS, MODELS, build_model, identify_architecture
 from kdhelpers.weights.third_party import load_state
 
 
-from functools import cached_property
-from pathlib import PosixPath
+@dataclass(frozen=True)
+class Weights:
+    """A weight file, the content of its sidecar `<stem>.json` ({} if there is none), and the file's sha256."""
+
+    path: Path
+    description: dict
+    sha256: str
 
 
-class Weights(PosixPath):
-    @property
-    def path(self): return Path(self)
-    @cached_property
-    def description(self): return sidecar(Path(self)) or {}
-    @cached_property
-    def sha256(self): return artifacts.sha256(self)
+def read_weights(path: Path) -> Weights:
+    """Raises FileNotFoundError; ValueError if the sidecar describes other content than the file holds."""
+    sidecar, sha256 = path.with_suffix(".json"), artifacts.sha256(path)
+    if not sidecar.is_file():
+        return Weights(path, {}, sha256)
+    description = artifacts.load_json(sidecar)
+    if not isinstance(description, dict) or description.get("sha256") != sha256:
+        raise ValueError(
+            f"{path}: its content is not what {sidecar.name} describes; restore the file, or delete that "
+            "description and name the architecture yourself"
+        )
+    return Weights(path, description, sha256)
 
 
-def find_teacher(t, d): return find_weights(teacher_name(t, d))
-
-
-def find_weights(name: str) -> "Weights":
-    return name if isinstance(name, Weights) else Weights(_find(str(name)))
-
-
-def _find(name: str) -> Path:
-    """The path of weights given by name or by path. Raises FileNotFoundError that names the notebook to run."""
+def find_weights(name: str) -> Weights:
+    """The weights of an artifact's name or of a path. Raises as `read_weights`; FileNotFoundError names the notebook to
+    run."""
     stored, path = artifacts.weights_path(name.removesuffix(".pth")), Path(name)
     if path.suffix == ".pth" and path.is_file():
-        return path
+        return read_weights(path)
     if stored.is_file():
-        return stored
+        return read_weights(stored)
     raise FileNotFoundError(
-        f"{name} has not been trained yet: there is no {stored}; run notebook 01_teacher with that model and "
+        f"{name} has not been trained yet: {stored} does not exist; run notebook 01_teacher with that model and "
         "data set first (or `python -m kdhelpers suite`), or give the path of a .pth file; `python -m kdhelpers "
         "teachers` fetches published ones for cifar100"
     )
 
 
 def teacher_name(teacher: str, dataset: str) -> str:
-    """The artifact a Run's `teacher` means: a name or path as it is; for an architecture, the one trained on `dataset`.
+    """The artifact of a Run's `teacher`: a name or path unchanged; for an architecture, the one trained on `dataset`.
 
-    Raises FileNotFoundError if none was trained, ValueError that lists them if there are several: a student must not
-    learn from an older teacher of that architecture without a word. Of a name there may be namesakes, `<name>-<id>`,
-    from a later training with other settings: the name is taken at its word, and they are told of on stderr.
+    Other trainings of a name are stored as `<name>-<id>`. For an architecture they are a ValueError that lists all, so
+    that no student uses an older teacher by accident; for a name, stderr lists them. Raises FileNotFoundError if none
+    is stored for an architecture.
     """
     name = f"teacher_{teacher}_{dataset}" if teacher in MODELS else teacher
     first = artifacts.weights_path(name.removesuffix(".pth"))
     others = sorted(first.parent.glob(f"{first.stem}-{'[0-9a-f]' * 8}.pth")) if "/" not in name else []
-    found = [path for path in (first, *others) if path.is_file()]
-    choices = ", ".join(map(_described_text, found))
+    stored = [path for path in (first, *others) if path.is_file()]
+    choices = ", ".join(map(_summary, stored))
     if teacher not in MODELS:
-        if len(found) > 1 and first.is_file():
-            print(f"teacher = {teacher}: the first of {choices} is taken", file=sys.stderr)
+        if len(stored) > 1 and first.is_file():
+            print(f"teacher = {teacher}: the first of {choices} is used", file=sys.stderr)
         return teacher
-    if len(found) > 1:
-        raise ValueError(f"teacher = {teacher}: there are {len(found)}: {choices}; give the name of the one you mean")
-    return found[0].stem if found else find_weights(name).stem
+    if len(stored) > 1:
+        raise ValueError(f"teacher = {teacher}: there are {len(stored)}: {choices}; give the name of one of them")
+    return stored[0].stem if stored else find_weights(name).path.stem
+
+
+def find_teacher(teacher: str, dataset: str) -> Weights:
+    """The weights of a Run's `teacher` or `start_from`. Raises as `teacher_name` and `find_weights` do."""
+    return find_weights(teacher_name(teacher, dataset))
 
 
 def describe_teacher(teacher: str, dataset: str) -> dict:
-    """The sidecar of the weights that `teacher` means for `dataset`: `name`, `model`, `test_top1_pct`, its `run`.
+    """The sidecar of `find_teacher`: `name`, `model`, `test_top1_pct`, its `run`.
 
-    Raises FileNotFoundError as `find_weights` does, ValueError for weights without a sidecar.
+    Raises as `find_teacher` does, and ValueError for weights without a sidecar.
     """
-    path = find_weights(teacher_name(teacher, dataset))
-    described = sidecar(path)
-    if described is None:
+    weights = find_teacher(teacher, dataset)
+    if not weights.description:
         raise ValueError(
-            f"teacher = {teacher}: {path} has no description beside it; `python -m kdhelpers teachers --file {path} "
-            f"--model ARCHITECTURE --dataset {dataset}` measures it and writes one"
+            f"teacher = {teacher}: {weights.path} has no description; `python -m kdhelpers teachers --file "
+            f"{weights.path} --model ARCHITECTURE --dataset {dataset}` measures it and writes one"
         )
-    return described
-
-
-def sidecar(path: Path) -> dict | None:
-    """The JSON beside a weight file, or None; ValueError if it describes other content than the file holds."""
-    beside = path.with_suffix(".json")
-    if not beside.is_file():
-        return None
-    described = artifacts.load_json(beside)
-    if not isinstance(described, dict) or described.get("sha256") != artifacts.sha256(path):
-        raise ValueError(
-            f"{path}: its content is not what {beside.name} describes; restore the file, or delete that "
-            "description and name the architecture yourself"
-        )
-    return described
+    return weights.description
 
 
 def load_model(
-    name: str, model: str | None = None, num_classes: int | None = None, device: str = "cpu", **options
+    weights: str | Weights, model: str | None = None, num_classes: int | None = None, device: str = "cpu", **options
 ) -> nn.Module:
-    """A trained network in eval mode, by artifact name (`student_lm_resnet8_digits`) or by path.
+    """A trained network in eval mode, by artifact name (`student_lm_resnet8_digits`), by path, or of `find_weights`.
 
-    Architecture, classes and options come from the file's sidecar; without one they are `model`, `num_classes` and
-    `options`, or, where those are left out, what the tensors' names and shapes tell, which is said on stderr. A
-    checkpoint made elsewhere, with the weights under `model` or `state_dict`, is read as `load_state` says. Raises
-    FileNotFoundError, or ValueError if the file is damaged, holds no state_dict or fits another network.
+    Architecture, classes and options come from the sidecar. Without one they are `model`, `num_classes` and `options`;
+    without these they are identified from the tensors' names and shapes, and stderr reports them. `load_state` reads
+    checkpoints made elsewhere. Raises FileNotFoundError; ValueError for a damaged file, a file without a state_dict and
+    weights of another network.
     """
-    path = find_weights(name)
-    described, state = sidecar(path) or {}, load_state(path)
-    model, num_classes = model or described.get("model"), num_classes or described.get("num_classes")
-    options = options or described.get("model_options", {})
+    weights = find_weights(weights) if isinstance(weights, str) else weights
+    path, description, state = weights.path, weights.description, load_state(weights.path)
+    model, num_classes = model or description.get("model"), num_classes or description.get("num_classes")
+    options = options or description.get("model_options", {})
     if not model:
-        model, num_classes, options = _identified(state, path)
+        model, num_classes, options = _identify(state, path)
     elif not num_classes:
-        raise ValueError(f"{path}: no description beside it; say num_classes besides model = {model}")
+        raise ValueError(f"{path}: has no description; give num_classes with model = {model}")
     network = build_model(model, num_classes, **options)
     load_weights(network, state, f"{path} (read as {model}, {num_classes} classes)")
     return network.to(device).eval()
 
 
-def _identified(state: dict[str, Tensor], path: Path) -> tuple[str, int, dict]:
+def _identify(state: dict[str, Tensor], path: Path) -> tuple[str, int, dict]:
     try:
         model, num_classes, options = identify_architecture(state)
     except ValueError as error:
         raise ValueError(
-            f"{path}: no description beside it, and {error}; say load_model(..., model='resnet20', num_classes=100)"
+            f"{path}: has no description, and {error}; call load_model(..., model='resnet20', num_classes=100)"
         ) from None
-    chosen = "".join(f", {option} {value}" for option, value in options.items())
-    told = f"its tensors are those of {model}{chosen}, {num_classes} classes"
-    print(f"{path}: no description beside it; {told}", file=sys.stderr)
+    values = "".join(f", {option} {value}" for option, value in options.items())
+    text = f"its tensors are those of {model}{values}, {num_classes} classes"
+    print(f"{path}: has no description; {text}", file=sys.stderr)
     return model, num_classes, options
 
 
-def check_state(state, what: str) -> None:
-    """ValueError unless `state` is a state_dict of tensors."""
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{what}: not a state_dict of tensors")
-
-
 def load_weights(network: nn.Module, state: dict[str, Tensor], what: str) -> None:
-    """`load_state_dict`, with the first difference in one line instead of all of them."""
-    check_state(state, what)
-    own = network.state_dict()
-    missing = [k for k in own if k not in state and not k.endswith(COUNTS)]  # older files have no counts
-    extra = [k for k in state if k not in own]
-    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
+    """`load_state_dict`, with a ValueError that gives the first difference in one line."""
+    expected = network.state_dict()
+    missing = [key for key in expected if key not in state and not key.endswith(COUNTS)]  # older files lack the counts
+    extra = [key for key in state if key not in expected]
+    shapes = [key for key in expected if key in state and expected[key].shape != state[key].shape]
     if missing or extra or shapes:
         first = (
-            f"{shapes[0]} is {tuple(state[shapes[0]].shape)}, expected {tuple(own[shapes[0]].shape)}"
+            f"{shapes[0]} is {tuple(state[shapes[0]].shape)}, expected {tuple(expected[shapes[0]].shape)}"
             if shapes
             else f"lacks {missing[0]}"
             if missing
-            else f"has {extra[0]} besides"
+            else f"has an unknown {extra[0]}"
         )
         raise ValueError(
             f"{what}: weights of another architecture: {first} ({len(missing)} missing, {len(extra)} unknown, "
             f"{len(shapes)} of other shape); name the right model and options such as stem"
         )
-    network.load_state_dict(own | state)
+    network.load_state_dict(expected | state)
 
 
-def start_from(network: nn.Module, path) -> None:
-    """Give the network the weights that `name` (as `teacher_name` reads it) means. Raises as `load_weights` does."""
-    load_weights(network, load_state(path), f"start_from = {path}")
+def start_from(network: nn.Module, weights: Weights) -> None:
+    """Initialise the network with stored weights. Raises as `load_state` and `load_weights` do."""
+    load_weights(network, load_state(weights.path), f"start_from = {weights.path}")
 
 
-def _described_text(path: Path) -> str:
-    known = artifacts.load_json(path.with_suffix(".json")) if path.with_suffix(".json").is_file() else {}
-    epochs, top1 = known.get("run", {}).get("epochs", "?"), known.get("test_top1_pct")
-    made = "made elsewhere" if "origin" in known else f"{epochs} epochs"
-    return f"{path.stem} ({made}{'' if top1 is None else f', {top1:.1f} %'})"
+def _summary(path: Path) -> str:
+    """E.g. "teacher_resnet8_digits (2 epochs, 71.2 %)"; the file is not read."""
+    sidecar = path.with_suffix(".json")
+    description = artifacts.load_json(sidecar) if sidecar.is_file() else {}
+    epochs, top1 = description.get("run", {}).get("epochs", "?"), description.get("test_top1_pct")
+    training = "made elsewhere" if "origin" in description else f"{epochs} epochs"
+    return f"{path.stem} ({training}{'' if top1 is None else f', {top1:.1f} %'})"

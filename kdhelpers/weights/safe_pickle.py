@@ -1,19 +1,18 @@
-"""The tensors of a torch file whose pickle also names classes or functions: none of them is imported or called.
+"""Reads the tensors of a torch file whose pickle also names classes or functions, without importing or calling one.
 
-`torch.load(weights_only=True)` refuses such a file whole. Checkpoints often are such: the CRD benchmark's hold the best
-accuracy as a numpy scalar, others their argparse.Namespace. Why it is safe to read them here:
+`torch.load(weights_only=True)` refuses such a file as a whole, although many published checkpoints hold a numpy scalar
+or an argparse.Namespace. Its `safe_globals` does not help: it blocks every name of `os` and `sys`, dict subclasses,
+pickled networks in files from before torch 1.6, and pickle protocols above 2. This reader is safe for two reasons:
 
-- All that a pickle can call, build or alter is what `find_class` and `persistent_load` give it. Here `find_class` looks
-  nothing up: every name, torch's own too, becomes a class made on the spot that notes the arguments and does nothing
-  (`Placeholder`), or a plain dict for the dicts that torch files are made of. `os.system("...")` becomes two strings.
-- What is left is numbers, strings, containers and notes. From the notes on a tensor (storage, offset, size, stride)
-  the tensor is made after the pickle is read, here, of bytes that exist: sizes are checked in Python's whole numbers,
-  and a tensor is never larger than its storage.
+- A pickle can call, build or alter only the results of `find_class` and `persistent_load`. Here `find_class` turns each
+  name, torch's own too, into a new class that stores its arguments (`Placeholder`), or into a plain dict.
+- Tensors are built after the pickle is read, from (storage, offset, size, stride). These are checked in Python's
+  integers, and a tensor is never larger than its storage.
 
-A file made for it can still waste time and memory, as any pickle can, or end the process, nested a million times deep.
+A malicious file can still waste time and memory, or end the process with a pickle nested a million times deep.
 
-So no numpy class needs to be let in for a number that nobody reads. The formats: a zip with `data.pkl` and one member
-per storage; before torch 1.6, pickles in a row, then the storages, each behind its length.
+Formats: a zip with `data.pkl` and a member per storage; before torch 1.6, consecutive pickles, then the storages, each
+after its length.
 """
 
 import io
@@ -29,48 +28,37 @@ from torch import Tensor
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the format before torch 1.6
 DICTS = ("collections.OrderedDict", "collections.defaultdict")
-REBUILDERS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
 REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
-DTYPES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
+REBUILDERS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor", REBUILD_PARAMETER)
+NUMBERS = "Double Float Half BFloat16 Long Int Short Bool"
+DTYPES = {f"torch.{name}Storage": getattr(torch, name.lower()) for name in NUMBERS.split()}
+DTYPES |= {"torch.CharStorage": torch.int8, "torch.ByteStorage": torch.uint8}
 
 
 class Unreadable(Exception):
-    """The file is damaged or of a format that is not known here."""
+    """The file is damaged or has an unknown format."""
 
 
 class Placeholder:
-    """For whatever the pickle names: it notes the arguments it was called with, and nothing it is told later."""
+    """Replaces a class or function that the pickle names: stores the arguments of the call, ignores all later state."""
 
-    path = ""  # module.name, as the pickle says it
+    path = ""  # module.name, as in the pickle
+    args: tuple
 
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
         self.args = args
         return self
 
-    # defined, as the unpickler would otherwise write into __dict__ or call setattr, on the class too
-    def __setstate__(self, state: Any) -> None:
-        pass
-
     def append(self, *args) -> None:
         pass
 
-    extend = add = __setitem__ = append
+    # without __setstate__ the unpickler would write into __dict__ or call setattr, also on the class
+    __setstate__ = extend = add = __setitem__ = append
 
 
 class SavedTensor(Placeholder):
-    """Stands in for a call of torch's functions that rebuild a tensor."""
+    """Replaces a call of a torch function that rebuilds a tensor."""
 
 
 class _Dict(dict):
@@ -88,20 +76,20 @@ class _Storage(NamedTuple):
 
 
 class SafeCheckpoint:
-    """tree: the file's content, of plain containers, numbers, strings and stand-ins; names: what it named besides
-    dicts and what tensors are made of; `tensor` builds what a `SavedTensor` of the tree stands for.
+    """tree: the content, made of plain containers, numbers, strings and placeholders; names: the classes and functions
+    in the pickle, except dicts and parts of tensors; `tensor` builds the tensor of a `SavedTensor`.
 
     Raises Unreadable; FileNotFoundError.
     """
 
     def __init__(self, path: Path):
-        content = io.BytesIO(path.read_bytes())
+        content = path.read_bytes()
         try:
-            read = _read_zip if content.getvalue().startswith(b"PK") else _read_legacy
-            unpickler, self.tree, self._bytes = read(content)
+            read = _read_zip if content.startswith(b"PK") else _read_legacy
+            unpickler, self.tree, self._bytes = read(io.BytesIO(content))
         except Exception as error:  # a damaged pickle may fail in any way: IndexError, KeyError, MemoryError, ...
             raise Unreadable(f"{path}: {error!r}") from error
-        self.names = sorted(name for name, kind in unpickler.named.items() if not _makes_tensors(kind))
+        self.names = sorted(unpickler.placeholders.keys() - {*REBUILDERS, *DTYPES})
 
     def tensor(self, saved: SavedTensor) -> Tensor:
         try:
@@ -110,11 +98,7 @@ class SafeCheckpoint:
             storage, offset, size, stride = saved.args[:4]
             return _view(self._bytes[storage.key], storage, offset, size, stride).clone()
         except Exception as error:  # arguments of any kind
-            raise Unreadable(f"a tensor's notes make no sense: {error!r}") from error
-
-
-def _makes_tensors(kind: type[Placeholder]) -> bool:
-    return issubclass(kind, SavedTensor) or kind.path.removeprefix("torch.") in DTYPES
+            raise Unreadable(f"the arguments of a tensor are invalid: {error!r}") from error
 
 
 def _view(content: bytes, storage: _Storage, offset: int, size: tuple, stride: tuple) -> Tensor:
@@ -131,19 +115,19 @@ def _view(content: bytes, storage: _Storage, offset: int, size: tuple, stride: t
     return torch.frombuffer(bytearray(content), dtype=storage.dtype).as_strided(size, stride, offset)
 
 
-class _Unpickler(pickle._Unpickler):  # in C it makes room for billions of memos where one damaged byte says so
+class _Unpickler(pickle._Unpickler):  # the C version allocates billions of memo entries after one damaged byte
     def __init__(self, file: io.BufferedIOBase):
-        super().__init__(file, encoding="latin1")  # no Python 2 string fails
-        self.named: dict[str, type] = {}
+        super().__init__(file, encoding="latin1")  # decodes every Python 2 string
+        self.placeholders: dict[str, type] = {}
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> type:
-        """Finds nothing: makes a class that has the name for a label."""
+        """A new class labelled with the name; nothing is looked up."""
         path = f"{module}.{name}"
         if path in DICTS:
             return _Dict
-        kind = SavedTensor if path in REBUILDERS or path == REBUILD_PARAMETER else Placeholder
-        return self.named.setdefault(path, type(name, (kind,), {"path": path}))
+        base = SavedTensor if path in REBUILDERS else Placeholder
+        return self.placeholders.setdefault(path, type(name, (base,), {"path": path}))
 
     def persistent_load(self, saved: tuple) -> Any:
         if saved[0] == "module":  # the class of a pickled network, and its source code
@@ -151,9 +135,9 @@ class _Unpickler(pickle._Unpickler):  # in C it makes room for billions of memos
         _, kind, key, _, count, *view = saved
         if saved[0] != "storage" or not isinstance(count, int) or view not in ([], [None]):
             raise ValueError("unknown kind of storage")
-        storage = _Storage(key, DTYPES[kind.path.removeprefix("torch.")], count)
+        storage = _Storage(key, DTYPES[kind.path], count)
         if self.storages.setdefault(key, storage) != storage:
-            raise ValueError(f"storage {key} is said to be of two kinds")
+            raise ValueError(f"storage {key} has two dtypes or sizes")
         return storage
 
 
@@ -171,7 +155,6 @@ def _read_zip(file: io.BytesIO) -> tuple[_Unpickler, Any, dict[str, bytes]]:
 
 
 def _read_legacy(file: io.BytesIO) -> tuple[_Unpickler, Any, dict[str, bytes]]:
-    file.seek(0)
     magic, protocol, system = (_Unpickler(file).load() for _ in range(3))
     if (magic, protocol, system["little_endian"]) != (MAGIC, PROTOCOL, True):
         raise ValueError("not a torch file, or big-endian")
@@ -183,6 +166,6 @@ def _read_legacy(file: io.BytesIO) -> tuple[_Unpickler, Any, dict[str, bytes]]:
         if count != storage.count:
             raise ValueError(f"storage {key} has {count} elements, not {storage.count}")
         content[key] = file.read(size := count * storage.dtype.itemsize)
-        if len(content[key]) != size:  # of a storage that nobody asks for, too
+        if len(content[key]) != size:  # also of a storage that no tensor uses
             raise ValueError(f"storage {key} has {len(content[key])} of {size} bytes")
     return unpickler, tree, content

@@ -1,6 +1,5 @@
-"""Weight files made elsewhere: the state_dict out of whatever a checkpoint has around it."""
+"""Weight files made elsewhere: the state_dict inside a checkpoint."""
 
-import contextlib
 import math
 import sys
 from pathlib import Path
@@ -14,42 +13,28 @@ from kdhelpers.weights.safe_pickle import Placeholder, SafeCheckpoint, SavedTens
 
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
-SCORES = ("epoch", "accuracy", "best_acc")  # what a training loop notes beside its weights
-DEPTH, SHOWN = 3, 6  # wrappers in each other; names in a message
+SCORES = ("epoch", "accuracy", "best_acc")  # stored by a training loop next to the weights
+MAX_DEPTH, MAX_NAMES = 3, 6  # of nested wrappers; in a message
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
-    """The state_dict in a weight file: the file itself, or what it has under one of `WRAPPERS`, without `PREFIXES`.
+    """The state_dict in a weight file: the whole file, or its content under one of `WRAPPERS`, without `PREFIXES`.
 
-    Where it is not the file itself, what was taken is said on stderr. Pickled objects beside it are passed over, and
-    nothing that they name is imported or run. Raises FileNotFoundError; ValueError for a damaged file and for one
-    without a state_dict.
+    stderr reports what was taken and what was left, unless the file is a plain state_dict. Pickled objects are ignored:
+    no class or function of the pickle is imported or called. Raises FileNotFoundError; ValueError for a damaged file
+    and for one without a state_dict.
     """
     return load_checkpoint(path)[0]
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """`load_state`, and the numbers under `SCORES` beside the weights: the file's own word, checked by nobody."""
-    found, file = _content(path)
-    state, wrappers = _unwrapped(found, path)
-    state, prefixes = _without_prefixes(state)
-    beside = [key for key in found if key not in wrappers] if wrappers else []
-    _tell(path, len(state), wrappers, prefixes, beside, file.names if file else [])
-    return _built(state, file, path), _scores(found, file) if wrappers else {}
-
-
-def _scores(found: dict, file: SafeCheckpoint | None) -> dict[str, float]:
-    """Plain numbers and tensors of one finite number; a numpy scalar is an object to be made, so it stays unread."""
-    scores = {}
-    for key in SCORES:
-        value = found.get(key)
-        with contextlib.suppress(Unreadable):
-            value = file.tensor(value) if isinstance(value, SavedTensor) else value
-        if isinstance(value, Tensor) and value.numel() == 1:
-            value = value.item()
-        if type(value) in (int, float) and math.isfinite(value):
-            scores[key] = value
-    return scores
+    """`load_state`, and the unverified numbers that the file has under `SCORES`."""
+    content, file = _content(path)
+    state, wrappers = _unwrap(content, path)
+    state, prefixes = _strip_prefixes(state)
+    ignored = [key for key in content if key not in wrappers] if wrappers else []
+    _report(path, len(state), wrappers, prefixes, ignored, file.names if file else [])
+    return _tensors(state, file, path), _scores(content, file) if wrappers else {}
 
 
 def _content(path: Path) -> tuple[Any, SafeCheckpoint | None]:
@@ -63,42 +48,44 @@ def _content(path: Path) -> tuple[Any, SafeCheckpoint | None]:
         return file.tree, file
 
 
-def _unwrapped(found: Any, path: Path) -> tuple[dict, list[str]]:
-    wrappers, content = [], found
+def _unwrap(content: Any, path: Path) -> tuple[dict, list[str]]:
+    wrappers = []
     while not _is_state(content):
         inner = [key for key in WRAPPERS if isinstance(content, dict) and isinstance(content.get(key), dict)]
         inner = [key for key in inner if _is_state(content[key])] or inner
         if len(inner) > 1:
-            raise ValueError(f"{path}: several networks, under {', '.join(inner)}; save the one you mean alone")
-        if not inner or len(wrappers) == DEPTH:
+            raise ValueError(f"{path}: several networks, under {', '.join(inner)}; save one of them alone")
+        if not inner or len(wrappers) == MAX_DEPTH:
             raise ValueError(
-                f"{path}: not a state_dict of tensors, and none is under {', '.join(WRAPPERS)}; it holds "
-                f"{_described(content)}; save the network's state_dict() alone, where its code is at hand"
+                f"{path}: not a state_dict of tensors, and has none under {', '.join(WRAPPERS)}; it holds "
+                f"{_describe(content)}; save the network's state_dict() alone, where its code is at hand"
             )
-        wrappers.append(inner[0])
+        wrappers += inner
         content = content[inner[0]]
     return content, wrappers
 
 
-def _is_state(found: Any) -> bool:
-    values = found.values() if isinstance(found, dict) else ()
-    tensors = all(isinstance(value, Tensor | SavedTensor) for value in values)
-    return bool(values) and tensors and all(isinstance(key, str) for key in found)
+def _is_state(content: Any) -> bool:
+    return (
+        isinstance(content, dict)
+        and bool(content)
+        and all(isinstance(key, str) and isinstance(value, Tensor | SavedTensor) for key, value in content.items())
+    )
 
 
-def _described(found: Any) -> str:
-    if isinstance(found, dict):
-        return _listed([f"{key} ({v.path})" if isinstance(v, Placeholder) else key for key, v in found.items()])
-    return found.path if isinstance(found, Placeholder) else type(found).__name__
+def _describe(content: Any) -> str:
+    if isinstance(content, dict):
+        return _listed([f"{key} ({v.path})" if isinstance(v, Placeholder) else key for key, v in content.items()])
+    return content.path if isinstance(content, Placeholder) else type(content).__name__
 
 
 def _listed(names: list) -> str:
-    words = [name if isinstance(name, str) else f"a key of type {type(name).__name__}" for name in names[:SHOWN]]
-    shown = [ascii(word[:80])[1:-1] for word in words]  # a file's words on a terminal: no escape codes
-    return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    words = [name if isinstance(name, str) else f"a key of type {type(name).__name__}" for name in names[:MAX_NAMES]]
+    text = ", ".join(ascii(word[:80])[1:-1] for word in words)  # no escape codes of a file on a terminal
+    return text + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
 
 
-def _without_prefixes(state: dict) -> tuple[dict, list[str]]:
+def _strip_prefixes(state: dict) -> tuple[dict, list[str]]:
     removed = []
     while prefix := next((prefix for prefix in PREFIXES if all(key.startswith(prefix) for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -106,25 +93,40 @@ def _without_prefixes(state: dict) -> tuple[dict, list[str]]:
     return state, removed
 
 
-def _tell(path: Path, count: int, wrappers: list, prefixes: list, beside: list, names: list) -> None:
-    told = f"{count} tensors taken"
-    told += f" from {'.'.join(wrappers)}" if wrappers else ""
-    told += f", their prefix {''.join(prefixes)} removed" if prefixes else ""
-    told += f"; left: {_listed(beside)}" if beside else ""
-    told += f"; pickled objects that were neither made nor run: {_listed(names)}" if names else ""
+def _report(path: Path, count: int, wrappers: list, prefixes: list, ignored: list, names: list) -> None:
+    text = f"{path}: {count} tensors taken"
+    text += f" from {'.'.join(wrappers)}" if wrappers else ""
+    text += f", their prefix {''.join(prefixes)} removed" if prefixes else ""
+    text += f"; left: {_listed(ignored)}" if ignored else ""
+    text += f"; pickled objects that were neither imported nor called: {_listed(names)}" if names else ""
     if wrappers or prefixes or names:
-        print(f"{path}: {told}", file=sys.stderr)
+        print(text, file=sys.stderr)
 
 
-def _built(state: dict, file: SafeCheckpoint | None, path: Path) -> dict[str, Tensor]:
+def _scores(content: dict, file: SafeCheckpoint | None) -> dict[str, float]:
+    """Finite numbers, plain or in a tensor of one element; a numpy scalar is a pickled object and is ignored."""
+    scores = {}
+    for key in SCORES:
+        value = content.get(key)
+        try:
+            value = file.tensor(value) if isinstance(value, SavedTensor) else value
+        except Unreadable:
+            continue
+        value = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+        if type(value) in (int, float) and math.isfinite(value):
+            scores[key] = value
+    return scores
+
+
+def _tensors(state: dict, file: SafeCheckpoint | None, path: Path) -> dict[str, Tensor]:
     try:
-        built = {key: file.tensor(saved) for key, saved in state.items()} if file else state
+        state = {key: file.tensor(saved) for key, saved in state.items()} if file else state
     except Unreadable as error:
         raise ValueError(f"{path}: damaged ({error}); delete it and get it again") from error
-    for key, value in built.items():
+    for key, value in state.items():
         if fault := _fault(value):
-            raise ValueError(f"{path}: {key} is {fault}, which is no network's weight; get the file again")
-    return built
+            raise ValueError(f"{path}: {key} is {fault}; a weight is a dense real tensor; get the file again")
+    return state
 
 
 def _fault(value: Tensor) -> str:

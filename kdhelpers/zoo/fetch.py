@@ -1,7 +1,7 @@
-"""The published teachers of the CRD benchmark: what they reach, where their files are, and how one comes here.
+"""The published teachers of the CRD benchmark: accuracies, addresses and download.
 
-Their makers publish no hashes. What is verified instead: every tensor fits the architecture, and the test accuracy
-measured here agrees with the published figure.
+Their authors publish no hashes. Verified instead: each tensor fits the architecture, and the test accuracy measured
+here agrees with the published one.
 """
 
 import sys
@@ -14,13 +14,13 @@ from kdhelpers import artifacts
 from kdhelpers.data import Data, load_data
 from kdhelpers.data.readers.download import download
 from kdhelpers.models import check_model
-from kdhelpers.weights.load import sidecar
+from kdhelpers.weights.load import read_weights
 from kdhelpers.zoo.benchmark import published_teachers
 from kdhelpers.zoo.register import TOLERANCE, register
 
 DATASET = "cifar100"
 HOST = "http://shape2prog.csail.mit.edu/repo"  # of the RepDistiller repository's fetch script
-# The same files, in one archive of about 364 MB: a release of the mdistiller repository. The host is often down.
+# The same files in one archive of about 364 MB, a release of the mdistiller repository. The host is often down.
 MIRROR = "https://github.com/megvii-research/mdistiller/releases/download/checkpoints/cifar_teachers.tar"
 FILES = {  # folders on the host and in the archive
     "wrn_40_2": "wrn_40_2_vanilla",
@@ -32,128 +32,127 @@ FILES = {  # folders on the host and in the archive
 }
 CHECKPOINT = "ckpt_epoch_240.pth"
 TRAINING = {"epochs": 240, "batch_size": 64, "selection": "last"}
-# Not its makers' word: what public re-runs of the benchmark report of the host's file, and of the archive's.
+# Reported by public re-runs of the benchmark for the file of host and archive, not by its authors.
 REPORTED = {"resnet32x4": "22aa12e2b632b19ddde155ccf2388671842ddd304824b3095e0a7fff364beb4f"}
 
 
 def table() -> list[tuple[str, str, str]]:
-    """Architecture, published test top-1, and the teachers of it that are stored here, a row per published teacher."""
+    """A row per published teacher: architecture, published test top-1, and the teachers of it that are stored here."""
     rows = [("architecture", "published", "stored here")]
     for model, top1_pct in published_teachers().items():
-        rows.append((model, f"{top1_pct:.2f} %", ", ".join(map(_told, _stored(model))) or "-"))
+        rows.append((model, f"{top1_pct:.2f} %", ", ".join(map(_summary, _stored(model))) or "-"))
     return rows
 
 
 def _stored(model: str) -> list[dict]:
-    """The sidecars of the teachers of that architecture and data set whose weights lie here."""
-    found = []
+    """The sidecars of the stored teachers of that architecture and data set."""
+    sidecars = []
     for path in sorted(artifacts.folder("weights").glob(f"teacher_{model}_{DATASET}*.pth")):
         try:
-            described = sidecar(path)
+            sidecar = read_weights(path).description
         except ValueError:  # of other weights
             continue
-        if described and described.get("model") == model:
-            found.append(described)
-    return found
+        if sidecar.get("model") == model:
+            sidecars.append(sidecar)
+    return sidecars
 
 
-def _told(described: dict) -> str:
-    whose = "published" if _is_published(described) else "made elsewhere" if "origin" in described else "trained here"
-    return f"{described['name']} ({whose}, {described['test_top1_pct']:.2f} %)"
+def _summary(sidecar: dict) -> str:
+    origin = "published" if _is_published(sidecar) else "made elsewhere" if "origin" in sidecar else "trained here"
+    return f"{sidecar['name']} ({origin}, {sidecar['test_top1_pct']:.2f} %)"
 
 
-def _is_published(described: dict) -> bool:
-    return "published_top1_pct" in described.get("origin", {})
+def _is_published(sidecar: dict) -> bool:
+    return "published_top1_pct" in sidecar.get("origin", {})
 
 
 def check_known(models: Iterable[str]) -> None:
-    """ValueError for an architecture without a published teacher; it names the close ones."""
+    """ValueError for an architecture without a published teacher; the message lists similar names."""
     for model in models:
         if model not in FILES:
-            known = ", ".join(get_close_matches(model, FILES, 3)) or ", ".join(FILES)
-            raise ValueError(f"teachers: there is no published {model}; known: {known}")
+            names = ", ".join(get_close_matches(model, FILES, 3)) or ", ".join(FILES)
+            raise ValueError(f"teachers: there is no published {model}; known: {names}")
 
 
 def fetch(model: str) -> dict:
-    """The result record of the published teacher, fetched and registered unless it is here already.
+    """The result record of the published teacher; downloads and registers it unless it is stored.
 
-    Goes on with an interrupted download; a file that is not the network is discarded. Raises ValueError for an unknown
-    name, ConnectionError where neither host nor mirror gives it, and as `load_data` where the test images are missing.
+    Continues an interrupted download and discards a wrong file. Raises ValueError for an unknown name, ConnectionError
+    if neither host nor mirror delivers the file, and as `load_data` if the test images are missing.
     """
     check_known([model])
-    for found in filter(_is_published, _stored(model)):
-        if record := artifacts.load_record(found["name"]):
+    for sidecar in filter(_is_published, _stored(model)):
+        if record := artifacts.load_record(sidecar["name"]):
             return record
     data, reasons = load_data(DATASET, val_fraction=0), []
     cache = artifacts.folder("weights") / ".cache"
     cache.mkdir(exist_ok=True)
     for get in (_from_host, _from_mirror):
         try:
-            path, source, download_of_it = get(model, cache)
-            return _registered(path, model, data, source, download_of_it)
+            path, source, downloaded = get(model, cache)
+            return _registered(path, model, data, source, downloaded)
         except (ConnectionError, ValueError) as error:
             reasons.append(str(error))
             print(f"{model}: {error}", file=sys.stderr)
     raise ConnectionError(
-        f"{model} could not be had ({'; '.join(reasons)}); try again later, or get {HOST}/{FILES[model]}/{CHECKPOINT} "
-        f"by hand and run `python -m kdhelpers teachers --file {CHECKPOINT} --model {model} --dataset {DATASET}`"
+        f"{model} could not be fetched ({'; '.join(reasons)}); try again later, or get "
+        f"{HOST}/{FILES[model]}/{CHECKPOINT} by hand and run "
+        f"`python -m kdhelpers teachers --file {CHECKPOINT} --model {model} --dataset {DATASET}`"
     )
 
 
 def _from_host(model: str, cache: Path) -> tuple[Path, str, Path]:
-    """The checkpoint, where it is from, and what was downloaded for it."""
+    """The checkpoint, its source, and the downloaded file."""
     url = f"{HOST}/{FILES[model]}/{CHECKPOINT}"
     path = download(url, cache / f"{FILES[model]}.pth")
     return path, url, path
 
 
 def _from_mirror(model: str, cache: Path) -> tuple[Path, str, Path]:
-    """Out of the archive, which stays for the other teachers."""
+    """As `_from_host`, extracted from the archive, which stays for the other teachers."""
     archive, path = download(MIRROR, cache / MIRROR.rsplit("/", 1)[1]), cache / f"{FILES[model]}.mirror.pth"
     try:
         with tarfile.open(archive, "r:") as file:
-            ours = [member for member in file if member.name.endswith(f"{FILES[model]}/{CHECKPOINT}")]
-            if not ours or not ours[0].isfile():
+            members = [member for member in file if member.name.endswith(f"{FILES[model]}/{CHECKPOINT}")]
+            if not members or not members[0].isfile():
                 raise tarfile.ReadError(f"without {FILES[model]}/{CHECKPOINT}")
-            artifacts.write_atomic(path, file.extractfile(ours[0]).read())
+            artifacts.write_atomic(path, file.extractfile(members[0]).read())
     except tarfile.TarError as error:
         archive.unlink()
-        raise ValueError(f"{MIRROR}: no archive ({error}); the download is discarded") from error
+        raise ValueError(f"{MIRROR}: not a valid archive ({error}); the download is discarded") from error
     print(f"{archive} stays for the other teachers; delete it when you have those you want", file=sys.stderr)
-    return path, f"{MIRROR} ({ours[0].name})", archive
+    return path, f"{MIRROR} ({members[0].name})", archive
 
 
-def _registered(path: Path, model: str, data: Data, source: str, download_of_it: Path) -> dict:
+def _registered(path: Path, model: str, data: Data, source: str, downloaded: Path) -> dict:
     try:
-        digest = artifacts.sha256(path)
-        if digest != REPORTED.get(model, digest):
-            raise ValueError(f"{source}: its sha256 is {digest}; re-runs of the benchmark report {REPORTED[model]}")
-        published = {"test_top1_pct": published_teachers()[model], **TRAINING}
-        record = register(path, model, data, source, published)
-    except ValueError:  # whatever it is, another try must not find it; an interrupted one does
+        if model in REPORTED and (sha256 := artifacts.sha256(path)) != REPORTED[model]:
+            raise ValueError(f"{source}: its sha256 is {sha256}; re-runs of the benchmark report {REPORTED[model]}")
+        record = register(path, model, data, source, {"test_top1_pct": published_teachers()[model], **TRAINING})
+    except ValueError:  # the next try must not use this file; after an interruption it may
         path.unlink()
-        download_of_it.unlink(missing_ok=True)
+        downloaded.unlink(missing_ok=True)
         raise
     path.unlink()
     return record
 
 
 def register_file(path: Path, model: str, dataset: str) -> dict:
-    """The result record of weights of the user's own, registered. Raises as `register` and `load_data` do."""
+    """The result record of the user's own weights, registered. Raises as `register` and `load_data` do."""
     check_model(model)  # before a download
     return register(path, model, load_data(dataset, val_fraction=0))
 
 
 def report(record: dict) -> str:
-    """What was registered, what of it was verified, and what was not; a fact per line."""
+    """The registered teacher, its verified facts and its unverified ones, one per line."""
     origin, run, reached = record["origin"], record["run"], record["metrics"]["test_top1_pct"]
     published = origin.get("published_top1_pct")
     measured = f"{reached:.2f} % of the {record['data']['test']:,} test images of {run['dataset']}"
     unknown = (
-        "who trained it, how and on which images" if published is None else "the sha256, as its makers publish none"
+        "who trained it, how and on which images" if published is None else "the sha256, as its authors publish none"
     )
     if published and origin["file_sha256"] == REPORTED.get(run["model"]):
-        unknown = "whether its makers know that sha256: they publish none, others report this one"
+        unknown = "that the sha256 is the authors' own: they publish none, others report this one"
     lines = {
         "source": origin["source"],
         "sha256": f"{origin['file_sha256']} (of that file)",

@@ -15,6 +15,7 @@ from kdhelpers.models import (
     check_model,
     count_macs,
     count_parameters,
+    default_options,
     identify_architecture,
     require_small,
 )
@@ -183,9 +184,10 @@ def test_bad_requests_are_refused_in_one_line(name, options, says):
     assert "\n" not in str(refused.value)
 
 
-def test_check_model_fills_in_defaults():
-    assert check_model("resnet18") == {"stem": "cifar"}
-    assert check_model("resnet8", options={}) == {}
+def test_check_model_returns_all_options_with_defaults():
+    assert check_model("resnet18") == default_options("resnet18") == {"stem": "cifar", "base_channels": 64}
+    assert check_model("resnet18", options={"base_channels": "32"}) == {"stem": "cifar", "base_channels": 32}
+    assert check_model("resnet8", options={}) == default_options("resnet8") == {}
 
 
 def test_every_network_remembers_its_taps():
@@ -228,9 +230,7 @@ def test_a_narrow_resnet_is_the_stock_one_with_every_width_halved(name, stem, zo
         assert narrow.eval()(zoo_images[:1]).shape == (1, 10)
 
 
-def test_the_stock_width_is_no_setting_of_its_own():
-    assert check_model("resnet18", options={"base_channels": 64}) == {"stem": "cifar"}
-    assert check_model("resnet18", options={"base_channels": "32"}) == {"stem": "cifar", "base_channels": 32}
+def test_a_narrow_resnet_is_identified_by_its_width_and_does_not_fit_imagenet_weights():
     assert identify_architecture(build_model("resnet34", 7, base_channels=30).state_dict()) == (
         "resnet34",
         7,

@@ -144,7 +144,7 @@ def test_a_copied_networks_left_over_hooks_keep_nothing(small, images):
     twin = copy.deepcopy(observed.model)
     twin(images)
     (hook,) = twin.layer1._forward_hooks.values()
-    assert hook.args[1].caught is None
+    assert hook.args[1].tensors is None
 
 
 def test_compiles_without_a_graph_break(small, images):
@@ -173,7 +173,7 @@ def test_names_the_modules_there_are(spoken, small, images):
         FeatureExtractor(spoken, {"a": "third"}, classifier="head")
     with pytest.raises(ValueError, match="classifier: the model has no module 'fc'; it has body"):
         FeatureExtractor(spoken, classifier="fc")
-    with pytest.raises(ValueError, match="classifier: name the module that puts out the logits, one of body"):
+    with pytest.raises(ValueError, match="classifier: name the module that outputs the logits, one of body"):
         FeatureExtractor(spoken)
     with pytest.raises(ValueError, match="module 'unused' was not called"):
         FeatureExtractor(spoken, {"a": "unused"}, classifier="head")(images)

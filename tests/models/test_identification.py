@@ -23,7 +23,7 @@ def test_stock_weights_of_torchvision_load_as_they_are_and_it_is_said(root, caps
     network = load_model(str(path))
     images = torch.rand(2, 3, 64, 64)
     assert torch.equal(network(images), stock(images))
-    assert "its tensors are those of resnet18, stem imagenet, 100 classes" in capsys.readouterr().err
+    assert "its tensors are those of resnet18, stem imagenet, base_channels 64, 100 classes" in capsys.readouterr().err
 
 
 def test_with_the_imagenet_stem_our_weights_load_into_the_stock_network_as_they_are():
@@ -40,12 +40,12 @@ def test_what_fits_nothing_is_refused_with_the_nearest_and_the_remedy(root):
     state["layer1.0.conv1.weight"] = torch.zeros(1)
     path = root / "strange.pth"
     torch.save(state, path)
-    with pytest.raises(ValueError, match="strange.pth: no description.*nearest: resnet20, of which .*say load_model"):
+    with pytest.raises(ValueError, match="strange.pth: has no description.*nearest: resnet20, .*call load_model"):
         load_model(str(path))
     torch.save({"fc.weight": "text"}, path)
     with pytest.raises(ValueError, match="not a state_dict of tensors"):
         load_model(str(path))
-    with pytest.raises(ValueError, match="these 1 tensors are of no known network$"):
+    with pytest.raises(ValueError, match="these 1 tensors do not fit a network of the registry$"):
         identify_architecture({"x": torch.zeros(1)})
 
 
@@ -55,18 +55,18 @@ def test_a_file_from_before_batches_were_counted_is_read(root, capsys):
     torch.save(state, root / "old.pth")
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(load_model(str(root / "old.pth"))(images), network(images))
-    assert "resnet18, stem cifar, 10 classes" in capsys.readouterr().err
+    assert "resnet18, stem cifar, base_channels 64, 10 classes" in capsys.readouterr().err
 
 
 def test_what_the_caller_says_is_never_overruled(root):
     path = root / "strange.pth"
     torch.save(build_model("resnet18", 10).state_dict(), path)
-    with pytest.raises(ValueError, match="say num_classes besides model = resnet34"):
+    with pytest.raises(ValueError, match="give num_classes with model = resnet34"):
         load_model(str(path), model="resnet34")
     with pytest.raises(ValueError, match="name the right model and options such as stem"):
         load_model(str(path), model="resnet18", num_classes=10, stem="imagenet")
 
 
 def test_a_classifier_without_shape_fits_nothing():
-    with pytest.raises(ValueError, match="of no known network"):
+    with pytest.raises(ValueError, match="do not fit a network of the registry"):
         identify_architecture({"fc.weight": torch.zeros(())})

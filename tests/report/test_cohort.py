@@ -108,5 +108,5 @@ def test_where_there_are_none_the_notebooks_are_named(train):
 def test_a_description_says_what_a_teacher_is(train):
     assert describe_teacher("resnet8", "digits")["name"] == "teacher_resnet8_digits"
     artifacts.weights_path("teacher_resnet8_digits").with_suffix(".json").unlink()
-    with pytest.raises(ValueError, match="has no description beside it"):
+    with pytest.raises(ValueError, match="has no description; `python -m kdhelpers teachers"):
         describe_teacher("resnet8", "digits")

@@ -4,6 +4,7 @@ import torch
 from kdhelpers import artifacts, load_model
 from kdhelpers.models import build_model
 from kdhelpers.training.teacher import Teacher, load_teacher
+from kdhelpers.weights.load import describe_teacher, find_teacher, find_weights, start_from
 
 
 @pytest.fixture
@@ -24,11 +25,11 @@ def test_load_model_by_name_and_by_path_gives_the_same_network(stored):
         assert torch.equal(load_model(name)(images), network(images))
 
 
-def test_a_file_without_sidecar_is_known_by_its_tensors_or_by_what_is_said(stored):
+def test_a_file_without_sidecar_is_identified_by_its_tensors_or_by_arguments(stored):
     network, path = stored
     path.with_suffix(".json").unlink()
-    for known in ({}, {"model": "resnet8", "num_classes": 10}):
-        loaded = load_model(str(path), **known)
+    for given in ({}, {"model": "resnet8", "num_classes": 10}):
+        loaded = load_model(str(path), **given)
         assert not loaded.training
         assert torch.equal(loaded.fc.weight, network.fc.weight)
 
@@ -36,11 +37,44 @@ def test_a_file_without_sidecar_is_known_by_its_tensors_or_by_what_is_said(store
 def test_a_file_that_disagrees_with_its_sidecar_is_not_used(stored):
     _, path = stored
     artifacts.save_tensors(path, build_model("resnet8", 10).state_dict())
-    with pytest.raises(ValueError, match="its content is not what teacher_resnet8_digits.json describes"):
-        load_model(str(path))
+    for load in (load_model, find_weights, load_teacher):
+        with pytest.raises(ValueError, match="its content is not what teacher_resnet8_digits.json describes"):
+            load(str(path))
 
 
-def test_weights_of_another_architecture_say_what_differs(stored):
+def test_weights_are_path_description_and_hash(stored):
+    _, path = stored
+    weights = find_weights("teacher_resnet8_digits")
+    assert weights == find_weights(str(path)) == find_teacher("resnet8", "digits")
+    assert (weights.path, weights.sha256) == (path, artifacts.sha256(path))
+    assert weights.description == artifacts.load_json(path.with_suffix(".json"))
+    path.with_suffix(".json").unlink()
+    assert find_weights(str(path)).description == {}
+    with pytest.raises(FileNotFoundError, match="teacher_vgg8_digits has not been trained yet"):
+        find_teacher("vgg8", "digits")
+
+
+def test_a_weight_file_is_hashed_once_per_load(stored, monkeypatch):
+    hashed, sha256 = [], artifacts.sha256
+    monkeypatch.setattr(artifacts, "sha256", lambda path: hashed.append(path) or sha256(path))
+
+    def use_everywhere():
+        weights = find_teacher("resnet8", "digits")
+        start_from(load_model(weights), weights)
+        return weights.sha256, weights.description
+
+    for load, arguments in (
+        (load_model, ["teacher_resnet8_digits"]),
+        (load_teacher, ["teacher_resnet8_digits"]),
+        (describe_teacher, ["resnet8", "digits"]),
+        (use_everywhere, []),
+    ):
+        hashed.clear()
+        load(*arguments)
+        assert hashed == [stored[1]]
+
+
+def test_an_error_for_another_architecture_gives_the_first_difference(stored):
     _, path = stored
     with pytest.raises(ValueError, match=r"read as resnet14.*another architecture: lacks layer1.1.conv1.weight"):
         load_model(str(path), model="resnet14")
@@ -48,7 +82,7 @@ def test_weights_of_another_architecture_say_what_differs(stored):
         load_model(str(path), num_classes=7)
 
 
-def test_a_checkpoint_that_is_no_state_dict_is_refused(root):
+def test_a_checkpoint_without_a_state_dict_is_refused(root):
     path = artifacts.save_tensors(root / "x.pth", {"epoch": 3, "weights": [1.0]})
     with pytest.raises(ValueError, match="not a state_dict"):
         load_model(str(path), model="resnet8", num_classes=10)
@@ -59,7 +93,7 @@ def test_an_untrained_teacher_names_the_notebook(root):
         load_teacher("teacher_resnet20_digits")
 
 
-def test_a_teacher_is_frozen_folded_and_says_the_same(stored):
+def test_a_teacher_is_frozen_and_folded_and_outputs_the_same(stored):
     network, _ = stored
     teacher = load_teacher("teacher_resnet8_digits")
     images = torch.randn(4, 3, 32, 32, requires_grad=True)

@@ -1,4 +1,4 @@
-"""Checkpoints of other makers: the tensors are taken, and nothing that a pickle names is imported or run."""
+"""Checkpoints made elsewhere: the tensors are read; no class or function of the pickle is imported or called."""
 
 import argparse
 import os
@@ -16,7 +16,7 @@ from torch import nn
 from kdhelpers import load_model
 from kdhelpers.models import build_model
 from kdhelpers.training.teacher import load_teacher
-from kdhelpers.weights.load import start_from
+from kdhelpers.weights.load import find_weights, start_from
 from kdhelpers.weights.safe_pickle import SafeCheckpoint, Unreadable
 from kdhelpers.weights.third_party import load_state
 
@@ -39,7 +39,7 @@ def same(first, second):
 
 @pytest.fixture
 def checkpoint():
-    """As the CRD benchmark's training loop leaves it, and a bit more."""
+    """The content that the CRD benchmark's training loop saves, and more kinds of objects."""
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     model(torch.rand(2, 3, 32, 32)).sum().backward()
@@ -56,34 +56,34 @@ def checkpoint():
 
 
 @FORMATS
-def test_the_benchmarks_checkpoint_is_read_whatever_lies_beside_the_weights(root, checkpoint, legacy, capsys):
+def test_a_checkpoint_of_the_benchmark_is_read_with_any_objects_next_to_the_weights(root, checkpoint, legacy, capsys):
     model, content = checkpoint
-    path = save(root / "resnet110_vanilla.pth", content, legacy)  # the name says nothing
+    path = save(root / "resnet110_vanilla.pth", content, legacy)  # the name does not give the architecture
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(load_model(str(path))(images), model(images))
-    said = capsys.readouterr().err
-    assert "taken from model; left: epoch, best_acc, accuracy, optimizer, losses, opt; pickled objects that" in said
-    assert "argparse.Namespace" in said
-    assert "its tensors are those of resnet8, 7 classes" in said
+    report = capsys.readouterr().err
+    assert "taken from model; left: epoch, best_acc, accuracy, optimizer, losses, opt; pickled objects that" in report
+    assert "argparse.Namespace" in report
+    assert "its tensors are those of resnet8, 7 classes" in report
 
 
 @FORMATS
-def test_inert_reading_gives_the_tensors_that_torch_gives(root, legacy):
+def test_safe_reading_gives_the_same_tensors_as_torch(root, legacy):
     base = torch.randn(6, 8)
     dtypes = (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8)
     state = {str(dtype): base.mul(9).to(dtype) for dtype in (*dtypes, torch.bool)}
     state |= {"byte": torch.arange(5, dtype=torch.uint8), "none": torch.zeros(0, 3), "scalar": torch.tensor(3)}
     state |= {"turned": base.t(), "part": base[2:, 1:7:2], "parameter": nn.Parameter(torch.randn(3)), "tied": base}
     path = save(root / "x.pth", {"net": state, "opt": argparse.Namespace()}, legacy)
-    found = load_state(path)
-    assert same(found, state)
-    assert all(found[key].dtype == value.dtype for key, value in state.items())
-    found["tied"].zero_()  # owns its memory, and may be written
-    assert found["turned"].any()
+    loaded = load_state(path)
+    assert same(loaded, state)
+    assert all(loaded[key].dtype == value.dtype for key, value in state.items())
+    loaded["tied"].zero_()  # owns its memory, and may be written
+    assert loaded["turned"].any()
 
 
 @pytest.mark.parametrize(
-    ("wrap", "says"),
+    ("wrap", "message"),
     [
         (lambda state: {"state_dict": state, "epoch": 3}, "taken from state_dict; left: epoch"),
         (lambda state: {"model": "resnet8", "model_state_dict": state}, "from model_state_dict; left: model"),
@@ -95,37 +95,37 @@ def test_inert_reading_gives_the_tensors_that_torch_gives(root, legacy):
         ),
     ],
 )
-def test_wrappers_and_prefixes_come_off_and_it_is_said(root, wrap, says, capsys):
+def test_wrappers_and_prefixes_are_removed_and_reported(root, wrap, message, capsys):
     state = network().state_dict()
     assert same(load_state(save(root / "x.pth", wrap(state))), state)
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_plain_state_dict_is_taken_without_a_word(root, capsys):
+def test_a_plain_state_dict_is_read_without_a_report(root, capsys):
     state = network().state_dict()
     assert same(load_state(save(root / "x.pth", state)), state)
     assert capsys.readouterr().err == ""
 
 
 @FORMATS
-def test_counts_of_batches_may_be_absent_and_the_network_named(root, legacy):
+def test_batchnorm_counts_may_be_absent_and_the_architecture_given(root, legacy):
     model = network()
     state = {key: value for key, value in model.state_dict().items() if not key.endswith("num_batches_tracked")}
     path = save(root / "old.pth", {"model": state, "accuracy": np.float64(70)}, legacy)
-    for known in ({}, {"model": "resnet8", "num_classes": 7}):
-        assert torch.equal(load_model(str(path), **known).fc.weight, model.fc.weight)
+    for given in ({}, {"model": "resnet8", "num_classes": 7}):
+        assert torch.equal(load_model(str(path), **given).fc.weight, model.fc.weight)
     with pytest.raises(ValueError, match="another architecture: lacks layer1.1.conv1.weight"):
         load_model(str(path), model="resnet14", num_classes=7)
 
 
-def test_a_foreign_checkpoint_teaches_and_starts_a_network(root, checkpoint):
+def test_a_third_party_checkpoint_serves_as_teacher_and_as_initial_weights(root, checkpoint):
     model, content = checkpoint
     path = save(root / "x.pth", content)
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(load_teacher(str(path))(images).logits, model(images), rtol=1e-4, atol=1e-4)
-    fresh = build_model("resnet8", 7)
-    start_from(fresh, str(path), "digits")
-    assert torch.equal(fresh.fc.weight, model.fc.weight)
+    untrained = build_model("resnet8", 7)
+    start_from(untrained, find_weights(str(path)))
+    assert torch.equal(untrained.fc.weight, model.fc.weight)
 
 
 class Evil:
@@ -150,7 +150,7 @@ EVIL = [
 
 @FORMATS
 @pytest.mark.parametrize(("evil", "named"), EVIL, ids=[named for _, named in EVIL])
-def test_code_in_a_pickle_does_not_run_beside_or_among_the_weights(root, monkeypatch, evil, named, legacy, capsys):
+def test_code_in_a_pickle_does_not_run_next_to_or_among_the_weights(root, monkeypatch, evil, named, legacy, capsys):
     monkeypatch.chdir(root)
     model = network()
     path = save(root / "evil.pth", {"model": model.state_dict(), "opt": evil()}, legacy)
@@ -212,7 +212,7 @@ def test_a_pickle_cannot_alter_what_it_names(root, build):
     assert torch._utils._rebuild_tensor_v2.__defaults__ == (None,)
 
 
-def test_python_2_spells_its_dicts_with_the_items_as_argument(root):
+def test_python_2_pickles_a_dict_with_its_items_as_argument(root):
     class Old:
         def __reduce__(self):
             return OrderedDict, ([["a", torch.ones(2)]],)
@@ -270,21 +270,21 @@ def test_no_damage_crashes_or_passes_for_other_weights(root, checkpoint):
             assert all(isinstance(value, torch.Tensor) for value in state.values())
 
 
-def test_what_is_not_of_this_machines_kind_is_refused(root, checkpoint):
+def test_big_endian_and_compressed_files_are_refused(root, checkpoint):
     path = save(root / "x.pth", checkpoint[1])
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    for changed, how, says in (({"x/byteorder": b"big"}, 0, "big-endian"), ({}, zipfile.ZIP_DEFLATED, "compressed")):
+    for changed, how, message in (({"x/byteorder": b"big"}, 0, "big-endian"), ({}, zipfile.ZIP_DEFLATED, "compressed")):
         with zipfile.ZipFile(path, "w", how) as archive:
             for member, content in (members | changed).items():
                 archive.writestr(member, content)
-        with pytest.raises(Unreadable, match=says):
+        with pytest.raises(Unreadable, match=message):
             SafeCheckpoint(path)
 
 
 def test_a_choice_between_networks_is_left_to_the_user(root):
     state = network().state_dict()
-    with pytest.raises(ValueError, match="x.pth: several networks, under model, net; save the one you mean alone"):
+    with pytest.raises(ValueError, match="x.pth: several networks, under model, net; save one of them alone"):
         load_state(save(root / "x.pth", {"model": state, "net": state}))
 
 
@@ -295,7 +295,7 @@ def test_a_dict_within_itself_ends(root):
         load_state(save(root / "x.pth", inside))
 
 
-def test_a_files_words_cannot_steer_the_terminal(root, capsys):
+def test_names_in_a_file_cannot_send_escape_codes_to_the_terminal(root, capsys):
     load_state(save(root / "x.pth", {"net": {"a": torch.ones(1)}, "\x1b[2Jgone": 1}))
     assert "\x1b" not in capsys.readouterr().err
 
@@ -310,7 +310,7 @@ def test_a_files_words_cannot_steer_the_terminal(root, capsys):
     ],
     ids=["expanded", "complex", "sparse", "meta"],
 )
-def test_tensors_that_are_no_weights_are_refused_before_a_network_is_built(root, tensor, fault):
+def test_tensors_that_are_not_weights_are_refused_before_a_network_is_built(root, tensor, fault):
     torch.save({"fc.weight": tensor}, root / "x.pth")
     with pytest.raises(ValueError, match=f"x.pth: fc.weight is .*{fault}"):
         load_model(str(root / "x.pth"))

@@ -14,7 +14,7 @@ from kdhelpers.cli.commands import main
 from kdhelpers.data import DATASETS, Data, Split
 from kdhelpers.data.readers import download as download_module
 from kdhelpers.models import build_model
-from kdhelpers.weights.load import describe_teacher, sidecar
+from kdhelpers.weights.load import describe_teacher, find_weights
 from kdhelpers.zoo import fetch as zoo
 
 PLACE = f"/{zoo.FILES['resnet56']}/{zoo.CHECKPOINT}"
@@ -70,25 +70,25 @@ def leftovers(root):
     return sorted(path.name for path in (root / "pth_models" / ".cache").glob("*") if path.suffix != ".lock")
 
 
-def test_it_comes_whole_is_verified_and_teaches_by_its_architectures_name(server, root, network, content):
-    said = run("resnet56")
-    assert said.exit_code == 0, said.output
+def test_a_fetched_teacher_is_verified_and_found_by_its_architecture(server, root, network, content):
+    result = run("resnet56")
+    assert result.exit_code == 0, result.output
     record = artifacts.load_record("teacher_resnet56_cifar100")
     assert record["metrics"]["test_top1_pct"] == 72
     assert (record["run"]["epochs"], record["run"]["batch_size"], record["selection"]["rule"]) == (240, 64, "last")
     assert record["origin"]["source"] == server.url + PLACE
     assert record["origin"]["file_says"] == "epoch 240, accuracy 72.41"
     assert record["origin"]["published_top1_pct"] == 72.34
-    assert record["origin"]["file_sha256"] in said.output
-    assert "72.00 % of the 100 test images of cifar100; published 72.34 %, within 0.5 points" in said.output
-    assert "not verified the sha256, as its makers publish none" in said.output
+    assert record["origin"]["file_sha256"] in result.output
+    assert "72.00 % of the 100 test images of cifar100; published 72.34 %, within 0.5 points" in result.output
+    assert "not verified the sha256, as its authors publish none" in result.output
     assert describe_teacher("resnet56", "cifar100")["class_names"][-1] == "99"
     images = torch.rand(1, 3, 32, 32)
     assert torch.equal(load_model("teacher_resnet56_cifar100")(images), network(images))
     assert leftovers(root) == []
 
 
-def test_what_is_here_is_not_fetched_again(server):
+def test_a_stored_teacher_is_not_fetched_again(server):
     first = zoo.fetch("resnet56")
     server.files = {}
     assert zoo.fetch("resnet56") == first
@@ -107,7 +107,7 @@ def test_an_interrupted_download_goes_on(server, root, content, monkeypatch):
     assert leftovers(root) == []
 
 
-def test_where_the_host_is_silent_or_wrong_the_mirrors_archive_is_taken(server, root, content):
+def test_the_mirror_is_used_if_the_host_fails_or_delivers_a_wrong_file(server, root, content):
     for wrong in (None, b"<html>moved</html>"):
         server.files = {"/cifar_teachers.tar": archive(content)} | ({PLACE: wrong} if wrong else {})
         record = zoo.fetch("resnet56")
@@ -124,7 +124,7 @@ def test_wrong_content_is_discarded_and_nothing_is_registered(server, root, kind
     torch.manual_seed(5)
     torch.save(build_model("resnet20" if kind == "another architecture" else "resnet56", 100).state_dict(), other)
     server.files[PLACE] = {"a page": b"<html>", "another file": content}.get(kind, other.getvalue())
-    says = {
+    messages = {
         "a page": "resnet56_vanilla.pth: ",
         "another architecture": "another architecture: lacks layer1.3",
         "another network": "published are 72.34 %",
@@ -133,7 +133,9 @@ def test_wrong_content_is_discarded_and_nothing_is_registered(server, root, kind
     if kind == "another file":
         monkeypatch.setitem(zoo.REPORTED, "resnet56", "0" * 64)
     for _ in range(2):  # the second try does not find the first one's file
-        with pytest.raises(ConnectionError, match=f"resnet56 could not be had .*{says[kind]}.*404.*by hand and run"):
+        with pytest.raises(
+            ConnectionError, match=f"resnet56 could not be fetched .*{messages[kind]}.*404.*by hand and run"
+        ):
             zoo.fetch("resnet56")
     assert server.paths.count(PLACE) == 2
     assert leftovers(root) == []
@@ -154,29 +156,29 @@ def test_an_interrupted_measurement_does_not_cost_the_download(server, root, mon
     assert len(server.paths) == 1
 
 
-def test_an_archive_that_is_none_or_lacks_the_teacher_is_said(server, root, content):
+def test_an_invalid_archive_or_one_without_the_teacher_is_an_error(server, root, content):
     server.files = {"/cifar_teachers.tar": b"no archive" * 100}
-    with pytest.raises(ConnectionError, match="no archive .*the download is discarded"):
+    with pytest.raises(ConnectionError, match="not a valid archive .*the download is discarded"):
         zoo.fetch("resnet56")
     assert leftovers(root) == []
     server.files = {"/cifar_teachers.tar": archive(content, "elsewhere/file.pth")}
-    with pytest.raises(ConnectionError, match="no archive .without resnet56_vanilla/ckpt_epoch_240.pth"):
+    with pytest.raises(ConnectionError, match="not a valid archive .without resnet56_vanilla/ckpt_epoch_240.pth"):
         zoo.fetch("resnet56")
 
 
-def test_a_reported_hash_is_said_to_be_others_word(server, content, monkeypatch):
+def test_a_hash_reported_by_others_is_called_so(server, content, monkeypatch):
     monkeypatch.setitem(zoo.REPORTED, "resnet56", hashlib.sha256(content).hexdigest())
     assert "they publish none, others report this one" in zoo.report(zoo.fetch("resnet56"))
 
 
 def test_an_unknown_name_is_refused_before_anything_is_fetched(server):
-    said = run("resnet56", "resnet57")
-    assert said.exit_code == 1
-    assert "there is no published resnet57; known: resnet56" in said.stderr
+    result = run("resnet56", "resnet57")
+    assert result.exit_code == 1
+    assert "there is no published resnet57; known: resnet56" in result.stderr
     assert server.paths == []
 
 
-def test_the_table_shows_what_is_published_and_what_is_here(server):
+def test_the_table_lists_published_and_stored_teachers(server):
     lines = [line.split() for line in run().output.splitlines()]
     assert lines[0] == ["architecture", "published", "stored", "here"]
     assert ["resnet50_crd", "79.34", "%", "-"] in lines
@@ -184,7 +186,9 @@ def test_the_table_shows_what_is_published_and_what_is_here(server):
     zoo.fetch("resnet56")
     assert "teacher_resnet56_cifar100 (published, 72.00 %)" in run("--list").output
     path = artifacts.weights_path("teacher_resnet56_cifar100")
-    artifacts.save_json(path.with_suffix(".json"), {k: v for k, v in sidecar(path).items() if k != "origin"})
+    artifacts.save_json(
+        path.with_suffix(".json"), {k: v for k, v in find_weights(str(path)).description.items() if k != "origin"}
+    )
     assert "teacher_resnet56_cifar100 (trained here, 72.00 %)" in run().output
 
 
@@ -194,24 +198,24 @@ def test_every_published_teacher_has_a_file_and_an_architecture():
         build_model(model, 100)
 
 
-def test_our_images_are_normalised_as_the_benchmarks():
+def test_images_are_normalised_as_in_the_benchmark():
     assert DATASETS["cifar100"].statistics == ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
 
 
-def test_a_file_of_ones_own_is_registered_and_said_to_be_unverified(root):
+def test_a_users_file_is_registered_and_reported_as_unverified(root):
     torch.save({"net": build_model("resnet8", 10).state_dict()}, root / "mine.pth")
-    said = run("--file", str(root / "mine.pth"), "--model", "resnet8", "--dataset", "digits")
-    assert said.exit_code == 0, said.output
-    assert "teacher_resnet8_digits: registered" in said.output
-    assert "not verified who trained it, how and on which images" in said.output
-    assert "% of the 360 test images of digits\n" in said.output
+    result = run("--file", str(root / "mine.pth"), "--model", "resnet8", "--dataset", "digits")
+    assert result.exit_code == 0, result.output
+    assert "teacher_resnet8_digits: registered" in result.output
+    assert "not verified who trained it, how and on which images" in result.output
+    assert "% of the 360 test images of digits\n" in result.output
     for wrong in (["--file", str(root / "mine.pth")], ["--model", "resnet8"]):
         assert "belong together" in run(*wrong).stderr
     wrong = run("--file", str(root / "mine.pth"), "--model", "resnet9", "--dataset", "nothing")
     assert "model='resnet9' is unknown" in wrong.stderr
 
 
-def test_a_wrong_archive_is_fetched_anew_and_an_interrupted_one_keeps_its_source(server, root, content, monkeypatch):
+def test_a_wrong_archive_is_fetched_again_and_an_interrupted_one_keeps_its_source(server, root, content, monkeypatch):
     server.files = {"/cifar_teachers.tar": archive(b"no checkpoint")}
     assert run("resnet56").exit_code
     assert leftovers(root) == []

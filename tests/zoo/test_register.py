@@ -1,4 +1,4 @@
-"""A teacher made elsewhere is measured, stored with its origin, and teaches as one of ours."""
+"""A teacher made elsewhere is tested, stored with its origin, and serves like one trained here."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from kdhelpers.zoo import register
 
 
 def checkpoint(path, model="resnet8", classes=10, **options):
-    """As the CRD benchmark's training loop leaves it: the weights under `model`, scores and a pickled number beside."""
+    """The file of the CRD benchmark's training loop: the weights under `model`, scores, and a pickled number."""
     torch.manual_seed(1)
     network = build_model(model, classes, **options)
     content = {
@@ -41,7 +41,7 @@ def stored(root, digits):
     return network, register.register(root / "ckpt_epoch_240.pth", "resnet8", digits), root / "ckpt_epoch_240.pth"
 
 
-def test_weights_sidecar_and_record_say_what_is_known_and_nothing_else(stored):
+def test_weights_sidecar_and_record_hold_the_known_facts_only(stored):
     network, record, path = stored
     assert record["name"] == "teacher_resnet8_digits"
     assert record["origin"] == {
@@ -53,14 +53,14 @@ def test_weights_sidecar_and_record_say_what_is_known_and_nothing_else(stored):
     assert not {"epochs", "lr", "optimizer", "seed"} & set(record["run"])
     assert record["run"]["selection"] == record["selection"]["rule"] == "unknown"
     assert artifacts.load_record(record["name"]) == record
-    told = describe_teacher("resnet8", "digits")
-    assert (told["origin"], told["test_top1_pct"]) == (record["origin"], record["metrics"]["test_top1_pct"])
-    assert len(told["class_names"]) == 10
+    sidecar = describe_teacher("resnet8", "digits")
+    assert (sidecar["origin"], sidecar["test_top1_pct"]) == (record["origin"], record["metrics"]["test_top1_pct"])
+    assert len(sidecar["class_names"]) == 10
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(load_teacher("teacher_resnet8_digits")(images).logits, network(images))
 
 
-def test_it_teaches_by_its_architectures_name_and_students_know_it(stored, data):
+def test_its_architecture_names_it_as_teacher_and_records_of_students_name_it(stored, data):
     run = Run(dataset="digits", model="resnet8", method="lm", teacher="resnet8", epochs=1, val_fraction=0.1)
     student = fit(run, data, progress=Progress())
     assert student.record["teacher"]["name"] == "teacher_resnet8_digits"
@@ -69,24 +69,27 @@ def test_it_teaches_by_its_architectures_name_and_students_know_it(stored, data)
     summary = summarize(results("digits")).set_index("label")
     assert summary.loc["teacher", "budget"] == "made elsewhere"
     assert summary.loc["LM", "budget"] == "1 epochs, batch 64"  # no 1.0, though the teacher's is missing
-    shown = tables.results_table("digits").to_html()
-    assert "made elsewhere" in shown
-    assert "nan" not in shown.lower()
+    html = tables.results_table("digits").to_html()
+    assert "made elsewhere" in html
+    assert "nan" not in html.lower()
     assert len(tables.missing("digits").data) > 0
 
 
 def test_the_gallery_shows_its_origin_and_no_budget_or_seed(stored):
-    shown = page([stored[1]], [], [])
-    assert "teacher · resnet8 · made elsewhere" in shown
-    assert stored[1]["origin"]["file_sha256"] in shown
-    assert "? epochs" not in shown
-    assert "seed 0" not in shown
+    html = page([stored[1]], [], [])
+    assert "teacher · resnet8 · made elsewhere" in html
+    assert stored[1]["origin"]["file_sha256"] in html
+    assert "? epochs" not in html
+    assert "seed 0" not in html
 
 
-def test_the_same_file_again_is_loaded_and_another_gets_its_own_name(stored, root, digits):
+def test_the_same_file_again_is_loaded_and_another_gets_its_own_name(stored, root, digits, monkeypatch):
     _, record, path = stored
     before = artifacts.weights_path(record["name"]).stat().st_mtime_ns
+    hashed, sha256 = [], artifacts.sha256
+    monkeypatch.setattr(artifacts, "sha256", lambda file: hashed.append(file) or sha256(file))
     assert register.register(path, "resnet8", digits) == record
+    assert hashed == [path, artifacts.weights_path(record["name"])]
     assert artifacts.weights_path(record["name"]).stat().st_mtime_ns == before
     torch.save(build_model("resnet8", 10).state_dict(), root / "other.pth")
     other = register.register(root / "other.pth", "resnet8", digits)
@@ -96,7 +99,7 @@ def test_the_same_file_again_is_loaded_and_another_gets_its_own_name(stored, roo
         teacher_name("resnet8", "digits")
 
 
-def test_a_record_without_its_weights_is_no_reason_to_skip(stored, digits):
+def test_a_record_without_its_weights_is_registered_again(stored, digits):
     _, record, path = stored
     weights = artifacts.weights_path(record["name"])
     weights.unlink()
@@ -104,30 +107,30 @@ def test_a_record_without_its_weights_is_no_reason_to_skip(stored, digits):
     assert weights.is_file()
 
 
-def test_bare_weights_that_have_the_name_already_get_a_description_and_stay_as_they_are(root, digits):
+def test_weights_without_a_sidecar_under_the_name_get_one_and_stay_as_they_are(root, digits):
     path = artifacts.weights_path("teacher_resnet8_digits")
     checkpoint(path)
-    with pytest.raises(ValueError, match="has no description beside it; `python -m kdhelpers teachers --file"):
+    with pytest.raises(ValueError, match="has no description; `python -m kdhelpers teachers --file"):
         describe_teacher("resnet8", "digits")
     before = path.read_bytes()
     assert register.register(path, "resnet8", digits)["name"] == "teacher_resnet8_digits"
     assert path.read_bytes() == before
     assert describe_teacher("resnet8", "digits")["origin"]["source"] == str(path)
-    assert [found.name for found in path.parent.glob("*.pth")] == [path.name]
+    assert [file.name for file in path.parent.glob("*.pth")] == [path.name]
 
 
 def test_the_record_of_another_training_is_not_overwritten(root, digits):
     path = artifacts.weights_path("teacher_resnet8_digits")
     checkpoint(path)
-    ours = {"schema": 1, "name": path.stem, "identity": "f" * 64, "status": "finished", "run": {"dataset": "digits"}}
-    artifacts.save_json(artifacts.record_path(path.stem), ours)
+    other = {"schema": 1, "name": path.stem, "identity": "f" * 64, "status": "finished", "run": {"dataset": "digits"}}
+    artifacts.save_json(artifacts.record_path(path.stem), other)
     with pytest.raises(ValueError, match="is the record of another training than the weights under that name"):
         register.register(path, "resnet8", digits)
-    assert artifacts.load_json(artifacts.record_path(path.stem)) == ours
+    assert artifacts.load_json(artifacts.record_path(path.stem)) == other
     assert not path.with_suffix(".json").exists()
 
 
-def test_a_published_figure_must_be_met_and_is_kept_beside_ours(root, stored, digits):
+def test_a_published_figure_must_be_met_and_is_recorded(root, stored, digits):
     _, record, path = stored
     reached = record["metrics"]["test_top1_pct"]
     again = path.with_name("again.pth")
@@ -145,9 +148,9 @@ def test_a_published_figure_must_be_met_and_is_kept_beside_ours(root, stored, di
     assert (near["run"]["epochs"], near["selection"]) == (240, {"rule": "unknown", "epoch": 240})
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_written(root, digits):
+def test_weights_that_do_not_fit_are_refused_before_anything_is_written(root, digits):
     checkpoint(root / "seven.pth", classes=7)
-    with pytest.raises(ValueError, match="seven.pth: knows 7 classes, digits has 10"):
+    with pytest.raises(ValueError, match="seven.pth: has 7 classes, digits has 10"):
         register.register(root / "seven.pth", "resnet8", digits)
     with pytest.raises(ValueError, match="model='resnet9' is unknown; use one of"):
         register.register(root / "seven.pth", "resnet9", digits)
@@ -158,10 +161,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(root, digits):
     assert not (root / "json_results").exists()
 
 
-def test_a_stem_is_told_by_the_shapes(root, digits):
+def test_a_stem_is_identified_by_the_shapes(root, digits):
     checkpoint(root / "x.pth", "resnet18", stem="imagenet")
     record = register.register(root / "x.pth", "resnet18", digits)
-    assert record["run"]["model_options"] == {"stem": "imagenet"}
+    assert record["run"]["model_options"] == {"stem": "imagenet", "base_channels": 64}
     assert load_teacher(record["name"])(torch.rand(1, 3, 32, 32)).logits.shape == (1, 10)
 
 
@@ -169,7 +172,7 @@ def test_a_stem_is_told_by_the_shapes(root, digits):
     ("weight", "fault"),
     [(torch.tensor(1.0), "lacks a matrix fc.weight"), (torch.full((10, 64), torch.nan), "is not finite")],
 )
-def test_weights_that_answer_nothing_are_refused(root, digits, weight, fault):
+def test_weights_without_a_classifier_or_not_finite_are_refused(root, digits, weight, fault):
     state = build_model("resnet8", 10).state_dict() | {"fc.weight": weight}
     torch.save(state, root / "x.pth")
     with pytest.raises(ValueError, match=fault):

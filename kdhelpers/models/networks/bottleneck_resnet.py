@@ -1,7 +1,7 @@
 """The CRD benchmark's own ResNet-50 for 32 px (He et al. 2016, section 4.1), in its layer names, so its weights load.
 
-It computes what torchvision's resnet50 does with this suite's CIFAR stem (a 3x3 convolution, no max-pooling), where
-`shortcut` is `downsample` and `linear` is `fc`.
+It equals torchvision's resnet50 with the CIFAR stem (a 3x3 convolution, no max-pooling); `shortcut` is called
+`downsample` there, and `linear` is called `fc`.
 """
 
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (which has the stride), 1x1 to four times the channels, + shortcut, relu."""
+    """1x1, 3x3 (with the stride), 1x1 to four times the channels, + shortcut, relu."""
 
     def __init__(self, channels_in: int, inner: int, stride: int):
         super().__init__()

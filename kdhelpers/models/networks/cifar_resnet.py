@@ -9,7 +9,7 @@ from kdhelpers.models.architecture import Architecture, initialise
 
 
 class BasicBlock(nn.Module):
-    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)); the shortcut has a convolution where shapes differ."""
+    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)); the shortcut has a convolution if shapes differ."""
 
     def __init__(self, channels_in: int, channels: int, stride: int):
         super().__init__()

@@ -1,7 +1,7 @@
 """MobileNetV2 for 32 px (Sandler et al. 2018) at half width, in the CRD benchmark's layer names, so its weights load.
 
 Unlike torchvision's: half the channels, rounded down instead of to multiples of 8, but 1,280 at the end; ReLU instead
-of ReLU6; the second stage does not halve the image; an expansion in the first block too, though it is by 1; no dropout.
+of ReLU6; the second stage does not halve the image; the first block has an expansion layer (by 1); no dropout.
 """
 
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ FEATURES = 1280
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, 3x3 per channel, 1x1 projection without a ReLU; + x where the shapes agree."""
+    """1x1 expansion, 3x3 per channel, 1x1 projection without a ReLU; + x if the shapes agree."""
 
     def __init__(self, channels_in: int, channels: int, stride: int, expansion: int):
         super().__init__()
@@ -42,7 +42,7 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     """A 3x3 stem of stride 2, seven stages that end at 2 px, a 1x1 convolution, global pooling, linear.
 
-    The stages' outputs, its maps, are the linear bottlenecks: no ReLU follows them.
+    Its feature maps are the stages' outputs, linear bottlenecks without a ReLU.
     """
 
     def __init__(self, num_classes: int):

@@ -1,10 +1,9 @@
 """Shake-Shake networks for 32 px (Gastaldi, Shake-Shake regularization, 2017): two residual branches, mixed at random.
 
-    y = x + a F1(x) + (1 - a) F2(x)      backward the branches get b and 1 - b of the gradient, in place of a and 1 - a
+    y = x + a F1(x) + (1 - a) F2(x)      in the backward pass, b replaces a: dL/dF1 = b dL/dy, dL/dF2 = (1 - b) dL/dy
 
-While training, a and b are uniform in [0, 1], independent of one another and new in every block; in eval a = 1/2.
-"26 2x32d" is depth 26 with base_channels 32. The layers' names are those of a published PyTorch implementation, so that
-its weights load.
+In training, a and b are independent and uniform in [0, 1], and drawn in each block; in eval mode a = 1/2. "26 2x32d" is
+depth 26 with base_channels 32. The layers have the names of a published PyTorch implementation, so its weights load.
 """
 
 from collections import OrderedDict
@@ -25,18 +24,17 @@ class _Mix(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, slope: Tensor):
+    def backward(ctx, grad: Tensor):
         (back,) = ctx.saved_tensors
-        share = slope * back
-        return share, slope - share, None, None
+        share = grad * back
+        return share, grad - share, None, None
 
 
 def shake(first: Tensor, second: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
-    """forward * first + (1 - forward) * second; of its gradient `first` gets the share backward, `second` the rest.
+    """forward * first + (1 - forward) * second; the gradient of `first` is backward * grad, of `second` the rest.
 
-    first, second: [B, ...] of one shape and dtype; forward, backward: coefficients that broadcast to it, such as
-    [B, 1, 1, 1], and get no gradient. Where both are equal it is the true gradient. Raises ValueError on shapes that
-    differ.
+    first, second: [B, ...] of one shape and dtype. forward, backward: coefficients, broadcast to that shape from e.g.
+    [B, 1, 1, 1], without a gradient; equal ones give the true gradient. Raises ValueError if the shapes differ.
     """
     if first.shape != second.shape:
         raise ValueError(f"first {tuple(first.shape)} and second {tuple(second.shape)}: must have one shape")
@@ -58,7 +56,7 @@ class Branch(nn.Module):
 
 
 class Skip(nn.Module):
-    """A shortcut to other shapes: half of its channels see the active map, half the same map moved by one pixel."""
+    """The shortcut to another shape: half of its channels from the active map, half from the map moved by one pixel."""
 
     def __init__(self, channels_in: int, channels: int, stride: int):
         super().__init__()
@@ -72,11 +70,11 @@ class Skip(nn.Module):
 
 
 class ShakeBlock(nn.Module):
-    """x + the mixture of two branches of relu(x); where shapes differ the shortcut is a `Skip` of relu(x)."""
+    """x + the mixture of two branches of relu(x); if shapes differ, the shortcut is a `Skip` of relu(x)."""
 
     def __init__(self, channels_in: int, channels: int, stride: int, shaken: tuple[bool, bool, bool]):
         super().__init__()
-        self.shaken = shaken  # (forward, backward, each image by itself)
+        self.shaken = shaken  # (forward, backward, per image)
         self.residual_path1 = Branch(channels_in, channels, stride)
         self.residual_path2 = Branch(channels_in, channels, stride)
         self.shortcut = nn.Sequential()
@@ -102,9 +100,10 @@ class ShakeBlock(nn.Module):
 
 class ShakeShake(nn.Module):
     """depth = 6 n + 2 layers: a 3x3 stem of 16 channels, three stages of n blocks with b, 2 b, 4 b channels (b:
-    base_channels) at 32, 16, 8 px, ReLU, global pooling, linear. Its maps are taken without a ReLU.
+    base_channels) at 32, 16, 8 px, ReLU, global pooling, linear. Its feature maps have no ReLU.
 
-    shake_forward, shake_backward: draw that coefficient, else it is 1/2; shake_image: for each image, else per batch.
+    shake_forward, shake_backward: draw that coefficient, otherwise it is 1/2. shake_image: draw per image, otherwise
+    per batch.
     """
 
     def __init__(

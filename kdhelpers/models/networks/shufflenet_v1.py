@@ -16,20 +16,20 @@ STAGES = ((240, 4), (480, 8), (960, 4))  # channels, blocks
 
 
 class ShuffleUnit(nn.Module):
-    """Grouped 1x1, channel shuffle, 3x3 per channel, grouped 1x1; then relu of the sum with x, or, where the image
-    is halved, of the concatenation with the pooled x (which brings channels_in of the unit's output)."""
+    """Grouped 1x1, channel shuffle, 3x3 per channel, grouped 1x1; then relu of the sum with x. With stride 2: relu
+    of the concatenation with the pooled x, which gives channels_in of the output's channels."""
 
     def __init__(self, channels_in: int, channels: int, stride: int):
         super().__init__()
-        own = channels - channels_in if stride == 2 else channels
-        middle = own // 4
-        self.groups = 1 if channels_in == STEM else GROUPS  # the stem's channels are too few to part
+        new = channels - channels_in if stride == 2 else channels
+        middle = new // 4
+        self.groups = 1 if channels_in == STEM else GROUPS  # the stem has too few channels to group
         self.conv1 = nn.Conv2d(channels_in, middle, 1, groups=self.groups, bias=False)
         self.bn1 = nn.BatchNorm2d(middle)
         self.conv2 = nn.Conv2d(middle, middle, 3, stride, padding=1, groups=middle, bias=False)
         self.bn2 = nn.BatchNorm2d(middle)
-        self.conv3 = nn.Conv2d(middle, own, 1, groups=GROUPS, bias=False)
-        self.bn3 = nn.BatchNorm2d(own)
+        self.conv3 = nn.Conv2d(middle, new, 1, groups=GROUPS, bias=False)
+        self.bn3 = nn.BatchNorm2d(new)
         self.pool = nn.AvgPool2d(3, stride=2, padding=1) if stride == 2 else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class ShuffleNetV1(nn.Module):
             _stage(inputs[i], channels, count) for i, (channels, count) in enumerate(STAGES)
         )
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.linear = nn.Linear(inputs[-1], num_classes)  # the benchmark starts it, as all layers, torch's own way
+        self.linear = nn.Linear(inputs[-1], num_classes)  # default initialisation throughout, as in the benchmark
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(images)))  # [B, 24, 32, 32]

@@ -15,7 +15,7 @@ FEATURES = 1024
 
 
 class SplitUnit(nn.Module):
-    """Half of the channels pass, the other half goes through 1x1, 3x3 per channel, 1x1; then the two are shuffled."""
+    """Half of the channels pass unchanged, the others pass 1x1, 3x3 per channel, 1x1; then both halves are shuffled."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -25,15 +25,15 @@ class SplitUnit(nn.Module):
         self.conv3, self.bn3 = _pointwise(half, half)
 
     def forward(self, x: Tensor) -> Tensor:
-        passing, out = x.chunk(2, 1)
+        unchanged, out = x.chunk(2, 1)
         out = F.relu(self.bn1(self.conv1(out)), inplace=True)
         out = self.bn2(self.conv2(out))
         out = F.relu(self.bn3(self.conv3(out)), inplace=True)
-        return _shuffled(passing, out)
+        return _shuffled(unchanged, out)
 
 
 class DownUnit(nn.Module):
-    """All channels go both ways, each of which halves the image and gives half of the output's channels."""
+    """Both branches take all channels, halve the image and give half of the output's channels."""
 
     def __init__(self, channels_in: int, channels: int):
         super().__init__()
@@ -66,7 +66,7 @@ class ShuffleNetV2(nn.Module):
         )
         self.conv2, self.bn2 = _pointwise(inputs[-1], FEATURES)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.linear = nn.Linear(FEATURES, num_classes)  # the benchmark starts it, as all layers, torch's own way
+        self.linear = nn.Linear(FEATURES, num_classes)  # default initialisation throughout, as in the benchmark
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(images)))  # [B, 24, 32, 32]
@@ -89,7 +89,7 @@ def _per_channel(channels: int, stride: int) -> tuple[nn.Conv2d, nn.BatchNorm2d]
 
 
 def _shuffled(left: Tensor, right: Tensor) -> Tensor:
-    """[B, C, H, W] twice -> [B, 2 C, H, W], channels in turn from left and right."""
+    """[B, C, H, W] twice -> [B, 2 C, H, W], channels alternately from left and right."""
     return F.channel_shuffle(torch.cat([left, right], 1), 2)  # keeps channels_last, unlike a reshape
 
 

@@ -14,13 +14,12 @@ STOCK = 64  # channels of the stem
 
 
 def build(num_classes: int, name: str, stem: str, base_channels: int = STOCK, pretrained: bool = False) -> nn.Module:
-    """torchvision's own class; `stem="cifar"` puts a 3x3 convolution of stride 1 and no max-pooling in
-    front, as the stock stem shrinks 32 px to 1x1. `base_channels` are those of the stem and the first stage's blocks,
-    64 in the stock network; the others grow with them. With `pretrained` the classifier stays new unless num_classes
-    is 1000.
+    """torchvision's own class. `stem="cifar"`: a 3x3 convolution of stride 1 without max-pooling, because the stock
+    stem and stages shrink 32 px to 1x1. base_channels: channels of the stem and of the first stage's blocks; all other
+    widths scale with them. With `pretrained` the classifier is drawn unless num_classes is 1000.
 
-    Raises FileNotFoundError where the ImageNet weights are neither stored nor to be had, ValueError where the
-    stored file is damaged.
+    Raises FileNotFoundError if the ImageNet weights are not stored and cannot be downloaded, ValueError if the stored
+    file is damaged.
     """
     from torchvision import models
 
@@ -40,7 +39,7 @@ def build(num_classes: int, name: str, stem: str, base_channels: int = STOCK, pr
 
 
 def _narrow(model: nn.Module, base_channels: int) -> None:
-    """Make every layer anew with base_channels / 64 of its channels; images and classes keep their number."""
+    """Replace each layer by one with base_channels / 64 of its channels; colours and classes keep their number."""
     for path, layer in list(model.named_modules()):
         if isinstance(layer, nn.Conv2d):
             inputs = 3 if layer.in_channels == 3 else layer.in_channels * base_channels // STOCK
@@ -53,11 +52,11 @@ def _narrow(model: nn.Module, base_channels: int) -> None:
             model.set_submodule(path, nn.Linear(layer.in_features * base_channels // STOCK, layer.out_features))
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # torchvision's start
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # torchvision's initialisation
 
 
 def _imagenet_weights(name: str) -> dict[str, Tensor]:
-    """torchvision's first ImageNet weights: what `pretrained=True` has meant in published experiments."""
+    """torchvision's first ImageNet weights, which published experiments use."""
     from torchvision.models import get_model_weights
 
     url = get_model_weights(name)["IMAGENET1K_V1"].url
@@ -79,7 +78,6 @@ ARCHITECTURES = {
         _MAPS,
         "fc",
         options={"stem": ("cifar", "imagenet"), "base_channels": Choice(STOCK, range(2, 257), usual=(32, 30, 24))},
-        later=frozenset({"base_channels"}),
         pretrained=True,
         pretrained_needs={"stem": "imagenet", "base_channels": STOCK},
     )

@@ -19,7 +19,7 @@ CONVOLUTIONS = {  # in each of the five blocks
 
 
 class HalveLarge(nn.Module):
-    """Halves maps of 8 px and more: the benchmark pools before the last block at 64 px, not at 32."""
+    """Halves maps of at least 8 px: the benchmark pools before the last block for images of 64 px, not of 32 px."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, 2) if x.shape[-1] >= 8 else x

@@ -1,5 +1,5 @@
 """Wide ResNets for 32 px (Zagoruyko & Komodakis 2016; pre-activation as in He et al. 2016b), in the CRD benchmark's
-layer names, so its weights load. torchvision's wide_resnet50_2 is another network: for 224 px, and post-activation."""
+layer names, so its weights load. torchvision's wide_resnet50_2 is another network: for 224 px, post-activation."""
 
 from collections import OrderedDict
 from functools import partial
@@ -11,7 +11,7 @@ from kdhelpers.models.architecture import Architecture, initialise
 
 
 class PreActivationBlock(nn.Module):
-    """a = relu(bn(x)); conv(relu(bn(conv(a)))) + x, or + convolution of a, not of x, where the widths differ."""
+    """a = relu(bn(x)); conv(relu(bn(conv(a)))) + x; if the widths differ, + a convolution of a, not of x."""
 
     def __init__(self, channels_in: int, channels: int, stride: int):
         super().__init__()
@@ -34,7 +34,7 @@ class PreActivationBlock(nn.Module):
 
 class WideResNet(nn.Module):
     """depth = 6 n + 4 layers: a 3x3 stem of 16 channels, three blocks of n at 32, 16, 8 px, BatchNorm, ReLU, global
-    pooling, linear. The blocks' outputs, its maps, are sums without a ReLU: the next block begins with one."""
+    pooling, linear. Its feature maps are the blocks' outputs, sums without a ReLU: the next block begins with one."""
 
     def __init__(self, num_classes: int, depth: int, widening: int):
         super().__init__()
