@@ -9,11 +9,11 @@ import math
 import platform
 import sys
 import time
+from html import escape
 
 import kdhelpers
 from kdhelpers import artifacts
 from kdhelpers.display import plots
-from kdhelpers.display.html import Html, element, join
 from kdhelpers.display.progress import TerminalProgress, TimedProgress, duration, record_text, row_text
 
 
@@ -74,7 +74,7 @@ class LiveProgress(TimedProgress):
 
     def begin(self, name: str, epochs: int, steps: int, done: int) -> None:
         self.display = None
-        self.picture = Html("")
+        self.picture = ""
         self.pictured_rows, self.pictured_at = 0, -math.inf
         super().begin(name, epochs, steps, done)
 
@@ -83,7 +83,7 @@ class LiveProgress(TimedProgress):
 
         self._draw_curve()
         content = {
-            "text/html": str(self._html()),
+            "text/html": self._html(),
             "text/plain": " · ".join(filter(None, [*self._lines(), *self._notes()])),
         }
         if self.display is None:
@@ -96,7 +96,7 @@ class LiveProgress(TimedProgress):
         # Short epochs come faster than a picture is worth: it costs about 0.1 s.
         if rows > self.pictured_rows and (ended or time.monotonic() - self.pictured_at > 2):
             encoded = base64.b64encode(plots.png(plots.live(self.history, self.epochs), 110)).decode()
-            self.picture = element("img", src=f"data:image/png;base64,{encoded}", width=640, alt="losses and accuracy")
+            self.picture = f'<img src="data:image/png;base64,{encoded}" width="640" alt="losses and accuracy"/>'
             self.pictured_rows, self.pictured_at = rows, time.monotonic()
 
     def _lines(self) -> tuple[str, str]:
@@ -110,9 +110,9 @@ class LiveProgress(TimedProgress):
     def _notes(self) -> list[str]:
         return (self.record or {}).get("notes") or []
 
-    def _html(self) -> Html:
-        headline, latest = self._lines()
-        bar = element("progress", value=self.count, max=self.epochs * self.steps or 1, style="width: 100%")
-        notes = [element("div", note, style="color: #B03A2E") for note in self._notes()]
-        parts = [element("div", headline), bar, element("div", latest), *notes, self.picture]
-        return element("div", join(parts), style="max-width: 640px; font-size: 90%")
+    def _html(self) -> str:
+        headline, latest = map(escape, self._lines())
+        bar = f'<progress value="{self.count}" max="{self.epochs * self.steps or 1}" style="width: 100%"></progress>'
+        notes = "".join(f'<div style="color: #B03A2E">{escape(note)}</div>' for note in self._notes())
+        content = f"<div>{headline}</div>{bar}<div>{latest}</div>{notes}{self.picture}"
+        return f'<div style="max-width: 640px; font-size: 90%">{content}</div>'

@@ -13,7 +13,7 @@ from pandas import DataFrame
 from kdhelpers import artifacts
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
 from kdhelpers.display import plots
-from kdhelpers.display.html import Html, curve, element
+from kdhelpers.display.html import Markup, curve, render
 from kdhelpers.report.gallery import magnitude, number, write_gallery
 
 HOSTILE = '<script>alert("x")</script>'
@@ -68,18 +68,20 @@ class Page(HTMLParser):
 
     def __init__(self, path: Path):
         super().__init__()
-        self.text, self.links, self.open, self.tags = "", [], [], []
+        self.text, self.links, self.open, self.tags, self.attributes = "", [], [], [], set()
         self.feed(path.read_text(encoding="utf-8"))
         assert self.open == []
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
+        self.attributes |= {name for name, _ in attributes}
         self.links += [value for name, value in attributes if name in ("href", "src")]
         if tag not in ("meta", "img"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attributes):
         self.tags.append(tag)
+        self.attributes |= {name for name, _ in attributes}
         self.links += [value for name, value in attributes if name in ("href", "src")]
 
     def handle_endtag(self, tag):
@@ -101,7 +103,7 @@ def test_table_has_mean_and_spread_and_the_best_student_in_bold(root: Path):
     store(root, "b", 52.0, seed=1)
     store(root, "c", 55.0, method="lm", teacher="t", hyperparameters={})
     page = write_gallery().read_text()
-    rows = [re.sub("<.*?>", "|", row) for row in re.findall("<tr.*?</tr>", page)]
+    rows = [re.sub("<.*?>", "|", row) for row in re.findall("<tr.*?</tr>", page, re.DOTALL)]
     assert any("51.00 ± 1.41" in row for row in rows)  # standard deviation of 50 and 52 with n - 1
     assert re.findall(r"<td><b>(.*?)</b></td>", page) == ["55.00 (single run)"]
     assert "not evidence" not in page
@@ -143,9 +145,15 @@ def test_failed_running_and_interrupted_runs_are_shown_as_such(root: Path):
 def test_everything_is_escaped(root: Path):
     store(root, "a", model=HOSTILE, dataset=HOSTILE, optimizer=HOSTILE)
     store(root, "b", status="failed", error=HOSTILE, method="lm", seed=1)
-    (artifacts.folder("plots") / 'a"><script>&#.png').write_bytes(b"")
+    store(root, 'c" onclick="x', status=HOSTILE, role='" onclick="x', seed=HOSTILE)
+    store(root, "d", seed=2)
+    path = artifacts.record_path("d")
+    artifacts.save_json(path, artifacts.load_json(path) | {"notes": [HOSTILE], "origin": {HOSTILE: HOSTILE}})
+    for name in ('a"><script>&#.png', 'a" onerror="x.png', 'a" onerror="x.csv'):
+        (artifacts.folder("plots") / name).write_bytes(b"")
     page = Page(write_gallery())
     assert "script" not in page.tags
+    assert not [name for name in page.attributes if name.startswith("on")]
     assert page.text.count(HOSTILE) >= 4
 
 
@@ -192,11 +200,13 @@ def test_curve_places_points_skips_gaps_and_draws_the_reference():
     assert "not recorded" in curve("loss", {"a": [None]})
 
 
-def test_elements_escape_text_but_not_markup():
-    assert (
-        element("p", "a < b", Html("<i>c</i>"), class_="x", aria_label='"')
-        == '<p class="x" aria-label="&quot;">a &lt; b<i>c</i></p>'
-    )
+def test_templates_escape_texts_and_attributes_but_not_markup():
+    chart = curve(f'{HOSTILE}" onload="x', {HOSTILE: [1.0]}, (HOSTILE, 2.0))
+    assert not re.search('<script|onload="', chart)
+    assert re.search('aria-label="&lt;script&gt;.*?&#34; onload=&#34;x over 1 epochs"', chart)
+    assert chart.count("&lt;script&gt;") == 4  # title, label, line, reference
+    assert f"<title>kdhelpers: {Markup.escape(HOSTILE)}</title>" in render("display/page.html.j2", title=HOSTILE)
+    assert "<title>kdhelpers: <i>c</i></title>" in render("display/page.html.j2", title=Markup("<i>c</i>"))
 
 
 def test_numbers():
