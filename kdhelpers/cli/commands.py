@@ -35,23 +35,18 @@ class Commands(click.Group):
 
 
 class SpacedOptions(click.Command):
-    """Lets a repeatable option take its values in one go: `--seeds 0 1 2` for `--seeds 0 --seeds 1 --seeds 2`."""
+    """A repeatable option takes several values at once: `--seeds 0 1 2` means `--seeds 0 --seeds 1 --seeds 2`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         repeatable = {flag for option in self.params if getattr(option, "multiple", False) for flag in option.opts}
-        spelled_out: list[str] = []
-        option = None
-        for position, argument in enumerate(args):
-            if argument in repeatable:
+        option, repeated = "", []
+        for argument in args:
+            if argument.startswith("-"):
                 option = argument
-                if position + 1 == len(args) or args[position + 1].startswith("-"):
-                    spelled_out.append(argument)  # without a value: click says so
-            elif argument.startswith("-"):
-                option = None
-                spelled_out.append(argument)
-            else:
-                spelled_out += [option, argument] if option else [argument]
-        return super().parse_args(ctx, spelled_out)
+            elif option in repeatable and repeated[-1] != option:
+                repeated.append(option)
+            repeated.append(argument)
+        return super().parse_args(ctx, repeated)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -100,7 +95,7 @@ def suite(profile: str, only: tuple, seeds: tuple, workers: int | None, ray: str
     from kdhelpers.suite import run_suite
 
     try:
-        finished = run_suite(profile, only, seeds, workers, ray, force, live=sys.stdout.isatty())
+        finished = run_suite(profile, only, seeds, workers, ray, force)
     except KeyboardInterrupt:
         click.echo("interrupted; finished jobs are kept, the same command continues", err=True)
         sys.exit(130)

@@ -44,7 +44,7 @@ class Suite:
 
     A job is done when its process ended with 0 AND its executed copy carries the end marker: papermill's own metadata
     says `completed` even where the kernel was killed. `force` names the jobs to run whatever was done before.
-    `changed(job, status)` is told of every change, `tick()` is called while jobs run.
+    `changed(job, status)` is called after every change.
     """
 
     def __init__(
@@ -53,9 +53,8 @@ class Suite:
         jobs: list[Job],
         force: frozenset[str] = frozenset(),
         changed: Callable[[Job, Status], None] = lambda job, status: None,
-        tick: Callable[[], None] = lambda: None,
     ):
-        self.jobs, self.force, self.changed, self.tick = jobs, force, changed, tick
+        self.jobs, self.force, self.changed = jobs, force, changed
         self.by_name = {job.name: job for job in jobs}
         self.state_path = folder("executed") / f"{profile}.json"
         self.fingerprints = fingerprints(jobs)
@@ -72,7 +71,6 @@ class Suite:
                 while self._start_ready(workers) or self.running:
                     time.sleep(POLL_SECONDS)
                     self._collect(workers)
-                    self.tick()
             finally:  # also on Ctrl-C and on a full disk
                 self._interrupt(workers)
         return all(status.state in FINISHED for status in self.status.values())

@@ -42,7 +42,7 @@ def test_help_is_everywhere_and_needs_no_torch():
 def test_suite_takes_several_values_per_option(monkeypatch: pytest.MonkeyPatch, root: Path):
     asked = {}
 
-    def run_suite(profile, only, seeds, workers, ray, force, live) -> bool:
+    def run_suite(profile, only, seeds, workers, ray, force) -> bool:
         asked.update(profile=profile, only=only, seeds=seeds, workers=workers, ray=ray, force=force)
         return True
 
@@ -51,9 +51,11 @@ def test_suite_takes_several_values_per_option(monkeypatch: pytest.MonkeyPatch, 
     result = run("suite", *given.split())
     assert result.exit_code == 0, result.output
     assert asked == dict(profile="paper", only=("a", "b"), seeds=(0, 1, 2), workers=3, ray=None, force=True)
+    assert run("suite", "--seeds", "3", "3", "--only=a", "--only", "b", "c", "--workers", "2").exit_code == 0
+    assert (asked["seeds"], asked["only"], asked["workers"]) == ((3, 3), ("a", "b", "c"), 2)
     assert run("suite").exit_code == 0
     assert asked == dict(profile="smoke", only=(), seeds=(0,), workers=None, ray=None, force=False)
-    for wrong in (["--seeds"], ["--seeds", "x"], ["--seeds", "--force"], ["--workers", "0"], ["extra"]):
+    for wrong in (["--seeds"], ["--seeds", "x"], ["--seeds", "--force"], ["--workers", "0"], ["extra"], ["--workers", "1", "2"]):
         assert run("suite", *wrong).exit_code == 2
 
 

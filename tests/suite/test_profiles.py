@@ -36,7 +36,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([job("a", seeds="sometimes")], "job 'a': seeds: Input should be 'once', 'each' or 'all'"),
         (
             [job("a", need=["b"])],
-            "job 'a': unknown key 'need'; known: name, notebook, parameters, needs, seeds, num_gpus, over",
+            "job 'a': unknown key 'need'; known: name, notebook, parameters, needs, seeds, num_gpus, matrix",
         ),
         ([job("../a")], "name: String should match pattern"),
         ([{"notebook": "good"}], "job 1: name: Field required"),
@@ -141,15 +141,15 @@ def test_fingerprint_follows_cells_parameters_and_needs_but_not_outputs(root: Pa
     assert prints()["c"] != before["c"]
 
 
-def test_a_job_over_mappings_stands_for_one_each(root: Path):
-    over = [{"student": "small", "lr": 0.05, "unused": 1}, {"student": "big", "lr": 3}]
+def test_a_matrix_repeats_its_job_for_every_mapping(root: Path):
+    matrix = [{"student": "small", "lr": 0.05, "unused": 1}, {"student": "big", "lr": 3}]
     filled = {"name": "of_${student}_$lr", "seed": "$lr", "force_retrain": "1$lr"}
     name = profile(
         root,
         job("teacher_small"),
         job("teacher_big"),
-        job("a_${student}_x", seeds="each", needs=["teacher_$student"], parameters={"name": "$student"}, over=over),
-        job("b_$student", needs=["a_${student}_x"], parameters=filled, over=over),
+        job("a_${student}_x", seeds="each", needs=["teacher_$student"], parameters={"name": "$student"}, matrix=matrix),
+        job("b_$student", needs=["a_${student}_x"], parameters=filled, matrix=matrix),
         job("results", needs=["*"]),
     )
     jobs = {each.name: each for each in load_profile(name, seeds=[0, 1])}

@@ -77,8 +77,14 @@ def test_one_failed_job_fails_its_dependants_and_no_other(finished):
     reason = "ValueError: rate = 0.1: too fast"
     assert jobs["raises"]["error"] == reason
     assert jobs["after"]["error"] == jobs["middle"]["error"] == f"needs raises, which failed: {reason}"
-    assert "after: blocked" in output
-    assert re.fullmatch(r"two +done +\d+ s  SI 62.50 %", output.splitlines()[-1])
+    lines = output.splitlines()
+    assert f"after: blocked  needs raises, which failed: {reason}  (" in output
+    assert [line[-13:] for line in lines if line.startswith(("one: done", "two: done"))] == [
+        "(1 of 7 done)",
+        "(2 of 7 done)",
+    ]
+    assert [line.split()[0] for line in lines[-8:]] == ["job", *jobs]
+    assert re.fullmatch(r"two +done +\d+ s  SI 62.50 %", lines[-1])
 
 
 def test_a_killed_kernel_and_an_early_exit_are_failures(finished):
