@@ -30,7 +30,7 @@ def render(template: str, **values: Any) -> str:
 def curve(
     title: str, lines: Mapping[str, Sequence[float | None]], reference: tuple[str, float | None] = ("", None)
 ) -> Markup:
-    """A line chart: one line per name over the epochs, `reference` as a dashed level, a legend. None and NaN are gaps."""
+    """A line per name over the epochs, with a legend. `reference` is a dashed level; None and NaN are gaps."""
     lines = {name: values for name, values in lines.items() if any(map(_is_number, values))}
     epochs = max(map(len, lines.values()), default=0)
     name, level = reference

@@ -55,7 +55,14 @@ def test_suite_takes_several_values_per_option(monkeypatch: pytest.MonkeyPatch, 
     assert (asked["seeds"], asked["only"], asked["workers"]) == ((3, 3), ("a", "b", "c"), 2)
     assert run("suite").exit_code == 0
     assert asked == dict(profile="smoke", only=(), seeds=(0,), workers=None, ray=None, force=False)
-    for wrong in (["--seeds"], ["--seeds", "x"], ["--seeds", "--force"], ["--workers", "0"], ["extra"], ["--workers", "1", "2"]):
+    for wrong in (
+        ["--seeds"],
+        ["--seeds", "x"],
+        ["--seeds", "--force"],
+        ["--workers", "0"],
+        ["extra"],
+        ["--workers", "1", "2"],
+    ):
         assert run("suite", *wrong).exit_code == 2
 
 
@@ -72,7 +79,7 @@ def test_suite_writes_the_report_and_tells_failure(monkeypatch, root: Path, fini
     ("arguments", "message"),
     [
         (["suite", "--profile", "huge"], "profile 'huge': no such name or file; known: tiny"),
-        (["suite", "--profile", "tiny", "--only", "x"], "--only 'x' is no job here; jobs: a"),
+        (["suite", "--profile", "tiny", "--only", "x"], "--only 'x' is not a job here; jobs: a"),
         (["compare", "first", "second"], "no stored run 'first'"),
         (["data", "nothing"], "unknown data set 'nothing'"),
     ],

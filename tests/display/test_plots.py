@@ -181,15 +181,15 @@ def test_a_page_is_saved_as_it_is_but_not_in_place_of_the_gallery(root):
     assert path == root / "plots" / "sphere_0.5.html"
     assert path.read_text(encoding="utf-8") == "<title>Å</title>"
     assert [item.name for item in path.parent.iterdir()] == ["sphere_0.5.html"]
-    with pytest.raises(ValueError, match="name = 'index': is the gallery's own page"):
+    with pytest.raises(ValueError, match="name = 'index': is the name of the gallery's page"):
         plots.save_page("", "index")
 
 
 @pytest.mark.parametrize("name", ["", "../escaped", "a/b", "a b"])
 def test_save_refuses_what_is_no_file_name(root, name):
-    with pytest.raises(ValueError, match="is no file name"):
+    with pytest.raises(ValueError, match="is not a file name"):
         plots.save(plots.curves({}), name)
-    with pytest.raises(ValueError, match="is no file name"):
+    with pytest.raises(ValueError, match="is not a file name"):
         plots.save_page("", name)
     assert not (root / "plots").exists()
 

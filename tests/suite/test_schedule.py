@@ -66,7 +66,7 @@ def test_two_suites_at_once_are_refused(root: Path):
 
     class Nested(FakeWorkers):
         def start(self, *arguments):
-            with pytest.raises(BlockingIOError, match="another suite is at work"):
+            with pytest.raises(BlockingIOError, match="another suite runs in"):
                 Suite("tiny", jobs).run(FakeWorkers([]))
             return super().start(*arguments)
 
