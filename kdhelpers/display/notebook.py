@@ -67,7 +67,7 @@ class LiveProgress(TimedProgress):
     The last state stays in the saved notebook. Outside a Jupyter kernel the constructor returns a `TerminalProgress`.
     """
 
-    interval = 0.5  # seconds; each update carries the whole output, picture included
+    interval = 0.5  # seconds; an update carries the whole output, picture included
 
     def __new__(cls):
         return super().__new__(cls) if _kernel_shell() else TerminalProgress()

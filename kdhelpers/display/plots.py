@@ -73,7 +73,7 @@ def save(figure, name: str, data=None, dots_per_inch: int = DOTS_PER_INCH) -> Pa
 
 
 def save_page(page: str, name: str) -> Path:
-    """Write an HTML page as plots/<name>.html, where the gallery finds it; returns its path. Raises as `save` does."""
+    """Write an HTML page as plots/<name>.html, for the gallery; returns its path. Raises the errors of `save`."""
     if name == "index":
         raise ValueError("name = 'index': is the name of the gallery's page; choose another")
     return artifacts.write_atomic(_path(name, "html"), page.encode())
@@ -86,7 +86,7 @@ def _path(name: str, extension: str) -> Path:
 
 
 def samples(images, titles, columns: int = 8):
-    """A grid of uint8 images [N, 3, H, W] (tensor or array), each under its title; at most `columns` in a row.
+    """A grid of uint8 images [N, 3, H, W] (tensor or array), every image under its title; at most `columns` in a row.
 
     Raises ValueError unless there is one title per image.
     """
@@ -209,7 +209,7 @@ def _epoch_axis(axes, title: str, label: str) -> None:
 
 
 def bars(summary):
-    """Test top-1 of each setting of a `results.summarize` frame: mean, standard deviation as whisker, n in the label.
+    """Test top-1 of every setting of a `results.summarize` frame: mean, standard deviation as whisker, n in the label.
 
     The labels are the column `row`. A bar starts at zero, so its length is the accuracy; a single run has no whisker.
     Teachers are grey; a single teacher is also a dashed line.

@@ -19,7 +19,7 @@ from kdhelpers.display.text import accuracy_text, caption, evidence_note, magnit
 from kdhelpers.report.results import method_label, results, summarize
 
 EMBEDDED = "digits"  # toy data, the last section
-OUR_TITLE = re.compile("<title>kdhelpers: (.*?)</title>")  # marks a page of this package
+PAGE_TITLE = re.compile("<title>kdhelpers: (.*?)</title>")  # marks a page of this package
 ACCURACIES = {"validation": "val", "train": "train"}
 
 
@@ -54,7 +54,7 @@ def _dataset(record: dict) -> str:
 def _titled(pages: list[Path]) -> list[tuple[str, str]]:
     """(File name, title) of the pages that this package wrote; a user's own pages are not listed."""
     texts = {path.name: path.read_text(encoding="utf-8", errors="replace") for path in pages if path.is_file()}
-    return [(name, unescape(title[1])) for name, text in texts.items() if (title := OUR_TITLE.search(text))]
+    return [(name, unescape(title[1])) for name, text in texts.items() if (title := PAGE_TITLE.search(text))]
 
 
 def _section(dataset: str, runs: list[dict]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The gallery: what the page says of finished, failed and missing runs; nothing in it can break out of its markup."""
+"""The gallery: finished, failed and missing runs on the page, and the escape of every text."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def store(root: Path, name: str, top1: float = 50.0, status: str = "finished", e
 
 
 class Page(HTMLParser):
-    """Text, links and open tags of a page; complains of tags that do not match."""
+    """Text, links and open tags of a page; fails if tags do not match."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -109,7 +109,7 @@ def test_table_has_mean_and_spread_and_the_best_student_in_bold(root: Path):
     assert "not evidence" not in page
 
 
-def test_cards_show_figures_rule_budget_device_and_only_links_that_lead_somewhere(root: Path):
+def test_cards_show_figures_rule_budget_device_and_links_to_existing_files(root: Path):
     store(root, "a", 51.25)
     executed = artifacts.folder("executed") / "a.ipynb"
     page = Page(write_gallery())
@@ -122,7 +122,7 @@ def test_cards_show_figures_rule_budget_device_and_only_links_that_lead_somewher
     assert all((artifacts.folder("plots") / link).is_file() for link in links)
 
 
-def test_digits_are_called_a_machinery_check_on_the_section_and_on_each_card(root: Path):
+def test_digits_have_the_note_machinery_check_on_the_section_and_on_every_card(root: Path):
     store(root, "a", dataset="digits")
     store(root, "b", dataset="digits", seed=1)
     store(root, "c")
@@ -164,7 +164,7 @@ def test_pictures_are_linked_with_their_data(root: Path):
     assert page.links == ["curves%20a.png", "curves%20a.png", "curves%20a.csv"]
 
 
-def test_interactive_pages_of_ours_are_linked_and_no_others(root: Path):
+def test_interactive_pages_of_this_package_are_linked_and_no_others(root: Path):
     points = [{"network": "a", "label": 0, "x": 1.0, "y": 0.0, "z": 0.0, "kept_pct": 50.0}]
     plots.save_page(hypersphere_page(DataFrame(points), ["c"], f"resnet8 & {HOSTILE}"), "sphere+1")
     (artifacts.folder("plots") / "own.html").write_text("<title>kdhelpers, my notes</title>")

@@ -1,4 +1,4 @@
-"""Profiles are read, checked whole and replicated over seeds."""
+"""Profiles: reading, checks, replicas over seeds, matrices and patterns."""
 
 from __future__ import annotations
 
@@ -97,17 +97,21 @@ def test_seeds_replicate_jobs_and_their_needs(root: Path):
         job("b", seeds="each", needs=["a"]),
         job("results", needs=["b"]),
     )
-    jobs = {each.name: each for each in load_profile(name, seeds=[0, 2])}
+    jobs = {replica.name: replica for replica in load_profile(name, seeds=[0, 2])}
     assert list(jobs) == ["teacher", "a", "a_seed2", "b", "b_seed2", "results"]
-    assert [jobs[each].parameters for each in ("teacher", "a", "a_seed2")] == [{}, {"seed": 0}, {"seed": 2}]
-    assert {each: jobs[each].needs for each in ("b", "b_seed2", "a_seed2", "results")} == {
+    assert [jobs[replica].parameters for replica in ("teacher", "a", "a_seed2")] == [{}, {"seed": 0}, {"seed": 2}]
+    assert {replica: jobs[replica].needs for replica in ("b", "b_seed2", "a_seed2", "results")} == {
         "b": ("a",),
         "b_seed2": ("a_seed2",),
         "a_seed2": ("teacher",),
         "results": ("b", "b_seed2"),
     }
-    assert [each.name for each in load_profile(name, [0, 2], only=["b_seed2"])] == ["teacher", "a_seed2", "b_seed2"]
-    assert [each.name for each in load_profile(name, [0, 2], only=["a"])] == ["teacher", "a", "a_seed2"]
+    assert [replica.name for replica in load_profile(name, [0, 2], only=["b_seed2"])] == [
+        "teacher",
+        "a_seed2",
+        "b_seed2",
+    ]
+    assert [replica.name for replica in load_profile(name, [0, 2], only=["a"])] == ["teacher", "a", "a_seed2"]
     with pytest.raises(ValueError, match="--only 'c' is not a job here; jobs: teacher, a"):
         load_profile(name, only=["c"])
     with pytest.raises(ValueError, match="--seeds: 1 is given twice"):
@@ -143,16 +147,16 @@ def test_fingerprint_follows_cells_parameters_and_needs_but_not_outputs(root: Pa
 
 def test_a_matrix_repeats_its_job_for_every_mapping(root: Path):
     matrix = [{"student": "small", "lr": 0.05, "unused": 1}, {"student": "big", "lr": 3}]
-    filled = {"name": "of_${student}_$lr", "seed": "$lr", "force_retrain": "1$lr"}
+    parameters = {"name": "of_${student}_$lr", "seed": "$lr", "force_retrain": "1$lr"}
     name = profile(
         root,
         job("teacher_small"),
         job("teacher_big"),
         job("a_${student}_x", seeds="each", needs=["teacher_$student"], parameters={"name": "$student"}, matrix=matrix),
-        job("b_$student", needs=["a_${student}_x"], parameters=filled, matrix=matrix),
+        job("b_$student", needs=["a_${student}_x"], parameters=parameters, matrix=matrix),
         job("results", needs=["*"]),
     )
-    jobs = {each.name: each for each in load_profile(name, seeds=[0, 1])}
+    jobs = {replica.name: replica for replica in load_profile(name, seeds=[0, 1])}
     students = ["a_small_x", "a_small_x_seed1", "a_big_x", "a_big_x_seed1"]
     assert list(jobs) == ["teacher_small", "teacher_big", *students, "b_small", "b_big", "results"]
     assert jobs["a_big_x_seed1"].parameters == {"name": "big", "seed": 1}
@@ -164,8 +168,8 @@ def test_a_matrix_repeats_its_job_for_every_mapping(root: Path):
 
 def test_patterns_choose_jobs(root: Path):
     name = profile(root, job("t"), job("a_1", needs=["t"]), job("a_2", seeds="each"), job("b", needs=["a_*", "a_1"]))
-    assert [each.name for each in load_profile(name, [0, 1], only=["a_?"])] == ["t", "a_1", "a_2", "a_2_seed1"]
-    assert [each.name for each in load_profile(name, [0, 1], only=["*_seed1"])] == ["a_2_seed1"]
+    assert [replica.name for replica in load_profile(name, [0, 1], only=["a_?"])] == ["t", "a_1", "a_2", "a_2_seed1"]
+    assert [replica.name for replica in load_profile(name, [0, 1], only=["*_seed1"])] == ["a_2_seed1"]
     assert load_profile(name, [0, 1])[-1].needs == ("a_1", "a_2", "a_2_seed1")  # each once
     with pytest.raises(ValueError, match=r"--only 'c\*' is not a job here; jobs: t, a_1"):
         load_profile(name, only=["a_1", "c*"])
