@@ -1,1 +1,1 @@
-"""The command line: the commands and what they print."""
+"""The command line: `commands` and their `output`."""

@@ -1,6 +1,6 @@
 """The command line: python -m kdhelpers suite | list | report | compare | data | predict | teachers.
 
-Heavy imports wait for the command that needs them.
+A command imports heavy modules when it runs, so that `--help` is fast.
 """
 
 import os
@@ -14,7 +14,7 @@ from kdhelpers import __version__
 
 
 class Commands(click.Group):
-    """Faults in the input or the machine end as `error: ...` with exit code 1; KD_TRACEBACK=1 shows the traceback."""
+    """A fault of the input or the machine ends as `error: ...` with exit code 1; KD_TRACEBACK=1 shows the traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -26,7 +26,7 @@ class Commands(click.Group):
             sys.exit(1)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The optimisers, where to begin with each, and Lion's rule, as `optim` has them."""
+        """The optimisers, their first learning rate and weight decay, and Lion's rule, from `optim`."""
         from kdhelpers.training.optim import LION_RULE, described
 
         with formatter.section("Optimisers of a run"):
@@ -35,31 +35,26 @@ class Commands(click.Group):
 
 
 class SpacedOptions(click.Command):
-    """Lets a repeatable option take its values in one go: `--seeds 0 1 2` for `--seeds 0 --seeds 1 --seeds 2`."""
+    """A repeatable option takes several values at once: `--seeds 0 1 2` means `--seeds 0 --seeds 1 --seeds 2`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         repeatable = {flag for option in self.params if getattr(option, "multiple", False) for flag in option.opts}
-        spelled_out: list[str] = []
-        option = None
-        for position, argument in enumerate(args):
-            if argument in repeatable:
+        option, repeated = "", []
+        for argument in args:
+            if argument.startswith("-"):
                 option = argument
-                if position + 1 == len(args) or args[position + 1].startswith("-"):
-                    spelled_out.append(argument)  # without a value: click says so
-            elif argument.startswith("-"):
-                option = None
-                spelled_out.append(argument)
-            else:
-                spelled_out += [option, argument] if option else [argument]
-        return super().parse_args(ctx, spelled_out)
+            elif option in repeatable and repeated[-1] != option:
+                repeated.append(option)
+            repeated.append(argument)
+        return super().parse_args(ctx, repeated)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name=None, version=__version__, prog_name="kdhelpers")
 def main() -> None:
-    """Knowledge distillation: replay the notebooks, look at what they left behind.
+    """Knowledge distillation: replay the notebooks and inspect their results.
 
-    Artifacts go to the checkout (or KD_ROOT), data sets are looked for in its data/ folder (or KD_DATA).
+    Artifacts go to the checkout (or KD_ROOT). Data sets lie in its data/ folder (or KD_DATA).
     """
 
 
@@ -69,10 +64,13 @@ def main() -> None:
     default="smoke",
     show_default=True,
     metavar="NAME|PATH",
-    help="A name that `list` shows (smoke, laptop, short, paper), or a YAML file of your own.",
+    help="A name from `list` (smoke, laptop, short, paper), or the path of a YAML file.",
 )
 @click.option(
-    "--only", multiple=True, metavar="NAME ...", help="These jobs, patterns too ('07_crd_*'), and what they need."
+    "--only",
+    multiple=True,
+    metavar="NAME ...",
+    help="Run these jobs and the jobs they need; patterns work too ('07_crd_*').",
 )
 @click.option(
     "--seeds",
@@ -80,29 +78,32 @@ def main() -> None:
     type=click.IntRange(min=0),
     default=[0],
     metavar="N ...",
-    help="Repeat the jobs marked `seeds: each` with each of these seeds (default: 0).",
+    help="Run every job marked `seeds: each` once per seed (default: 0).",
 )
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Jobs at a time (default: one per GPU; without one, what cores and memory carry).",
+    help="Jobs at a time (default: one per GPU; without a GPU, by cores and memory).",
 )
-@click.option("--ray", metavar="ADDRESS", help="Run the jobs as Ray tasks: local, auto, or a cluster's address.")
-@click.option("--force", is_flag=True, help="Run and train again even where nothing changed (the --only jobs, or all).")
+@click.option("--ray", metavar="ADDRESS", help="Run the jobs as Ray tasks: local, auto, or the address of a cluster.")
+@click.option(
+    "--force", is_flag=True, help="Run and train again even if nothing changed: the --only jobs, or all jobs."
+)
 def suite(profile: str, only: tuple, seeds: tuple, workers: int | None, ray: str | None, force: bool) -> None:
-    """Replay a profile's notebooks in dependency order, then write the report.
+    """Replay a profile's notebooks, then write the report.
 
-    Executed copies and logs go to notebooks/executed/. A finished job whose notebook, parameters and code are the same
-    is kept, so the same command continues an interrupted suite. Exit code 1 where a job failed.
+    Jobs run in dependency order; executed copies and logs go to notebooks/executed/. A finished job is kept if its
+    notebook, parameters and code are unchanged, so the same command continues an interrupted suite. The exit code is 1
+    if a job failed.
     """
     from kdhelpers.report.gallery import write_gallery
     from kdhelpers.suite import run_suite
 
     try:
-        finished = run_suite(profile, only, seeds, workers, ray, force, live=sys.stdout.isatty())
+        finished = run_suite(profile, only, seeds, workers, ray, force)
     except KeyboardInterrupt:
-        click.echo("interrupted; finished jobs are kept, the same command continues", err=True)
+        click.echo("interrupted; finished jobs are kept, and the same command continues", err=True)
         sys.exit(130)
     click.echo(f"report: {write_gallery()}")
     sys.exit(0 if finished else 1)
@@ -110,16 +111,19 @@ def suite(profile: str, only: tuple, seeds: tuple, workers: int | None, ray: str
 
 @main.command("list")
 def list_() -> None:
-    """Notebooks and their parameters, profiles, what a run can name (data, models, methods, ...), stored runs."""
+    """List notebooks, profiles, data sets, models and runs.
+
+    Also methods, optimisers, and the parameters of every notebook.
+    """
     from kdhelpers.cli.output import listing
 
     click.echo(listing())
 
 
 @main.command()
-@click.option("--open", "show", is_flag=True, help="Open it in the browser.")
+@click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 def report(show: bool) -> None:
-    """Write plots/index.html, one static page over every stored run."""
+    """Write plots/index.html, a page over all stored runs."""
     from kdhelpers.report.gallery import write_gallery
 
     page = write_gallery()
@@ -132,7 +136,10 @@ def report(show: bool) -> None:
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 def compare(first: str, second: str) -> None:
-    """Two stored runs by name: settings that differ, metrics side by side, and A - B on the same test images."""
+    """Compare two stored runs, A and B, by name.
+
+    Prints the settings that differ, the metrics side by side, and the accuracy of A minus B on the same test images.
+    """
     from kdhelpers.cli.output import comparison
 
     click.echo(comparison(first, second))
@@ -140,9 +147,17 @@ def compare(first: str, second: str) -> None:
 
 @main.command()
 @click.argument("name")
-@click.option("--image-size", type=click.IntRange(8, 1024), metavar="N", help="Side in pixels (default: its own).")
+@click.option(
+    "--image-size",
+    type=click.IntRange(8, 1024),
+    metavar="N",
+    help="Side of the images in pixels (default: the data set's own).",
+)
 def data(name: str, image_size: int | None) -> None:
-    """Load a data set, downloading it where it is missing, and print its data card."""
+    """Load a data set and print its data card.
+
+    A missing data set is downloaded.
+    """
     from kdhelpers.cli.output import data_card
     from kdhelpers.data import load_data
 
@@ -150,51 +165,54 @@ def data(name: str, image_size: int | None) -> None:
 
 
 @main.command()
-@click.option(
-    "--model", required=True, metavar="NAME|PATH", help="Stored weights: a name that `list` shows, or a .pth."
-)
+@click.option("--model", required=True, metavar="NAME|PATH", help="Stored weights: a name from `list`, or a .pth file.")
 @click.option("--data", "source", required=True, metavar="PATH", help="A pickle {data, ids}, or a folder of images.")
 @click.option(
     "--output",
     required=True,
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="The CSV: ID,Labels; replaces only another such.",
+    help="The CSV file, ID,Labels; it replaces only a file of this format.",
 )
-@click.option("--tta", is_flag=True, help="Mean probabilities of each image and its mirror image.")
-@click.option("--dataset", metavar="NAME", help="Trained on; needed for weights without a description beside them.")
+@click.option("--tta", is_flag=True, help="Average the probabilities of every image and its mirror image.")
+@click.option(
+    "--dataset", metavar="NAME", help="Training data of the weights; needed if the weights have no description (.json)."
+)
 def predict(model: str, source: str, output: str, tta: bool, dataset: str | None) -> None:
-    """Label images that have no labels, and write the labels as a CSV file in the images' order.
+    """Predict labels of images; write them as a CSV file.
 
-    The file is checked before it replaces an older one. How often each class was predicted, and how surely, is printed
-    and plotted.
+    The rows have the images' order. The file is checked before it replaces an older one. The command prints and plots
+    the count and the mean confidence of every predicted class.
     """
     from kdhelpers.cli.output import predictions
     from kdhelpers.evaluation.submission import check_output, predict_stored, write_submission
 
     check_output(output)
-    answers = predict_stored(model, source, tta, dataset)
-    path = write_submission(output, answers)
-    click.echo(predictions(answers, path, model))
+    labels = predict_stored(model, source, tta, dataset)
+    path = write_submission(output, labels)
+    click.echo(predictions(labels, path, model))
 
 
 @main.command()
 @click.argument("models", nargs=-1, metavar="[ARCHITECTURE]...")
-@click.option("--list", "show", is_flag=True, help="Print the table, as without arguments.")
-@click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Weights of your own.")
+@click.option("--list", "show", is_flag=True, help="Print the table, as the command without arguments does.")
+@click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A weight file to register.")
 @click.option("--model", metavar="ARCHITECTURE", help="Architecture of the weights in --file.")
-@click.option("--dataset", metavar="NAME", help="Data set that the weights in --file know.")
+@click.option("--dataset", metavar="NAME", help="Training data of the weights in --file.")
 def teachers(models: tuple, show: bool, file: Path | None, model: str | None, dataset: str | None) -> None:
-    """Published CIFAR-100 teachers: a table of them, or fetch the named ones; or register weights made elsewhere.
+    """List or fetch published teachers; register weights.
 
-    What comes is checked, measured on the test images and stored as teacher_<architecture>_<data set>: afterwards
-    `teacher = resnet56` means it in every notebook. An interrupted download goes on. Weights of your own must have been
-    trained with our normalisation (`python -m kdhelpers data NAME` prints it).
+    Without arguments: a table of published CIFAR-100 teachers. With architectures: fetch their weights; an interrupted
+    download continues. With --file, --model and --dataset: register a weight file, whose training must have used this
+    package's normalisation (`python -m kdhelpers data NAME` prints it).
+
+    The weights are checked, evaluated on the test images and stored as teacher_<architecture>_<data set>. Then
+    `teacher = resnet56` names them in every notebook.
     """
     if (file is None) != (model is None) or (file is None) != (dataset is None):
         raise click.UsageError("--file, --model and --dataset belong together; give all three")
     if models and file:
-        raise click.UsageError("--file registers weights of your own; leave the published architectures out")
+        raise click.UsageError("--file registers a weight file; remove the published architectures")
     from kdhelpers.cli.output import columns
     from kdhelpers.zoo import fetch as zoo
 

@@ -1,4 +1,4 @@
-"""What the command line prints besides the suite: the listing, the comparison of two runs, a data card."""
+"""Texts of the command line: the listing, the comparison of two runs, predicted labels, a data card."""
 
 import math
 import re
@@ -11,11 +11,11 @@ from typing import Any
 
 from kdhelpers.artifacts import load_record, original_name, record_path, records, weights_path
 
-LISTED = 60  # jobs of a profile, by name
+MAX_JOB_NAMES = 60  # of a profile; a longer one is listed by notebook
 
 
 def columns(rows: Iterable[Iterable[Any]], indent: str = "  ") -> str:
-    """Rows of cells as aligned text; the last column is left as it is."""
+    """Rows of cells as aligned text, without white space at the ends of the lines."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return "\n".join(
@@ -25,7 +25,7 @@ def columns(rows: Iterable[Iterable[Any]], indent: str = "  ") -> str:
 
 
 def listing() -> str:
-    """Everything that can be named: notebooks, profiles, data sets, models, methods, optimisers, stored runs."""
+    """All names that a `Run` or a command takes: notebooks, profiles, data sets, models, methods, optimisers, runs."""
     from kdhelpers.data import DATASETS
     from kdhelpers.methods import METHODS
     from kdhelpers.models import MODELS
@@ -71,14 +71,14 @@ def _profiles() -> str:
         try:
             jobs = load_profile(profile)
             lines += [f"  {profile}: {len(jobs)} jobs", _wrapped(", ".join(_job_names(jobs)))]
-        except ValueError as error:  # one faulty profile must not hide the rest
+        except ValueError as error:  # the other profiles follow
             lines.append(f"  {profile}: faulty: {error}")
     return "\n".join(lines)
 
 
 def _job_names(jobs: list) -> list[str]:
-    """Of a long profile how many jobs each notebook has."""
-    if len(jobs) <= LISTED:
+    """The names of the jobs; for a long profile every notebook with its number of jobs."""
+    if len(jobs) <= MAX_JOB_NAMES:
         return [job.name for job in jobs]
     return [f"{notebook} ({count})" for notebook, count in Counter(job.notebook.stem for job in jobs).items()]
 
@@ -98,17 +98,18 @@ def _accuracy(record: dict) -> str:
 def comparison(first: str, second: str) -> str:
     """Two stored runs: settings that differ, metrics side by side, the paired difference on their test split.
 
-    Raises FileNotFoundError for a name that is not stored and lists the closest.
+    Raises FileNotFoundError, with the closest names, for a run that is not stored.
     """
     a, b = _record(first), _record(second)
     names = ("", first, second)
-    ours, theirs = a.get("metrics", {}), b.get("metrics", {})
-    measured = [(key, _number(ours.get(key)), _number(theirs.get(key))) for key in dict.fromkeys([*ours, *theirs])]
+    metrics_a, metrics_b = a.get("metrics", {}), b.get("metrics", {})
+    keys = dict.fromkeys([*metrics_a, *metrics_b])
+    metrics = [(key, _number(metrics_a.get(key)), _number(metrics_b.get(key))) for key in keys]
     settings = _differences(a["run"], b["run"])
     notes = [f"{record['name']}: {note}" for record in (a, b) for note in record.get("notes") or []]
     parts = [
         f"Settings that differ\n{columns([names, *settings])}" if settings else "Settings: the same",
-        f"Metrics\n{columns([names, *measured])}",
+        f"Metrics\n{columns([names, *metrics])}",
         f"Paired on the test split\n  {_paired(a, b)}",
         *notes,
     ]
@@ -118,8 +119,8 @@ def comparison(first: str, second: str) -> str:
 def _record(name: str) -> dict:
     record = load_record(original_name(name))
     if record is None:
-        known = [found["name"] for found in records()]
-        hint = ", ".join(get_close_matches(name, known, 3) or known) or "none; `python -m kdhelpers suite` makes some"
+        names = [stored["name"] for stored in records()]
+        hint = ", ".join(get_close_matches(name, names, 3) or names) or "none; `python -m kdhelpers suite` makes some"
         raise FileNotFoundError(f"no stored run {name!r} ({record_path(name)}); stored: {hint}")
     return record
 
@@ -135,9 +136,9 @@ def _number(value: float | None) -> str:
 
 
 def _paired(a: dict, b: dict) -> str:
-    """The interval over test images, or in one sentence why there is none."""
+    """The paired difference with its interval over test images, or the reason why it is missing."""
     if a.get("data", {}).get("hash") != b.get("data", {}).get("hash") or not a.get("data"):
-        return "not possible: the two runs saw different data (their data hashes differ)"
+        return "not possible: the two runs used different data (their data hashes differ)"
     for record in (a, b):
         if record.get("status") != "finished":
             return f"not possible: {record['name']} is {record.get('status')}, not finished"
@@ -154,25 +155,25 @@ def _paired(a: dict, b: dict) -> str:
     return (
         f"{a['name']} - {b['name']}: {result['difference_pct']:+.2f} points top-1, "
         f"95 % interval {result['low_pct']:+.2f} to {result['high_pct']:+.2f} over {result['n']} test images; "
-        f"same answer on {result['agreement_pct']:.1f} %. In fp32; it says nothing of other seeds."
+        f"same prediction on {result['agreement_pct']:.1f} %. In fp32; the interval does not cover other seeds."
     )
 
 
-def predictions(answers: Any, path: Path, model: str) -> str:
-    """The classes predicted in a submission at `path`, a row each, and where it and its picture lie."""
+def predictions(labels: Any, path: Path, model: str) -> str:
+    """The submission at `path` as text, a row per predicted class; saves its picture, and ends with both paths."""
     from kdhelpers.analysis import label_figure, label_frame
     from kdhelpers.display import plots
 
-    frame = label_frame(answers)
-    network = Path(model).name.removesuffix(".pth")  # in the name, as many submissions are called submission.csv
+    frame = label_frame(labels)
+    network = Path(model).name.removesuffix(".pth")  # since many submissions are called submission.csv
     name = re.sub(r"[^\w.=+-]", "_", f"{network}_{path.stem}_predictions")
-    picture = plots.save(label_figure(answers), name, frame)
+    picture = plots.save(label_figure(labels), name, frame)
     rows = [frame.columns, *([_fact(value) for value in row] for row in frame.itertuples(index=False))]
-    return f"{columns(rows)}\n\n{path}: {len(answers.ids):,} rows\n{picture}"
+    return f"{columns(rows)}\n\n{path}: {len(labels.ids):,} rows\n{picture}"
 
 
 def data_card(data: Any) -> str:
-    """The card of a loaded data set, a fact per line."""
+    """The data card, a fact per line."""
     return columns((name, _fact(value)) for name, value in data.card().items() if value != [])
 
 

@@ -1,1 +1,1 @@
-"""What a person looks at: figures, pages, texts, progress, the output of a notebook. Knows nothing of runs."""
+"""Figures, pages, texts, progress and the output of a notebook. Knows nothing of runs."""

@@ -1,7 +1,7 @@
-"""What a notebook needs besides the experiment: set-up, and a progress display that updates in place.
+"""Set-up of a notebook, and a progress display that updates in place.
 
-Everything shown is plain HTML, text and PNG: it needs no widgets and no JavaScript, so it looks the same in Jupyter,
-Colab, papermill's executed copies and nbconvert's pages.
+The display is plain HTML, text and PNG, without widgets and JavaScript. It looks the same in Jupyter, Colab,
+papermill's executed copies and nbconvert's pages.
 """
 
 import base64
@@ -9,23 +9,23 @@ import math
 import platform
 import sys
 import time
+from html import escape
 
 import kdhelpers
 from kdhelpers import artifacts
 from kdhelpers.display import plots
-from kdhelpers.display.html import Html, element, join
 from kdhelpers.display.progress import TerminalProgress, TimedProgress, duration, record_text, row_text
 
 
 def device() -> str:
-    """Where a notebook puts the networks it loads: the GPU if there is one."""
+    """The device for the networks that a notebook loads: the GPU if there is one."""
     from kdhelpers.device import pick_device
 
     return str(pick_device(None))
 
 
 def setup() -> None:
-    """Print the versions, the device and where artifacts go; make figures that end a cell show as pictures."""
+    """Print the versions, the device and the artifacts' folders; display a figure that ends a cell as a picture."""
     import torch
 
     kept = ", ".join(artifacts.FOLDERS[kind] for kind in ("weights", "plots", "results"))
@@ -35,12 +35,12 @@ def setup() -> None:
     )
     if shell := _kernel_shell():
         formatter = shell.display_formatter.formatters["image/png"]
-        # By name, since matplotlib is not imported yet.
+        # by name, since matplotlib is not imported yet
         formatter.for_type_by_name("matplotlib.figure", "Figure", lambda figure: plots.png(figure, 100))
 
 
 def device_text() -> str:
-    """The device that `fit` will take, with what it has, and the precision that "auto" means there."""
+    """The device that `fit` takes, its memory or threads, and the precision that "auto" means there."""
     import torch
 
     from kdhelpers.device import pick_device, resolve_precision
@@ -55,26 +55,26 @@ def device_text() -> str:
 
 
 def _kernel_shell():
-    """The shell of the Jupyter kernel that runs us; None in a script or a terminal."""
-    module = sys.modules.get("IPython")  # a process that never imported it is no kernel
+    """The shell of this process's Jupyter kernel; None in a script or a terminal."""
+    module = sys.modules.get("IPython")  # a kernel has imported it
     shell = module.get_ipython() if module else None
     return shell if hasattr(shell, "kernel") else None
 
 
 class LiveProgress(TimedProgress):
-    """One output updated in place: bar, epoch, time left, loss terms, validation accuracy, images/s, the curve so far.
+    """One output updated in place: bar, epoch, time left, loss terms, validation accuracy, images/s and the curve.
 
-    Its last state stays in the saved notebook. Outside a Jupyter kernel this makes a `TerminalProgress` instead.
+    The last state stays in the saved notebook. Outside a Jupyter kernel the constructor returns a `TerminalProgress`.
     """
 
-    interval = 0.5  # seconds; each update carries the whole output, picture included
+    interval = 0.5  # seconds; an update carries the whole output, picture included
 
     def __new__(cls):
         return super().__new__(cls) if _kernel_shell() else TerminalProgress()
 
     def begin(self, name: str, epochs: int, steps: int, done: int) -> None:
         self.display = None
-        self.picture = Html("")
+        self.picture = ""
         self.pictured_rows, self.pictured_at = 0, -math.inf
         super().begin(name, epochs, steps, done)
 
@@ -83,7 +83,7 @@ class LiveProgress(TimedProgress):
 
         self._draw_curve()
         content = {
-            "text/html": str(self._html()),
+            "text/html": self._html(),
             "text/plain": " · ".join(filter(None, [*self._lines(), *self._notes()])),
         }
         if self.display is None:
@@ -93,10 +93,10 @@ class LiveProgress(TimedProgress):
 
     def _draw_curve(self) -> None:
         ended, rows = self.record is not None, len(self.history)
-        # Short epochs come faster than a picture is worth: it costs about 0.1 s.
+        # A picture costs about 0.1 s: short epochs share one.
         if rows > self.pictured_rows and (ended or time.monotonic() - self.pictured_at > 2):
             encoded = base64.b64encode(plots.png(plots.live(self.history, self.epochs), 110)).decode()
-            self.picture = element("img", src=f"data:image/png;base64,{encoded}", width=640, alt="losses and accuracy")
+            self.picture = f'<img src="data:image/png;base64,{encoded}" width="640" alt="losses and accuracy"/>'
             self.pictured_rows, self.pictured_at = rows, time.monotonic()
 
     def _lines(self) -> tuple[str, str]:
@@ -110,9 +110,9 @@ class LiveProgress(TimedProgress):
     def _notes(self) -> list[str]:
         return (self.record or {}).get("notes") or []
 
-    def _html(self) -> Html:
-        headline, latest = self._lines()
-        bar = element("progress", value=self.count, max=self.epochs * self.steps or 1, style="width: 100%")
-        notes = [element("div", note, style="color: #B03A2E") for note in self._notes()]
-        parts = [element("div", headline), bar, element("div", latest), *notes, self.picture]
-        return element("div", join(parts), style="max-width: 640px; font-size: 90%")
+    def _html(self) -> str:
+        headline, latest = map(escape, self._lines())
+        bar = f'<progress value="{self.count}" max="{self.epochs * self.steps or 1}" style="width: 100%"></progress>'
+        notes = "".join(f'<div style="color: #B03A2E">{escape(note)}</div>' for note in self._notes())
+        content = f"<div>{headline}</div>{bar}<div>{latest}</div>{notes}{self.picture}"
+        return f'<div style="max-width: 640px; font-size: 90%">{content}</div>'

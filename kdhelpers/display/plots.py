@@ -1,11 +1,10 @@
-"""Data in, matplotlib Figure out. Figures stand alone: no pyplot state, no show(), nothing left open.
+"""matplotlib Figures from records and frames. No function uses pyplot's state or calls show().
 
-A notebook shows a figure that ends a cell (after `notebook.setup()`); `save` writes it with the data behind it.
+A notebook shows a figure that ends a cell (after `notebook.setup()`); `save` writes it with its data.
 """
 
 import io
 import math
-import os
 import re
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from kdhelpers.display.progress import VALIDATION, loss_terms
 from kdhelpers.display.text import MARK, evidence_note, mark_meaning
 
 DOTS_PER_INCH = 150
-# Okabe and Ito's colours, told apart by colour-blind readers too; black is kept for the teacher.
+# Okabe and Ito's colours, distinct for colour-blind readers too; black is the teacher's.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
 TEACHER_LINE = {"color": "black", "linestyle": "--", "linewidth": 1.2}
-LINES = ("-", "-.", (0, (1, 1.2)))  # once the colours are used up; dashed is the teacher's
+LINES = ("-", "-.", (0, (1, 1.2)))  # after the last colour; dashed is the teacher's
 STYLE = {
     "figure.facecolor": "white",
     "font.family": "sans-serif",
@@ -36,19 +35,19 @@ STYLE = {
     "legend.fontsize": 8,
     "xtick.color": "0.3",
     "ytick.color": "0.3",
-    "text.parse_math": False,  # a class may be called a$_$, which is no formula
+    "text.parse_math": False,  # a class may be called a$_$, which is not a formula
 }
 
 
 def styled():
-    """Context in which figures are made and drawn in the house style, whatever the user's settings are afterwards."""
+    """Context that makes and draws figures in the house style; the user's settings stay as they are."""
     import matplotlib
 
     return matplotlib.rc_context(STYLE)
 
 
 def new_figure(width: float, height: float):
-    """An empty Figure of that many inches that lays out its own parts without overlap."""
+    """An empty Figure, `width` by `height` inches, whose layout keeps its parts apart."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -63,9 +62,9 @@ def png(figure, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
 
 
 def save(figure, name: str, data=None, dots_per_inch: int = DOTS_PER_INCH) -> Path:
-    """Write plots/<name>.png and the DataFrame behind it as plots/<name>.csv; returns the PNG's path.
+    """Write plots/<name>.png and its DataFrame as plots/<name>.csv; returns the PNG's path.
 
-    Raises ValueError for a name that is no file name, OSError where the folder cannot be written.
+    Raises ValueError for a name that is not a file name, OSError if the folder is not writable.
     """
     path = _path(name, "png")
     if data is not None:
@@ -74,37 +73,23 @@ def save(figure, name: str, data=None, dots_per_inch: int = DOTS_PER_INCH) -> Pa
 
 
 def save_page(page: str, name: str) -> Path:
-    """Write an HTML page as plots/<name>.html, where the gallery finds it; returns its path. Raises as `save` does."""
+    """Write an HTML page as plots/<name>.html, for the gallery; returns its path. Raises the errors of `save`."""
     if name == "index":
-        raise ValueError("name = 'index': is the gallery's own page; choose another")
+        raise ValueError("name = 'index': is the name of the gallery's page; choose another")
     return artifacts.write_atomic(_path(name, "html"), page.encode())
 
 
 def _path(name: str, extension: str) -> Path:
     if not re.fullmatch(r"[\w.=+-]+", name):
-        raise ValueError(f"name = {name!r}: is no file name; use letters, digits and . _ - = + only")
+        raise ValueError(f"name = {name!r}: is not a file name; use letters, digits and . _ - = + only")
     return artifacts.folder("plots") / f"{name}.{extension}"
 
 
-def curves_name(trained, teacher: str | None = None, named: bool = False) -> str:
-    """What the picture of a run's curves is called: <name>_curves.
-
-    Those of a teacher on Imagenette, and of a student that one of architecture `teacher` taught by ConKD with Lion, are
-    called as users of that study know them, unless the user `named` the run or another has its derived name:
-    resnet101-teacher_output, resnet101-18-teacher-student_output. Another method or optimiser is another picture.
-    """
-    run = trained.run
-    published = run.role == "teacher" or (teacher and (run.method, run.optimizer) == ("conkd", "lion"))
-    own_name = trained.name == run.artifact_name and not (named or run.start_from)
-    if not (run.dataset == "imagenette" and published and own_name):
-        return f"{trained.name}_curves"
-    family = os.path.commonprefix([teacher or "", run.model]).rstrip("0123456789")
-    kind = f"{teacher}-{run.model.removeprefix(family)}-teacher-student" if teacher else f"{run.model}-teacher"
-    return f"{kind}_output" + (f"_seed{run.seed}" if run.seed else "")
-
-
 def samples(images, titles, columns: int = 8):
-    """A grid of uint8 images [N, 3, H, W] (tensor or array), each under its title; at most `columns` in a row."""
+    """A grid of uint8 images [N, 3, H, W] (tensor or array), every image under its title; at most `columns` in a row.
+
+    Raises ValueError unless there is one title per image.
+    """
     if len(images) != len(titles):
         raise ValueError(f"titles: {len(titles)} given for {len(images)} images; give one per image")
     columns = max(1, min(columns, len(images)))
@@ -127,14 +112,13 @@ def shorten(text: str, length: int) -> str:
 def curves(records: dict[str, list[dict]], teacher_top1_pct: float | None = None):
     """A panel per loss term, then accuracy: training thin, validation thick, the teacher's test accuracy dashed.
 
-    records: label -> history, the rows as in a result record. A term that a run does not have is left out for that run;
-    runs whose classifier is fitted afterwards have no accuracy to show, and where none has one that panel is left out.
+    records: label -> history, the rows as in a result record. A run has a line in the panels of its own terms only.
+    A run whose classifier is fitted after the training has no accuracy; the accuracy panel needs one run that has.
     """
     terms = list(dict.fromkeys(term for history in records.values() for row in history for term in loss_terms(row)))
     panels = [*terms, *(["accuracy"] if any(map(_has_accuracy, records.values())) or not terms else [])]
-    columns = min(3, len(panels))
-    if len(panels) == 4 and max(map(len, records)) < 80:  # two rows of two, where the legend is not wider
-        columns = 2
+    square = len(panels) == 4 and max(map(len, records)) < 80  # two rows of two, unless the legend is wider
+    columns = 2 if square else min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     with styled():
         figure = new_figure(3.4 * columns, 2.7 * rows + 0.2 * (len(records) + 1))
@@ -165,26 +149,28 @@ def _draw_accuracy(axes, records: dict[str, list[dict]], teacher_top1_pct: float
 
 
 def _common_legend(figure, panels, order: list[str], columns: int) -> None:
-    """One legend below for all panels, each label once, in the given order; others (the teacher) come last."""
+    """One legend below all panels, every label once, in the given order; other labels (the teacher) come last."""
     pairs = (axes.get_legend_handles_labels() for axes in panels)
-    found = {label: handle for handles, labels in pairs for handle, label in zip(handles, labels, strict=True)}
-    labels = sorted(found, key=lambda label: order.index(label) if label in order else len(order))
+    handles = {label: handle for pair in pairs for handle, label in zip(*pair, strict=True)}
+    labels = sorted(handles, key=lambda label: order.index(label) if label in order else len(order))
     if labels:
-        fitting = int(3.4 * columns / (0.5 + 0.06 * max(map(len, labels))))  # handle and letters, in inches
-        ncols = max(1, min(len(labels), columns, fitting))
-        figure.legend([found[label] for label in labels], labels, loc="outside lower center", ncols=ncols)
+        fit = int(3.4 * columns / (0.5 + 0.06 * max(map(len, labels))))  # handle and letters in inches
+        ncols = max(1, min(len(labels), columns, fit))
+        figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=ncols)
 
 
 def history_frame(records: dict[str, list[dict]]):
-    """The numbers behind `curves` as a DataFrame: a row per run and epoch, the run's label in column `run`."""
+    """The data of `curves` as a DataFrame: a row per run and epoch, the run's label in column `run`."""
     import pandas
 
     return pandas.DataFrame([{"run": label, **row} for label, history in records.items() for row in history])
 
 
 def live(history: list[dict], epochs: int):
-    """A run as it trains: its loss terms beside its accuracies, over the epochs that are planned; of several runs in
-    lockstep the loss and the validation accuracy of each."""
+    """A run during its training, loss terms left, accuracies right, the axis as long as the planned epochs.
+
+    For runs in lockstep: the loss and the validation accuracy of every run.
+    """
     with styled():
         figure = new_figure(6.4, 2.0)
         losses, accuracy = figure.subplots(1, 2)
@@ -192,7 +178,7 @@ def live(history: list[dict], epochs: int):
             _line(losses, history, term, **_look(number), label=term)
         keys = dict.fromkeys(key for row in history for key in row if key.endswith("top1_pct"))
         for number, key in enumerate(keys):
-            name = key.removesuffix(VALIDATION).strip()  # of students in lockstep
+            name = key.removesuffix(VALIDATION).strip()  # the student's, in lockstep
             label = {"train_top1_pct": "training", "": "validation"}.get(name, name)
             _line(accuracy, history, key, **_look(number), label=label)
         for axes, label in ((losses, "loss"), (accuracy, "top-1 accuracy (%)")):
@@ -223,10 +209,10 @@ def _epoch_axis(axes, title: str, label: str) -> None:
 
 
 def bars(summary):
-    """Test top-1 of each setting of a `results.summarize` frame: mean, standard deviation as whisker, n in the label.
+    """Test top-1 of every setting of a `results.summarize` frame: mean, standard deviation as whisker, n in the label.
 
     The labels are the column `row`. A bar starts at zero, so its length is the accuracy; a single run has no whisker.
-    The teacher is grey, and dashed where there is one alone.
+    Teachers are grey; a single teacher is also a dashed line.
     """
     rows = summary.iloc[::-1].to_dict("records")  # barh draws upwards
     labels = list(summary["row"])[::-1]
@@ -234,10 +220,10 @@ def bars(summary):
     with styled():
         figure = new_figure(4.4 + 0.075 * max(map(len, labels), default=0), 0.9 + 0.32 * max(1, len(rows)))
         axes = figure.subplots()
-        for place, row in enumerate(rows):
-            _bar(axes, place, row)
+        for position, row in enumerate(rows):
+            _bar(axes, position, row)
         axes.set_yticks(range(len(rows)), labels)
-        if len(teachers) == 1 and summary["dataset"].nunique() == 1:  # it must be clear whose line it is
+        if len(teachers) == 1 and summary["dataset"].nunique() == 1:  # else the line could be any teacher's
             axes.axvline(*teachers, zorder=0.9, **TEACHER_LINE)
         axes.set_xlim(0, 1.15 * max((row["test_top1_pct"] for row in rows), default=100))
         axes.set_xlabel("test top-1 accuracy (%), mean ± std over seeds")
@@ -247,23 +233,12 @@ def bars(summary):
     return figure
 
 
-def _bar(axes, place: int, row: dict) -> None:
+def _bar(axes, position: int, row: dict) -> None:
     mean, spread = row["test_top1_pct"], row["test_top1_std_pct"]
     whisker = None if math.isnan(spread) else spread
-    axes.barh(
-        place,
-        mean,
-        height=0.62,
-        color="0.6" if row["role"] == "teacher" else PALETTE[0],
-        xerr=whisker,
-        error_kw={"ecolor": "0.15", "capsize": 3, "elinewidth": 1},
-    )
-    axes.annotate(
-        f"{mean:.1f}{MARK * bool(row['notes'])}",
-        (mean + (whisker or 0), place),
-        xytext=(5, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=8,
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
-    )
+    color = "0.6" if row["role"] == "teacher" else PALETTE[0]
+    error = {"ecolor": "0.15", "capsize": 3, "elinewidth": 1}
+    axes.barh(position, mean, height=0.62, color=color, xerr=whisker, error_kw=error)
+    text, end = f"{mean:.1f}{MARK * bool(row['notes'])}", (mean + (whisker or 0), position)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+    axes.annotate(text, end, xytext=(5, 0), textcoords="offset points", va="center", fontsize=8, bbox=box)

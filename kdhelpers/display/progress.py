@@ -1,37 +1,26 @@
-"""What `fit` tells the outside while it trains, and how a terminal shows it."""
+"""The progress of a training: the calls that `fit` makes, and their display on a terminal."""
 
 import sys
 import time
 from collections.abc import Iterable
 
-# Everything in a history row that is not a loss term: a method names its own terms, so they are what is left over.
+# The columns of a history row that are not loss terms. A method names its own terms: they are the other columns.
 MEASUREMENTS = frozenset(
-    {
-        "epoch",
-        "lr",
-        "loss",
-        "train_top1_pct",
-        "val_top1_pct",
-        "val_nll",
-        "seconds",
-        "images_per_second",
-        "peak_memory_mib",
-        "lockstep",
-    }
+    "epoch lr loss train_top1_pct val_top1_pct val_nll seconds images_per_second peak_memory_mib lockstep".split()
 )
 
-VALIDATION = "val_top1_pct"  # of one run; of several in lockstep, with each one's name before it
+VALIDATION = "val_top1_pct"  # in lockstep the run's name precedes it: `lion val_top1_pct`
 
 
 def loss_terms(row: dict) -> dict[str, float]:
-    """The method's own loss terms of one history row, in its order; the total loss where there are none."""
+    """The method's loss terms in a history row, in its order; the total loss if the method names none."""
     numbers = {name: value for name, value in row.items() if isinstance(value, (int, float))}
     terms = {name: value for name, value in numbers.items() if name.split()[-1] not in MEASUREMENTS}
     return terms or {name: row[name] for name in ("loss",) if name in row}
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people read them: `4.2 s`, `3 min 05 s`, `2 h 07 min`."""
+    """Seconds as text: `4.2 s`, `3 min 05 s`, `2 h 07 min`."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -39,7 +28,7 @@ def duration(seconds: float) -> str:
 
 
 def row_text(row: dict) -> str:
-    """One history row as a line: its loss terms, the validation accuracy and the speed, as far as it holds them."""
+    """A history row as a line: loss terms, validation accuracy and speed; missing values are left out."""
     parts = [f"{name} {value:.4g}" for name, value in loss_terms(row).items()]
     if row.get("val_top1_pct") is not None:
         parts.append(f"val top-1 {row['val_top1_pct']:.2f} %")
@@ -49,7 +38,7 @@ def row_text(row: dict) -> str:
 
 
 def record_text(record: dict) -> str:
-    """How a run ended, as a line: its test accuracy, selected epoch and time, or what it failed on."""
+    """The end of a run as a line: test accuracy, selected epoch and training time, or the error."""
     if record.get("status") == "failed":
         return f"failed: {record.get('error') or 'no reason recorded'}"
     metrics, selection = record.get("metrics") or {}, record.get("selection") or {}
@@ -64,29 +53,29 @@ def record_text(record: dict) -> str:
 
 
 class Progress:
-    """The calls `fit` makes. This base ignores them; subclass it to watch a training in another way."""
+    """The calls that `fit` makes. This base ignores them; a subclass displays them."""
 
     def begin(self, name: str, epochs: int, steps: int, done: int) -> None:
-        """`epochs` of `steps` optimiser steps each are to be trained, of which `done` epochs were before (a resume)."""
+        """The run has `epochs` of `steps` optimiser steps; a resumed run has trained `done` epochs before."""
 
     def step(self, step: int) -> None:
-        """Optimiser step 1..`steps` of the current epoch was launched; must be cheap and must not touch a tensor."""
+        """Optimiser step 1..`steps` of the current epoch was launched. Must be cheap and must not touch a tensor."""
 
     def epoch(self, history: list[dict]) -> None:
-        """An epoch ended; `history` holds a row per epoch so far, as in the result record."""
+        """An epoch ended. `history` holds a row per finished epoch, as in the result record."""
 
     def end(self, record: dict) -> None:
-        """The run ended, finished or failed, with this record; the only call for a run loaded from the disk."""
+        """The run finished or failed, with this record. The only call for a run that was loaded from the disk."""
 
 
 class TimedProgress(Progress):
-    """Keeps count and time, and calls `draw()` at each begin, epoch and end, and every `interval` seconds between."""
+    """Counts steps and seconds; calls `draw()` at begin, epoch and end, and every `interval` seconds between."""
 
-    interval = 0.25  # seconds; people cannot read faster, and a redraw must not cost the training anything
+    interval = 0.25  # seconds; a redraw must not cost the training anything
 
     def begin(self, name: str, epochs: int, steps: int, done: int) -> None:
         self.name, self.epochs, self.steps, self.done = name, epochs, steps, done
-        self.first = self.count = done * steps  # steps of the whole run, before this session and by now
+        self.first = self.count = done * steps  # steps of the whole run: before this session, until now
         self.history: list[dict] = []
         self.record: dict | None = None
         self.started = time.monotonic()
@@ -104,21 +93,21 @@ class TimedProgress(Progress):
         self._draw()
 
     def end(self, record: dict) -> None:
-        if not hasattr(self, "started") or self.record is not None:  # loaded, not trained: nothing began
+        if not hasattr(self, "started") or self.record is not None:  # loaded, not trained
             self.begin(record.get("name", ""), len(record.get("history") or []), 0, 0)
         self.history = record.get("history") or self.history
         self.record = record
         self._draw()
 
     def eta_seconds(self) -> float | None:
-        """Seconds left for the whole run at this session's mean pace; None before its first step."""
+        """Seconds left for the whole run at this session's mean pace; None before the first step."""
         trained = self.count - self.first
         if trained <= 0:
             return None
         return (time.monotonic() - self.started) / trained * (self.epochs * self.steps - self.count)
 
     def draw(self) -> None:
-        """Show the present state; `record` is None until the end."""
+        """Display the present state; `record` is None until the end."""
 
     def _draw(self) -> None:
         self.draw()
@@ -126,14 +115,14 @@ class TimedProgress(Progress):
 
 
 class TerminalProgress(TimedProgress):
-    """A tqdm bar over the whole run on a terminal; in a log file one plain line per epoch."""
+    """On a terminal a tqdm bar over the whole run; in a log file a line per epoch."""
 
     def begin(self, name: str, epochs: int, steps: int, done: int) -> None:
         self.bar = None
         if sys.stderr.isatty() and steps:
             from tqdm import tqdm
 
-            # Ours is the throttle; smoothing=0 makes tqdm's remaining time that of the mean pace, over the whole run.
+            # `interval` limits the redraws, so mininterval=0; smoothing=0 takes the remaining time from the mean pace.
             self.bar = tqdm(
                 total=epochs * steps,
                 initial=done * steps,
@@ -173,7 +162,7 @@ class TerminalProgress(TimedProgress):
 
 
 def progress_bar(iterable: Iterable | None = None, **options):
-    """A tqdm bar that redraws twice a second on a terminal, and every 30 s where each line is kept (a log)."""
+    """A tqdm bar with a redraw every 0.5 s on a terminal and every 30 s in a log, which keeps every line."""
     from tqdm import tqdm
 
     interval = 0.5 if sys.stderr.isatty() else 30

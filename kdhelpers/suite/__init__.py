@@ -1,7 +1,7 @@
-"""The suite: notebooks replayed by papermill, in dependency order, in N processes of this machine or as Ray tasks.
+"""The suite: papermill replays notebooks in dependency order, in processes of this machine or as Ray tasks.
 
-`profiles` reads and checks what to run, `schedule` decides what runs when and what counts as done, `workers` start
-the processes, `replay` is such a process, `summary` shows how it goes. `run_suite` puts them together.
+`profiles` reads and checks the jobs, `schedule` decides which job runs when and which counts as done, `workers` starts
+the processes, `replay` is such a process, `terminal` prints the progress. `run_suite` puts them together.
 """
 
 from collections.abc import Sequence
@@ -14,27 +14,25 @@ def run_suite(
     workers: int | None = None,
     ray: str | None = None,
     force: bool = False,
-    live: bool = False,
 ) -> bool:
-    """Replay a profile's notebooks; True where every job is finished. See `python -m kdhelpers suite --help`.
+    """Replay a profile's notebooks; True if every job is finished. See `python -m kdhelpers suite --help`.
 
-    `force` runs what `only` names (without it everything) even where nothing changed, training included. Raises
-    ValueError for a faulty profile, before anything runs; KeyboardInterrupt once the running jobs were ended.
+    `force` runs the jobs in `only` (all jobs if it is empty) even if nothing changed, and trains again. Raises
+    ValueError for a faulty profile, before anything runs; KeyboardInterrupt after the running jobs have ended.
     """
     import click
 
     from kdhelpers.suite.profiles import load_profile, profile_path
     from kdhelpers.suite.schedule import Suite
-    from kdhelpers.suite.terminal import Display
+    from kdhelpers.suite.terminal import Log
     from kdhelpers.suite.workers import LocalWorkers, RayWorkers
 
     jobs = load_profile(profile, seeds, only)
-    place = RayWorkers(ray, workers) if ray else LocalWorkers(workers)
+    pool = RayWorkers(ray, workers) if ray else LocalWorkers(workers)
     forced = frozenset(job.name for job in jobs if force and (not only or job.is_named(only)))
-    click.echo(f"{profile_path(profile)}: {len(jobs)} jobs, {place.description}")
-    display = Display(jobs, live)
-    suite = Suite(profile_path(profile).stem, jobs, forced, display.changed, display.tick)
+    click.echo(f"{profile_path(profile)}: {len(jobs)} jobs, {pool.description}")
+    log = Log(jobs)
     try:
-        return suite.run(place)
+        return Suite(profile_path(profile).stem, jobs, forced, log.changed).run(pool)
     finally:
-        display.end()
+        log.end()

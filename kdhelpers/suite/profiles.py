@@ -1,12 +1,13 @@
 """Profiles: YAML lists of jobs (a notebook, its parameters, the jobs it needs), checked whole before anything runs.
 
-papermill ignores a parameter that the notebook lacks, so every name is checked here before a kernel starts. Each error
-is one ValueError line that names the file, the job and the remedy.
+papermill ignores a parameter that the notebook lacks, so this module checks every name before a kernel starts. An
+error is a ValueError of one line with the file, the job and the remedy.
 """
 
 import ast
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,27 +19,28 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kdhelpers.artifacts import root
-from kdhelpers.suite.matrix import expanded
+from kdhelpers.suite.matrix import expand
 
 PACKAGE = Path(__file__).resolve().parent.parent
+SOURCES = (".py", ".j2", ".css")
 
 
 class Entry(BaseModel):
-    """One job as written in a profile."""
+    """A job as written in a profile."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # it becomes file names
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # part of file names
     notebook: str
     parameters: dict[str, Any] = {}
     needs: list[str] = []
     seeds: Literal["once", "each", "all"] = "once"
-    num_gpus: Annotated[float, Field(ge=0)] | None = None  # asked of Ray; fractions share a GPU
+    num_gpus: Annotated[float, Field(ge=0)] | None = None  # reserved by Ray; fractions share a GPU
 
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook to replay, with `accepts` naming every parameter that its parameters cell has."""
+    """A notebook to replay; `accepts` has the names in its parameters cell."""
 
     name: str
     entry: str
@@ -49,13 +51,12 @@ class Job:
     num_gpus: float | None = None
 
     def is_named(self, patterns: Sequence[str]) -> bool:
-        """Whether one of them is its name, that of its entry (which means each of its seeds), or a pattern of either:
-        `07_crd_*`."""
+        """Whether a pattern (`07_crd_*`) matches the job's name, or its entry's name, which stands for all seeds."""
         return any(fnmatchcase(name, pattern) for pattern in patterns for name in (self.name, self.entry))
 
 
 def notebooks_folder() -> Path:
-    """The notebooks under the artifacts' root, else those of the checkout that this package lies in."""
+    """The notebooks under the artifacts' root, else in this package's checkout."""
     own = root() / "notebooks"
     return own if any(own.glob("*.ipynb")) else PACKAGE.parent / "notebooks"
 
@@ -65,18 +66,18 @@ def profile_names() -> list[str]:
 
 
 def profile_path(profile: str) -> Path:
-    """The file of a known profile's name, or the path of one's own. Raises ValueError that lists the known ones."""
-    known = notebooks_folder() / "profiles" / f"{profile}.yaml"
-    path = known if known.is_file() else Path(profile)
+    """The file of a profile, given by name or by path. Raises ValueError that lists the names."""
+    named = notebooks_folder() / "profiles" / f"{profile}.yaml"
+    path = named if named.is_file() else Path(profile)
     if not path.is_file():
         raise ValueError(f"profile {profile!r}: no such name or file; known: {', '.join(profile_names()) or 'none'}")
     return path
 
 
 def load_profile(profile: str, seeds: Sequence[int] = (0,), only: Sequence[str] = ()) -> list[Job]:
-    """The jobs of a profile in its order, those with `seeds: each` once per seed; validated fully.
+    """The validated jobs of a profile in its order; a job with `seeds: each` once per seed.
 
-    `only` keeps the named jobs (`Job.is_named`) and whatever they need.
+    `only` keeps the named jobs (`Job.is_named`) and the jobs that they need. Raises ValueError for a faulty profile.
     """
     path = profile_path(profile)
     entries = _read(path)
@@ -84,7 +85,7 @@ def load_profile(profile: str, seeds: Sequence[int] = (0,), only: Sequence[str] 
         raise ValueError(f"--seeds: {repeated} is given twice")
     jobs = [job for entry in entries for job in _replicate(path, entry, entries, seeds)]
     if repeated := _repeated(job.name for job in jobs):
-        raise ValueError(f"{path}: two jobs are named {repeated!r}; give each its own name")
+        raise ValueError(f"{path}: two jobs are named {repeated!r}; give every job its own name")
     _refuse_cycle(path, jobs)
     return _select(path, jobs, only) if only else jobs
 
@@ -102,14 +103,12 @@ def _read(path: Path) -> list[Entry]:
 def _entries(path: Path, number: int, item: Any) -> list[Entry]:
     name = item.get("name", number) if isinstance(item, dict) else number
     try:
-        return [Entry.model_validate(each) for each in expanded(item)]
+        return [Entry.model_validate(job) for job in expand(item)]
     except ValidationError as error:
         first = error.errors()[0]
         field = first["loc"][0] if first["loc"] else "entry"
-        if first["type"] == "extra_forbidden":
-            problem = f"unknown key {field!r}; known: {', '.join(Entry.model_fields)}, matrix"
-        else:
-            problem = f"{field}: {first['msg']}"
+        unknown = f"unknown key {field!r}; known: {', '.join(Entry.model_fields)}, matrix"
+        problem = unknown if first["type"] == "extra_forbidden" else f"{field}: {first['msg']}"
         raise ValueError(f"{path}: job {name!r}: {problem}") from error
     except ValueError as error:
         raise ValueError(f"{path}: job {name!r}: {error}") from error
@@ -124,7 +123,7 @@ def _replicate(path: Path, entry: Entry, entries: list[Entry], seeds: Sequence[i
             entry=entry.name,
             notebook=notebook,
             parameters=entry.parameters | together | ({} if seed is None else {"seed": seed}),
-            needs=tuple(dict.fromkeys(_needs(path, entry, seed, {other.name: other for other in entries}, seeds))),
+            needs=tuple(dict.fromkeys(_needs(path, entry, seed, entries, seeds))),
             accepts=accepts,
             num_gpus=entry.num_gpus,
         )
@@ -136,35 +135,32 @@ def _replica(name: str, seed: int | None) -> str:
     return f"{name}_seed{seed}" if seed else name  # seed 0 keeps the plain name, as the stored runs do
 
 
-def _needs(path: Path, entry: Entry, seed: int | None, known: dict[str, Entry], seeds: Sequence[int]) -> Iterable[str]:
-    """A replica needs its own seed's replica of a replicated job; a job that runs once needs them all."""
+def _needs(path: Path, entry: Entry, seed: int | None, entries: list[Entry], seeds: Sequence[int]) -> Iterable[str]:
+    """A replica needs its own seed's replica of a replicated job; a job that runs once needs all replicas."""
+    by_name = {other.name: other for other in entries}
     for pattern in entry.needs:
-        others = (name for name in known if name != entry.name and fnmatchcase(name, pattern))
-        needed = [pattern] if pattern in known else list(others)
+        others = [name for name in by_name if name != entry.name and fnmatchcase(name, pattern)]
+        needed = [pattern] if pattern in by_name else others
         if not needed:
-            raise ValueError(
-                f"{path}: job {entry.name!r} needs {pattern!r}, which is no job here; jobs: {', '.join(known)}"
-            )
+            jobs = ", ".join(by_name)
+            raise ValueError(f"{path}: job {entry.name!r} needs {pattern!r}, which is not a job here; jobs: {jobs}")
         for need in needed:
-            if known[need].seeds != "each":
-                yield need
-            else:
-                yield from (_replica(need, each) for each in (seeds if seed is None else [seed]))
+            replicas = [None] if by_name[need].seeds != "each" else seeds if seed is None else [seed]
+            yield from (_replica(need, replica) for replica in replicas)
 
 
 def _notebook(path: Path, entry: Entry) -> tuple[Path, frozenset[str]]:
-    """The entry's notebook and the names in its parameters cell, all that the entry sets being among them."""
+    """The entry's notebook and the names in its parameters cell, which include every parameter of the entry."""
     notebook = notebooks_folder() / f"{entry.notebook.removesuffix('.ipynb')}.ipynb"
     if not notebook.is_file():
-        known = ", ".join(sorted(found.stem for found in notebooks_folder().glob("*.ipynb")))
-        raise ValueError(f"{path}: job {entry.name!r}: unknown notebook {entry.notebook!r}; known: {known or 'none'}")
+        names = ", ".join(sorted(other.stem for other in notebooks_folder().glob("*.ipynb"))) or "none"
+        raise ValueError(f"{path}: job {entry.name!r}: unknown notebook {entry.notebook!r}; known: {names}")
     accepts = frozenset(parameters_of(notebook))
-    set_by_us = {"each": ["seed"], "all": ["seeds"]}.get(entry.seeds, [])
-    if set(set_by_us) & set(entry.parameters):
-        sets = f"`seeds: {entry.seeds}` sets the parameter {set_by_us[0]}"
+    seeding = {"each": ["seed"], "all": ["seeds"]}.get(entry.seeds, [])
+    if set(seeding) & set(entry.parameters):
+        sets = f"`seeds: {entry.seeds}` sets the parameter {seeding[0]}"
         raise ValueError(f"{path}: job {entry.name!r}: {sets}; remove one of the two")
-    wanted = [*entry.parameters, *set_by_us]
-    if missing := [name for name in wanted if name not in accepts]:
+    if missing := [name for name in (*entry.parameters, *seeding) if name not in accepts]:
         raise ValueError(
             f"{path}: job {entry.name!r}: notebook {notebook.stem} has no parameter {missing[0]!r}; "
             f"it has {', '.join(sorted(accepts)) or 'none'}"
@@ -173,9 +169,10 @@ def _notebook(path: Path, entry: Entry) -> tuple[Path, frozenset[str]]:
 
 
 def parameters_of(notebook: Path) -> dict[str, str]:
-    """Name -> default, as written, of each assignment in the cell tagged `parameters`.
+    """Name -> default, as written, of every assignment in the cell tagged `parameters`.
 
-    Read as Python: papermill's own inspection loses a line whose comment holds a quote or an equals sign.
+    The cell is parsed as Python: papermill's own inspection loses a line whose comment holds a quote or an equals
+    sign. Raises ValueError for a cell that Python cannot parse.
     """
     for cell in cells_of(notebook):
         if "parameters" in cell["metadata"].get("tags", ()):
@@ -204,12 +201,11 @@ def cells_of(notebook: Path) -> list[dict]:
 
 
 def source_of(cell: dict) -> str:
-    return "".join(cell["source"])  # nbformat allows one text or a list of lines
+    return "".join(cell["source"])  # a text or, as nbformat also allows, a list of lines
 
 
 def _repeated(values: Iterable) -> str | None:
-    seen: set = set()
-    return next((str(value) for value in values if value in seen or seen.add(value)), None)
+    return next((str(value) for value, count in Counter(values).items() if count > 1), None)
 
 
 def _refuse_cycle(path: Path, jobs: list[Job]) -> None:
@@ -223,7 +219,7 @@ def _select(path: Path, jobs: list[Job], only: Sequence[str]) -> list[Job]:
     by_name = {job.name: job for job in jobs}
     wanted = [job.name for job in jobs if job.is_named(only)]
     if unknown := {name for name in only if not any(job.is_named([name]) for job in jobs)}:
-        raise ValueError(f"{path}: --only {sorted(unknown)[0]!r} is no job here; jobs: {', '.join(by_name)}")
+        raise ValueError(f"{path}: --only {sorted(unknown)[0]!r} is not a job here; jobs: {', '.join(by_name)}")
     kept: set[str] = set()
     while wanted:
         name = wanted.pop()
@@ -234,20 +230,20 @@ def _select(path: Path, jobs: list[Job], only: Sequence[str]) -> list[Job]:
 
 
 def fingerprints(jobs: list[Job]) -> dict[str, str]:
-    """Job -> hash of its notebook's cells, its parameters, this package's sources and the jobs it needs."""
+    """Job -> SHA-256 over its notebook's cells, its parameters, this package's sources and the jobs it needs."""
     package = package_fingerprint()
-    known: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     by_name = {job.name: job for job in jobs}
     for name in TopologicalSorter({job.name: job.needs for job in jobs}).static_order():
         job = by_name[name]
         cells = [[cell["cell_type"], source_of(cell)] for cell in cells_of(job.notebook)]
-        facts = [cells, job.parameters, package, [known[need] for need in job.needs]]
-        known[name] = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-    return known
+        facts = [cells, job.parameters, package, [hashes[need] for need in job.needs]]
+        hashes[name] = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    return hashes
 
 
 def package_fingerprint() -> str:
     digest = hashlib.sha256()
-    for source in sorted(PACKAGE.rglob("*.py")):
+    for source in sorted(path for path in PACKAGE.rglob("*") if path.suffix in SOURCES):
         digest.update(f"{source.relative_to(PACKAGE).as_posix()}\n".encode() + source.read_bytes())
     return digest.hexdigest()

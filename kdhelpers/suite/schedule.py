@@ -1,4 +1,4 @@
-"""The suite itself: which job runs when, what counts as done, and what an interrupted suite finds again."""
+"""The schedule: the order of the jobs, the rule for a job that is done, and the state that a suite continues from."""
 
 import os
 import re
@@ -20,14 +20,14 @@ POLL_SECONDS = 0.1
 
 @dataclass
 class Status:
-    """How a job stands: waiting, running, done, unchanged (done before, kept), failed, blocked or interrupted."""
+    """The state of a job: waiting, running, done, unchanged (done before, kept), failed, blocked or interrupted."""
 
     state: str = "waiting"
     seconds: float | None = None
     exit_code: int | None = None
     fingerprint: str | None = None
     error: str | None = None
-    records: list[str] = field(default_factory=list)  # names of the result records that its notebook wrote
+    records: list[str] = field(default_factory=list)  # names of its notebook's result records
 
 
 class Workers(Protocol):
@@ -40,11 +40,11 @@ class Workers(Protocol):
 
 
 class Suite:
-    """Replays `jobs` on `workers`, each after what it needs; `run` returns True where all of them are finished.
+    """Replays `jobs`, every job after the jobs that it needs; `run` returns True if all of them are finished.
 
-    A job is done when its process ended with 0 AND its executed copy carries the end marker: papermill's own metadata
-    says `completed` even where the kernel was killed. `force` names the jobs to run whatever was done before.
-    `changed(job, status)` is told of every change, `tick()` is called while jobs run.
+    A job is done when its process ended with 0 AND its executed copy carries the end marker: papermill's metadata has
+    `completed` even after the kernel was killed. `force` has the names of jobs that run even if nothing changed.
+    `changed(job, status)` is called after every change.
     """
 
     def __init__(
@@ -53,9 +53,8 @@ class Suite:
         jobs: list[Job],
         force: frozenset[str] = frozenset(),
         changed: Callable[[Job, Status], None] = lambda job, status: None,
-        tick: Callable[[], None] = lambda: None,
     ):
-        self.jobs, self.force, self.changed, self.tick = jobs, force, changed, tick
+        self.jobs, self.force, self.changed = jobs, force, changed
         self.by_name = {job.name: job for job in jobs}
         self.state_path = folder("executed") / f"{profile}.json"
         self.fingerprints = fingerprints(jobs)
@@ -72,8 +71,7 @@ class Suite:
                 while self._start_ready(workers) or self.running:
                     time.sleep(POLL_SECONDS)
                     self._collect(workers)
-                    self.tick()
-            finally:  # also on Ctrl-C and on a full disk
+            finally:  # after Ctrl-C and on a full disk too
                 self._interrupt(workers)
         return all(status.state in FINISHED for status in self.status.values())
 
@@ -85,12 +83,12 @@ class Suite:
         return {}
 
     def _is_unchanged(self, job: Job) -> bool:
-        """Done before from the very same sources and parameters, with all it wrote and all it needs still there."""
+        """Whether it is done with the same sources and parameters, all its files exist, and its needs are unchanged."""
         before = self.earlier.get(job.name, {})
         return (
             job.name not in self.force
             and before.get("state") in FINISHED
-            and before["fingerprint"] == self.fingerprints[job.name] == end_marker(copies(job).executed)
+            and before["fingerprint"] == self.fingerprints[job.name] == end_marker(copies_of(job).executed)
             and all(_is_stored(name) for name in before["records"])
             and all(self._is_unchanged(self.by_name[need]) for need in job.needs)
         )
@@ -104,7 +102,7 @@ class Suite:
         self.changed(job, status)
 
     def _start_ready(self, workers: Workers) -> bool:
-        """Start what can start, fail what cannot any more; returns whether any job still waits for another."""
+        """Start the jobs that can start, block the jobs after a failed job; returns whether a job still waits."""
         for job in self.jobs:
             if self.status[job.name].state != "waiting":
                 continue
@@ -116,13 +114,13 @@ class Suite:
         return any(status.state == "waiting" for status in self.status.values())
 
     def _start(self, job: Job, workers: Workers) -> None:
-        paths = copies(job)
+        paths = copies_of(job)
         paths.running.unlink(missing_ok=True)
-        again = {"force_retrain": True} if job.name in self.force and "force_retrain" in job.accepts else {}
+        retrain = {"force_retrain": True} if job.name in self.force and "force_retrain" in job.accepts else {}
         order = {
             "notebook": str(job.notebook),
             "copy": str(paths.running),
-            "parameters": job.parameters | again,
+            "parameters": job.parameters | retrain,
             "fingerprint": self.fingerprints[job.name],
         }
         handle = workers.start(job, order, str(paths.log), paths.link)
@@ -137,7 +135,7 @@ class Suite:
                 self._conclude(self.by_name[name], exit_code, time.monotonic() - started)
 
     def _conclude(self, job: Job, exit_code: int, seconds: float) -> None:
-        paths = copies(job)
+        paths = copies_of(job)
         facts = {"seconds": round(seconds, 2), "exit_code": exit_code}
         if exit_code == 0 and end_marker(paths.running) == self.fingerprints[job.name]:
             os.replace(paths.running, paths.executed)
@@ -145,7 +143,7 @@ class Suite:
             self._set(job, state="done", records=[record["name"] for record in records_of(job)], **facts)
         else:
             if paths.running.exists():
-                os.replace(paths.running, paths.failed)  # beside the last good one, not over it
+                os.replace(paths.running, paths.failed)  # the last good copy stays
             self._set(job, state="failed", error=_reason(paths.log, exit_code), **facts)
 
     def _interrupt(self, workers: Workers) -> None:
@@ -157,27 +155,27 @@ class Suite:
 
 @contextmanager
 def _only_one_suite() -> Iterator[None]:
-    """Profiles may share job names, hence executed copies, so one suite at a time works in this root."""
+    """Only one suite runs in a root, since profiles may share job names and so executed copies."""
     path = folder("executed") / "suite.lock"
     try:
         with lock(path, wait=False):
             yield
     except BlockingIOError as error:
-        raise BlockingIOError(f"another suite is at work in {path.parent}; wait for it, or set KD_ROOT") from error
+        raise BlockingIOError(f"another suite runs in {path.parent}; wait for its end, or set KD_ROOT") from error
 
 
 @dataclass(frozen=True)
 class Copies:
-    """What a job leaves in notebooks/executed/: papermill writes to `running`, which is renamed at the end."""
+    """A job's files in notebooks/executed/: papermill writes `running`, which is renamed at the end."""
 
     executed: Path
     running: Path
     failed: Path
     log: Path
-    link: str  # the executed copy as the result records name it, relative to the root
+    link: str  # the executed copy in the result records, relative to the root
 
 
-def copies(job: Job) -> Copies:
+def copies_of(job: Job) -> Copies:
     def path(suffix: str) -> Path:
         return folder("executed") / f"{job.name}{suffix}"
 
@@ -186,11 +184,11 @@ def copies(job: Job) -> Copies:
 
 
 def records_of(job: Job) -> list[dict]:
-    """The finished result records that this job's notebook wrote; a profile on other data may name its job alike."""
+    """The finished result records of this job's notebook; a job of the same name may use other data."""
     return [
         record
         for record in records()
-        if record.get("notebook") == copies(job).link
+        if record.get("notebook") == copies_of(job).link
         and record.get("status") == "finished"
         and job.parameters.get("dataset", record["run"].get("dataset")) == record["run"].get("dataset")
     ]
@@ -204,12 +202,12 @@ def _is_stored(name: str) -> bool:
 
 
 def _blocked(need: str, status: Status) -> str:
-    """Names the job that failed first, however many stand between."""
+    """The error with the name of the job that failed first, through any number of blocked jobs."""
     return status.error if status.state == "blocked" else f"needs {need}, which failed: {status.error}"
 
 
 def _reason(log: Path, exit_code: int) -> str:
-    """The log's last `error:` line; a process that was killed leaves none."""
+    """The log's last `error:` line; a killed process leaves none."""
     lines = re.findall(r"^error: (.*)$", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     if lines and exit_code:
         return lines[-1]

@@ -1,6 +1,6 @@
-"""Where jobs run: in processes of this machine, or as Ray tasks. Both start the same child process, `replay`.
+"""The workers: processes of this machine, or Ray tasks. Both start the same child process, `replay`.
 
-A worker offers `start(job, order, log) -> handle`, `poll(handle) -> exit code | None`, `stop(handles)`, `free()`.
+`schedule.Workers` is their protocol: `start` returns a handle, `poll(handle)` its exit code, or None while it runs.
 """
 
 import json
@@ -16,7 +16,7 @@ from kdhelpers.artifacts import data_root, folder, root, save_json
 from kdhelpers.suite.profiles import PACKAGE, Job
 
 JOB_MEMORY_BYTES = 1.5e9  # a digits job: papermill plus a kernel with torch peak at about 1 GB
-STOP_SECONDS = 20  # a child has closed its kernel by then, see replay.py
+STOP_SECONDS = 20  # a child closes its kernel within that time, see replay.py
 
 
 def cores() -> int:
@@ -24,7 +24,7 @@ def cores() -> int:
 
 
 def default_workers(gpus: int) -> int:
-    """One job per GPU; without any, as many as the cores and the free memory carry (2 on a 2-core machine)."""
+    """One job per GPU; without GPUs as many as the cores and the free memory allow (2 on a 2-core machine)."""
     import psutil  # comes with ipykernel
 
     if gpus:
@@ -33,7 +33,7 @@ def default_workers(gpus: int) -> int:
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may be set to, one entry per GPU this process may use."""
+    """Values for CUDA_VISIBLE_DEVICES, one per GPU that this process may use."""
     import torch
 
     chosen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
@@ -45,31 +45,31 @@ def _prepend(variable: str, path: Path) -> str:
 
 
 def job_environment(copy: str) -> dict[str, str]:
-    """The variables that make the kernel run this interpreter, this checkout and this artifacts' root."""
+    """Variables that give the kernel this interpreter, this checkout and this artifacts' root."""
     return {
         "JUPYTER_PATH": _prepend("JUPYTER_PATH", _kernels()),
         "PYTHONPATH": _prepend("PYTHONPATH", PACKAGE.parent),
         "KD_ROOT": str(root()),
         "KD_DATA": str(data_root()),
         "KD_EXECUTED": copy,
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else each kernel start logs a debugger warning
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else every kernel start logs a debugger warning
         "PYTHONUTF8": "1",
     }
 
 
 def _kernels() -> Path:
-    """A Jupyter path whose `python3` kernel is the asking interpreter; the user's own may be missing or another."""
+    """A Jupyter path whose `python3` kernel is this interpreter; the user's may be missing or another."""
     from ipykernel.kernelspec import get_kernel_dict
 
     kernel = get_kernel_dict()
-    kernel["argv"][0] = "python"  # which Jupyter reads as sys.executable, also on another host of a Ray cluster
+    kernel["argv"][0] = "python"  # Jupyter reads it as sys.executable, on every host of a Ray cluster
     home = folder("executed") / ".jupyter"
     save_json(home / "kernels" / "python3" / "kernel.json", kernel)
     return home
 
 
 def replay_process(order: dict, environment: dict[str, str], log: str) -> subprocess.Popen:
-    """Start `replay` with its order; the job lives as long as the returned process's stdin is open."""
+    """Start `replay` with its order; the job runs while the returned process's stdin is open."""
     with open(log, "wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "kdhelpers.suite.replay"],
@@ -77,16 +77,16 @@ def replay_process(order: dict, environment: dict[str, str], log: str) -> subpro
             stdout=output,
             stderr=subprocess.STDOUT,
             env=os.environ | environment,
-            start_new_session=True,  # a Ctrl-C is for the suite, which then ends its children in order
+            start_new_session=True,  # a Ctrl-C reaches the suite only, which ends its children in order
         )
-    with suppress(BrokenPipeError):  # it died at once: its exit code will tell
+    with suppress(BrokenPipeError):  # it died at once; `poll` returns its exit code
         process.stdin.write(json.dumps(order, default=str).encode() + b"\n")
         process.stdin.flush()
     return process
 
 
 class LocalWorkers:
-    """`count` processes of this machine; GPUs are dealt out to them in turn, cores are shared evenly."""
+    """`count` processes of this machine; they take the GPUs in turn and share the cores evenly."""
 
     def __init__(self, count: int | None = None):
         self.gpus = visible_gpus()
@@ -124,7 +124,10 @@ class LocalWorkers:
 
 
 class RayWorkers:
-    """Ray tasks, here or on a cluster that shares the artifacts' root; Ray decides how many run at once."""
+    """Ray tasks, here or on a cluster that shares the artifacts' root; Ray decides how many run at once.
+
+    Raises ValueError if Ray is not installed, ConnectionError if no cluster answers.
+    """
 
     def __init__(self, address: str, count: int | None = None):
         try:
@@ -133,14 +136,14 @@ class RayWorkers:
             raise ValueError("--ray needs Ray, which is not installed: pip install -r requirements-ray.txt") from error
         self.ray, self.count, self.running = ray, count, 0
         try:
-            _knock(address)
+            _check_address(address)
             ray.init(
                 address=address,
                 ignore_reinit_error=True,
                 log_to_driver=False,
                 runtime_env={"env_vars": {"PYTHONPATH": _prepend("PYTHONPATH", PACKAGE.parent)}},
             )
-        except OSError as error:  # ConnectionError among them
+        except OSError as error:  # includes ConnectionError
             raise ConnectionError(
                 f"--ray {address}: no Ray cluster answers there; start one with `ray start --head`, or use --ray local"
             ) from error
@@ -154,7 +157,7 @@ class RayWorkers:
     def start(self, job: Job, order: dict, log: str, copy: str) -> Any:
         self.running += 1
         num_gpus = self.gpus if job.num_gpus is None else job.num_gpus
-        task = self.ray.remote(num_gpus=num_gpus, max_retries=2)(_replay_in_task)  # retried where a worker is lost
+        task = self.ray.remote(num_gpus=num_gpus, max_retries=2)(_replay_in_task)  # Ray retries a lost task
         return task.remote(order, job_environment(copy), log)
 
     def poll(self, handle: Any) -> int | None:
@@ -169,11 +172,11 @@ class RayWorkers:
 
     def stop(self, handles: list) -> None:
         for handle in handles:
-            self.ray.cancel(handle, force=True)  # the worker's end closes the job's stdin, which ends the job
+            self.ray.cancel(handle, force=True)  # closes the job's stdin, which ends the job
 
 
-def _knock(address: str) -> None:
-    """Fail at once where nothing listens at host:port; Ray itself would retry for minutes."""
+def _check_address(address: str) -> None:
+    """Raise OSError at once if nothing listens at host:port; Ray itself would retry for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()

@@ -1,4 +1,4 @@
-"""The command line: what it prints, its exit codes, one-line errors, a start without torch."""
+"""The command line: output, exit codes, one-line errors, a start without torch."""
 
 from __future__ import annotations
 
@@ -40,25 +40,36 @@ def test_help_is_everywhere_and_needs_no_torch():
 
 
 def test_suite_takes_several_values_per_option(monkeypatch: pytest.MonkeyPatch, root: Path):
-    asked = {}
+    options = {}
 
-    def run_suite(profile, only, seeds, workers, ray, force, live) -> bool:
-        asked.update(profile=profile, only=only, seeds=seeds, workers=workers, ray=ray, force=force)
+    def run_suite(profile, only, seeds, workers, ray, force) -> bool:
+        options.update(profile=profile, only=only, seeds=seeds, workers=workers, ray=ray, force=force)
         return True
 
     monkeypatch.setattr(kdhelpers.suite, "run_suite", run_suite)
-    given = "--seeds 0 1 2 --profile paper --only a b --workers 3 --force"
-    result = run("suite", *given.split())
+    arguments = "--seeds 0 1 2 --profile paper --only a b --workers 3 --force"
+    result = run("suite", *arguments.split())
     assert result.exit_code == 0, result.output
-    assert asked == dict(profile="paper", only=("a", "b"), seeds=(0, 1, 2), workers=3, ray=None, force=True)
+    assert options == dict(profile="paper", only=("a", "b"), seeds=(0, 1, 2), workers=3, ray=None, force=True)
+    assert run("suite", "--seeds", "3", "3", "--only=a", "--only", "b", "c", "--workers", "2").exit_code == 0
+    assert (options["seeds"], options["only"], options["workers"]) == ((3, 3), ("a", "b", "c"), 2)
     assert run("suite").exit_code == 0
-    assert asked == dict(profile="smoke", only=(), seeds=(0,), workers=None, ray=None, force=False)
-    for wrong in (["--seeds"], ["--seeds", "x"], ["--seeds", "--force"], ["--workers", "0"], ["extra"]):
+    assert options == dict(profile="smoke", only=(), seeds=(0,), workers=None, ray=None, force=False)
+    for wrong in (
+        ["--seeds"],
+        ["--seeds", "x"],
+        ["--seeds", "--force"],
+        ["--workers", "0"],
+        ["extra"],
+        ["--workers", "1", "2"],
+    ):
         assert run("suite", *wrong).exit_code == 2
 
 
 @pytest.mark.parametrize(("finished", "exit_code"), [(True, 0), (False, 1)])
-def test_suite_writes_the_report_and_tells_failure(monkeypatch, root: Path, finished: bool, exit_code: int):
+def test_suite_writes_the_report_and_exits_with_1_after_a_failure(
+    monkeypatch, root: Path, finished: bool, exit_code: int
+):
     monkeypatch.setattr(kdhelpers.suite, "run_suite", lambda *_, **__: finished)
     result = run("suite")
     assert result.exit_code == exit_code
@@ -70,7 +81,7 @@ def test_suite_writes_the_report_and_tells_failure(monkeypatch, root: Path, fini
     ("arguments", "message"),
     [
         (["suite", "--profile", "huge"], "profile 'huge': no such name or file; known: tiny"),
-        (["suite", "--profile", "tiny", "--only", "x"], "--only 'x' is no job here; jobs: a"),
+        (["suite", "--profile", "tiny", "--only", "x"], "--only 'x' is not a job here; jobs: a"),
         (["compare", "first", "second"], "no stored run 'first'"),
         (["data", "nothing"], "unknown data set 'nothing'"),
     ],

@@ -1,4 +1,4 @@
-"""What a notebook shows: executed in a real kernel where that matters, else the tables' text."""
+"""The output in a notebook: in a real kernel if that matters, else with a stand-in for its display."""
 
 import base64
 import json
@@ -70,15 +70,15 @@ def test_setup_prints_one_short_block(executed):
 
 def test_live_progress_leaves_one_small_output_with_its_last_state(executed):
     (output,) = executed.cells[1].outputs
-    shown = output["data"]["text/html"]
+    html = output["data"]["text/html"]
     assert output["output_type"] == "display_data"
     assert len(json.dumps(output)) < 60_000
-    assert "student_lm &lt;resnet8&gt;: finished · test top-1 61.25 %" in shown
-    assert 'value="1500" max="1500"' in shown
-    assert "ce 2.304 · val top-1 40.24 % · 18,000 images/s" in shown  # the record's last row: 61.25 (1 - 0.7^3)
-    (picture,) = re.findall(r"data:image/png;base64,([\w+/=]+)", shown)
+    assert "student_lm &lt;resnet8&gt;: finished · test top-1 61.25 %" in html
+    assert 'value="1500" max="1500"' in html
+    assert "ce 2.304 · val top-1 40.24 % · 18,000 images/s" in html  # the record's last row: 61.25 (1 - 0.7^3)
+    (picture,) = re.findall(r"data:image/png;base64,([\w+/=]+)", html)
     assert base64.b64decode(picture).startswith(b"\x89PNG")
-    assert not re.search("<script|javascript:|widget", shown)
+    assert not re.search("<script|javascript:|widget", html)
     assert output["data"]["text/plain"].startswith("student_lm <resnet8>: finished")
 
 
@@ -99,16 +99,16 @@ def test_outside_a_kernel_progress_is_the_terminals():
 def display(monkeypatch):
     """A stand-in for the kernel: what `LiveProgress` displays, in order."""
     pytest.importorskip("IPython")
-    shown = []
-    handle = SimpleNamespace(update=lambda content, raw: shown.append(content))
+    contents = []
+    handle = SimpleNamespace(update=lambda content, raw: contents.append(content))
 
     def first(content, raw, display_id):
-        shown.append(content)
+        contents.append(content)
         return handle
 
     monkeypatch.setattr(notebook, "_kernel_shell", lambda: True)
     monkeypatch.setattr("IPython.display.display", first)
-    return shown
+    return contents
 
 
 def test_live_progress_mid_training(display):
@@ -128,7 +128,7 @@ def test_live_progress_mid_training(display):
 def test_live_progress_draws_the_curve_seldom_but_always_at_the_end(display, monkeypatch):
     drawn = []
     real = notebook.plots.live
-    monkeypatch.setattr(notebook.plots, "live", lambda *given: drawn.append(given) or real(*given))
+    monkeypatch.setattr(notebook.plots, "live", lambda *arguments: drawn.append(arguments) or real(*arguments))
     history = fixtures.history(6)
     live = notebook.LiveProgress()
     live.begin("student", epochs=6, steps=1, done=0)

@@ -1,4 +1,4 @@
-"""Figures: what is drawn is what was given, and what is saved can be read back."""
+"""Figures draw the given data, and saved files hold it."""
 
 import re
 import subprocess
@@ -52,21 +52,21 @@ def test_long_titles_do_not_run_into_each_other():
     assert not overlapping(figure)
 
 
-def test_names_with_dollars_are_no_formulas():
+def test_names_with_dollars_are_not_formulas():
     figure = plots.samples(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), ["a$_$", "5$"])
     figure.draw_without_rendering()  # as a notebook does, outside the house style
     assert figure.axes[0].get_title() == "a$_$"
 
 
 def test_curves_has_a_panel_per_loss_term_and_accuracy():
-    alone, taught = fixtures.history(4, 50.0), fixtures.history(4, 52.0, ("ce", "kd"))
-    figure = plots.curves({"SI": alone, "LM": taught}, teacher_top1_pct=60.0)
+    student, distilled = fixtures.history(4, 50.0), fixtures.history(4, 52.0, ("ce", "kd"))
+    figure = plots.curves({"SI": student, "LM": distilled}, teacher_top1_pct=60.0)
     ce, kd, accuracy = figure.axes
     assert [axes.get_title().split()[0] for axes in figure.axes] == ["ce", "kd", "validation"]
-    assert [list(line.get_ydata()) for line in ce.lines] == [[row["ce"] for row in run] for run in (alone, taught)]
-    assert [list(line.get_ydata()) for line in kd.lines] == [[row["kd"] for row in taught]]  # SI has no such term
+    assert [list(line.get_ydata()) for line in ce.lines] == [[row["ce"] for row in run] for run in (student, distilled)]
+    assert [list(line.get_ydata()) for line in kd.lines] == [[row["kd"] for row in distilled]]  # SI has no such term
     assert kd.lines[0].get_color() == ce.lines[1].get_color()  # a run keeps its colour
-    assert drawn(accuracy)["LM"] == [row["val_top1_pct"] for row in taught]
+    assert drawn(accuracy)["LM"] == [row["val_top1_pct"] for row in distilled]
     teacher = accuracy.lines[-1]
     assert (teacher.get_linestyle(), teacher.get_ydata()[0]) == ("--", 60.0)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SI", "LM", "teacher (test 60.0 %)"]
@@ -156,7 +156,7 @@ def test_bars_show_mean_deviation_and_n(summary):
     assert not overlapping(figure)
 
 
-def test_bars_of_digits_say_that_they_are_no_evidence(summary):
+def test_bars_of_digits_carry_the_note_not_evidence(summary):
     assert plots.bars(summary).axes[0].get_title(loc="left") == ""
     assert "not evidence" in plots.bars(summary.assign(dataset="digits")).axes[0].get_title(loc="left")
 
@@ -181,15 +181,15 @@ def test_a_page_is_saved_as_it_is_but_not_in_place_of_the_gallery(root):
     assert path == root / "plots" / "sphere_0.5.html"
     assert path.read_text(encoding="utf-8") == "<title>Å</title>"
     assert [item.name for item in path.parent.iterdir()] == ["sphere_0.5.html"]
-    with pytest.raises(ValueError, match="name = 'index': is the gallery's own page"):
+    with pytest.raises(ValueError, match="name = 'index': is the name of the gallery's page"):
         plots.save_page("", "index")
 
 
 @pytest.mark.parametrize("name", ["", "../escaped", "a/b", "a b"])
-def test_save_refuses_what_is_no_file_name(root, name):
-    with pytest.raises(ValueError, match="is no file name"):
+def test_save_refuses_other_names_than_file_names(root, name):
+    with pytest.raises(ValueError, match="is not a file name"):
         plots.save(plots.curves({}), name)
-    with pytest.raises(ValueError, match="is no file name"):
+    with pytest.raises(ValueError, match="is not a file name"):
         plots.save_page("", name)
     assert not (root / "plots").exists()
 

@@ -1,4 +1,4 @@
-"""What a training shows in a terminal and in a log, and how often."""
+"""Progress on a terminal and in a log: texts and redraws."""
 
 import io
 import sys
@@ -56,7 +56,7 @@ def test_the_base_ignores_every_call():
     replay(Progress())
 
 
-def test_loss_terms_are_what_is_no_measurement():
+def test_loss_terms_are_the_columns_that_are_not_measurements():
     row = fixtures.history(1, terms=("ce", "crd"))[0]
     assert loss_terms(row) == {"ce": row["ce"], "crd": row["crd"]}
     assert loss_terms({"epoch": 1, "lr": 0.1, "loss": 2.0}) == {"loss": 2.0}
@@ -79,7 +79,7 @@ def test_duration(seconds, text):
     assert duration(seconds) == text
 
 
-def test_texts_leave_out_what_is_missing():
+def test_texts_leave_out_missing_values():
     assert row_text({"epoch": 1, "ce": 1.23456, "val_top1_pct": None}) == "ce 1.235"
     assert row_text({"ce": 1.0, "kd": 0.5, "val_top1_pct": 45.204, "images_per_second": 18000.4}) == (
         "ce 1 · kd 0.5 · val top-1 45.20 % · 18,000 images/s"
@@ -131,19 +131,19 @@ def test_a_terminal_gets_one_bar_over_the_run(monkeypatch):
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     replay(TerminalProgress(), epochs=2)
-    shown = screen.getvalue()
+    output = screen.getvalue()
     for part in ("student epoch 1/2", "student epoch 2/2", " 50%|", "100%|", "val top-1", "images/s"):
-        assert part in shown
-    assert shown.count("\n") == 1  # the bar is wiped, the last line says how the run ended
-    assert shown.endswith("trained in 20.0 s\n")
+        assert part in output
+    assert output.count("\n") == 1  # the bar is wiped, the last line says how the run ended
+    assert output.endswith("trained in 20.0 s\n")
 
 
-def test_end_without_begin_says_how_a_stored_run_ended(capsys):
+def test_end_without_begin_prints_the_result_of_a_stored_run(capsys):
     TerminalProgress().end(fixtures.record(61.25))
     assert capsys.readouterr().err.startswith("student_si_resnet8_cifar100: finished · test top-1 61.25 %")
 
 
-def test_each_run_that_was_loaded_is_told_by_its_own_name(capsys):
+def test_every_loaded_run_is_printed_under_its_own_name(capsys):
     progress = TerminalProgress()
     for name in ("first", "second"):
         progress.end(fixtures.record(61.25, name=name))

@@ -1,4 +1,4 @@
-"""The gallery: what the page says of finished, failed and missing runs; nothing in it can break out of its markup."""
+"""The gallery: finished, failed and missing runs on the page, and the escape of every text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pandas import DataFrame
 from kdhelpers import artifacts
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
 from kdhelpers.display import plots
-from kdhelpers.display.html import Html, curve, element
+from kdhelpers.display.html import Markup, curve, render
 from kdhelpers.report.gallery import magnitude, number, write_gallery
 
 HOSTILE = '<script>alert("x")</script>'
@@ -64,22 +64,24 @@ def store(root: Path, name: str, top1: float = 50.0, status: str = "finished", e
 
 
 class Page(HTMLParser):
-    """Text, links and open tags of a page; complains of tags that do not match."""
+    """Text, links and open tags of a page; fails if tags do not match."""
 
     def __init__(self, path: Path):
         super().__init__()
-        self.text, self.links, self.open, self.tags = "", [], [], []
+        self.text, self.links, self.open, self.tags, self.attributes = "", [], [], [], set()
         self.feed(path.read_text(encoding="utf-8"))
         assert self.open == []
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
+        self.attributes |= {name for name, _ in attributes}
         self.links += [value for name, value in attributes if name in ("href", "src")]
         if tag not in ("meta", "img"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attributes):
         self.tags.append(tag)
+        self.attributes |= {name for name, _ in attributes}
         self.links += [value for name, value in attributes if name in ("href", "src")]
 
     def handle_endtag(self, tag):
@@ -101,13 +103,13 @@ def test_table_has_mean_and_spread_and_the_best_student_in_bold(root: Path):
     store(root, "b", 52.0, seed=1)
     store(root, "c", 55.0, method="lm", teacher="t", hyperparameters={})
     page = write_gallery().read_text()
-    rows = [re.sub("<.*?>", "|", row) for row in re.findall("<tr.*?</tr>", page)]
+    rows = [re.sub("<.*?>", "|", row) for row in re.findall("<tr.*?</tr>", page, re.DOTALL)]
     assert any("51.00 ± 1.41" in row for row in rows)  # standard deviation of 50 and 52 with n - 1
     assert re.findall(r"<td><b>(.*?)</b></td>", page) == ["55.00 (single run)"]
     assert "not evidence" not in page
 
 
-def test_cards_show_figures_rule_budget_device_and_only_links_that_lead_somewhere(root: Path):
+def test_cards_show_figures_rule_budget_device_and_links_to_existing_files(root: Path):
     store(root, "a", 51.25)
     executed = artifacts.folder("executed") / "a.ipynb"
     page = Page(write_gallery())
@@ -120,7 +122,7 @@ def test_cards_show_figures_rule_budget_device_and_only_links_that_lead_somewher
     assert all((artifacts.folder("plots") / link).is_file() for link in links)
 
 
-def test_digits_are_called_a_machinery_check_on_the_section_and_on_each_card(root: Path):
+def test_digits_have_the_note_machinery_check_on_the_section_and_on_every_card(root: Path):
     store(root, "a", dataset="digits")
     store(root, "b", dataset="digits", seed=1)
     store(root, "c")
@@ -143,9 +145,15 @@ def test_failed_running_and_interrupted_runs_are_shown_as_such(root: Path):
 def test_everything_is_escaped(root: Path):
     store(root, "a", model=HOSTILE, dataset=HOSTILE, optimizer=HOSTILE)
     store(root, "b", status="failed", error=HOSTILE, method="lm", seed=1)
-    (artifacts.folder("plots") / 'a"><script>&#.png').write_bytes(b"")
+    store(root, 'c" onclick="x', status=HOSTILE, role='" onclick="x', seed=HOSTILE)
+    store(root, "d", seed=2)
+    path = artifacts.record_path("d")
+    artifacts.save_json(path, artifacts.load_json(path) | {"notes": [HOSTILE], "origin": {HOSTILE: HOSTILE}})
+    for name in ('a"><script>&#.png', 'a" onerror="x.png', 'a" onerror="x.csv'):
+        (artifacts.folder("plots") / name).write_bytes(b"")
     page = Page(write_gallery())
     assert "script" not in page.tags
+    assert not [name for name in page.attributes if name.startswith("on")]
     assert page.text.count(HOSTILE) >= 4
 
 
@@ -156,7 +164,7 @@ def test_pictures_are_linked_with_their_data(root: Path):
     assert page.links == ["curves%20a.png", "curves%20a.png", "curves%20a.csv"]
 
 
-def test_interactive_pages_of_ours_are_linked_and_no_others(root: Path):
+def test_interactive_pages_of_this_package_are_linked_and_no_others(root: Path):
     points = [{"network": "a", "label": 0, "x": 1.0, "y": 0.0, "z": 0.0, "kept_pct": 50.0}]
     plots.save_page(hypersphere_page(DataFrame(points), ["c"], f"resnet8 & {HOSTILE}"), "sphere+1")
     (artifacts.folder("plots") / "own.html").write_text("<title>kdhelpers, my notes</title>")
@@ -192,11 +200,13 @@ def test_curve_places_points_skips_gaps_and_draws_the_reference():
     assert "not recorded" in curve("loss", {"a": [None]})
 
 
-def test_elements_escape_text_but_not_markup():
-    assert (
-        element("p", "a < b", Html("<i>c</i>"), class_="x", aria_label='"')
-        == '<p class="x" aria-label="&quot;">a &lt; b<i>c</i></p>'
-    )
+def test_templates_escape_texts_and_attributes_but_not_markup():
+    chart = curve(f'{HOSTILE}" onload="x', {HOSTILE: [1.0]}, (HOSTILE, 2.0))
+    assert not re.search('<script|onload="', chart)
+    assert re.search('aria-label="&lt;script&gt;.*?&#34; onload=&#34;x over 1 epochs"', chart)
+    assert chart.count("&lt;script&gt;") == 4  # title, label, line, reference
+    assert f"<title>kdhelpers: {Markup.escape(HOSTILE)}</title>" in render("display/page.html.j2", title=HOSTILE)
+    assert "<title>kdhelpers: <i>c</i></title>" in render("display/page.html.j2", title=Markup("<i>c</i>"))
 
 
 def test_numbers():

@@ -1,4 +1,4 @@
-"""Profiles are read, checked whole and replicated over seeds."""
+"""Profiles: reading, checks, replicas over seeds, matrices and patterns."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([job("a", "nowhere")], "job 'a': unknown notebook 'nowhere'; known: good, killed"),
         ([job("a", parameters={"epochs": 3})], "good has no parameter 'epochs'; it has force_retrain, name, seed"),
         ([job("a", "killed", seeds="each")], "notebook killed has no parameter 'seed'; it has x"),
-        ([job("a", needs=["b"])], "job 'a' needs 'b', which is no job here; jobs: a"),
+        ([job("a", needs=["b"])], "job 'a' needs 'b', which is not a job here; jobs: a"),
         ([job("a", needs=["b"]), job("b", needs=["a"])], "in a circle: a -> b -> a"),
         ([job("a"), job("a")], "two jobs are named 'a'"),
         ([job("a", seeds="each", parameters={"seed": 3})], "sets the parameter seed; remove one"),
-        ([job("a_$x", matrix=[{"y": 1}])], "job 'a_$x': $x: not in {'y': 1} of `matrix`; it has y"),
+        ([job("a_$x", matrix=[{"y": 1}])], "job 'a_$x': $x: `matrix` lacks this name in {'y': 1}; it has y"),
         ([job("a", matrix={"x": 1})], "job 'a': matrix: must be a list of mappings"),
         ([job("a", matrix=[])], "job 'a': matrix: must be a list of mappings"),
         ([job("a", matrix=[{"x": 1}, {"x": 2}])], "two jobs are named 'a'"),
         ([job("a_$x", matrix=[{"x": "b c"}])], "job 'a_$x': name: String should match pattern"),
         ([job("a_$x", parameters={"size": "$x"}, matrix=[{"x": 1}])], "good has no parameter 'size'"),
-        ([job("a", needs=["b*"])], "job 'a' needs 'b*', which is no job here; jobs: a"),
+        ([job("a", needs=["b*"])], "job 'a' needs 'b*', which is not a job here; jobs: a"),
         ([job("a", seeds="sometimes")], "job 'a': seeds: Input should be 'once', 'each' or 'all'"),
         (
             [job("a", need=["b"])],
-            "job 'a': unknown key 'need'; known: name, notebook, parameters, needs, seeds, num_gpus, over",
+            "job 'a': unknown key 'need'; known: name, notebook, parameters, needs, seeds, num_gpus, matrix",
         ),
         ([job("../a")], "name: String should match pattern"),
         ([{"notebook": "good"}], "job 1: name: Field required"),
@@ -97,18 +97,22 @@ def test_seeds_replicate_jobs_and_their_needs(root: Path):
         job("b", seeds="each", needs=["a"]),
         job("results", needs=["b"]),
     )
-    jobs = {each.name: each for each in load_profile(name, seeds=[0, 2])}
+    jobs = {replica.name: replica for replica in load_profile(name, seeds=[0, 2])}
     assert list(jobs) == ["teacher", "a", "a_seed2", "b", "b_seed2", "results"]
-    assert [jobs[each].parameters for each in ("teacher", "a", "a_seed2")] == [{}, {"seed": 0}, {"seed": 2}]
-    assert {each: jobs[each].needs for each in ("b", "b_seed2", "a_seed2", "results")} == {
+    assert [jobs[replica].parameters for replica in ("teacher", "a", "a_seed2")] == [{}, {"seed": 0}, {"seed": 2}]
+    assert {replica: jobs[replica].needs for replica in ("b", "b_seed2", "a_seed2", "results")} == {
         "b": ("a",),
         "b_seed2": ("a_seed2",),
         "a_seed2": ("teacher",),
         "results": ("b", "b_seed2"),
     }
-    assert [each.name for each in load_profile(name, [0, 2], only=["b_seed2"])] == ["teacher", "a_seed2", "b_seed2"]
-    assert [each.name for each in load_profile(name, [0, 2], only=["a"])] == ["teacher", "a", "a_seed2"]
-    with pytest.raises(ValueError, match="--only 'c' is no job here; jobs: teacher, a"):
+    assert [replica.name for replica in load_profile(name, [0, 2], only=["b_seed2"])] == [
+        "teacher",
+        "a_seed2",
+        "b_seed2",
+    ]
+    assert [replica.name for replica in load_profile(name, [0, 2], only=["a"])] == ["teacher", "a", "a_seed2"]
+    with pytest.raises(ValueError, match="--only 'c' is not a job here; jobs: teacher, a"):
         load_profile(name, only=["c"])
     with pytest.raises(ValueError, match="--seeds: 1 is given twice"):
         load_profile(name, [1, 1])
@@ -141,18 +145,18 @@ def test_fingerprint_follows_cells_parameters_and_needs_but_not_outputs(root: Pa
     assert prints()["c"] != before["c"]
 
 
-def test_a_job_over_mappings_stands_for_one_each(root: Path):
-    over = [{"student": "small", "lr": 0.05, "unused": 1}, {"student": "big", "lr": 3}]
-    filled = {"name": "of_${student}_$lr", "seed": "$lr", "force_retrain": "1$lr"}
+def test_a_matrix_repeats_its_job_for_every_mapping(root: Path):
+    matrix = [{"student": "small", "lr": 0.05, "unused": 1}, {"student": "big", "lr": 3}]
+    parameters = {"name": "of_${student}_$lr", "seed": "$lr", "force_retrain": "1$lr"}
     name = profile(
         root,
         job("teacher_small"),
         job("teacher_big"),
-        job("a_${student}_x", seeds="each", needs=["teacher_$student"], parameters={"name": "$student"}, over=over),
-        job("b_$student", needs=["a_${student}_x"], parameters=filled, over=over),
+        job("a_${student}_x", seeds="each", needs=["teacher_$student"], parameters={"name": "$student"}, matrix=matrix),
+        job("b_$student", needs=["a_${student}_x"], parameters=parameters, matrix=matrix),
         job("results", needs=["*"]),
     )
-    jobs = {each.name: each for each in load_profile(name, seeds=[0, 1])}
+    jobs = {replica.name: replica for replica in load_profile(name, seeds=[0, 1])}
     students = ["a_small_x", "a_small_x_seed1", "a_big_x", "a_big_x_seed1"]
     assert list(jobs) == ["teacher_small", "teacher_big", *students, "b_small", "b_big", "results"]
     assert jobs["a_big_x_seed1"].parameters == {"name": "big", "seed": 1}
@@ -164,8 +168,8 @@ def test_a_job_over_mappings_stands_for_one_each(root: Path):
 
 def test_patterns_choose_jobs(root: Path):
     name = profile(root, job("t"), job("a_1", needs=["t"]), job("a_2", seeds="each"), job("b", needs=["a_*", "a_1"]))
-    assert [each.name for each in load_profile(name, [0, 1], only=["a_?"])] == ["t", "a_1", "a_2", "a_2_seed1"]
-    assert [each.name for each in load_profile(name, [0, 1], only=["*_seed1"])] == ["a_2_seed1"]
+    assert [replica.name for replica in load_profile(name, [0, 1], only=["a_?"])] == ["t", "a_1", "a_2", "a_2_seed1"]
+    assert [replica.name for replica in load_profile(name, [0, 1], only=["*_seed1"])] == ["a_2_seed1"]
     assert load_profile(name, [0, 1])[-1].needs == ("a_1", "a_2", "a_2_seed1")  # each once
-    with pytest.raises(ValueError, match=r"--only 'c\*' is no job here; jobs: t, a_1"):
+    with pytest.raises(ValueError, match=r"--only 'c\*' is not a job here; jobs: t, a_1"):
         load_profile(name, only=["a_1", "c*"])

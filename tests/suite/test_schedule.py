@@ -1,4 +1,4 @@
-"""Order, capacity, what counts as done, and where jobs run, without kernels."""
+"""The order of jobs, capacity, the rule for a job that is done, and the workers, without kernels."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def test_order_capacity_and_forced_training(root: Path):
     assert Suite("tiny", jobs, frozenset(["a", "d"])).run(workers)
     assert started == ["a", "d", "b", "c", "last"]
     assert workers.most == 2
-    given = {name: order["parameters"] for name, order in workers.orders.items()}
-    assert given["a"] == {"force_retrain": True}
-    assert given["b"] == given["d"] == {}  # b is not forced, d has no such parameter
+    parameters = {name: order["parameters"] for name, order in workers.orders.items()}
+    assert parameters["a"] == {"force_retrain": True}
+    assert parameters["b"] == parameters["d"] == {}  # b is not forced, d has no such parameter
 
 
 def test_exit_code_zero_without_the_end_marker_is_a_failure(root: Path):
@@ -66,7 +66,7 @@ def test_two_suites_at_once_are_refused(root: Path):
 
     class Nested(FakeWorkers):
         def start(self, *arguments):
-            with pytest.raises(BlockingIOError, match="another suite is at work"):
+            with pytest.raises(BlockingIOError, match="another suite runs in"):
                 Suite("tiny", jobs).run(FakeWorkers([]))
             return super().start(*arguments)
 
@@ -95,14 +95,16 @@ def test_workers_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("kdhelpers.suite.workers.cores", lambda: 8)
     monkeypatch.setattr("kdhelpers.suite.workers.visible_gpus", lambda: ["0", "3"])
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    seen = []
-    monkeypatch.setattr("kdhelpers.suite.workers.replay_process", lambda _, environment, log: seen.append(environment))
+    environments = []
+    monkeypatch.setattr(
+        "kdhelpers.suite.workers.replay_process", lambda _, environment, log: environments.append(environment)
+    )
     workers = LocalWorkers(4)
     for _ in range(4):
         workers.start(None, {}, "", "")
     assert not workers.free()
-    assert [each["CUDA_VISIBLE_DEVICES"] for each in seen] == ["0", "3", "0", "3"]
-    assert {each["OMP_NUM_THREADS"] for each in seen} == {"2"}
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in environments] == ["0", "3", "0", "3"]
+    assert {environment["OMP_NUM_THREADS"] for environment in environments} == {"2"}
     assert default_workers(gpus=2) == 2
     assert 1 <= default_workers(gpus=0) <= 8
 
@@ -117,7 +119,7 @@ def test_the_job_finds_this_interpreters_kernel_first(root: Path):
     assert environment["KD_EXECUTED"] == "notebooks/executed/a.ipynb"
 
 
-def test_ray_missing_is_said(monkeypatch: pytest.MonkeyPatch):
+def test_missing_ray_is_an_error_with_the_remedy(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match="--ray needs Ray, which is not installed: pip install"):
         RayWorkers("local")
@@ -125,10 +127,10 @@ def test_ray_missing_is_said(monkeypatch: pytest.MonkeyPatch):
 
 def test_ray_runs_the_same_jobs(root: Path, monkeypatch: pytest.MonkeyPatch):
     """A stand-in for Ray's five calls; the job's own process is real."""
-    asked = []
+    reserved = []
 
     def remote(**options):
-        asked.append(options)
+        reserved.append(options)
         return lambda function: types.SimpleNamespace(remote=function)
 
     fake = types.SimpleNamespace(
@@ -147,7 +149,7 @@ def test_ray_runs_the_same_jobs(root: Path, monkeypatch: pytest.MonkeyPatch):
     name = profile(root, job("raises", "raises", num_gpus=0.5))
     assert not run_suite(name, ray="auto")
     assert state(root)["raises"]["error"] == "ValueError: rate = 0.1: too fast"
-    assert [each["num_gpus"] for each in asked] == [0.5]
+    assert [options["num_gpus"] for options in reserved] == [0.5]
 
 
 def test_the_command_that_records_quote_is_papermills_own():

@@ -30,7 +30,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory):
-    """One real suite run over good and bad notebooks: (root, what it printed, whether all went well)."""
+    """One real suite run over good and bad notebooks: (root, printed text, whether every job finished)."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         root = make_root(tmp_path_factory.mktemp("suite"), monkeypatch)
         jobs = [
@@ -65,7 +65,7 @@ def test_one_failed_job_fails_its_dependants_and_no_other(finished):
     root, output, all_finished = finished
     assert not all_finished
     jobs = state(root)
-    assert {name: each["state"] for name, each in jobs.items()} == {
+    assert {name: status["state"] for name, status in jobs.items()} == {
         "after": "blocked",
         "middle": "blocked",
         "raises": "failed",
@@ -77,8 +77,14 @@ def test_one_failed_job_fails_its_dependants_and_no_other(finished):
     reason = "ValueError: rate = 0.1: too fast"
     assert jobs["raises"]["error"] == reason
     assert jobs["after"]["error"] == jobs["middle"]["error"] == f"needs raises, which failed: {reason}"
-    assert "after: blocked" in output
-    assert re.fullmatch(r"two +done +\d+ s  SI 62.50 %", output.splitlines()[-1])
+    lines = output.splitlines()
+    assert f"after: blocked  needs raises, which failed: {reason}  (" in output
+    assert [line[-13:] for line in lines if line.startswith(("one: done", "two: done"))] == [
+        "(1 of 7 done)",
+        "(2 of 7 done)",
+    ]
+    assert [line.split()[0] for line in lines[-8:]] == ["job", *jobs]
+    assert re.fullmatch(r"two +done +\d+ s  SI 62.50 %", lines[-1])
 
 
 def test_a_killed_kernel_and_an_early_exit_are_failures(finished):
@@ -144,7 +150,10 @@ def test_ctrl_c_ends_the_kernels_and_the_same_suite_continues(root: Path, capsys
     assert process.returncode == 130
     assert "the same command continues" in errors
     assert gone(kernel)
-    assert {key: each["state"] for key, each in state(root).items()} == {"sleeps": "interrupted", "after": "waiting"}
+    assert {key: status["state"] for key, status in state(root).items()} == {
+        "sleeps": "interrupted",
+        "after": "waiting",
+    }
     assert Suite(name, load_profile(name)).run(FakeWorkers(started := []))
     assert started == ["sleeps", "after"]
 
