@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from kdhelpers.training.batching import training_batches
 
 from benchmarks import pair
 from benchmarks.measure import Timing, interleave_apart, row
@@ -22,7 +23,6 @@ from kdhelpers.device import has_avx512_bf16
 from kdhelpers.display.progress import Progress
 from kdhelpers.methods import METHODS as KNOWN
 from kdhelpers.models import build_model
-from kdhelpers.training.batching import training_batches
 from kdhelpers.training.loop import SharedTeacher, train_epoch
 from kdhelpers.training.run import Run
 from kdhelpers.training.student import Training

@@ -9,6 +9,7 @@ as bare forwards on a run's views. CIFAR-100's own images where they are at hand
 from __future__ import annotations
 
 import torch
+from kdhelpers.training.batching import training_batches
 from torch import Tensor
 
 from benchmarks import pair
@@ -17,7 +18,6 @@ from kdhelpers import artifacts, load_data
 from kdhelpers.data import Batches, Data
 from kdhelpers.display.progress import Progress
 from kdhelpers.models import Outputs
-from kdhelpers.training.batching import training_batches
 from kdhelpers.training.loop import SharedTeacher, train_epoch
 from kdhelpers.training.run import Run
 from kdhelpers.training.student import Training

@@ -1,4 +1,4 @@
-"""Draw docs/wings.png from the imports of the package: `python docs/draw_wings.py`. A wing stands above all it imports."""
+"""Draw docs/wings.png from the imports of the package: `python docs/draw_wings.py`. Arrows point at what is imported."""
 
 import ast
 from collections import defaultdict
@@ -90,8 +90,9 @@ def draw(lines: dict[str, int], arrows: dict[str, dict[str, int]]) -> Figure:
     for name, (x, y) in place.items():
         box = FancyBboxPatch((x - 1.1, y - 0.32), 2.2, 0.64, "round,pad=0.03", fc="#E8F1F8", ec="#0072B2", zorder=2)
         axes.add_patch(box)
-        axes.text(x, y + 0.1, f"{name}  {lines[name]:,}", ha="center", va="center", weight="bold", fontsize=10, zorder=3)
-        axes.text(x, y - 0.15, PURPOSE[name], ha="center", va="center", fontsize=7.5, color="0.25", zorder=3)
+        middle = {"ha": "center", "va": "center", "zorder": 3}
+        axes.text(x, y + 0.1, f"{name}  {lines[name]:,}", weight="bold", fontsize=10, **middle)
+        axes.text(x, y - 0.15, PURPOSE[name], fontsize=7.5, color="0.25", **middle)
     axes.set(xlim=(-5.4, 5.4), ylim=(-0.5, 1.2 * top + 0.5))
     axes.set_axis_off()
     return figure

@@ -1,6 +1,5 @@
 """Pictures of curves: names that users of a published experiment know, and no collisions with other runs."""
 
-from types import SimpleNamespace
 
 from kdhelpers import Run
 from kdhelpers.training import names
@@ -8,7 +7,7 @@ from kdhelpers.training import names
 
 def curves_name(by=None, named=False, taken="", **fields):
     run = Run(**{"dataset": "imagenette", "model": "resnet18"} | fields)
-    return names.curves_name(SimpleNamespace(run=run, name=taken or run.artifact_name), by, named)
+    return names.curves_name(run, taken or run.artifact_name, by, named)
 
 
 def test_curves_of_the_published_experiment_have_the_names_that_its_users_know(root):

@@ -141,7 +141,7 @@ def test_a_folder_under_the_data_root_is_a_data_set(root):
 
 @pytest.mark.parametrize("augmentation", ["none", "flip"])
 def test_views_that_would_be_equal_are_refused(root, augmentation):
-    with pytest.raises(ValueError, match=f"augmentation = {augmentation}: gives supcon equal views of an image; it compares 2"):
+    with pytest.raises(ValueError, match=f"augmentation = {augmentation}: gives supcon equal views of an image"):
         Run(method="supcon", selection="last", augmentation=augmentation)
     assert Run(method="supcon", selection="last", augmentation="crop flip")
 
