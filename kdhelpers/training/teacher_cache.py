@@ -157,21 +157,22 @@ def cached_teacher(teacher: Teacher, data: Data, batches: Batches, read: set[str
         stem, parts = _table_of(teacher, data, batches, read)
         width = sum(getattr(said, part).shape[1] for part in parts)
         writes = _held(held, stem.with_name(f"{stem.name}.lock"))
-        table = TeacherCache(stem, batches.images * batches.taught.views, width, teacher.dtype, batches.device, writes)
+        keys = batches.images * batches.teacher_recipe.views
+        table = TeacherCache(stem, keys, width, teacher.dtype, batches.device, writes)
         yield CachedTeacher(teacher, table, parts, said.logits.shape[1])
 
 
 def _obstacle(batches: Batches, read: set[str]) -> str:
     if read - set(PARTS):
         return "this method reads the teacher's feature maps, which are too large to keep"
-    if not batches.taught.views:
-        return f"augmentation = {batches.taught} has more views than can be kept; crop and flip have 162"
+    if not batches.teacher_recipe.views:
+        return f"augmentation = {batches.teacher_recipe} has more views than can be kept; crop and flip have 162"
     return ""
 
 
 def _table_of(teacher: Teacher, data: Data, batches: Batches, read: set[str]) -> tuple[Path, tuple[str, ...]]:
     """The table's path without extension, and its columns: the wider table where it is needed or there already."""
-    facts = [teacher.sha256, data.content_hash, batches.images, data.mean, data.std, str(batches.taught)]
+    facts = [teacher.sha256, data.content_hash, batches.images, data.mean, data.std, str(batches.teacher_recipe)]
     key = hashlib.sha256(repr([*facts, str(teacher.dtype), batches.device.type]).encode()).hexdigest()[:16]
     stems = {n: artifacts.folder("outputs") / f"{_name(teacher)}-{key}-{'-'.join(PARTS[:n])}" for n in (1, 2)}
     count = 2 if "embedding" in read or stems[2].with_name(f"{stems[2].name}.keys").is_file() else 1

@@ -53,7 +53,7 @@ def _draws(recipe: Recipe, count: int, image_size: int, views: int, seed: int, e
     return draws
 
 
-def number_views(recipe: Recipe, draws: Draws, samples: Tensor) -> Tensor | None:
+def view_numbers(recipe: Recipe, draws: Draws, samples: Tensor) -> Tensor | None:
     """int64 [V, M], the number of each shown view among all `recipe.views` of each sample; None where those are not
     finite. draws: those of `samples` [M], per step [V, M, ...]."""
     if not recipe.views:
