@@ -5,7 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kdhelpers.data import Batches, BatchSpec, Data, Split, Unlabelled, augment, evaluation_batches, parse_recipe, plan_epoch
+from kdhelpers.data import (
+    Batches,
+    BatchSpec,
+    Data,
+    Split,
+    Unlabelled,
+    augment,
+    evaluation_batches,
+    parse_recipe,
+    plan_epoch,
+)
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 RECIPES = ["none", "crop flip", "crop flip rotation jitter cutout", "resized_crop flip"]

@@ -128,7 +128,9 @@ def test_ranks_part_the_unlabelled_images_of_each_step(split, others):
         for rank in (0, 1):
             assert torch.equal(world[rank][step].unlabelled.index, batch.unlabelled.index[rank::2])
             assert torch.equal(world[rank][step].unlabelled.views[0], batch.unlabelled.views[0][rank::2])
-    with pytest.raises(ValueError, match="unlabelled_batch_size = 5: 2 processes cannot share it equally; take a multiple"):
+    with pytest.raises(
+        ValueError, match="unlabelled_batch_size = 5: 2 processes cannot share it equally; take a multiple"
+    ):
         batches(split, unlabelled=others, unlabelled_batch_size=5, world=2)
 
 
