@@ -15,6 +15,7 @@ JPEG quality 90 they take 1.9 bits a pixel at 256 px. The files' side is 1.14 of
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,8 +26,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.input_pipeline import BATCH, WORKERS, exhaust, rate, rows_of
 from benchmarks.measure import Timing, interleave, note, row
-from benchmarks.pair import MEAN, STD
-from kdhelpers.data import Batches, Split
+from benchmarks.pair import MEAN, STD, data_of
+from kdhelpers.data import Batches, BatchSpec, Split, parse_recipe
 from kdhelpers.data.readers.image_files import decode
 from kdhelpers.device import keep_freed_memory
 
@@ -78,13 +79,14 @@ def photograph(side: int, generator: torch.Generator) -> Tensor:
 
 def read(paths: list[Path], size: int) -> Split:
     images = decode([(path.name, path) for path in paths], size, f"{size} px")
-    return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.arange(len(paths)))
+    return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.zeros(len(paths), dtype=torch.int64))
 
 
 def compare(case: str, split: Split, paths: list[Path], name: str, rounds: int) -> list[dict]:
     """Images/s of every case with one recipe, and the ratios."""
-    ours = Batches(split, RECIPES[name], BATCH, MEAN, STD)
-    streamed = Batches(split, RECIPES[name], BATCH, MEAN, STD, memory_budget_mib=0, workers=WORKERS)
+    data, spec = data_of(split), BatchSpec(parse_recipe(RECIPES[name]), BATCH)
+    ours = Batches(data, spec)
+    streamed = Batches(data, spec, memory_budget_mib=0, workers=WORKERS)
     files, held = (peer_style(paths, split, name, held) for held in (False, True))
     cases = {
         "peer-style": lambda: exhaust(files),
@@ -170,7 +172,8 @@ def differences(split: Split) -> dict[str, Tensor]:
     from torchvision.transforms.v2.functional import resized_crop
 
     size, apart = split.images.shape[-1], {"float": [], "uint8": []}
-    for batch in Batches(split, f"resized_crop={LEAST} flip", BATCH, (0, 0, 0), (1, 1, 1)).epoch(1):
+    data = replace(data_of(split), mean=(0, 0, 0), std=(1, 1, 1))
+    for batch in Batches(data, BatchSpec(parse_recipe(f"resized_crop={LEAST} flip"), BATCH)).epoch(1):
         for place, (index, found) in enumerate(zip(batch.index, batch.views[0] * 255, strict=True)):
             box, flip = batch.draws["resized_crop"][0, place].tolist(), batch.draws["flip"][0, place]
             for kind, image in {"float": split.images[index].float(), "uint8": split.images[index]}.items():

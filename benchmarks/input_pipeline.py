@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from benchmarks.measure import Timing, interleave, row
-from benchmarks.pair import MEAN, STD, PilImages
-from kdhelpers.data import Batches, Split
+from benchmarks.pair import MEAN, STD, PilImages, data_of
+from kdhelpers.data import Batches, BatchSpec, Split, parse_recipe
 
 COUNT, BATCH, PEER_COUNT, WORKERS = 50_000, 64, 6_400, 2
 PEER_GOAL, LIMIT_GOAL = 20, 0.65
@@ -30,7 +30,7 @@ def run(threads: int = 1, rounds: int = 5) -> list[dict]:
         torch.randint(0, 256, (COUNT, 3, 32, 32), dtype=torch.uint8, generator=generator),
         torch.randint(0, 100, (COUNT,), generator=generator),
     )
-    batches = Batches(split, "crop flip", BATCH, MEAN, STD)
+    batches = Batches(data_of(split), BatchSpec(parse_recipe("crop flip"), BATCH))
     loader = peer_style(split, PEER_COUNT)
     cases = {
         "peer-style": lambda: exhaust(loader),

@@ -1,4 +1,4 @@
-"""Batches of augmented images, labelled ones and, beside them, images without labels.
+"""Batches of augmented images: labelled ones and, in the same step, unlabelled ones.
 
 All follow the epoch plan. Nothing inside an epoch waits for the device: the order, the labels and all draws are moved
 once, before the first batch.
@@ -6,43 +6,32 @@ once, before the first batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from kdhelpers.data.augmentation.plan import number_views, plan_epoch, plan_recycled
-from kdhelpers.data.augmentation.recipe import Draws, Normalise, Recipe, finish, parse_recipe
-from kdhelpers.data.dataset import Split
+from kdhelpers.data.augmentation.plan import plan_epoch, plan_recycled, view_numbers
+from kdhelpers.data.augmentation.recipe import Draws, Normalise, Recipe, finish
+from kdhelpers.data.dataset import Data, Split
 from kdhelpers.data.pixels import Pixels
 from kdhelpers.device import free_memory, one_thread, to_device
 
-WeakView = Literal["", "shared_crop", "own_crop"]
-ViewIds = tuple[tuple[Tensor, Tensor], ...]  # (a view, int64 [B] on the CPU: which of finitely many each image's is)
-
-
-class Shown(NamedTuple):
-    """What is seen of some images. There is no place for labels: of unlabelled images a batch has this alone."""
-
-    views: tuple[Tensor, ...]  # V times float [B, 3, H, W], normalised, channels_last
-    index: Tensor  # int64 [B], the samples' places among their images
-    draws: Draws  # per augmentation step [V, B, ...], see `plan_epoch`; [V + 1, ...] with a gentle view of its own crop
-    view_ids: (
-        ViewIds  # the views that a teacher is asked about, where crop and flip alone make them, see `number_views`
-    )
-    weak_view: Tensor | None  # one more view like the others, by crop and flip alone, where it was asked for
+ViewIds = tuple[tuple[Tensor, Tensor], ...]  # pairs (a view, int64 [B] on the CPU: each image's view number)
 
 
 class Batch(NamedTuple):
-    views: tuple[Tensor, ...]  # these as in Shown
-    labels: Tensor  # int64 [B]
-    index: Tensor
-    draws: Draws
-    view_ids: ViewIds = ()  # with those of `unlabelled`
-    weak_view: Tensor | None = None
-    unlabelled: Shown | None = None  # other images of the same step
+    views: tuple[Tensor, ...]  # V times float [B, 3, H, W], normalised, channels_last
+    labels: Tensor | None  # int64 [B]; None for unlabelled images
+    index: Tensor  # int64 [B], the samples' positions in their split
+    draws: Draws  # per augmentation step [V, B, ...], see `plan_epoch`; [V + 1, ...] with a weak view of its own crop
+    view_ids: ViewIds = ()  # of the views that a teacher receives, if crop and flip alone make them; see `view_numbers`
+    weak_view: Tensor | None = None  # one more view, by crop and flip alone (FixMatch)
+    unlabelled: Batch | None = None  # other images of the same step; `view_ids` includes theirs
 
     def first(self, views: int) -> Batch:
         """The batch with no more than its first `views` views."""
@@ -52,135 +41,138 @@ class Batch(NamedTuple):
         return self._replace(views=self.views[:views], draws=draws)
 
 
-class _Show:
-    """Images through a recipe: `views` of them and, if any, the gentle one. `first` is their first sample's number."""
+@dataclass(frozen=True)
+class BatchSpec:
+    """Which batches are made of a data set. Raises ValueError for a batch that the processes cannot share equally.
 
-    def __init__(
-        self, pixels: Pixels, recipe: Recipe, views: int, weak_view: WeakView, normalise: Normalise, dtype, first
-    ):
-        self.pixels, self.recipe, self.views, self.weak_view, self.first = pixels, recipe, views, weak_view, first
-        self.drawn = views + (weak_view == "own_crop")
-        self._normalise, self._dtype = normalise, dtype
-        self._copies_only = pixels.device.type == "cpu" and not recipe.computes
+    weak_view: "shared_crop" adds a view with the first view's crop and flip and no other step of the recipe;
+    "own_crop" adds one with a crop and flip of its own; "" adds none.
+    """
 
-    def steps(self, order: Tensor, draws: Draws, spans: list[slice]) -> Iterator[Shown]:
-        """What each span of `order` (int64 [M], on the CPU) shows; draws per step [drawn, M, ...], as it has them."""
-        keys = number_views(self.recipe.weak if self.weak_view else self.recipe, draws, order + self.first)
-        keys = keys if keys is None else keys.expand(self.drawn, -1)
-        draws = {step: to_device(values, self.pixels.device) for step, values in draws.items()}
-        index = to_device(order, self.pixels.device)
-        windows = self.pixels.windows(order, draws, spans, self.drawn)
-        for span in spans:
-            drawn = {step: values[:, span] for step, values in draws.items()}
-            with one_thread(self._copies_only):
-                cut = next(windows)
-                views = tuple(self._finish(cut[view], drawn, view, self.recipe) for view in range(self.views))
-                weak_view = self._weak_view(cut, drawn, views[0])
-            view_ids = () if keys is None else self._view_ids(views, weak_view, keys[:, span])
-            yield Shown(views, index[span], drawn, view_ids, weak_view)
+    recipe: Recipe
+    batch_size: int  # over all processes
+    views: int = 1
+    seed: int = 0
+    weak_view: Literal["", "shared_crop", "own_crop"] = ""
+    unlabelled_batch_size: int = 0  # unlabelled images per step, over all processes; 0: none
+    rank: int = 0
+    world: int = 1  # number of processes; each takes every world-th position of a batch
 
-    def _view_ids(self, views: tuple[Tensor, ...], weak_view: Tensor | None, keys: Tensor) -> ViewIds:
-        return tuple(zip(views, keys, strict=False)) if weak_view is None else ((weak_view, keys[self._weak_draw]),)
+    def __post_init__(self):
+        for field in ("batch_size", "unlabelled_batch_size"):
+            if (size := getattr(self, field)) % self.world:
+                raise ValueError(f"{field} = {size}: {self.world} processes cannot share it equally; take a multiple")
 
     @property
-    def _weak_draw(self) -> int:
-        return self.drawn - 1 if self.weak_view == "own_crop" else 0
+    def teacher_recipe(self) -> Recipe:
+        """The recipe of the views that a teacher receives."""
+        return self.recipe.weak if self.weak_view else self.recipe
 
-    def _weak_view(self, cut: list[Tensor], drawn: Draws, first: Tensor) -> Tensor | None:
-        if not self.weak_view:
+    @property
+    def crops(self) -> int:
+        """How many independent draws an image has."""
+        return self.views + (self.weak_view == "own_crop")
+
+
+class AugmentedViews:
+    """Batches of augmented images, without labels. `first` is the number of the first image among all view ids."""
+
+    def __init__(self, pixels: Pixels, spec: BatchSpec, finish: Callable[..., Tensor], first: int):
+        self.pixels, self._spec, self._finish, self._first = pixels, spec, finish, first
+        self._weak_crop = spec.crops - 1 if spec.weak_view == "own_crop" else 0
+        self._copies_only = pixels.device.type == "cpu" and not spec.recipe.computes
+
+    def batches(self, order: Tensor, draws: Draws, spans: list[slice]) -> Iterator[Batch]:
+        """One batch for each span of `order` (int64 [M], on the CPU); draws per step [crops, M, ...], in that order."""
+        numbers = view_numbers(self._spec.teacher_recipe, draws, order + self._first)
+        numbers = None if numbers is None else numbers.expand(self._spec.crops, -1)[self._weak_crop :]
+        draws = {step: to_device(values, self.pixels.device) for step, values in draws.items()}
+        index = to_device(order, self.pixels.device)
+        windows = self.pixels.windows(order, draws, spans, self._spec.crops)
+        for span in spans:
+            own = {step: values[:, span] for step, values in draws.items()}
+            with one_thread(self._copies_only):
+                crops = next(windows)
+                views = tuple(self._view(crops, own, view, self._spec.recipe) for view in range(self._spec.views))
+                weak_view = self._weak_view(crops, own, views[0])
+            teacher_views = views if weak_view is None else (weak_view,)
+            view_ids = () if numbers is None else tuple(zip(teacher_views, numbers[:, span], strict=False))
+            yield Batch(views, None, index[span], own, view_ids, weak_view)
+
+    def _weak_view(self, crops: list[Tensor], draws: Draws, first: Tensor) -> Tensor | None:
+        recipe = self._spec.recipe
+        if not self._spec.weak_view:
             return None
-        if self.weak_view == "shared_crop" and self.recipe == self.recipe.weak:
+        if self._spec.weak_view == "shared_crop" and recipe == recipe.weak:
             return first
-        return self._finish(cut[self._weak_draw], drawn, self._weak_draw, self.recipe.weak)
+        return self._view(crops, draws, self._weak_crop, recipe.weak)
 
-    def _finish(self, window: Tensor, drawn: Draws, view: int, recipe: Recipe) -> Tensor:
-        own = {step: values[view] for step, values in drawn.items()}
-        return finish(window, own, recipe, self._normalise, self._dtype)
+    def _view(self, crops: list[Tensor], draws: Draws, view: int, recipe: Recipe) -> Tensor:
+        return self._finish(crops[view], {step: values[view] for step, values in draws.items()}, recipe)
 
 
 class Batches:
-    """The batches of a split, epoch after epoch.
+    """The training batches of a data set, epoch after epoch; `len()` is the steps of an epoch.
 
-    `len()` is the steps of an epoch. The last, shorter batch is kept unless it leaves a process less than two images,
-    on which BatchNorm cannot train. With `world` processes each takes every world-th position of a global batch of
-    `batch_size`. `memory_budget_mib` (None: 60 % of the GPU's free memory, half of the machine's) is for all images,
-    `workers` are those of `Pixels`.
+    The last, shorter batch is kept unless it leaves a process less than two images: BatchNorm cannot train on one.
+    Unlabelled images are repeated pass after pass, for as many steps as the labelled ones take.
 
-    weak_view: "shared_crop" adds a view of the first view's crop (`Batch.weak_view`) without the steps that change pixels, "own
-    crop" one of a crop and flip of its own. unlabelled: uint8 [M, 3, H, W], of which every batch shows
-    `unlabelled_batch_size` (None: batch_size) beside its labelled images, pass after pass, as often as the epochs take.
-
-    `images` is how many there are to look at, `unlabelled_per_epoch` how many unlabelled ones an epoch shows; `taught`
-    is the recipe of the views that a teacher is asked about: what `view_ids` numbers, labelled images first.
-
-    Raises ValueError for an unknown augmentation, and for a split or a batch size too small to train on.
+    memory_budget_mib: for all images (None: 60 % of the GPU's free memory, half of the machine's). workers: see
+    `Pixels`. `images` counts the labelled and unlabelled images, `unlabelled_per_epoch` the unlabelled ones of an
+    epoch; view ids number the labelled images first. Raises ValueError for too few images to train on.
     """
 
     def __init__(
         self,
-        split: Split,
-        recipe: Recipe | str,
-        batch_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        views: int = 1,
-        seed: int = 0,
+        data: Data,
+        spec: BatchSpec,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         memory_budget_mib: float | None = None,
         workers: int = 2,
-        rank: int = 0,
-        world: int = 1,
-        weak_view: WeakView = "",
-        unlabelled: Tensor | None = None,
-        unlabelled_batch_size: int | None = None,
     ):
-        self.split, self.recipe, self.seed = split, parse_recipe(recipe), seed
-        self.device = torch.device(device)
-        self.image_size = split.images.shape[-1]
-        self._positions, self._spans = _share(len(split), batch_size, rank, world)
-        self._labels = to_device(split.labels, self.device)
-        normalise = Normalise(mean, std, self.image_size, self.device)
-
+        self.data, self.spec, self.device = data, spec, torch.device(device)
+        self.teacher_recipe, self.images, self.unlabelled_per_epoch = spec.teacher_recipe, len(data.train), 0
+        self._positions, self._spans = _share(len(data.train), spec.batch_size, spec)
+        normalise = Normalise(data.mean, data.std, data.image_size, self.device)
+        normalised = partial(finish, normalise=normalise, dtype=dtype)
         room = free_memory(self.device) / 2**20 if memory_budget_mib is None else memory_budget_mib
-
-        def show(images: Tensor, first: int, room: float) -> _Show:
-            pixels = Pixels(images, self.recipe, self.device, room, workers)
-            return _Show(pixels, self.recipe, views, weak_view, normalise, dtype, first)
-
-        self.taught = self.recipe.weak if weak_view else self.recipe
-        self.images = len(split) + (0 if unlabelled is None else len(unlabelled))
-        self._show = show(split.images, 0, room)
-        left = room - self._show.pixels.resident_mib
-        self._others = None if unlabelled is None else show(unlabelled, len(split), left)
-        self._beside = _beside(unlabelled_batch_size or batch_size, len(self), rank, world)
-        self.unlabelled_per_epoch = self._beside[2] if self._others else 0
+        pixels = Pixels(data.train.images, spec.recipe, self.device, room, workers)
+        self._labelled = AugmentedViews(pixels, spec, normalised, 0)
+        if spec.unlabelled_batch_size:
+            room -= pixels.resident_mib
+            pixels = Pixels(data.unlabelled.images, spec.recipe, self.device, room, workers)
+            self._unlabelled = AugmentedViews(pixels, spec, normalised, len(data.train))
+            self.images += pixels.count
+            self.unlabelled_per_epoch = len(self) * spec.unlabelled_batch_size
 
     @property
     def resident(self) -> bool:
-        return self._show.pixels.resident
+        return self._labelled.pixels.resident
 
     def __len__(self) -> int:
         return len(self._spans)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of epoch `number`, whichever epochs came before."""
-        plan = plan_epoch(self.recipe, len(self.split), self.image_size, self._show.drawn, self.seed, number)
-        mine = plan.order[self._positions]
-        labels = self._labels.index_select(0, to_device(mine, self.device))
-        draws = {step: values[:, mine] for step, values in plan.draws.items()}
-        labelled = self._show.steps(mine, draws, self._spans)
-        others = self._unlabelled_steps(number) if self._others else repeat(None)
-        for span, shown, other in zip(self._spans, labelled, others, strict=False):
-            view_ids = shown.view_ids + (other.view_ids if other else ())
-            yield Batch(shown.views, labels[span], shown.index, shown.draws, view_ids, shown.weak_view, other)
+        """The batches of epoch `number`, independent of the epochs before it."""
+        split, spec = self.data.train, self.spec
+        plan = plan_epoch(spec.recipe, len(split), self.data.image_size, spec.crops, spec.seed, number)
+        order = plan.order[self._positions]
+        labels = to_device(split.labels[order], self.device)
+        draws = {step: values[:, order] for step, values in plan.draws.items()}
+        batches = self._labelled.batches(order, draws, self._spans)
+        others = self._unlabelled_batches(number) if spec.unlabelled_batch_size else repeat(None)
+        for span, batch, unlabelled in zip(self._spans, batches, others, strict=False):
+            view_ids = batch.view_ids + (unlabelled.view_ids if unlabelled else ())
+            yield batch._replace(labels=labels[span], view_ids=view_ids, unlabelled=unlabelled)
 
-    def _unlabelled_steps(self, number: int) -> Iterator[Shown]:
-        positions, spans, slots = self._beside
-        images = self._others.pixels.count
-        plan = plan_recycled(self.recipe, images, slots, self.image_size, self._others.drawn, self.seed, number)
+    def _unlabelled_batches(self, number: int) -> Iterator[Batch]:
+        spec, slots = self.spec, self.unlabelled_per_epoch
+        count = self._unlabelled.pixels.count
+        positions, spans = _share(slots, spec.unlabelled_batch_size, spec)
+        plan = plan_recycled(spec.recipe, count, slots, self.data.image_size, spec.crops, spec.seed, number)
         draws = {step: values[:, positions] for step, values in plan.draws.items()}
-        return self._others.steps(plan.order[positions], draws, spans)
+        return self._unlabelled.batches(plan.order[positions], draws, spans)
 
 
 def evaluation_batches(
@@ -191,7 +183,7 @@ def evaluation_batches(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Iterator[Batch]:
-    """All images of a split in their order, normalised and not augmented, the last batch as short as it comes."""
+    """All images of a split in their order, normalised and not augmented; the last batch may be shorter."""
     normalise = Normalise(mean, std, split.images.shape[-1], device)
     labels = to_device(split.labels, device)
     index = torch.arange(len(split), device=device)
@@ -202,30 +194,16 @@ def evaluation_batches(
         yield Batch((images,), labels[span], index[span], {})
 
 
-def _share(count: int, batch_size: int, rank: int, world: int) -> tuple[Tensor, list[slice]]:
-    """This process's positions in the epoch's order, and the slice of them that each of its batches is.
+def _share(count: int, batch_size: int, spec: BatchSpec) -> tuple[Tensor, list[slice]]:
+    """This process's positions in the epoch's order, and the slice of them in each of its batches.
 
-    Every process has an equal share of each batch, so that what contrastive methods gather from all of them fits.
+    Every process has an equal share of each batch, because contrastive methods gather equal parts from all of them.
     """
-    if batch_size % world:
-        raise ValueError(f"batch_size={batch_size} cannot be shared equally by {world} processes; take a multiple")
     rest = count % batch_size
-    count -= rest if rest < min(2 * world, batch_size) else rest % world
+    count -= rest if rest < min(2 * spec.world, batch_size) else rest % spec.world
     if count == 0:
-        raise ValueError(f"{rest} images are too few to train on with batch_size={batch_size}; add images")
+        raise ValueError(f"batch_size = {batch_size}: {rest} images are too few to train on; add images")
     positions = torch.arange(count)
-    mine = positions[positions % batch_size % world == rank]
-    ends = torch.bincount(mine // batch_size).cumsum(0).tolist()
-    return mine, [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-
-
-def _beside(size: int, steps: int, rank: int, world: int) -> tuple[Tensor, list[slice], int]:
-    """This process's positions among those of the unlabelled images, the slice of each step, how many all have."""
-    if size % world:
-        raise ValueError(f"unlabelled_batch_size={size} cannot be shared equally by {world} processes; take a multiple")
-    share = size // world
-    return (
-        torch.arange(rank, steps * size, world),
-        [slice(k * share, (k + 1) * share) for k in range(steps)],
-        steps * size,
-    )
+    positions = positions[positions % batch_size % spec.world == spec.rank]
+    ends = torch.bincount(positions // batch_size).cumsum(0).tolist()
+    return positions, [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]

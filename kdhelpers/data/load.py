@@ -12,7 +12,6 @@ from kdhelpers import artifacts
 from kdhelpers.data.dataset import Data, Split, channel_statistics, fingerprint, split_validation
 from kdhelpers.data.readers.arrays import Raw, read_npz, read_pickles, resize
 from kdhelpers.data.readers.catalogue import DATASETS, Source
-from kdhelpers.data.readers.digits import load_digits
 from kdhelpers.data.readers.download import download, unpack
 from kdhelpers.data.readers.image_files import read_class_folders, read_parquet
 from kdhelpers.data.readers.unlabelled import check_unlabelled, take_unlabelled
@@ -46,10 +45,8 @@ def load_data(
         check_unlabelled(unlabelled)  # before a data set is read for nothing
     source = _find_source(name, root)
     size = image_size or source.image_size
-    if name == "digits":
-        raw = _read_digits(size)
-    else:  # official content is compared pixel for pixel, so it is read as it is and resized afterwards
-        raw = _read_or_download(name, source, root, None if source.fingerprints else size)
+    # Official content is compared pixel for pixel, so it is resized only after reading.
+    raw = _read_or_download(name, source, root, None if source.fingerprints else size)
     notes = tuple(_deviations(raw, source))
     splits = _resized(raw, size)
     if "val" in splits:
@@ -57,23 +54,13 @@ def load_data(
     else:
         train, val = split_validation(splits["train"], val_fraction, split_seed)
     mean, std = source.statistics or channel_statistics(train.images)
-    aside = None
+    unlabelled_images = None
     if unlabelled:
-        train, aside = take_unlabelled(unlabelled, train, splits["test"], split_seed, train.images.shape[-1])
-    return Data(
-        name,
-        train,
-        val,
-        splits["test"],
-        raw.class_names,
-        raw.superclasses,
-        raw.superclass_names,
-        mean,
-        std,
-        raw.source,
-        notes,
-        aside,
-    )
+        train, unlabelled_images = take_unlabelled(
+            unlabelled, train, splits["test"], split_seed, train.images.shape[-1]
+        )
+    names = raw.class_names, raw.superclasses, raw.superclass_names
+    return Data(name, train, val, splits["test"], *names, mean, std, raw.source, notes, unlabelled_images)
 
 
 def _find_source(name: str, root: Path) -> Source:
@@ -82,12 +69,6 @@ def _find_source(name: str, root: Path) -> Source:
     if name and Path(name).name == name and not name.startswith(".") and (root / name).is_dir():
         return Source(f"the folder {root / name}")
     raise ValueError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}, or the name of a folder under {root}")
-
-
-def _read_digits(size: int) -> Raw:
-    train, test = load_digits(size)
-    names = [str(digit) for digit in range(10)]
-    return Raw({"train": train, "test": test}, names, "scikit-learn's load_digits, tinted")
 
 
 def _read_or_download(name: str, source: Source, root: Path, size: int | None) -> Raw:
@@ -102,15 +83,20 @@ def _read_or_download(name: str, source: Source, root: Path, size: int | None) -
             return _read(name, source, root, size)
         except (OSError, ValueError) as error:
             reasons.append(str(error))
-    official = f"{source.pickles.folder}/" if source.pickles else f"{source.folders[0]}/{{train,val}}/<class>/*"
+    official = (
+        f"{source.pickles.folder}/" if source.pickles else f"{(*source.folders, name)[0]}/{{train,val}}/<class>/*"
+    )
+    by_hand = f"{official} (from {source.archive.url}), or " if source.archive else ""
     raise ConnectionError(
-        f"{name} is not under {root} and could not be downloaded ({'; '.join(reasons)}); put there by hand "
-        f"{official} (from {source.archive.url}), or {LAYOUTS} under {name}/"
+        f"{name} is not under {root} and could not be downloaded ({'; '.join(reasons) or 'no url'}); put there by hand "
+        f"{by_hand}{LAYOUTS} under {name}/"
     )
 
 
 def _read(name: str, source: Source, root: Path, size: int | None) -> Raw | None:
-    """The first layout that is there; None where none is."""
+    """The data set from its own reader or the first layout found; None if there is none."""
+    if source.read:
+        return source.read(size)
     if source.pickles and (raw := read_pickles(root, source.pickles)):
         return raw
     for folder in (name, *source.folders):

@@ -8,7 +8,7 @@ from functools import reduce
 import torch
 import torch.distributed as dist
 
-from kdhelpers.data import Batch, Batches
+from kdhelpers.data import Batch, Batches, BatchSpec, parse_recipe
 from kdhelpers.device import autocast
 from kdhelpers.display.progress import VALIDATION, Progress
 from kdhelpers.training.inputs import Inputs
@@ -106,23 +106,20 @@ def train(
 
 def batches_of(students: Sequence[Inputs]) -> Batches:
     """The batches of students in lockstep, with everything that their methods need: this process's share."""
-    run, data, methods = students[0].run, students[0].data, [inputs.run.build_method() for inputs in students]
+    run, methods = students[0].run, [inputs.run.build_method() for inputs in students]
+    uses_unlabelled = any(method.uses_unlabelled for method in methods)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    return Batches(
-        data.train,
-        run.augmentation,
+    spec = BatchSpec(
+        parse_recipe(run.augmentation),
         run.batch_size,
-        data.mean,
-        data.std,
         views=max(method.views for method in methods),
         seed=run.seed,
-        device=students[0].device,
+        weak_view=max(method.weak_view for method in methods),  # a sweep has one kind at most
+        unlabelled_batch_size=(run.unlabelled_batch_size or run.batch_size) if uses_unlabelled else 0,
         rank=rank,
         world=world,
-        weak_view=max(method.weak_view for method in methods),  # a sweep has one kind at most
-        unlabelled=data.unlabelled.images if any(method.uses_unlabelled for method in methods) else None,
-        unlabelled_batch_size=run.unlabelled_batch_size,
     )
+    return Batches(students[0].data, spec, students[0].device)
 
 
 def _running(jobs: Sequence[Job]) -> list[Job]:

@@ -199,7 +199,7 @@ def cached_teacher(teacher: Teacher, data: Data, batches: Batches, read: set[str
         stem, parts = _cache_file(teacher, data, batches, read)
         width = sum(getattr(outputs, part).shape[1] for part in parts)
         writes = _lock(stack, stem.with_name(f"{stem.name}.lock"))
-        view_count = batches.images * batches.taught.views
+        view_count = batches.images * batches.teacher_recipe.views
         cache = TeacherCache(stem, view_count, width, teacher.dtype, batches.device, writes)
         yield CachedTeacher(teacher, cache, parts, outputs.logits.shape[1])
 
@@ -207,14 +207,14 @@ def cached_teacher(teacher: Teacher, data: Data, batches: Batches, read: set[str
 def _reason_against(batches: Batches, read: set[str]) -> str:
     if read - set(PARTS):
         return "this method reads the teacher's feature maps, which are too large to keep"
-    if not batches.taught.views:
-        return f"augmentation = {batches.taught} has more views than can be kept; crop and flip have 162"
+    if not batches.teacher_recipe.views:
+        return f"augmentation = {batches.teacher_recipe} has more views than can be kept; crop and flip have 162"
     return ""
 
 
 def _cache_file(teacher: Teacher, data: Data, batches: Batches, read: set[str]) -> tuple[Path, tuple[str, ...]]:
     """Path of the cache without extension, and its columns: the wider cache if it is needed or exists already."""
-    facts = [teacher.sha256, data.content_hash, batches.images, data.mean, data.std, str(batches.taught)]
+    facts = [teacher.sha256, data.content_hash, batches.images, data.mean, data.std, str(batches.teacher_recipe)]
     key = hashlib.sha256(repr([*facts, str(teacher.dtype), batches.device.type]).encode()).hexdigest()[:16]
     name = teacher.description.get("name", "teacher")
     stems = {n: artifacts.folder("outputs") / f"{name}-{key}-{'-'.join(PARTS[:n])}" for n in (1, 2)}

@@ -1,9 +1,21 @@
 """Batches: resident equals streamed, whatever the batch size; ranks part the global batch; nothing waits."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from kdhelpers.data import Batches, Split, augment, evaluation_batches, parse_recipe, plan_epoch
+from kdhelpers.data import (
+    Batches,
+    BatchSpec,
+    Data,
+    Split,
+    Unlabelled,
+    augment,
+    evaluation_batches,
+    parse_recipe,
+    plan_epoch,
+)
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 RECIPES = ["none", "crop flip", "crop flip rotation jitter cutout", "resized_crop flip"]
@@ -16,8 +28,13 @@ def split():
     return Split(images, torch.arange(70) % 7)
 
 
-def batches(split, recipe="crop flip", size=16, **options):
-    return Batches(split, recipe, size, MEAN, STD, **options)
+def batches(split, recipe="crop flip", size=16, device="cpu", unlabelled=None, **options):
+    """Keywords are fields of the spec or arguments of Batches."""
+    data = Data("noise", split, split, split, list("abcdefg"), None, None, MEAN, STD)
+    if unlabelled is not None:
+        data = replace(data, unlabelled=Unlabelled(unlabelled, [str(id) for id in range(len(unlabelled))], "noise"))
+    fields = {name: options.pop(name) for name in BatchSpec.__dataclass_fields__ if name in options}
+    return Batches(data, BatchSpec(parse_recipe(recipe), size, **fields), device, **options)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -130,7 +147,7 @@ def test_too_small_a_split_or_batch_is_refused(split):
         batches(Split(split.images[:1], split.labels[:1]))
     with pytest.raises(ValueError, match="too few to train on"):
         batches(Split(split.images[:0], split.labels[:0]))
-    with pytest.raises(ValueError, match="batch_size=2 cannot be shared equally by 4 processes; take a multiple"):
+    with pytest.raises(ValueError, match="batch_size = 2: 4 processes cannot share it equally; take a multiple"):
         batches(split, size=2, world=4)
 
 

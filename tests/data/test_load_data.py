@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kdhelpers import artifacts
-from kdhelpers.data import DATASETS, load_data
+from kdhelpers.data import DATASETS, Raw, Source, Split, load_data
 from tests.data.readers.test_arrays import arrays, save
 from tests.data.readers.test_image_files import write_folders
 
@@ -31,6 +31,30 @@ def test_an_empty_folder_says_what_belongs_in_it(tmp_path):
 def test_a_bad_image_size_is_refused(size):
     with pytest.raises(ValueError, match="image_size=.* is out of range"):
         load_data("digits", image_size=size)
+
+
+@pytest.mark.parametrize("size", [None, 16])
+def test_a_data_set_made_in_python_is_one_line_of_the_registry(tmp_path, monkeypatch, size):
+    def read_stripes(image_size):
+        labels = torch.arange(20) % 2
+        images = labels[:, None, None, None].mul(255).to(torch.uint8).expand(-1, 3, 24, 24).contiguous()
+        return Raw(
+            {"train": Split(images, labels), "test": Split(images[:4], labels[:4])}, ["dark", "light"], "stripes"
+        )
+
+    monkeypatch.setitem(DATASETS, "stripes", Source("two shades", read=read_stripes))
+    data = load_data("stripes", image_size=size, root=tmp_path)
+    assert [len(split) for split in (data.train, data.val, data.test)] == [18, 2, 4]
+    assert (data.class_names, data.source, data.image_size) == (["dark", "light"], "stripes", size or 24)
+    assert data.mean == pytest.approx((0.5,) * 3)
+
+
+def test_a_registered_data_set_without_files_or_download_says_where_files_belong(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATASETS, "pets", Source("cats and dogs"))
+    with pytest.raises(ConnectionError, match="pets is not under .*; put there by hand .*train,test.* under pets/"):
+        load_data("pets", root=tmp_path)
+    write_folders(tmp_path / "pets")
+    assert load_data("pets", root=tmp_path).class_names == ["cat", "dog"]
 
 
 def test_class_folders_come_before_npz(tmp_path):

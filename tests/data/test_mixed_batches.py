@@ -1,9 +1,10 @@
-"""WeakView views, and unlabelled images beside labelled ones: functions of seed and epoch, recycled, without labels."""
+"""Weak views, and unlabelled images next to labelled ones: functions of seed and epoch, repeated, without labels."""
 
 import pytest
 import torch
 
-from kdhelpers.data import Batches, Shown, Split, augment, parse_recipe, plan_epoch, plan_recycled
+from kdhelpers.data import Split, Unlabelled, augment, parse_recipe, plan_epoch, plan_recycled
+from tests.data import test_batches
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 STRONG = ["crop flip rotation jitter cutout", "resized_crop flip jitter", "crop", "none"]
@@ -24,8 +25,10 @@ def others():
     return noise(25, 1)
 
 
-def batches(split, recipe="crop flip jitter", size=16, **options):
-    return Batches(split, recipe, size, MEAN, STD, **options)
+def batches(split, recipe="crop flip jitter", size=16, unlabelled=None, unlabelled_batch_size=None, **options):
+    if unlabelled is not None:
+        options |= {"unlabelled": unlabelled, "unlabelled_batch_size": unlabelled_batch_size or size}
+    return test_batches.batches(split, recipe, size, **options)
 
 
 def equal(one, two):
@@ -43,7 +46,7 @@ def test_a_weak_view_is_crop_and_flip_alone(split, others, recipe, weak_view, bu
         for images, seen in ((split.images, batch), (others, batch.unlabelled)):
             view = 0 if weak_view == "shared_crop" else 2
             draws = {step: values[view] for step, values in seen.draws.items()}
-            expected = augment(images[seen.index], draws, parse_recipe(recipe).weak_view, MEAN, STD)
+            expected = augment(images[seen.index], draws, parse_recipe(recipe).weak, MEAN, STD)
             assert torch.equal(seen.weak_view, expected)
             for number, shown in enumerate(seen.views):
                 own = {step: values[number] for step, values in seen.draws.items()}
@@ -65,10 +68,13 @@ def test_labelled_batches_are_the_same_whatever_stands_beside_them(split, others
     assert plain[0].weak_view is plain[0].unlabelled is None
 
 
-def test_there_is_no_place_for_labels_beside_unlabelled_images(split, others):
-    batch = next(batches(split, unlabelled=others).epoch(1))
-    assert type(batch.unlabelled) is Shown
-    assert Shown._fields == ("views", "index", "draws", "view_ids", "weak_view")
+@pytest.mark.parametrize("weak_view", ["", "shared_crop", "own_crop"])
+def test_an_unlabelled_batch_carries_no_labels(split, others, weak_view):
+    for batch in batches(split, unlabelled=others, weak_view=weak_view).epoch(1):
+        assert batch.labels is not None
+        assert batch.unlabelled.labels is None
+        assert batch.unlabelled.unlabelled is None
+    assert not hasattr(Unlabelled(others, [], ""), "labels")  # where the unlabelled images come from
 
 
 @pytest.mark.parametrize("size", [7, 16, 60])
@@ -105,12 +111,12 @@ def test_streamed_unlabelled_images_are_the_resident_ones(split, others, recipe)
 
 
 def test_both_kinds_of_image_share_the_memory_budget(split, others):
-    alone = batches(split)._show.pixels.resident_mib
-    both = alone + batches(Split(others, torch.zeros(len(others), dtype=torch.int64)))._show.pixels.resident_mib
+    alone = batches(split)._labelled.pixels.resident_mib
+    both = alone + batches(Split(others, torch.zeros(len(others), dtype=torch.int64)))._labelled.pixels.resident_mib
     for budget, fits in ((both, True), (0.999 * both, False)):
         loader = batches(split, unlabelled=others, memory_budget_mib=budget, workers=0)
         assert loader.resident
-        assert loader._others.pixels.resident == fits
+        assert loader._unlabelled.pixels.resident == fits
 
 
 def test_ranks_part_the_unlabelled_images_of_each_step(split, others):
@@ -122,7 +128,9 @@ def test_ranks_part_the_unlabelled_images_of_each_step(split, others):
         for rank in (0, 1):
             assert torch.equal(world[rank][step].unlabelled.index, batch.unlabelled.index[rank::2])
             assert torch.equal(world[rank][step].unlabelled.views[0], batch.unlabelled.views[0][rank::2])
-    with pytest.raises(ValueError, match="unlabelled_batch_size=5 cannot be shared equally by 2 processes"):
+    with pytest.raises(
+        ValueError, match="unlabelled_batch_size = 5: 2 processes cannot share it equally; take a multiple"
+    ):
         batches(split, unlabelled=others, unlabelled_batch_size=5, world=2)
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdhelpers.data import Batch, Shown
+from kdhelpers.data import Batch
 from kdhelpers.methods import METHODS
 from kdhelpers.models import Outputs
 
@@ -36,8 +36,8 @@ def view(count, seed):
 @pytest.fixture
 def batch():
     labels = torch.tensor([0, 3, 1, 1, 2])
-    beside = Shown((view(7, 3),), torch.arange(7), {}, (), weak_view=view(7, 4))
-    return Batch((view(5, 1),), labels, torch.arange(5), {}, weak_view=view(5, 2), unlabelled=beside)
+    unlabelled = Batch((view(7, 3),), None, torch.arange(7), {}, weak_view=view(7, 4))
+    return Batch((view(5, 1),), labels, torch.arange(5), {}, weak_view=view(5, 2), unlabelled=unlabelled)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import torch
 from training_fixtures import QUICK, Recorder, same, weights
 
 from kdhelpers import Run, artifacts, fit, fit_sweep, load_model
-from kdhelpers.data import Batches, parse_recipe, plan_epoch
-from kdhelpers.data.augmentation.plan import number_views
+from kdhelpers.data import Batches, BatchSpec, parse_recipe, plan_epoch
+from kdhelpers.data.augmentation.plan import view_numbers
 from kdhelpers.methods import METHODS
 from kdhelpers.training import teacher_cache as outputs
 from kdhelpers.training.teacher import Teacher, load_teacher
@@ -57,7 +57,7 @@ def table_files(kind):
 
 
 def batches_of(data, augmentation="crop flip", views=1, seed=0):
-    return Batches(data.train, augmentation, 32, data.mean, data.std, views=views, seed=seed)
+    return Batches(data, BatchSpec(parse_recipe(augmentation), 32, views, seed))
 
 
 @pytest.mark.parametrize("method", LOOKED_UP)
@@ -87,7 +87,7 @@ def test_what_is_not_stored_yet_is_computed_and_nothing_else(data, asked):
 def keys_of_epoch(seed, epoch):
     recipe = parse_recipe("crop flip")
     plan = plan_epoch(recipe, IMAGES, 32, 1, seed, epoch)
-    return number_views(recipe, plan.draws, torch.arange(len(plan.order)))[0, plan.order].tolist()
+    return view_numbers(recipe, plan.draws, torch.arange(len(plan.order)))[0, plan.order].tolist()
 
 
 def test_another_seed_gets_the_live_teachers_word_to_the_last_digits(data, asked):
@@ -120,7 +120,7 @@ def test_how_many_views_an_image_has(augmentation, views):
     recipe = parse_recipe(augmentation)
     assert recipe.views == views
     plan = plan_epoch(recipe, 5, 32, 1, 0, 1)
-    assert number_views(recipe, plan.draws, torch.arange(5)).max() < 5 * views
+    assert view_numbers(recipe, plan.draws, torch.arange(5)).max() < 5 * views
 
 
 @pytest.mark.parametrize("augmentation", ["crop flip jitter", "crop cutout", "resized_crop", "rotation", "randaugment"])

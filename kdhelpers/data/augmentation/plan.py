@@ -1,7 +1,7 @@
 """The epoch plan: the order of the samples and every random number of their augmentation, made at once on the CPU.
 
-It is a pure function of (seed, epoch): a run resumes exactly, two methods with one seed see the very same images, and a
-sample's draws do not depend on the batch size, on the other steps of the recipe, or on how many views are made.
+It is a pure function of (seed, epoch). So a run resumes exactly, and all methods with one seed receive the same images.
+A sample's draws depend neither on the batch size nor on the other steps of the recipe nor on the number of views.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ ATTEMPTS = 10  # boxes tried before the whole image is taken
 
 
 class Plan(NamedTuple):
-    order: Tensor  # int64 [N], the samples in the order they are shown
+    order: Tensor  # int64 [N], the samples in the epoch's order
     draws: Draws  # per step of the recipe a tensor [V, N, ...], indexed by view and sample
 
 
@@ -34,28 +34,32 @@ def plan_epoch(recipe: Recipe, count: int, image_size: int, views: int, seed: in
     return Plan(order, _draws(recipe, count, image_size, views, seed, epoch))
 
 
-def plan_recycled(recipe: Recipe, count: int, places: int, image_size: int, views: int, seed: int, epoch: int) -> Plan:
-    """Plan one epoch, counted from 1, of `places` places that are filled with images of `count`, pass after pass: each
-    epoch goes on where the one before it ended. Draws are as in `plan_epoch`, but by place, not by sample."""
-    start = (epoch - 1) * places
-    passes = range(start // count, (start + places - 1) // count + 1)
-    shown = [torch.randperm(count, generator=generator(seed, number, "recycled order")) for number in passes]
-    order = torch.cat(shown)[start % count :][:places]
-    return Plan(order, _draws(recipe, places, image_size, views, seed, epoch, "recycled"))
+def plan_recycled(recipe: Recipe, count: int, slots: int, image_size: int, views: int, seed: int, epoch: int) -> Plan:
+    """Plan one epoch, counted from 1, of `slots` samples from `count` images, pass after pass over the images.
+
+    An epoch continues the pass at which the epoch before it ended. Draws are as in `plan_epoch`, indexed by slot.
+    """
+    start = (epoch - 1) * slots
+    passes = range(start // count, (start + slots - 1) // count + 1)
+    orders = [torch.randperm(count, generator=generator(seed, number, "recycled order")) for number in passes]
+    order = torch.cat(orders)[start % count :][:slots]
+    return Plan(order, _draws(recipe, slots, image_size, views, seed, epoch, "recycled"))
 
 
 def _draws(recipe: Recipe, count: int, image_size: int, views: int, seed: int, epoch: int, *key: str) -> Draws:
     draws = {}
     for step, draw in DRAW.items():
-        if setting := getattr(recipe, step):
-            sources = (generator(seed, epoch, step, view, *key) for view in range(views))
-            draws[step] = torch.stack([draw(setting, count, image_size, source) for source in sources])
+        if value := getattr(recipe, step):
+            generators = (generator(seed, epoch, step, view, *key) for view in range(views))
+            draws[step] = torch.stack([draw(value, count, image_size, rng) for rng in generators])
     return draws
 
 
-def number_views(recipe: Recipe, draws: Draws, samples: Tensor) -> Tensor | None:
-    """int64 [V, M], the number of each shown view among all `recipe.views` of each sample; None where those are not
-    finite. draws: those of `samples` [M], per step [V, M, ...]."""
+def view_numbers(recipe: Recipe, draws: Draws, samples: Tensor) -> Tensor | None:
+    """int64 [V, M]: each view's number, `sample * recipe.views` + its number among the views of that sample.
+
+    draws: of `samples` [M], per step [V, M, ...]. Returns None if `recipe.views` is None.
+    """
     if not recipe.views:
         return None
     number = samples[None]
@@ -68,60 +72,40 @@ def number_views(recipe: Recipe, draws: Draws, samples: Tensor) -> Tensor | None
 
 
 def generator(*key: int | str) -> torch.Generator:
-    """A generator of its own for each key, so that no draw moves when another is added."""
+    """An independent generator per key, so that adding a draw changes no other."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
 
 
-def _uniform(low: float, high: float, shape: tuple[int, ...], source: torch.Generator) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=source)
+def _uniform(low: float, high: float, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+    return low + (high - low) * torch.rand(shape, generator=rng)
 
 
-def _crop(padding: int, count: int, size: int, source: torch.Generator) -> Tensor:
-    return torch.randint(0, 2 * padding + 1, (count, 2), generator=source)
+def _jitter(pair: tuple[float, float], n: int, size: int, rng: torch.Generator) -> Tensor:
+    strength, hue = pair
+    factors = _uniform(1 - strength, 1 + strength, (n, 3), rng)
+    return torch.cat([factors, _uniform(-hue, hue, (n, 1), rng)], 1)
 
 
-def _flip(_: bool, count: int, size: int, source: torch.Generator) -> Tensor:
-    return torch.randint(0, 2, (count,), generator=source).bool()
-
-
-def _cutout(_: int, count: int, size: int, source: torch.Generator) -> Tensor:
-    return torch.randint(0, size, (count, 2), generator=source)
-
-
-def _rotation(degrees: float, count: int, size: int, source: torch.Generator) -> Tensor:
-    return _uniform(-degrees, degrees, (count,), source)
-
-
-def _jitter(setting: tuple[float, float], count: int, size: int, source: torch.Generator) -> Tensor:
-    strength, hue = setting
-    factors = _uniform(1 - strength, 1 + strength, (count, 3), source)
-    return torch.cat([factors, _uniform(-hue, hue, (count, 1), source)], 1)
-
-
-def _randaugment(setting: tuple[int, int], count: int, size: int, source: torch.Generator) -> Tensor:
-    return torch.randint(0, CODES, (count, setting[0]), generator=source)
-
-
-def _resized_crop(least: float, count: int, size: int, source: torch.Generator) -> Tensor:
-    area = size * size * _uniform(least, 1, (count, ATTEMPTS), source)
-    ratio = _uniform(*ASPECT, (count, ATTEMPTS), source).exp()
+def _resized_crop(least: float, n: int, size: int, rng: torch.Generator) -> Tensor:
+    area = size * size * _uniform(least, 1, (n, ATTEMPTS), rng)
+    ratio = _uniform(*ASPECT, (n, ATTEMPTS), rng).exp()
     width, height = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
     fits = (width >= 1) & (width <= size) & (height >= 1) & (height <= size)
     first = fits.int().argmax(1, keepdim=True)
     none = ~fits.any(1, keepdim=True)
     box = torch.cat([edge.gather(1, first).masked_fill(none, size) for edge in (height, width)], 1)  # [N, 2]
-    corner = (torch.rand(count, 2, generator=source) * (size - box + 1)).floor().clamp(max=size - 1)
+    corner = (torch.rand(n, 2, generator=rng) * (size - box + 1)).floor().clamp(max=size - 1)
     corner = torch.minimum(corner, size - box)  # rand may round up to 1 in float32
     return torch.cat([corner, box], 1).long()
 
 
-DRAW = {
-    "crop": _crop,
+DRAW = {  # step -> its draws [n, ...]: (the recipe's value, n samples, image size, generator)
+    "crop": lambda padding, n, _, rng: torch.randint(0, 2 * padding + 1, (n, 2), generator=rng),
     "resized_crop": _resized_crop,
-    "flip": _flip,
-    "randaugment": _randaugment,
-    "rotation": _rotation,
+    "flip": lambda _flip, n, _, rng: torch.randint(0, 2, (n,), generator=rng).bool(),
+    "randaugment": lambda pair, n, _, rng: torch.randint(0, CODES, (n, pair[0]), generator=rng),
+    "rotation": lambda degrees, n, _, rng: _uniform(-degrees, degrees, (n,), rng),
     "jitter": _jitter,
-    "cutout": _cutout,
+    "cutout": lambda _side, n, size, rng: torch.randint(0, size, (n, 2), generator=rng),
 }

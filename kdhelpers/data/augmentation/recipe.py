@@ -1,13 +1,15 @@
-"""What is done to a batch of images, and in what order: the recipe, and its pure application to given draws.
+"""The augmentation recipe, and its application to images with given draws.
 
-A recipe is written as words, `"crop flip cutout=8"`. Random numbers are not made here: `plan.plan_epoch` draws them per
-sample, and everything below is a function of the images and those draws, so that any path through it (resident,
-streamed, one image at a time) gives the same pixels.
+A recipe is text such as `"crop flip cutout=8"`. `plan.plan_epoch` makes the random draws, one per sample; everything
+here is a pure function of the images and the draws, so resident and streamed batches have the same pixels.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,30 +23,30 @@ Draws = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """The steps of an augmentation; None (or False) leaves a step out. Applied in the order of `str(recipe)`:
-    crop or resized_crop, flip, randaugment, rotation, jitter, normalisation, cutout."""
+    """The steps of an augmentation; None or False leaves a step out. The order is that of `str(recipe)`: crop or
+    resized_crop, flip, randaugment, rotation, jitter, normalisation, cutout."""
 
-    crop: int | None = None  # pixels of zeros around the image before a crop of its own size
-    resized_crop: float | None = None  # least share of the image's area that the box takes
-    flip: bool = False  # mirrored left to right, one time in two
-    randaugment: tuple[int, int] | None = None  # (operations in a row, their magnitude of 0..30)
+    crop: int | None = None  # zero padding in pixels, before a crop of the image's size
+    resized_crop: float | None = None  # smallest area of the box, as a share of the image's
+    flip: bool = False  # left to right, with probability 1/2
+    randaugment: tuple[int, int] | None = None  # (number of operations, magnitude in 0..30)
     rotation: int | None = None  # degrees to either side
     jitter: tuple[float, float] | None = None  # (brightness = contrast = saturation, hue)
     cutout: int | None = None  # side of the square that is set to zero, in pixels
 
     @property
     def computes(self) -> bool:
-        """Whether pixels are changed, not only moved, between cropping and normalising."""
+        """Whether a step between crop and normalisation changes pixel values, not only positions."""
         return any((self.resized_crop, self.randaugment, self.rotation, self.jitter))
 
     @property
     def weak(self) -> Recipe:
-        """The part that only chooses what is in the picture: crop or resized crop, and flip."""
+        """The weak augmentation: crop or resized crop, and flip."""
         return Recipe(crop=self.crop, resized_crop=self.resized_crop, flip=self.flip)
 
     @property
     def views(self) -> int | None:
-        """How many views an image has, where pixels are moved but not changed; None where they are beyond counting."""
+        """Number of different views of an image by crop and flip; None if the recipe has other steps."""
         if self.computes or self.cutout:
             return None
         return (2 * (self.crop or 0) + 1) ** 2 * (1 + self.flip)
@@ -56,18 +58,44 @@ class Recipe:
             if value is None or value is False:
                 continue
             text = "/".join(f"{part:g}" for part in value) if isinstance(value, tuple) else f"{value:g}"
-            words.append(field.name if value is True or value == DEFAULTS[field.name] else f"{field.name}={text}")
+            words.append(field.name if value is True or value == STEPS[field.name].default else f"{field.name}={text}")
         return " ".join(words) or "none"
 
 
-DEFAULTS = {
-    "crop": 4,
-    "resized_crop": 0.35,
-    "flip": True,
-    "randaugment": (2, 9),
-    "rotation": 15,
-    "jitter": (0.4, 0.1),
-    "cutout": 8,
+def _pair(text: str) -> tuple[float, float]:
+    strength, slash, hue = text.partition("/")
+    return float(strength), float(hue if slash else 0)
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split("/")))
+
+
+class Step(NamedTuple):
+    default: Any
+    read: Callable[[str], Any]
+    allows: Callable[[Any], bool]
+    takes: str
+
+
+STEPS = {
+    "crop": Step(4, int, lambda pixels: pixels > 0, "a whole number of pixels above 0"),
+    "resized_crop": Step(0.35, float, lambda share: 0 < share <= 1, "a share of the area in (0, 1]"),
+    "flip": Step(True, str, lambda _: False, "no value"),
+    "randaugment": Step(
+        (2, 9),
+        _integers,
+        lambda pair: len(pair) == 2 and 1 <= pair[0] <= 10 and 0 <= pair[1] <= 30,
+        "operations/magnitude with operations in 1..10 and magnitude in 0..30",
+    ),
+    "rotation": Step(15, int, lambda degrees: 0 < degrees <= 180, "whole degrees in 1..180"),
+    "jitter": Step(
+        (0.4, 0.1),
+        _pair,
+        lambda pair: 0 <= pair[0] <= 1 and 0 <= pair[1] <= 0.5,
+        "strength/hue with strength in [0, 1] and hue in [0, 0.5]",
+    ),
+    "cutout": Step(8, int, lambda pixels: pixels > 0, "a whole number of pixels above 0"),
 }
 _EXAMPLE = "crop=4 flip randaugment=2/9 rotation=15 jitter=0.4/0.1 cutout=8 or resized_crop=0.35 flip"
 
@@ -75,8 +103,7 @@ _EXAMPLE = "crop=4 flip randaugment=2/9 rotation=15 jitter=0.4/0.1 cutout=8 or r
 def parse_recipe(text: str | Recipe) -> Recipe:
     """Read a recipe such as `"crop flip jitter=0.4/0.1"`; `""` and `"none"` mean no augmentation.
 
-    Raises ValueError for an unknown step (listing the known ones), a value out of range, a step named twice, and crop
-    together with resized_crop.
+    Raises ValueError for an unknown step, a value out of range, a repeated step, and crop with resized_crop.
     """
     if isinstance(text, Recipe):
         return text
@@ -84,46 +111,24 @@ def parse_recipe(text: str | Recipe) -> Recipe:
     steps = {}
     for word in words:
         name, _, value = word.partition("=")
-        if name not in DEFAULTS:
-            known = ", ".join(DEFAULTS)
-            raise ValueError(f"augmentation {text!r}: unknown step {name!r}; known: {known} (as in {_EXAMPLE})")
+        if name not in STEPS:
+            raise ValueError(
+                f"augmentation {text!r}: unknown step {name!r}; known: {', '.join(STEPS)} (as in {_EXAMPLE})"
+            )
         if name in steps:
-            raise ValueError(f"augmentation {text!r}: step {name!r} stands twice; name it once")
-        steps[name] = _read_value(name, value) if "=" in word else DEFAULTS[name]
+            raise ValueError(f"augmentation {text!r}: step {name!r} occurs twice; name it once")
+        steps[name] = _read_value(name, value) if "=" in word else STEPS[name].default
     if "crop" in steps and "resized_crop" in steps:
         raise ValueError(f"augmentation {text!r}: crop and resized_crop exclude each other; keep one")
     return Recipe(**steps)
 
 
-def _read_value(name: str, text: str) -> int | float | tuple[float, float]:
-    try:
-        if name in ("crop", "cutout") and int(text) > 0:
-            return int(text)
-        if name == "rotation" and 0 < int(text) <= 180:
-            return int(text)
-        if name == "resized_crop" and 0 < float(text) <= 1:
-            return float(text)
-        if name == "randaugment":
-            operations, magnitude = map(int, text.split("/"))
-            if 1 <= operations <= 10 and 0 <= magnitude <= 30:
-                return operations, magnitude
-        if name == "jitter":
-            strength, slash, hue = text.partition("/")
-            pair = float(strength), float(hue if slash else 0)
-            if 0 <= pair[0] <= 1 and 0 <= pair[1] <= 0.5:
-                return pair
-    except ValueError:
-        pass  # not a number: refused below, with the same words as a number out of range
-    ranges = {
-        "crop": "a whole number of pixels above 0",
-        "cutout": "a whole number of pixels above 0",
-        "rotation": "whole degrees in 1..180",
-        "resized_crop": "a share of the area in (0, 1]",
-        "randaugment": "operations/magnitude with operations in 1..10 and magnitude in 0..30",
-        "jitter": "strength/hue with strength in [0, 1] and hue in [0, 0.5]",
-        "flip": "no value",
-    }
-    raise ValueError(f"augmentation step {name}={text}: {name} takes {ranges[name]}")
+def _read_value(name: str, text: str) -> int | float | tuple:
+    step = STEPS[name]
+    with contextlib.suppress(ValueError):  # not a number: refused like a number out of range
+        if step.allows(value := step.read(text)):
+            return value
+    raise ValueError(f"augmentation step {name}={text}: {name} takes {step.takes}")
 
 
 class Normalise:
@@ -158,7 +163,7 @@ def augment(
 
 
 def finish(pixels: Tensor, draws: Draws, recipe: Recipe, normalise: Normalise, dtype: torch.dtype) -> Tensor:
-    """What follows crop and flip: uint8 [B, H, W, 3] (any strides) -> normalised `dtype` [B, 3, H, W]."""
+    """Apply the steps after crop and flip: uint8 [B, H, W, 3] (any strides) -> normalised `dtype` [B, 3, H, W]."""
     if recipe.computes:
         images = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
         if recipe.resized_crop:

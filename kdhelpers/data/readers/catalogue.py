@@ -1,8 +1,10 @@
-"""The data sets known by name: what is known of each, the layouts it comes in, and where it can be downloaded."""
+"""The registry of data sets: `DATASETS` maps a name to its `Source`. A new data set is one more entry."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from kdhelpers.data.readers.arrays import PickleLayout
+from kdhelpers.data.readers.arrays import PickleLayout, Raw
+from kdhelpers.data.readers.digits import read_digits
 
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and standard deviation per channel
 
@@ -15,27 +17,35 @@ class Archive:
 
 @dataclass(frozen=True)
 class Source:
-    """What is known of a data set: its facts, the layouts it comes in, and where it can be downloaded."""
+    """The facts of a data set, and where its images come from: `read`, files in one of the layouts, or a download."""
 
     description: str
     image_size: int | None = None  # None: the images' own
     classes: int | None = None
     statistics: Statistics | None = None  # published; None: computed from the training split
+    read: Callable[[int | None], Raw] | None = None  # makes the data set in Python, for an image size
     pickles: PickleLayout | None = None
-    folders: tuple[str, ...] = ()  # class folders under other names than the data set's
+    folders: tuple[str, ...] = ()  # names of class folders besides the data set's own
     words: dict[str, str] | None = None  # class folder -> class name
     counts: dict[str, int] | None = None  # official number of images per split
     fingerprints: dict[str, str] | None = None  # official content per split, see `dataset.fingerprint`
     parquet: dict[str, str] | None = None  # split -> url
     archive: Archive | None = None
-    imagenet_leak: str | None = None  # why ImageNet weights have seen its test images
+    imagenet_leak: str | None = None  # why ImageNet weights were trained on its test images
 
 
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz"
-PARQUET_URL = "https://huggingface.co/datasets/uoft-cs"
+
+
+def _parquet(folder: str) -> dict[str, str]:
+    url = f"https://huggingface.co/datasets/uoft-cs/{folder}"
+    return {split: f"{url}/{split}-00000-of-00001.parquet" for split in ("train", "test")}
+
 
 DATASETS: dict[str, Source] = {
-    "digits": Source("scikit-learn's 1,797 handwritten digits, tinted, 32 px; embedded", image_size=32, classes=10),
+    "digits": Source(
+        "scikit-learn's 1,797 handwritten digits, tinted, 32 px; embedded", image_size=32, classes=10, read=read_digits
+    ),
     "cifar10": Source(
         "60,000 photographs of 10 classes, 32 px",
         classes=10,
@@ -56,10 +66,7 @@ DATASETS: dict[str, Source] = {
         ),
         counts={"train": 50000, "test": 10000},
         fingerprints={"test": "c570203eec5823a6c731546f5c4e31127f0555462fa8fcb643b37d5e4372b070"},
-        parquet={
-            split: f"{PARQUET_URL}/cifar10/resolve/main/plain_text/{split}-00000-of-00001.parquet"
-            for split in ("train", "test")
-        },
+        parquet=_parquet("cifar10/resolve/main/plain_text"),
         archive=Archive(f"{CIFAR_URL}/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),
     ),
     "cifar100": Source(
@@ -81,10 +88,7 @@ DATASETS: dict[str, Source] = {
             "train": "1401fcf5721d8cb380545ea0ecc9d204cad4009135a675855838151d32ef020b",
             "test": "cc6a995ef2ed37194ce3e7d0f50a670b98ac6a0d437dbd69f8a811951cc865e7",
         },
-        parquet={
-            split: f"{PARQUET_URL}/cifar100/resolve/main/cifar100/{split}-00000-of-00001.parquet"
-            for split in ("train", "test")
-        },
+        parquet=_parquet("cifar100/resolve/main/cifar100"),
         archive=Archive(f"{CIFAR_URL}/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),
     ),
     "imagenette": Source(

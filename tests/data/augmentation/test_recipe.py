@@ -172,7 +172,7 @@ def test_recipes_have_one_canonical_text(text, canonical):
         ("rotation=181", "whole degrees"),
         ("resized_crop=nan", "share of the area"),
         ("flip=1", "flip takes no value"),
-        ("flip flip", "stands twice"),
+        ("flip flip", "occurs twice"),
         ("crop resized_crop", "exclude each other"),
     ],
 )
