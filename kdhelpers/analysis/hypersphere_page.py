@@ -2,7 +2,7 @@
 
 import json
 
-from kdhelpers.analysis.embedding_figures import LOOKS, told_apart
+from kdhelpers.analysis.embedding_figures import MARKERS, marked_groups
 from kdhelpers.display.html import STYLE, Html, element, join
 
 GLYPHS = {"o": "●", "^": "▲", "s": "■"}
@@ -14,7 +14,7 @@ def hypersphere_page(frame, class_names, subject: str = "") -> str:
     subject: whose embeddings, for the title, under which the gallery lists the page. Names are written by Python,
     escaped; the script reads numbers alone. Raises ValueError for more classes than can be told apart (21).
     """
-    groups, names = told_apart(frame, class_names)
+    groups, names = marked_groups(frame, class_names)
     networks = list(frame.groupby("network", sort=False))
     spheres = [
         {"at": points[["x", "y", "z"]].round(3).to_numpy().tolist(), "look": groups.loc[points.index].tolist()}
@@ -24,7 +24,7 @@ def hypersphere_page(frame, class_names, subject: str = "") -> str:
     body = join(
         [
             element("header", element("h1", title), element("p", _intro(images), class_="muted")),
-            element("p", *(_key(name, *look) for name, look in zip(names, LOOKS, strict=False)), class_="legend"),
+            element("p", *(_key(name, *look) for name, look in zip(names, MARKERS, strict=False)), class_="legend"),
             element("div", *(_panel(name, points) for name, points in networks), class_="spheres"),
             element("script", Html(json.dumps(spheres, allow_nan=False)), id="spheres", type="application/json"),
             element("script", Html(SCRIPT)),

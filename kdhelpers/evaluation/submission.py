@@ -31,7 +31,7 @@ FIRST_LINE = ",".join(HEADER).encode() + b"\n"
 
 @dataclass(frozen=True)
 class LabelPredictions:
-    """A network's predictions for unlabelled images: `ids`, `probabilities` float32 [N, C] on the CPU, `class_names`."""
+    """A network's predictions for unlabelled images; `probabilities` are float32 [N, C] on the CPU."""
 
     ids: list[str]
     probabilities: Tensor
@@ -79,8 +79,8 @@ def predict_stored(model: str, source: str, tta: bool = False, dataset: str | No
     classes = network.get_submodule(network.return_nodes.classifier).out_features
     if facts.get("num_classes", classes) != classes:
         raise ValueError(
-            f"dataset = {dataset}: has {facts['num_classes']} classes, {model} has {classes}; name the data set that it "
-            "was trained on"
+            f"dataset = {dataset}: has {facts['num_classes']} classes, {model} has {classes}; name the data set of its "
+            "training"
         )
     names = facts.get("class_names") or [str(number) for number in range(classes)]
     missing = {"image_size", "mean", "std"} - facts.keys()

@@ -100,12 +100,13 @@ def test_probabilities_that_are_not_finite_are_refused(trained, data):
 
 
 def test_a_file_has_a_row_per_image_in_their_order(tmp_path):
+    expected = label_predictions().labels
     path = write_submission(tmp_path / "new" / "submission.csv", label_predictions())
     assert path.read_bytes().startswith(b"ID,Labels\n7,")
     rows = list(csv.reader(path.open(newline="")))
     assert rows == [
         ["ID", "Labels"],
-        *([name, str(label)] for name, label in zip(IDS, label_predictions().labels, strict=True)),
+        *([name, str(label)] for name, label in zip(IDS, expected, strict=True)),
     ]
 
 
