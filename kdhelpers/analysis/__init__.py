@@ -1,12 +1,6 @@
-"""What trained networks learnt: functions of `Predictions` (or of models) that return figures and data frames."""
+"""Analyses of trained networks: functions of `Predictions` (or of models) that return figures and data frames."""
 
-from kdhelpers.analysis.agreement import (
-    agreement,
-    divergence,
-    linear_cka,
-    logit_correlation,
-    standardized_divergence,
-)
+from kdhelpers.analysis.agreement import agreement, divergence, linear_cka, logit_correlation, standardized_divergence
 from kdhelpers.analysis.agreement_figures import kl_bars, logit_correlation_maps, reliability
 from kdhelpers.analysis.capacity import capacity, capacity_bars
 from kdhelpers.analysis.confusion import class_frame, confusion_frame, confusion_map, confusion_matrix

@@ -1,6 +1,6 @@
-"""How near a student's predictive distribution is to its teacher's: divergence, calibration, similarity of features.
+"""Agreement of a student with its teacher: divergence, calibration, similarity of features.
 
-Every number is a function of two `Predictions` of the same images, in float64.
+Every measure takes two `Predictions` of the same images and computes in float64.
 """
 
 import torch
@@ -14,8 +14,8 @@ from kdhelpers.evaluation.predictions import Predictions, require_same_images
 def divergence(teacher: Predictions, student: Predictions, temperature: float = 1.0) -> Tensor:
     """KL(p_t || p_s) of each image in nats, float64 [N], with p = softmax(z / T); summed over classes, no T^2.
 
-    Taken in log space, so it is finite for saturated logits. Raises ValueError where the two are not of the same images
-    and for a temperature that is not above 0.
+    Computed in log space, so it is finite for saturated logits. Raises ValueError for different images, and for a
+    temperature that is not above 0.
     """
     require_same_images(teacher, student)
     return _divergence(teacher.logits.double(), student.logits.double(), temperature)
@@ -24,8 +24,8 @@ def divergence(teacher: Predictions, student: Predictions, temperature: float = 
 def standardized_divergence(teacher: Predictions, student: Predictions, temperature: float = 1.0) -> Tensor:
     """`divergence` of the standardised logits (z - mean_c) / (std_c + 1e-7), float64 [N] (Sun et al., CVPR 2024).
 
-    Mean and unbiased std are each image's own, over classes: no positive scale or shift of either network's logits
-    matters, which raw KL mixes with the shape of the distribution. Constant logits count as uniform.
+    Mean and unbiased std are taken over an image's classes, so a positive scale or shift of the logits has no effect.
+    Constant logits count as uniform.
     """
     require_same_images(teacher, student)
     return _divergence(_standardized(teacher.logits), _standardized(student.logits), temperature)
@@ -40,29 +40,26 @@ def _divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
 
 def _standardized(logits: Tensor) -> Tensor:
     centred = logits.double() - logits.double().mean(1, keepdim=True)
-    variance = centred.square().sum(1, keepdim=True) / max(1, logits.shape[1] - 1)  # of one class: 0, not NaN
+    variance = centred.square().sum(1, keepdim=True) / max(1, logits.shape[1] - 1)  # 0, not NaN, for one class
     return centred / (variance.sqrt() + 1e-7)
 
 
 def linear_cka(first: Tensor, second: Tensor) -> float:
     """Linear centred kernel alignment of features X [N, d1] and Y [N, d2] of the same images, in 0..1.
 
-    ||Y^T X||_F^2 / (||X^T X||_F ||Y^T Y||_F), columns centred (Kornblith et al., ICML 2019, eq. 5): 1 for features that
-    are equal up to rotation and scale. NaN where either network's features are constant. Raises ValueError for features
-    of different numbers of images.
+    ||Y^T X||_F^2 / (||X^T X||_F ||Y^T Y||_F), columns centred (Kornblith et al., ICML 2019, eq. 5). 1 for features that
+    are equal up to rotation and scale, NaN for constant features. Raises ValueError for unequal numbers of images.
     """
     if len(first) != len(second):
         raise ValueError(f"second: {len(second)} images for {len(first)} in first; infer both on the same split")
     first, second = (_centred(features) for features in (first, second))
-    cross, *own = (torch.linalg.matrix_norm(a.T @ b) for a, b in ((second, first), (first, first), (second, second)))
-    return (cross.square() / (own[0] * own[1])).item()
+    pairs = ((second, first), (first, first), (second, second))
+    cross, norm_first, norm_second = (torch.linalg.matrix_norm(a.T @ b) for a, b in pairs)
+    return (cross.square() / (norm_first * norm_second)).item()
 
 
 def logit_correlation(predictions: Predictions) -> Tensor:
-    """Pearson correlation over images of each class's logit with each other's, float64 [C, C].
-
-    Which classes a network takes to be alike. A logit that never changes correlates with nothing: its row is 0.
-    """
+    """Pearson correlation over images between the logits of two classes, float64 [C, C]; 0 for a constant logit."""
     centred = _centred(predictions.logits)
     length = torch.linalg.vector_norm(centred, dim=0)
     unit = centred / length.where(length > 0, 1)
@@ -79,25 +76,21 @@ def mean_off_diagonal(square: Tensor) -> float:
 
 
 def agreement(teacher: Predictions, students: dict[str, Predictions], temperature: float = 4.0):
-    """A DataFrame of how near each student is to the teacher, the nearest (least KL at T = 1) first.
+    """A DataFrame with a row per student, in rising order of the KL divergence from the teacher at T = 1.
 
-    student, rank; kl_nats (T = 1) with its 95 % bootstrap interval over images kl_low_nats, kl_high_nats;
-    kl_at_temperature_nats (at `temperature`, usually that of the training); kl_standardized_nats (T = 1); agreement_pct
-    (same predicted class); the student's own top1_pct and ece_pct; cka of the embeddings; logit_correlation_difference
-    (mean |student - teacher| over the pairs of different classes). Raises ValueError for predictions of other images
-    than the teacher's.
+    Columns: student, rank; kl_nats (T = 1) with its 95 % bootstrap interval over images kl_low_nats, kl_high_nats;
+    kl_at_temperature_nats (at `temperature`); kl_standardized_nats (T = 1); agreement_pct (same predicted class); the
+    student's top1_pct and ece_pct; cka of the embeddings; logit_correlation_difference (mean |student - teacher| over
+    pairs of different classes). Raises ValueError for predictions of different images.
     """
     import pandas
 
-    rows = sorted(((name, _row(teacher, student, temperature)) for name, student in students.items()), key=_nearness)
-    return pandas.DataFrame([{"student": name, "rank": rank, **row} for rank, (name, row) in enumerate(rows, 1)])
+    measures = {name: _measures(teacher, student, temperature) for name, student in students.items()}
+    ranking = sorted(measures, key=lambda name: measures[name]["kl_nats"])
+    return pandas.DataFrame([{"student": name, "rank": rank, **measures[name]} for rank, name in enumerate(ranking, 1)])
 
 
-def _nearness(named_row: tuple[str, dict[str, float]]) -> float:
-    return named_row[1]["kl_nats"]
-
-
-def _row(teacher: Predictions, student: Predictions, temperature: float) -> dict[str, float]:
+def _measures(teacher: Predictions, student: Predictions, temperature: float) -> dict[str, float]:
     mean, low, high = mean_interval(divergence(teacher, student))
     correlation_difference = (logit_correlation(student) - logit_correlation(teacher)).abs()
     return {

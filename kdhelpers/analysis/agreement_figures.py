@@ -1,4 +1,4 @@
-"""Pictures of students' predictive distributions beside the teacher's: divergence, calibration, likeness of classes."""
+"""Figures of agreement with the teacher: divergence, calibration, correlation of logits."""
 
 import math
 from textwrap import fill
@@ -7,21 +7,19 @@ import torch
 
 from kdhelpers.analysis.agreement import logit_correlation, mean_off_diagonal
 from kdhelpers.analysis.intervals import interval_bars
+from kdhelpers.analysis.panels import MAX_NAMED_CLASSES, grid_shape, panel_grid
 from kdhelpers.display.plots import PALETTE, new_figure, styled
 from kdhelpers.evaluation.metrics import calibration, calibration_error_pct
 from kdhelpers.evaluation.predictions import Predictions
 
-NAMED = 20  # classes (or superclasses) that get their name on the axis; of more, none
-
 
 def kl_bars(frame):
-    """KL(teacher || student) of each row of an `agreement` frame: at T = 1 with its interval, softened, standardised.
+    """KL(teacher || student) of each row of an `agreement` frame, in its order.
 
-    The order is the frame's, that of T = 1: whether it holds in the other panels is what they are there for.
+    Three panels: T = 1 with its interval, the training temperature, and standardised logits at T = 1.
     """
-    interval = frame[["kl_nats", "kl_low_nats", "kl_high_nats"]].to_numpy().tolist()
     panels = {
-        "T = 1": interval,
+        "T = 1": frame[["kl_nats", "kl_low_nats", "kl_high_nats"]].to_numpy().tolist(),
         "training temperature": [(value, math.nan, math.nan) for value in frame["kl_at_temperature_nats"]],
         "T = 1, standardised logits": [(value, math.nan, math.nan) for value in frame["kl_standardized_nats"]],
     }
@@ -30,31 +28,28 @@ def kl_bars(frame):
 
 
 def reliability(predictions: dict[str, Predictions], columns: int = 4):
-    """A reliability diagram per network, in the order given (the teacher first): accuracy per bin of confidence.
+    """A reliability diagram per network, in the order given: accuracy per bin of confidence, 15 bins.
 
-    The expected calibration error in each title is the mean height of the gaps between accuracy and mean confidence,
-    over- and under-confident, weighted by the share of the images that the black steps show. 15 bins.
+    The title gives the expected calibration error: the mean gap between accuracy and confidence over bins, weighted by
+    the share of images (black steps).
     """
-    columns = max(1, min(columns, len(predictions)))
-    rows = max(1, math.ceil(len(predictions) / columns))
+    rows, columns = grid_shape(len(predictions), columns)
     with styled():
         figure = new_figure(2.0 * columns + 0.6, 2.6 * rows + 0.5)
-        grid = figure.subplots(rows, columns, squeeze=False)
+        grid = panel_grid(figure, (rows, columns), len(predictions))
         for axes, (name, network) in zip(grid.flat, predictions.items(), strict=False):
             _diagram(axes, calibration(network))
             axes.set_title(f"{fill(name, 24)}\nECE {calibration_error_pct(network):.1f} %", fontsize=8.5)
             axes.set_xlabel("confidence (%)")
         for axes in grid[:, 0]:
             axes.set_ylabel("accuracy (%)")
-        for axes in grid.flat[len(predictions) :]:
-            axes.set_axis_off()
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels) if columns > 3 else columns)
     return figure
 
 
 def _diagram(axes, bins) -> None:
-    """bins: [bins, 3] as from `calibration`."""
+    """bins: [bins, 3], see `calibration`."""
     share, confidence, accuracy = (100 * bins).T.numpy()
     edges = torch.linspace(0, 100, len(bins) + 1, dtype=torch.float64).numpy()
     bar = {"x": edges[:-1], "width": edges[1], "align": "edge", "edgecolor": "white", "linewidth": 0.5}
@@ -68,56 +63,47 @@ def _diagram(axes, bins) -> None:
 
 
 def logit_correlation_maps(teacher: Predictions, students: dict[str, Predictions], data=None, columns: int = 3):
-    """The teacher's class-by-class `logit_correlation`, then |student - teacher| of it for each student, on one scale.
+    """The teacher's `logit_correlation` [C, C], then |student - teacher| for each student, all students on one scale.
 
-    With `data` (the Data predicted on) the classes of a superclass stand together, and the axis has names. The number
-    in each student's title is the mean over pairs of different classes.
+    With `data` (the Data predicted on) the classes of a superclass are adjacent, and the axis has names. A student's
+    title gives the mean over pairs of different classes.
     """
-    order, names = _places(data, teacher.logits.shape[1])
-    reference = logit_correlation(teacher)[order][:, order]
-    maps = {name: (logit_correlation(student)[order][:, order] - reference).abs() for name, student in students.items()}
-    columns = max(1, min(columns, len(maps)))
-    rows = max(1, math.ceil(len(maps) / columns))
+    order, names = _class_order(data, teacher.logits.shape[1])
+    reference, *others = (logit_correlation(network)[order][:, order] for network in (teacher, *students.values()))
+    differences = [(other - reference).abs() for other in others]
+    largest = max((difference.max().item() for difference in differences), default=0.0) or 1.0
+    shape = grid_shape(len(students), columns)
     with styled():
-        widths = [3.8 + 0.06 * max(map(len, names.values()), default=0), 2.2 * columns + 0.8]
-        height = max(3.4, 2.4 * rows)
+        widths = [3.8 + 0.06 * max(map(len, names.values()), default=0), 2.2 * shape[1] + 0.8]
+        height = max(3.4, 2.4 * shape[0])
         figure = new_figure(sum(widths), height)
         left, right = figure.subfigures(1, 2, width_ratios=widths)
         axes = left.subplots()
-        image = _map(axes, reference, "teacher", cmap="RdBu_r", vmin=-1, vmax=1)
+        image = _matrix(axes, reference, "teacher", cmap="RdBu_r", vmin=-1, vmax=1)
         axes.set_yticks(list(names), [name.replace("_", " ") for name in names.values()], fontsize=7)
-        # Anchored to the left: the layout measures names beside the box that the axes may fill, not the square they do.
+        # Anchored to the left: the layout places names next to the axes' full box, not next to the square inside it.
         left.colorbar(image, ax=axes, label="correlation of logits", shrink=2 / height, panchor=(0, 0.5))
-        grid = right.subplots(rows, columns, squeeze=False).ravel()
-        if maps:
-            right.colorbar(_differences(grid, maps), ax=list(grid), label="|student − teacher|", shrink=2 / height)
-        for axes in grid[len(maps) :]:
-            axes.set_axis_off()
+        grid = panel_grid(right, shape, len(students)).ravel()
+        for axes, name, difference in zip(grid, students, differences, strict=False):
+            title = f"{fill(name, 24)}\nmean {mean_off_diagonal(difference):.3f}"
+            image = _matrix(axes, difference, title, cmap="magma_r", vmin=0, vmax=largest)
+        if students:
+            right.colorbar(image, ax=list(grid), label="|student − teacher|", shrink=2 / height)
     return figure
 
 
-def _differences(grid, maps: dict):
-    """Draw them on one scale; returns the last picture, for the colour bar."""
-    largest = max(difference.max().item() for difference in maps.values()) or 1.0
-    for axes, (name, difference) in zip(grid, maps.items(), strict=False):
-        title = f"{fill(name, 24)}\nmean {mean_off_diagonal(difference):.3f}"
-        image = _map(axes, difference, title, cmap="magma_r", vmin=0, vmax=largest)
-    return image
-
-
-def _places(data, classes: int):
-    """The order in which classes stand, and place on the axis -> name, for as few as have room."""
-    if data is None:
-        return torch.arange(classes), {}
-    if data.superclasses is None:
-        return torch.arange(classes), dict(enumerate(data.class_names)) if classes <= NAMED else {}
+def _class_order(data, classes: int):
+    """(order of the classes, position on the axis -> name); the names are left out if there are too many."""
+    if data is None or data.superclasses is None:
+        named = data is not None and classes <= MAX_NAMED_CLASSES
+        return torch.arange(classes), dict(enumerate(data.class_names)) if named else {}
     groups = torch.tensor(data.superclasses)
     order = groups.argsort(stable=True)
     middle = {group: (groups[order] == group).nonzero().double().mean().item() for group in groups.unique().tolist()}
-    return order, {place: data.superclass_names[group] for group, place in middle.items()}
+    return order, {position: data.superclass_names[group] for group, position in middle.items()}
 
 
-def _map(axes, values, title: str, **scale):
+def _matrix(axes, values, title: str, **scale):
     image = axes.imshow(values.numpy(), interpolation="nearest", aspect="auto", **scale)
     axes.set_title(title, fontsize=8.5)
     axes.set(xticks=[], yticks=[], box_aspect=1)

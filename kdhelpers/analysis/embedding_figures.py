@@ -1,91 +1,92 @@
-"""Pictures of embeddings: t-SNE maps and spheres, networks side by side, the same images and colours in each."""
+"""Figures of embeddings: t-SNE maps and spheres, a panel per network with the same images and colours."""
 
 import math
 from difflib import get_close_matches
+from itertools import compress
 from textwrap import fill
 
+from kdhelpers.analysis.panels import panel_grid
 from kdhelpers.data import Data
 from kdhelpers.display.plots import PALETTE, new_figure, styled
 
-LOOKS = tuple((colour, marker) for marker in "o^s" for colour in PALETTE)  # as many groups as can be told apart
-FEW = 10  # classes shown of more than that, where nobody chose
-COLUMNS = 4  # networks in a row, at most
-SIDE = 2.9  # of a panel, inches
+MARKERS = tuple((colour, marker) for marker in "o^s" for colour in PALETTE)  # 21 distinct ones
+DEFAULT_CLASSES = 10  # of a data set with more classes than styles
+MAX_COLUMNS = 4
+PANEL_SIDE = 2.9  # inches
 
 
 def choose_classes(data: Data, names: str = "") -> list[int]:
-    """The classes to show: those of `names`, by name (with `_` for a space) or number, separated by spaces.
+    """Class numbers for `names`: names (with `_` for a space) or numbers, separated by spaces.
 
-    Of none given: all that can be told apart (21); of more, the first class of each of the first ten superclasses, or
-    the first ten classes where there are no superclasses. Raises ValueError for an unknown class.
+    Without names: all classes, up to 21; of more, the first class of each of the first ten superclasses, or the first
+    ten classes of data without superclasses. Raises ValueError for an unknown class.
     """
     if names := str(names).split():  # papermill passes one number as a number
         return [_class_number(data, name) for name in names]
-    if data.num_classes <= len(LOOKS):
+    if data.num_classes <= len(MARKERS):
         return list(range(data.num_classes))
     groups = list(data.superclasses or range(data.num_classes))
-    return [groups.index(group) for group in sorted(set(groups))[:FEW]]
+    return [groups.index(group) for group in sorted(set(groups))[:DEFAULT_CLASSES]]
 
 
-def _class_number(data: Data, wanted: str) -> int:
-    spelled = [name.replace(" ", "_") for name in data.class_names]
-    if wanted in spelled:
-        return spelled.index(wanted)
-    if wanted.isdecimal() and int(wanted) < len(spelled):
-        return int(wanted)
-    close = get_close_matches(wanted, spelled, 1)
+def _class_number(data: Data, name: str) -> int:
+    names = [class_name.replace(" ", "_") for class_name in data.class_names]
+    if name in names:
+        return names.index(name)
+    if name.isdecimal() and int(name) < len(names):
+        return int(name)
+    close = get_close_matches(name, names, 1)
     hint = f"did you mean {close[0]}? " if close else ""
-    raise ValueError(f"classes = {wanted}: unknown; {hint}give names, or numbers from 0 to {len(spelled) - 1}")
+    raise ValueError(f"classes = {name}: unknown; {hint}give names, or numbers from 0 to {len(names) - 1}")
 
 
 def tsne_maps(frame, class_names, superclasses=None):
-    """The maps of a `tsne` frame, a panel per network: the same images, each class in the same colour everywhere.
+    """The maps of a `tsne` frame, a panel per network, with one colour per class.
 
-    superclasses: each class's superclass by name, which gives the colour where there are more classes than can be told
-    apart (21). Without them the colours of so many follow the order of the classes, and there is no legend.
+    superclasses: the name of each class's superclass, which gives the colour of more than 21 classes. Without them the
+    colours follow the order of the classes, and there is no legend.
     """
-    many = frame["label"].nunique() > len(LOOKS)
+    many = frame["label"].nunique() > len(MARKERS)
     groups, names = groups_of(frame["label"], superclasses if many and superclasses is not None else class_names)
-    looks = LOOKS if len(names) <= len(LOOKS) else _spectrum(len(names))
+    styles = MARKERS if len(names) <= len(MARKERS) else _spectrum(len(names))
     images = len(frame) // frame["network"].nunique()
     note = f"t-SNE of {images} images, perplexity {frame['perplexity'].iloc[0]:g}; "
-    note += "axes, sizes of clusters and the gaps between them mean nothing"
+    note += "axes, cluster sizes and gaps between clusters carry no meaning"
     with styled():
-        figure, panels = _panels(frame, names if looks is LOOKS else [])
+        figure, panels = _panels(frame, names if styles is MARKERS else [])
         for axes, points in panels:
-            _scatter(axes, points[["x", "y"]], groups, looks, size=min(12, 400 / images**0.5))
+            _scatter(axes, points[["x", "y"]], groups, styles, size=min(12, 400 / images**0.5))
             axes.set(xticks=[], yticks=[], box_aspect=1)
-        figure.suptitle(fill(note, round(14 * figure.get_figwidth())), fontsize=8)  # below, it would meet the legend
+        figure.suptitle(fill(note, round(14 * figure.get_figwidth())), fontsize=8)  # below, it would overlap the legend
     return figure
 
 
 def hypersphere_picture(frame, class_names):
-    """The spheres of a `hypersphere` frame, a panel per network, seen from where its images are on the whole.
+    """The spheres of a `hypersphere` frame, a panel per network, viewed along the leading direction.
 
-    The percentage is the share of the variance that the three directions hold: the rest is not to be seen. Raises
-    ValueError for more classes than can be told apart (21).
+    The title gives the share of variance in the three directions. Raises ValueError for more than 21 classes.
     """
-    groups, names = told_apart(frame, class_names)
+    groups, names = marked_groups(frame, class_names)
     with styled():
         figure, panels = _panels(frame, names, projection="3d")
         for axes, points in panels:
             _sphere(axes)
-            _scatter(axes, points[["x", "y", "z"]], groups, LOOKS, size=12)
+            _scatter(axes, points[["x", "y", "z"]], groups, MARKERS, size=12)
             kept = f"{points['kept_pct'].iloc[0]:.0f} % of the variance"
             axes.set_title(f"{axes.get_title()}\n{kept}", fontsize=9, y=1.05)
     return figure
 
 
-def told_apart(frame, class_names):
-    """`groups_of` a frame whose every class has a look of its own, or ValueError."""
+def marked_groups(frame, class_names):
+    """`groups_of` a frame; ValueError for more classes than styles."""
     groups, names = groups_of(frame["label"], class_names)
-    if len(names) > len(LOOKS):
-        raise ValueError(f"frame: {len(names)} classes, {len(LOOKS)} at most can be told apart; choose fewer")
+    if len(names) > len(MARKERS):
+        raise ValueError(f"frame: {len(names)} classes, at most {len(MARKERS)} are distinguishable; choose fewer")
     return groups, names
 
 
 def groups_of(labels, names):
-    """(each label's place among the names present, as a Series; those names, in the order of classes)."""
+    """(position of each label's name among the names present, as a Series; these names, in the order of classes)."""
     present = list(dict.fromkeys(names[label] for label in sorted(labels.unique())))
     return labels.map({label: present.index(names[label]) for label in labels.unique()}), present
 
@@ -93,7 +94,7 @@ def groups_of(labels, names):
 def _spectrum(count: int):
     from matplotlib import colormaps
 
-    return [(colormaps["viridis"](place / count), "o") for place in range(count)]
+    return [(colormaps["viridis"](position / count), "o") for position in range(count)]
 
 
 def _panels(frame, legend, **projection):
@@ -101,37 +102,35 @@ def _panels(frame, legend, **projection):
     from matplotlib.lines import Line2D
 
     networks = list(frame.groupby("network", sort=False))
-    rows = math.ceil(len(networks) / COLUMNS)
+    rows = math.ceil(len(networks) / MAX_COLUMNS)
     columns = math.ceil(len(networks) / rows)
-    width = max(SIDE * columns, 4)
-    entries = max(1, int(width / (0.5 + 0.075 * max(map(len, legend), default=0))))  # of the legend, in a line
-    figure = new_figure(width, (SIDE + 0.4) * rows + 0.3 + 0.19 * math.ceil(len(legend) / entries))
-    grid = figure.subplots(rows, columns, squeeze=False, subplot_kw=projection).ravel()
+    width = max(PANEL_SIDE * columns, 4)
+    entries = max(1, int(width / (0.5 + 0.075 * max(map(len, legend), default=0))))  # of the legend, per line
+    figure = new_figure(width, (PANEL_SIDE + 0.4) * rows + 0.3 + 0.19 * math.ceil(len(legend) / entries))
+    grid = panel_grid(figure, (rows, columns), len(networks), subplot_kw=projection).ravel()
     for axes, (name, _) in zip(grid, networks, strict=False):
         axes.set_title(fill(name, 36), fontsize=9)
-    for axes in grid[len(networks) :]:
-        axes.set_axis_off()
     if legend:
-        marks = [Line2D([], [], color=colour, marker=marker, linestyle="") for colour, marker in LOOKS[: len(legend)]]
+        marks = [Line2D([], [], color=colour, marker=marker, linestyle="") for colour, marker in MARKERS[: len(legend)]]
         figure.legend(marks, legend, loc="outside lower center", ncols=entries, handletextpad=0.1, markerscale=0.8)
     return figure, [(axes, points) for axes, (_, points) in zip(grid, networks, strict=False)]
 
 
-def _scatter(axes, points, groups, looks, size: float) -> None:
-    """In the order of the images, so that no class lies above the others."""
-    own = [looks[group] for group in groups.loc[points.index]]
-    for shape in dict.fromkeys(marker for _, marker in own):
-        mine = [marker == shape for _, marker in own]
-        colours = [colour for colour, marker in own if marker == shape]
-        axes.scatter(*points[mine].to_numpy().T, s=size, c=colours, marker=shape, linewidths=0)
+def _scatter(axes, points, groups, styles, size: float) -> None:
+    """In the order of the images, so that no class covers the others."""
+    colours, markers = zip(*(styles[group] for group in groups.loc[points.index]), strict=True)
+    for shape in dict.fromkeys(markers):
+        chosen = [marker == shape for marker in markers]
+        style = {"c": list(compress(colours, chosen)), "marker": shape, "linewidths": 0}
+        axes.scatter(*points[chosen].to_numpy().T, s=size, **style)
 
 
 def _sphere(axes) -> None:
     import numpy
 
-    turn, height = numpy.linspace(0, 2 * numpy.pi, 49), numpy.linspace(0, numpy.pi, 25)
-    across = [numpy.outer(side, numpy.sin(height)) for side in (numpy.cos(turn), numpy.sin(turn))]
-    axes.plot_wireframe(*across, numpy.cos(height)[None], rcount=12, ccount=6, color="0.8", linewidth=0.4)
+    azimuth, polar = numpy.linspace(0, 2 * numpy.pi, 49)[:, None], numpy.linspace(0, numpy.pi, 25)
+    x, y = numpy.cos(azimuth) * numpy.sin(polar), numpy.sin(azimuth) * numpy.sin(polar)
+    axes.plot_wireframe(x, y, numpy.cos(polar)[None], rcount=12, ccount=6, color="0.8", linewidth=0.4)
     axes.set_box_aspect((1, 1, 1), zoom=1.7)
-    axes.view_init(elev=12, azim=12)  # x, the direction of most images, comes towards the reader
+    axes.view_init(elev=12, azim=12)  # x, the leading direction, points towards the reader
     axes.set_axis_off()

@@ -1,4 +1,4 @@
-"""How sure a mean over images is: its bootstrap interval, and bars that carry such intervals."""
+"""The bootstrap interval of a mean over images, and bars with intervals."""
 
 import math
 
@@ -13,35 +13,35 @@ LEVELS = (0.025, 0.975)
 def mean_interval(values: Tensor, resamples: int = 2000, seed: int = 0) -> tuple[float, float, float]:
     """(mean, low, high) of `values` [N], one per image, with the 95 % percentile bootstrap interval (Efron 1979).
 
-    The interval is over images, for the networks at hand; it says nothing of other seeds. Which images are drawn
-    depends on N, `resamples` and `seed` alone, so quantities of the same images are resampled alike. A single value has
-    no interval: low and high are NaN. Raises ValueError for no values.
+    The interval is over images, not over training seeds. The resamples depend on N, `resamples` and `seed` only, so
+    two quantities of the same images are resampled alike. low and high are NaN for a single value. Raises ValueError
+    for no values.
     """
     count = len(values)
     if count == 0:
         raise ValueError("values: none given; a mean needs at least one image")
-    values, source = values.cpu().double(), torch.Generator().manual_seed(seed)
+    values, generator = values.cpu().double(), torch.Generator().manual_seed(seed)
     mean = values.mean().item()
     if count == 1:
         return mean, math.nan, math.nan
-    # One resample at a time: all of them at once are 160 MB of indices for the 10,000 images of CIFAR-100.
-    means = [values[torch.randint(count, (count,), generator=source)].mean() for _ in range(resamples)]
+    # One resample at a time: together their indices take 160 MB for the 10,000 images of CIFAR-100.
+    means = [values[torch.randint(count, (count,), generator=generator)].mean() for _ in range(resamples)]
     low, high = torch.stack(means).quantile(torch.tensor(LEVELS, dtype=torch.float64)).tolist()
     return mean, low, high
 
 
 def interval_bars(names, panels: dict[str, list[tuple[float, float, float]]], label: str, one_scale: bool = True):
-    """A panel of horizontal bars per title: for each of `names` its (value, low, high); a NaN interval is not drawn.
+    """Horizontal bars, a panel per title, a bar per name: (value, low, high); a NaN interval is not drawn.
 
-    `one_scale`: the panels share their axis, so that bars can be compared from panel to panel too.
+    one_scale: the panels share their axis.
     """
     with styled():
         width = 1.0 + 0.075 * max(map(len, names), default=0) + 2.1 * len(panels)
         figure = new_figure(width, 0.8 + 0.27 * max(1, len(names)))
         grid = figure.subplots(1, len(panels), squeeze=False, sharex=one_scale, sharey=True)[0]
         for axes, (title, rows) in zip(grid, panels.items(), strict=True):
-            for place, row in enumerate(rows):
-                _bar(axes, place, *row)
+            for position, row in enumerate(rows):
+                _bar(axes, position, *row)
             axes.set_title(title)
             axes.grid(False, axis="y")
             axes.margins(x=0.28)  # room for the numbers
@@ -49,12 +49,12 @@ def interval_bars(names, panels: dict[str, list[tuple[float, float, float]]], la
         grid[0].set_yticks(range(len(names)), names)
         grid[0].invert_yaxis()  # the first on top
         figure.supxlabel(label, fontsize=9)
-        figure.get_layout_engine().set(wspace=0.05)  # the last number of a scale stands clear of the next one's first
+        figure.get_layout_engine().set(wspace=0.05)  # keeps tick labels of neighbouring panels apart
     return figure
 
 
-def _bar(axes, place: int, value: float, low: float, high: float) -> None:
-    axes.barh(place, value, height=0.62, color=PALETTE[0])
-    axes.plot([low, high], [place, place], color="0.15", linewidth=1, marker="|", markersize=5)
+def _bar(axes, position: int, value: float, low: float, high: float) -> None:
+    axes.barh(position, value, height=0.62, color=PALETTE[0])
+    axes.plot([low, high], [position, position], color="0.15", linewidth=1, marker="|", markersize=5)
     end = max(number for number in (0.0, value, high) if not math.isnan(number))
-    axes.annotate(f"{value:.3g}", (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.annotate(f"{value:.3g}", (end, position), (5, 0), textcoords="offset points", va="center", fontsize=8)

@@ -1,24 +1,25 @@
-"""Pictures of what networks predict: accuracy per class, softened class probabilities."""
+"""Figures and tables of predictions: accuracy per class, soft targets, predicted labels."""
 
 import math
 
 import torch
+from torch import Tensor
 
+from kdhelpers.analysis.panels import MAX_NAMED_CLASSES, name_columns
 from kdhelpers.display.plots import PALETTE, new_figure, styled
+from kdhelpers.evaluation.metrics import per_class_pct
+from kdhelpers.evaluation.predictions import Predictions
 
-NAMED = 10  # classes that get their name on the axis
-NAMED_PREDICTED = 20  # the same, of predicted classes
-BINS = 20  # of confidence
-RIGHT, WRONG = "#1B7F3B", "#B03A2E"
+WORST = 10  # classes
+CONFIDENCE_BINS = 20
+CORRECT, WRONG = "#1B7F3B", "#B03A2E"
 
 
-def per_class(predictions, class_names):
-    """Accuracy of every class in percent, in rising order, beside the ten worst classes by name."""
-    from kdhelpers.evaluation.metrics import per_class_pct
-
+def per_class(predictions: Predictions, class_names):
+    """Accuracy of every class in percent, in rising order; the ten worst classes by name."""
     accuracy = per_class_pct(predictions)
     order = accuracy.nan_to_num(nan=-1).argsort()
-    worst = order[:NAMED].flip(0)  # barh draws upwards
+    worst = order[:WORST].flip(0)  # barh draws upwards
     mean = 100 * predictions.correct.double().mean().item()
     with styled():
         figure = new_figure(7.5, 2.8)
@@ -27,19 +28,21 @@ def per_class(predictions, class_names):
         every.axhline(mean, color="0.2", linewidth=1, linestyle=":")
         every.set(title=f"all {len(order)} classes; dotted: all images, {mean:.1f} %", xlabel="class, by accuracy")
         every.set_ylabel("test top-1 accuracy (%)")
+        every.grid(False, axis="x")
         named.barh(range(len(worst)), accuracy[worst].tolist(), color=PALETTE[1])
-        named.set_yticks(range(len(worst)), [str(class_names[c]) for c in worst])
+        named.set_yticks(range(len(worst)), [str(class_names[label]) for label in worst])
         named.set(title=f"the {len(worst)} worst", xlabel="test top-1 accuracy (%)")
-        for axes, direction in ((every, "x"), (named, "y")):
-            axes.grid(False, axis=direction)
+        named.grid(False, axis="y")
     return figure
 
 
-def soft_targets(images, teacher, student, class_names, temperature: float, count: int = 4, top: int = 5):
-    """The test images of which the teacher is least sure, beside both networks' softened probabilities.
+def soft_targets(
+    images: Tensor, teacher: Predictions, student: Predictions, class_names, temperature: float, count=4, top=5
+):
+    """The `count` test images of highest teacher entropy, with both networks' probabilities softmax(z / temperature).
 
-    images: uint8 [N, 3, H, W] in the order of the two `Predictions`; both are softened at `temperature`. Titles give
-    the true class, green where the student is right and red where it is wrong.
+    images: uint8 [N, 3, H, W] in the order of the predictions. Bars show the teacher's `top` classes. A title gives the
+    true class, green if the student predicts it, else red.
     """
     p_teacher, p_student = ((p.logits.double() / temperature).softmax(1) for p in (teacher, student))
     entropy = -(p_teacher * p_teacher.clamp(min=1e-300).log()).sum(1)
@@ -50,67 +53,68 @@ def soft_targets(images, teacher, student, class_names, temperature: float, coun
         for (picture, bars), i in zip(grid, chosen, strict=True):
             picture.imshow(images[i].permute(1, 2, 0))
             picture.set_axis_off()
-            picture.set_title(class_names[teacher.labels[i]], color=RIGHT if student.correct[i] else WRONG, fontsize=9)
+            colour = CORRECT if student.correct[i] else WRONG
+            picture.set_title(class_names[teacher.labels[i]], color=colour, fontsize=9)
             _probabilities(bars, p_teacher[i], p_student[i], class_names, top)
         grid[0, 1].legend(loc="upper right")
         grid[0, 1].set_title(f"class probabilities at T = {temperature:g}")
     return figure
 
 
-def _probabilities(axes, teacher, student, class_names, top: int) -> None:
+def _probabilities(axes, teacher: Tensor, student: Tensor, class_names, top: int) -> None:
     classes = teacher.argsort(descending=True)[:top]
-    places = torch.arange(len(classes)).double()
-    axes.bar((places - 0.2).tolist(), teacher[classes].tolist(), width=0.38, color="0.4", label="teacher")
-    axes.bar((places + 0.2).tolist(), student[classes].tolist(), width=0.38, color=PALETTE[0], label="student")
-    axes.set_xticks(places.tolist(), [class_names[c] for c in classes], fontsize=8)
+    positions = torch.arange(len(classes)).double()
+    for shift, network, colour, label in ((-0.2, teacher, "0.4", "teacher"), (0.2, student, PALETTE[0], "student")):
+        axes.bar((positions + shift).tolist(), network[classes].tolist(), width=0.38, color=colour, label=label)
+    axes.set_xticks(positions.tolist(), [class_names[label] for label in classes], fontsize=8)
     axes.set_ylim(0, 1.1 * max(teacher.max().item(), student.max().item(), math.ulp(1.0)))
     axes.grid(False, axis="x")
 
 
-def label_frame(answers):
+def label_frame(predictions):
     """A DataFrame with a row per class: class, predicted (images), share (%), expected, mean confidence (%) or NaN.
 
-    answers: anything with `probabilities` [N, C] and `class_names`. A class's expected number is the sum of its
-    probabilities: where it differs much from `predicted`, the network is torn between classes.
+    predictions: `LabelPredictions`, or anything with `probabilities` [N, C] and `class_names`. expected is the sum of
+    the class's probabilities; it differs from `predicted` if the network is uncertain.
     """
     import pandas
 
-    confidence, label = answers.probabilities.double().max(1)
-    count = torch.bincount(label, minlength=len(answers.class_names))
+    confidence, label = predictions.probabilities.double().max(1)
+    count = torch.bincount(label, minlength=len(predictions.class_names))
     total = torch.zeros(len(count), dtype=torch.float64).index_add_(0, label, confidence)
     return pandas.DataFrame(
         {
-            "class": list(map(str, answers.class_names)),
+            "class": list(map(str, predictions.class_names)),
             "predicted": count.numpy(),
             "share (%)": (100 * count / len(label)).numpy(),
-            "expected": answers.probabilities.double().sum(0).numpy(),
+            "expected": predictions.probabilities.double().sum(0).numpy(),
             "mean confidence (%)": (100 * total / count).numpy(),  # 0 / 0 is NaN
         }
     )
 
 
-def label_figure(answers):
-    """Two panels: images per predicted class, against an even share; how many images at which confidence."""
-    frame = label_frame(answers)
-    confidence = answers.probabilities.amax(1)
+def label_figure(predictions):
+    """Two panels: images per predicted class, with the even share; a histogram of the confidence."""
+    frame = label_frame(predictions)
+    confidence = predictions.probabilities.amax(1)
     with styled():
         figure = new_figure(8.4, 3.2)
-        classes, sureness = figure.subplots(1, 2)
-        places = range(len(frame))
-        classes.bar(places, frame["predicted"], color=PALETTE[0], width=0.75)
+        classes, histogram = figure.subplots(1, 2)
+        classes.bar(range(len(frame)), frame["predicted"], color=PALETTE[0], width=0.75)
         classes.axhline(len(confidence) / len(frame), color="black", linestyle="--", linewidth=1, label="even share")
-        if len(frame) <= NAMED_PREDICTED:
-            long = frame["class"].str.len().max() > 3
-            tilted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
-            classes.set_xticks(places, frame["class"], **tilted)
-        classes.set(title="predicted classes", ylabel="images", xlabel="" if len(frame) <= NAMED_PREDICTED else "class")
-        classes.margins(y=0.18)
+        if len(frame) <= MAX_NAMED_CLASSES:
+            name_columns(classes, frame["class"].tolist())
+        else:
+            classes.set_xlabel("class")
+        classes.set(title="predicted classes", ylabel="images")
         classes.legend(loc="upper right")
         classes.grid(False, axis="x")
-        sureness.hist(confidence.numpy(), bins=BINS, range=(1 / len(frame), 1), color=PALETTE[0], edgecolor="white")
+        bins = {"bins": CONFIDENCE_BINS, "range": (1 / len(frame), 1)}
+        histogram.hist(confidence.numpy(), color=PALETTE[0], edgecolor="white", **bins)
         mean = confidence.mean().item()
-        sureness.axvline(mean, color=PALETTE[1], linewidth=1.2, label=f"mean {100 * mean:.1f} %")
-        sureness.set(title="confidence", xlabel="probability of the predicted class", ylabel="images")
-        sureness.margins(y=0.18)
-        sureness.legend(loc="upper left")
+        histogram.axvline(mean, color=PALETTE[1], linewidth=1.2, label=f"mean {100 * mean:.1f} %")
+        histogram.set(title="confidence", xlabel="probability of the predicted class", ylabel="images")
+        histogram.legend(loc="upper left")
+        for axes in (classes, histogram):
+            axes.margins(y=0.18)
     return figure

@@ -1,4 +1,4 @@
-"""Colour invariance: how much accuracy networks lose when the colours of the very same test images are jittered."""
+"""Colour robustness: the loss of accuracy on test images with jittered colours."""
 
 import math
 
@@ -13,43 +13,42 @@ from kdhelpers.display.plots import new_figure, styled
 from kdhelpers.evaluation.metrics import compare
 from kdhelpers.evaluation.predictions import Predictions, infer
 
-STRENGTHS = {"mild": (0.2, 0.05), "medium": (0.4, 0.1), "strong": (0.8, 0.2)}
-CHUNK = 100  # images; their float64 copies stay in the processor's cache
+STRENGTHS = {"mild": (0.2, 0.05), "medium": (0.4, 0.1), "strong": (0.8, 0.2)}  # (strength, hue)
+CHUNK = 100  # images; their float64 copies fit in the processor's cache
 
 
 def jittered(split: Split, strength: float, hue: float, seed: int = 0) -> Split:
-    """The images of `split` in other colours: one draw of brightness, contrast, saturation and hue for each image.
+    """`split` with colour jitter: one draw of brightness, contrast, saturation and hue per image.
 
-    Factors are uniform in 1 - strength .. 1 + strength, the hue turns by -hue .. hue; strength and hue 0 leave every
-    pixel as it is. The draws are made as in training (`plan_epoch`), by `seed` and the number of images alone, and are
-    the same at every strength but for their scale. Raises ValueError for a strength outside [0, 1] or a hue outside
-    [0, 0.5].
+    Factors are uniform in 1 - strength .. 1 + strength, the hue shift in -hue .. hue; 0, 0 changes no pixel. The draws
+    are made as in training (`plan_epoch`) and depend on `seed` and the number of images; strength and hue only scale
+    them. Raises ValueError for a strength outside [0, 1] or a hue outside [0, 0.5].
     """
     return Split(_jitter(split.images, _factors(len(split), (strength, hue), seed)), split.labels)
 
 
 def _factors(count: int, setting: tuple[float, float], seed: int) -> Tensor:
-    """float32 [N, 4] as `colour.jitter` takes them."""
-    recipe = parse_recipe("jitter={}/{}".format(*setting))  # which refuses what is out of range
+    """float32 [N, 4] for `colour.jitter`."""
+    recipe = parse_recipe("jitter={}/{}".format(*setting))  # raises for values out of range
     return plan_epoch(recipe, count, image_size=0, views=1, seed=seed, epoch=0).draws["jitter"][0]
 
 
 def _jitter(images: Tensor, factors: Tensor) -> Tensor:
-    """uint8 to uint8. In float64: sums in float32 differ in their last bits from one processor to another, and with
-    them, here and there, the rounded pixel."""
+    """uint8 to uint8. In float64, as rounding of float32 sums differs between processors and would change pixels."""
     chunks = zip(images.split(CHUNK), factors.double().split(CHUNK), strict=True)
     with one_thread(True):
-        return torch.cat([(255 * jitter(some.double() / 255, own)).round().to(torch.uint8) for some, own in chunks])
+        jittered = [(255 * jitter(pixels.double() / 255, factor)).round().to(torch.uint8) for pixels, factor in chunks]
+    return torch.cat(jittered)
 
 
 def colour_robustness(
     models: dict[str, nn.Module], data: Data, strengths: dict[str, tuple[float, float]] = STRENGTHS, seed: int = 0
 ):
-    """A DataFrame of test top-1 on plain and on jittered images: a row per strength and model, all on the same images.
+    """A DataFrame of test top-1 on plain and jittered images, the same for all models: a row per strength and model.
 
-    strengths: name -> (strength, hue) as in `jittered`. Columns: model, strength; plain_pct, jittered_pct, drop_pct
-    (plain - jittered) with the 95 % paired bootstrap interval over images drop_low_pct, drop_high_pct; retained (the
-    share of the accuracy that is kept, jittered / plain); n.
+    strengths: name -> (strength, hue), see `jittered`. Columns: model, strength; plain_pct, jittered_pct; drop_pct (the
+    first minus the second) with its 95 % paired bootstrap interval over images drop_low_pct, drop_high_pct; retained
+    (jittered / plain); n.
     """
     import pandas
 
@@ -77,18 +76,18 @@ def _drop(plain: Predictions, jittered: Predictions, seed: int) -> dict[str, flo
 
 
 def colour_robustness_bars(frame):
-    """The drop of each model of a `colour_robustness` frame in a panel per strength; plain accuracy stands by the name."""
+    """The drop of each model of a `colour_robustness` frame, a panel per strength; the name has the plain accuracy."""
     panels = {
         f"{strength} jitter": rows[["drop_pct", "drop_low_pct", "drop_high_pct"]].to_numpy().tolist()
         for strength, rows in frame.groupby("strength", sort=False)
     }
     models = frame.drop_duplicates("model")
     names = [f"{name} ({plain:.1f} %)" for name, plain in zip(models["model"], models["plain_pct"], strict=True)]
-    return interval_bars(names, panels, "points of test top-1 lost (plain accuracy in brackets); line: 95 % interval")
+    return interval_bars(names, panels, "drop of test top-1 (points; plain accuracy in brackets); line: 95 % interval")
 
 
 def jittered_samples(data: Data, count: int = 6, seed: int = 0):
-    """Test images drawn at random, a row plain and one per strength, exactly as `colour_robustness` shows them."""
+    """Random test images: a row of plain ones, and a row per strength as `colour_robustness` jitters them."""
     chosen = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(seed))[:count]
     images, labels = data.test.images[chosen], data.test.labels[chosen].tolist()
     rows = {"plain": images}
@@ -97,8 +96,8 @@ def jittered_samples(data: Data, count: int = 6, seed: int = 0):
     with styled():
         figure = new_figure(1.15 * len(chosen) + 0.3, 1.2 * len(rows) + 0.2)
         grid = figure.subplots(len(rows), len(chosen), squeeze=False)
-        for line, (name, shown) in zip(grid, rows.items(), strict=True):
-            for axes, image in zip(line, shown, strict=True):
+        for line, (name, pictures) in zip(grid, rows.items(), strict=True):
+            for axes, image in zip(line, pictures, strict=True):
                 axes.imshow(image.permute(1, 2, 0).numpy())
                 axes.set(xticks=[], yticks=[])
             line[0].set_ylabel(name)

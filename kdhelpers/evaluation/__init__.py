@@ -1,1 +1,1 @@
-"""What a trained network outputs, and how good it is: predictions, metrics, linear probe, submission."""
+"""Evaluation of a trained network: predictions, metrics, linear probe, submission."""

@@ -1,4 +1,4 @@
-"""A linear probe: the classifier of a network whose training left it out, fitted to the frozen embeddings."""
+"""Linear probe: the classifier of a network, fitted to its frozen embeddings."""
 
 import torch
 import torch.nn.functional as F
@@ -7,17 +7,16 @@ from torch import Tensor, nn
 from kdhelpers.data import Data
 from kdhelpers.evaluation.predictions import Predictions, infer
 
-WEIGHT_DECAYS = (1e-2, 1e-3, 1e-4, 1e-5)  # the strongest first: each fit starts from the one before
+WEIGHT_DECAYS = (1e-2, 1e-3, 1e-4, 1e-5)  # strongest first; each fit starts from the previous one
 ITERATIONS = 60
 
 
 def fit_probe(network: nn.Module, data: Data) -> dict[str, float]:
     """Fit the network's own classifier, in place, on the embeddings of the training images without augmentation.
 
-    Softmax regression on standardised embeddings by L-BFGS on the full batch: seconds where the training took hours.
-    The weight decay is the one of WEIGHT_DECAYS that does best on the held-out images (without any: 1e-4). Returns
-    weight_decay and train_top1_pct, and val_top1_pct where images are held out. Raises ValueError for a network whose
-    classifier is no linear layer.
+    Softmax regression on standardised embeddings by full-batch L-BFGS. The weight decay is the best of WEIGHT_DECAYS on
+    the validation images, or 1e-4 without any. Returns weight_decay, train_top1_pct and, with validation images,
+    val_top1_pct. Raises ValueError for a classifier that is not an nn.Linear.
     """
     classifier = network.get_submodule(network.return_nodes.classifier)
     if not isinstance(classifier, nn.Linear):
@@ -35,16 +34,15 @@ def fit_probe(network: nn.Module, data: Data) -> dict[str, float]:
 
 
 def probe_accuracy_pct(train: Predictions, test: Predictions) -> float:
-    """Test accuracy of a probe fitted to the training embeddings: what two representations are compared by, whatever
-    classifiers they came with. Weight decay 1e-4, so that no third split is needed."""
+    """Test accuracy in percent of a probe fitted to the training embeddings with weight decay 1e-4."""
     weight, bias, _ = choose_probe(train, None, train.logits.shape[1])
     return _accuracy_pct(test, weight, bias)
 
 
 def choose_probe(train: Predictions, held_out: Predictions | None, classes: int) -> tuple[Tensor, Tensor, dict]:
-    """weight [C, d] and bias [C] of the best probe, for embeddings as they are, and its facts (see `fit_probe`)."""
+    """(weight [C, d], bias [C], facts) of the best probe, for embeddings without standardisation; see `fit_probe`."""
     mean, std = train.embeddings.mean(0), train.embeddings.std(0)
-    std = std.clamp(min=(1e-3 * std.median()).clamp(min=1e-6))  # a unit that is all but dead must not be blown up
+    std = std.clamp(min=(1e-3 * std.median()).clamp(min=1e-6))  # keeps an almost constant unit from being amplified
     features = (train.embeddings - mean) / std
     decays = WEIGHT_DECAYS if held_out else (1e-4,)
     best, weight, bias = None, torch.zeros(classes, features.shape[1]), torch.zeros(classes)

@@ -10,7 +10,7 @@ CALIBRATION_BINS = 15
 
 
 def top_k_pct(predictions: Predictions, k: int = 1) -> float:
-    """Percent of images whose label is among the k largest logits (all classes, where there are fewer than k)."""
+    """Percentage of images whose label is among the k largest logits; k is at most the number of classes."""
     k = min(k, predictions.logits.shape[1])
     hits = (predictions.logits.topk(k, 1).indices == predictions.labels[:, None]).any(1)
     return 100 * hits.double().mean().item()
@@ -22,16 +22,16 @@ def negative_log_likelihood(predictions: Predictions) -> float:
 
 
 def calibration(predictions: Predictions, bins: int = CALIBRATION_BINS) -> Tensor:
-    """float64 [bins, 3]: share of the images, mean confidence and accuracy per bin of equal width in confidence."""
+    """float64 [bins, 3]: share of images, mean confidence and accuracy in each bin of equal width in confidence."""
     confidence = predictions.logits.double().softmax(1).amax(1)
-    place = (confidence * bins).long().clamp(max=bins - 1)
+    bin_of = (confidence * bins).long().clamp(max=bins - 1)
     columns = torch.stack([torch.ones_like(confidence), confidence, predictions.correct.double()], 1)
-    sums = torch.zeros(bins, 3, dtype=torch.float64).index_add_(0, place, columns)
+    sums = torch.zeros(bins, 3, dtype=torch.float64).index_add_(0, bin_of, columns)
     return torch.cat([sums[:, :1] / len(confidence), sums[:, 1:] / sums[:, :1].clamp(min=1)], 1)
 
 
 def calibration_error_pct(predictions: Predictions, bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error (Guo et al. 2017) in percent: sum over bins of share |accuracy - confidence|."""
+    """Expected calibration error in percent: sum over bins of share |accuracy - confidence| (Guo et al., ICML 2017)."""
     share, confidence, accuracy = calibration(predictions, bins).unbind(1)
     return 100 * (share * (accuracy - confidence).abs()).sum().item()
 
@@ -58,17 +58,16 @@ def compare(first: Predictions, second: Predictions, resamples: int = 10_000, se
     """Paired comparison on the same images: top-1 of first minus second, with a 95 % bootstrap interval over images.
 
     Returns first_pct, second_pct, difference_pct, low_pct, high_pct, agreement_pct (same predicted class) and n. The
-    interval is over test images for these two networks; it says nothing of other seeds. Raises ValueError where the
-    two are not of the same images.
+    interval is over images for these two networks, not over training seeds. Raises ValueError for different images.
     """
     require_same_images(first, second)
     difference = first.correct.double() - second.correct.double()
     n, generator = len(difference), torch.Generator().manual_seed(seed)
-    # A resample is settled by how many wins and losses it draws: two binomials instead of n draws each.
+    # A resample depends on its numbers of wins and losses only: two binomials replace n draws.
     win, loss = (difference > 0).double().mean(), (difference < 0).double().mean()
     wins = torch.binomial(torch.full((resamples,), float(n), dtype=torch.float64), win.expand(resamples), generator)
-    left = (loss / (1 - win)).nan_to_num().clamp(0, 1)
-    losses = torch.binomial(n - wins, left.expand(resamples), generator)
+    loss_share = (loss / (1 - win)).nan_to_num().clamp(0, 1)
+    losses = torch.binomial(n - wins, loss_share.expand(resamples), generator)
     low, high = torch.quantile((wins - losses) / n, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return {
         "first_pct": 100 * first.correct.double().mean().item(),

@@ -1,4 +1,4 @@
-"""The confusion matrix, its picture and the table of classes say what a count by hand says."""
+"""The confusion matrix, its figure and the table of classes equal counts by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Pictures and the page of embeddings: colours, captions, and names that cannot become markup."""
+"""Figures and the page of embeddings: colours, captions, and names that cannot become markup."""
 
 import json
 import re
@@ -8,11 +8,8 @@ import pytest
 import torch
 from embedding_fixtures import network, two_networks
 
-from kdhelpers.analysis.embedding import (
-    hypersphere,
-    tsne,
-)
-from kdhelpers.analysis.embedding_figures import LOOKS, choose_classes, hypersphere_picture, tsne_maps
+from kdhelpers.analysis.embedding import hypersphere, tsne
+from kdhelpers.analysis.embedding_figures import MARKERS, choose_classes, hypersphere_picture, tsne_maps
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
 from kdhelpers.data import Data, Split
 
@@ -34,7 +31,7 @@ def test_classes_are_chosen_by_name_or_number_in_the_order_given():
             choose_classes(named, wrong)
 
 
-def test_of_no_choice_all_classes_that_can_be_told_apart_are_taken_and_ten_of_more():
+def test_without_names_all_distinguishable_classes_are_taken_and_ten_of_more():
     assert choose_classes(data_of([f"c{c}" for c in range(21)])) == list(range(21))
     many = [f"c{c}" for c in range(100)]
     assert choose_classes(data_of(many)) == list(range(10))
@@ -62,7 +59,7 @@ def test_tsne_maps_draw_each_image_in_the_colour_of_its_class():
     figure = tsne_maps(frame, NAMES)
     assert [axes.get_title() for axes in figure.axes[:2]] == ["teacher", "student"]
     for axes, (_, rows) in zip(figure.axes, frame.groupby("network", sort=False), strict=False):
-        expected = {(row.x, row.y): LOOKS[row.label][0].upper() for row in rows.itertuples()}
+        expected = {(row.x, row.y): MARKERS[row.label][0].upper() for row in rows.itertuples()}
         assert colours_at(axes) == pytest.approx(expected)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == NAMES
     assert "80 images, perplexity 5" in figure.get_suptitle()
@@ -74,21 +71,21 @@ def test_of_many_classes_superclasses_are_coloured_and_without_them_there_is_no_
     assert not tsne_maps(frame, names).legends
     grouped = tsne_maps(frame, names, superclasses=["odd" if c % 2 else "even" for c in range(30)])
     assert [text.get_text() for text in grouped.legends[0].get_texts()] == ["even", "odd"]
-    expected = {(row.x, row.y): LOOKS[row.label % 2][0].upper() for row in frame.itertuples()}
+    expected = {(row.x, row.y): MARKERS[row.label % 2][0].upper() for row in frame.itertuples()}
     assert colours_at(grouped.axes[0]) == pytest.approx(expected)
 
 
 def test_eight_classes_differ_by_colour_or_shape():
-    assert len(set(LOOKS)) == len(LOOKS) == 21
+    assert len(set(MARKERS)) == len(MARKERS) == 21
     frame = hypersphere({"one": network(0, classes=9)}, classes=[1, 3, 8])
     legend = hypersphere_picture(frame, [f"class {c}" for c in range(9)]).legends[0]
     assert [text.get_text() for text in legend.get_texts()] == ["class 1", "class 3", "class 8"]
 
 
 @pytest.mark.parametrize("show", [hypersphere_picture, hypersphere_page])
-def test_more_classes_than_can_be_told_apart_are_refused(show):
+def test_more_classes_than_are_distinguishable_are_refused(show):
     frame = hypersphere({"one": network(0, classes=22)}, classes=list(range(22)))
-    with pytest.raises(ValueError, match="frame: 22 classes, 21 at most can be told apart; choose fewer"):
+    with pytest.raises(ValueError, match="frame: 22 classes, at most 21 are distinguishable; choose fewer"):
         show(frame, [f"class {c}" for c in range(22)])
 
 
@@ -131,7 +128,7 @@ def test_the_page_carries_every_point_with_its_class_and_nothing_from_outside():
         assert sphere["look"] == [[1, 3].index(label) for label in rows["label"]]
     assert [tag for tag, _ in found.tags].count("canvas") == 2
     looks = [attributes["style"] for _, attributes in found.tags if attributes.get("class") == "look"]
-    assert looks == [f"--own: {colour}" for colour, _ in LOOKS[:2]]
+    assert looks == [f"--own: {colour}" for colour, _ in MARKERS[:2]]
     assert not {"link", "img", "iframe", "base", "object"} & {tag for tag, _ in found.tags}
     assert not [name for _, attributes in found.tags for name in attributes if name in ("src", "href", "srcset")]
     assert not re.search(r"https?:|//[a-z]|url\(|@import|\bimport\b|fetch\(|XMLHttpRequest", page)

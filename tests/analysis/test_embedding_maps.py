@@ -1,4 +1,4 @@
-"""Maps and spheres of embeddings: which images, where they lie, and what is refused."""
+"""Maps and spheres of embeddings: the images, their positions, and errors."""
 
 import dataclasses
 
@@ -7,10 +7,7 @@ import pytest
 import torch
 from embedding_fixtures import network, predictions, two_networks, units
 
-from kdhelpers.analysis.embedding import (
-    hypersphere,
-    tsne,
-)
+from kdhelpers.analysis.embedding import hypersphere, tsne
 
 
 def test_tsne_maps_the_same_images_for_every_network_and_again_the_same():
@@ -50,7 +47,7 @@ def test_given_classes_alone_are_chosen_in_proportion():
 @pytest.mark.parametrize("project", [tsne, hypersphere])
 def test_choices_that_leave_nothing_to_show_are_refused(project):
     both = two_networks()
-    with pytest.raises(ValueError, match="classes: no image is of class 7; choose among the labels"):
+    with pytest.raises(ValueError, match="classes: no image has class 7; choose among the labels"):
         project(both, classes=[1, 7])
     with pytest.raises(ValueError, match=r"count = 1, classes = \[0\]: leaves 1 images; at least 2"):
         project(both, classes=[0], count=1)
@@ -63,12 +60,12 @@ def test_choices_that_leave_nothing_to_show_are_refused(project):
         project({"teacher": both["teacher"], "student": other}, classes=[0])
 
 
-def test_tsne_refuses_what_it_cannot_map():
+def test_tsne_refuses_perplexities_out_of_range_and_equal_embeddings():
     for perplexity in (80, 0):
         with pytest.raises(ValueError, match=rf"perplexity = {perplexity}: must lie between 0 and 80"):
             tsne(two_networks(), perplexity=perplexity)
     collapsed = predictions(torch.ones(80, 6), network(0).labels)
-    with pytest.raises(ValueError, match="the embeddings of collapsed are all alike"):
+    with pytest.raises(ValueError, match="the embeddings of collapsed are all equal"):
         tsne({"fine": network(0), "collapsed": collapsed}, count=20, perplexity=5)
 
 
@@ -95,7 +92,7 @@ def test_the_sphere_keeps_the_leading_directions_about_its_centre_and_says_how_m
     assert points == pytest.approx(seen / numpy.linalg.norm(seen, axis=1, keepdims=True), abs=1e-9)
 
 
-def test_a_cone_of_embeddings_is_shown_as_a_crowd_and_a_zero_embedding_at_the_centre():
+def test_a_cone_of_embeddings_stays_together_and_a_zero_embedding_at_the_centre():
     generator = torch.Generator().manual_seed(0)
     embeddings = torch.tensor([0.0, 9.0, 0.0, 0.0, 0.0]) + torch.randn(50, 5, generator=generator)
     embeddings[3] = 0

@@ -1,4 +1,4 @@
-"""Grad-CAM maps are the paper's, on a layer with positions, of an untouched network; number and picture show them."""
+"""Grad-CAM maps equal the paper's, on a layer with positions, of an unchanged network; frame and panel show them."""
 
 import copy
 import math
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from kdhelpers.analysis import gradcam, gradcam_agreement, gradcam_maps, gradcam_panel
 from kdhelpers.analysis.gradcam import correlation
-from kdhelpers.analysis.predictions import RIGHT, WRONG
+from kdhelpers.analysis.predictions import CORRECT, WRONG
 from kdhelpers.data import Data, Split
 from kdhelpers.models import ReturnNodes, build_model
 
@@ -138,7 +138,7 @@ def test_an_in_place_relu_behind_the_layer_does_not_change_the_map(data):
         torch.testing.assert_close(own, naive(layer_map, head, data.test.labels[i]), atol=1e-4, rtol=0)
 
 
-def test_the_bright_quadrant_is_where_a_network_of_quadrants_looks(data):
+def test_the_map_of_a_network_of_quadrants_is_largest_in_the_bright_quadrant(data):
     for i, own in enumerate(gradcam_maps(Quadrants(), data, torch.arange(8))):
         means = F.adaptive_avg_pool2d(own[None], 2).flatten()
         assert means.argmax() == data.test.labels[i]
@@ -185,7 +185,7 @@ def test_a_model_whose_maps_have_no_positions_is_refused(data):
 
 
 def test_a_model_of_other_classes_is_refused_and_not_swallowed(data):
-    with pytest.raises(ValueError, match="3 classes apart, quadrants has 4"):
+    with pytest.raises(ValueError, match="model: it has 3 classes, quadrants has 4"):
         gradcam_maps(build_model("resnet8", 3), data, torch.arange(2))
 
 
@@ -276,7 +276,7 @@ def test_panel_shows_errors_below_and_titles_what_each_network_predicts(data):
         predicted = NAMES[1 - NAMES.index(true)] if row >= 3 else true
         last = f"✗ {predicted}" if row >= 3 else f"✓ {true}"
         assert [axes.get_title() for axes in overlays] == [f"✓ {true}", f"✓ {true}", last]
-        assert [axes.title.get_color() for axes in overlays] == [RIGHT, RIGHT, WRONG if row >= 3 else RIGHT]
+        assert [axes.title.get_color() for axes in overlays] == [CORRECT, CORRECT, WRONG if row >= 3 else CORRECT]
     assert {axes.images[-1].get_clim() for _, *overlays in grid for axes in overlays} == {(0, 1)}
     assert len(rest) == 1
     assert "3 of 6 images chosen because" in rest[0].get_xlabel().replace("\n", " ")
@@ -318,7 +318,7 @@ def test_an_error_of_the_teacher_alone_is_none_of_a_students(data):
 
 
 @pytest.mark.parametrize(("wish", "message"), [({"errors": 1.5}, "errors = 1.5"), ({"count": 0}, "count = 0")])
-def test_a_panel_that_cannot_be_is_refused(wish, message, data):
+def test_a_panel_without_images_or_with_a_share_above_1_is_refused(wish, message, data):
     with pytest.raises(ValueError, match=message):
         gradcam_panel(Quadrants(), {}, data, **wish)
 
@@ -330,5 +330,5 @@ def test_the_difference_from_a_control_is_paired_by_image(data):
     expected = frame.loc["LM", "correlation"] - frame.loc["SI", "correlation"]
     assert frame.loc["LM", "difference"] == pytest.approx(expected)
     assert frame.loc["LM", "difference_low"] < expected < frame.loc["LM", "difference_high"]
-    with pytest.raises(ValueError, match="control = nobody: is none of the students SI, LM"):
+    with pytest.raises(ValueError, match="control = nobody: is not one of the students SI, LM"):
         gradcam_agreement(Quadrants(), students, data, count=20, control="nobody")

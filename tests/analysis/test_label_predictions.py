@@ -1,4 +1,4 @@
-"""What a network says of images without labels: counted per class, pictured without labels."""
+"""Predicted labels of unlabelled images: counts per class and their figure."""
 
 import math
 from types import SimpleNamespace
@@ -8,14 +8,14 @@ import torch
 
 from kdhelpers.analysis import label_figure, label_frame
 
-ANSWERS = SimpleNamespace(
+PREDICTIONS = SimpleNamespace(
     probabilities=torch.tensor([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0], [0.125, 0.75, 0.125], [0.5, 0.5, 0.0]]),
     class_names=["a", "b", "never"],
 )
 
 
 def test_the_frame_counts_by_hand():
-    frame = label_frame(ANSWERS)
+    frame = label_frame(PREDICTIONS)
     assert frame["class"].tolist() == ["a", "b", "never"]
     assert frame["predicted"].tolist() == [2, 2, 0]  # a tie goes to the first class, as argmax has it
     assert frame["share (%)"].tolist() == [50, 50, 0]

@@ -1,4 +1,4 @@
-"""The linear probe: the least loss, exact in the network's own terms, and nothing but the classifier is touched."""
+"""The linear probe: it minimises the loss, and changes only the network's classifier."""
 
 import copy
 import dataclasses
@@ -35,8 +35,8 @@ def zeros(features, classes=CLASSES):
     return torch.zeros(classes, features.shape[1], dtype=features.dtype), torch.zeros(classes, dtype=features.dtype)
 
 
-def seen(features, labels):
-    """Predictions of those embeddings; a probe has no use for the logits."""
+def embedding_predictions(features, labels):
+    """Predictions with these embeddings; a probe does not use the logits."""
     return Predictions(torch.zeros(len(labels), CLASSES), features.float(), labels, torch.arange(len(labels)))
 
 
@@ -64,8 +64,8 @@ def test_at_the_end_the_gradient_is_zero(weight_decay):
     features, labels = clouds()
     weight, bias = softmax_regression(features, labels, *zeros(features), weight_decay)
     residual = (features @ weight.T + bias).softmax(1) - F.one_hot(labels, CLASSES)
-    slope = residual.T @ features / len(labels) + weight_decay * weight
-    assert slope.abs().max() < 3e-5
+    grad = residual.T @ features / len(labels) + weight_decay * weight
+    assert grad.abs().max() < 3e-5
     assert residual.mean(0).abs().max() < 3e-5
 
 
@@ -76,8 +76,8 @@ def test_the_start_is_left_alone_and_the_minimum_does_not_depend_on_it():
     there = softmax_regression(features, labels, *start, 1e-2)
     assert same(dict(enumerate(start)), dict(enumerate(kept)))
     assert not any(value.requires_grad for value in there)
-    afresh = softmax_regression(features, labels, *zeros(features), 1e-2)
-    torch.testing.assert_close(there[0], afresh[0], rtol=1e-3, atol=1e-3)
+    from_zero = softmax_regression(features, labels, *zeros(features), 1e-2)
+    torch.testing.assert_close(there[0], from_zero[0], rtol=1e-3, atol=1e-3)
 
 
 def test_it_trains_where_gradients_are_switched_off():
@@ -90,18 +90,21 @@ def test_it_trains_where_gradients_are_switched_off():
 def test_standardisation_is_folded_into_weight_and_bias():
     features, labels = clouds()
     features = (features * torch.tensor([1e-3, 1, 50, 1, 1, 0.1]) + torch.tensor([0, 3, -100, 0, 7, 0.5])).float()
-    weight, bias, facts = choose_probe(seen(features, labels), None, CLASSES)
+    weight, bias, facts = choose_probe(embedding_predictions(features, labels), None, CLASSES)
     standard = (features - features.mean(0)) / features.std(0)
     of_standard = softmax_regression(standard, labels, *zeros(standard), 1e-4)
     expected = standard @ of_standard[0].T + of_standard[1]
     torch.testing.assert_close(features @ weight.T + bias, expected, rtol=1e-4, atol=1e-4)
-    assert facts == {"weight_decay": 1e-4, "train_top1_pct": right_pct(seen(features, labels), weight, bias)}
+    assert facts == {
+        "weight_decay": 1e-4,
+        "train_top1_pct": right_pct(embedding_predictions(features, labels), weight, bias),
+    }
 
 
 def test_the_scale_of_an_embedding_makes_no_difference():
     features, labels = clouds()
-    weight, bias, _ = choose_probe(seen(features, labels), None, CLASSES)
-    scaled, same_bias, _ = choose_probe(seen(features * 1024, labels), None, CLASSES)
+    weight, bias, _ = choose_probe(embedding_predictions(features, labels), None, CLASSES)
+    scaled, same_bias, _ = choose_probe(embedding_predictions(features * 1024, labels), None, CLASSES)
     torch.testing.assert_close(scaled * 1024, weight, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(same_bias, bias, rtol=1e-3, atol=1e-3)
 
@@ -119,7 +122,7 @@ def many(seed):
 
 @pytest.mark.parametrize("problem", [many, narrow])
 def test_held_out_images_choose_the_weight_decay(problem):
-    train, held_out = seen(*problem(0)), seen(*problem(7))
+    train, held_out = embedding_predictions(*problem(0)), embedding_predictions(*problem(7))
     weight, bias, facts = choose_probe(train, held_out, CLASSES)
     mean, std = train.embeddings.mean(0), train.embeddings.std(0)
     found, start = {}, zeros(train.embeddings)
@@ -133,7 +136,7 @@ def test_held_out_images_choose_the_weight_decay(problem):
 
 
 def test_of_weight_decays_that_do_equally_well_the_strongest_is_taken():
-    easy = seen(*clouds(spread=0.05))
+    easy = embedding_predictions(*clouds(spread=0.05))
     assert choose_probe(easy, easy, CLASSES)[2] == {
         "weight_decay": WEIGHT_DECAYS[0],
         "train_top1_pct": 100,
@@ -144,17 +147,17 @@ def test_of_weight_decays_that_do_equally_well_the_strongest_is_taken():
 def test_a_unit_that_never_changes_gets_no_weight_and_spoils_nothing():
     features, labels = clouds()
     features[:, 2], features[:, 4] = 0, 0.25
-    weight, bias, facts = choose_probe(seen(features, labels), None, CLASSES)
+    weight, bias, facts = choose_probe(embedding_predictions(features, labels), None, CLASSES)
     assert weight[:, [2, 4]].abs().max() == 0
-    kept = choose_probe(seen(features[:, [0, 1, 3, 5]], labels), None, CLASSES)
+    kept = choose_probe(embedding_predictions(features[:, [0, 1, 3, 5]], labels), None, CLASSES)
     torch.testing.assert_close(weight[:, [0, 1, 3, 5]], kept[0], rtol=1e-3, atol=1e-3)
     assert facts == kept[2]
 
 
 def test_one_class_and_separable_classes_stay_finite():
     features, labels = clouds(spread=0)
-    separable = choose_probe(seen(features + 0.01 * clouds(spread=1)[0], labels), None, CLASSES)
-    one_class = choose_probe(seen(features, torch.full_like(labels, 2)), None, CLASSES)
+    separable = choose_probe(embedding_predictions(features + 0.01 * clouds(spread=1)[0], labels), None, CLASSES)
+    one_class = choose_probe(embedding_predictions(features, torch.full_like(labels, 2)), None, CLASSES)
     for weight, bias, facts in (separable, one_class):
         assert weight.isfinite().all()
         assert bias.isfinite().all()
@@ -180,7 +183,7 @@ def test_the_classifier_alone_changes_and_the_same_way_every_time(network, data)
     assert facts["train_top1_pct"] == evaluate(infer(network, data, "train"))["top1_pct"]
 
 
-def test_the_test_images_are_not_looked_at(network, data):
+def test_the_test_images_are_not_used(network, data):
     blind = dataclasses.replace(data, test=Split(data.test.images[:0], data.test.labels[:0]))
     twin = copy.deepcopy(network)
     assert fit_probe(network, data) == fit_probe(twin, blind)

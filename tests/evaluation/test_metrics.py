@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdhelpers.data import load_data
+from kdhelpers.data import Unlabelled, load_data
 from kdhelpers.evaluation.metrics import calibration, compare, evaluate, per_class_pct, top_k_pct
 from kdhelpers.evaluation.predictions import Predictions, infer
 from kdhelpers.models import build_model
@@ -126,7 +126,23 @@ def test_infer_equals_one_image_at_a_time_and_restores_the_mode():
 def test_infer_refuses_unknown_and_empty_splits():
     data = load_data("digits", val_fraction=0)
     model = build_model("resnet8", 10)
-    with pytest.raises(ValueError, match="split = tests: known: train, val, test"):
+    with pytest.raises(ValueError, match="split = tests: must be train, val or test"):
         infer(model, data, "tests")
     with pytest.raises(ValueError, match="no images there; load it with val_fraction > 0"):
         infer(model, data, "val")
+
+
+def test_infer_with_tta_averages_the_probabilities_of_image_and_mirror_image():
+    data = load_data("digits")
+    torch.manual_seed(0)
+    model, images, batches = build_model("resnet8", 10), data.val.images[:20], []
+    plain, mirrored = (infer(model, data, Unlabelled(views, ["?"] * 20, "")) for views in (images, images.flip(3)))
+    both = infer(model, data, Unlabelled(images, ["?"] * 20, ""), 8, tta=True, progress=batches.append)
+    assert batches == [8, 8, 4]
+    expected = (plain.logits.softmax(1) + mirrored.logits.softmax(1)) / 2
+    torch.testing.assert_close(both.probabilities, expected)
+    torch.testing.assert_close(both.logits.softmax(1), expected)
+    torch.testing.assert_close(plain.probabilities, plain.logits.softmax(1))
+    torch.testing.assert_close(both.embeddings, plain.embeddings)
+    assert both.labels is plain.labels is None
+    assert torch.equal(plain.logits, infer(model, data, data.val.select(torch.arange(20))).logits)

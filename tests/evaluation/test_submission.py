@@ -28,7 +28,7 @@ from kdhelpers.evaluation.submission import (
 IDS = ["7", "3", "x,y", "10"]
 
 
-def answers(ids=IDS, classes=3):
+def label_predictions(ids=IDS, classes=3):
     generator = torch.Generator().manual_seed(0)
     return LabelPredictions(
         list(ids), torch.rand(len(ids), classes, generator=generator).softmax(1), list("abcdef"[:classes])
@@ -60,15 +60,15 @@ def test_probabilities_are_those_of_the_networks_logits(trained, data, pickled):
 
 
 def test_tta_is_the_mean_over_image_and_mirror_image(trained, data):
-    def say(images, **options):
+    def probabilities(images, **options):
         named = Unlabelled(images, [str(k) for k in range(len(images))], "here")
         return predict(trained.model, named, data.mean, data.std, data.class_names, **options).probabilities
 
     images = data.test.images[:9]
-    mean = (say(images) + say(images.flip(3))) / 2
-    torch.testing.assert_close(say(images, tta=True), mean, rtol=0, atol=1e-6)
-    torch.testing.assert_close(say(images, batch_size=2), say(images), rtol=0, atol=1e-6)
-    assert not torch.allclose(say(images, tta=True), say(images), atol=1e-4)
+    mean = (probabilities(images) + probabilities(images.flip(3))) / 2
+    torch.testing.assert_close(probabilities(images, tta=True), mean, rtol=0, atol=1e-6)
+    torch.testing.assert_close(probabilities(images, batch_size=2), probabilities(images), rtol=0, atol=1e-6)
+    assert not torch.allclose(probabilities(images, tta=True), probabilities(images), atol=1e-4)
 
 
 def test_the_bar_moves_by_images(trained, data, monkeypatch):
@@ -93,23 +93,27 @@ def test_the_mode_of_the_network_is_left_and_batchnorm_does_not_move(trained, da
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-def test_a_network_that_says_nothing_finite_is_refused(trained, data):
+def test_probabilities_that_are_not_finite_are_refused(trained, data):
     torch.nn.init.constant_(trained.model.fc.bias, float("nan"))
-    with pytest.raises(ValueError, match="probabilities are not finite"):
+    with pytest.raises(ValueError, match="probabilities: they are not finite"):
         predict(trained.model, Unlabelled(data.test.images, ["0"] * 40, "here"), data.mean, data.std, data.class_names)
 
 
 def test_a_file_has_a_row_per_image_in_their_order(tmp_path):
-    path = write_submission(tmp_path / "new" / "submission.csv", answers())
+    expected = label_predictions().labels
+    path = write_submission(tmp_path / "new" / "submission.csv", label_predictions())
     assert path.read_bytes().startswith(b"ID,Labels\n7,")
     rows = list(csv.reader(path.open(newline="")))
-    assert rows == [["ID", "Labels"], *([name, str(label)] for name, label in zip(IDS, answers().labels, strict=True))]
+    assert rows == [
+        ["ID", "Labels"],
+        *([name, str(label)] for name, label in zip(IDS, expected, strict=True)),
+    ]
 
 
 def test_what_is_not_right_does_not_replace_an_older_file(tmp_path):
-    path = write_submission(tmp_path / "submission.csv", answers())
+    path = write_submission(tmp_path / "submission.csv", label_predictions())
     before = path.read_bytes()
-    wrong = answers()
+    wrong = label_predictions()
     wrong.class_names.pop()
     if max(wrong.labels) < 2:
         wrong.probabilities[0] = torch.tensor([0.0, 0.0, 1.0])
@@ -120,7 +124,7 @@ def test_what_is_not_right_does_not_replace_an_older_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ("", "begins with ; must begin with ID,Labels"),
         ("id,label\n1,0\n2,1\n", "begins with id,label"),
@@ -133,8 +137,8 @@ def test_what_is_not_right_does_not_replace_an_older_file(tmp_path):
         ("ID,Labels\n1,1.0\n2,0\n", "row 1 has label 1.0"),
     ],
 )
-def test_every_fault_of_a_file_is_found(content, says):
-    with pytest.raises(ValueError, match=says):
+def test_every_fault_of_a_file_is_found(content, message):
+    with pytest.raises(ValueError, match=message):
         check_submission(content.encode(), ["1", "2"], 3)
     check_submission(b"ID,Labels\n1,2\n2,0\n", ["1", "2"], 3)
 
@@ -166,10 +170,10 @@ def test_the_output_replaces_a_submission_and_no_other_file(trained, pickled, ro
         before = path.read_bytes()
         refused = run(*given, path)
         assert refused.exit_code == 1
-        assert f"output = {path}: is there and is no submission" in refused.output
+        assert f"output = {path}: exists and is not a submission" in refused.output
         assert path.read_bytes() == before
-        with pytest.raises(ValueError, match="is no submission"):
-            write_submission(path, answers())
+        with pytest.raises(ValueError, match="is not a submission"):
+            write_submission(path, label_predictions())
     output = root / "s.csv"
     output.write_text("ID,Labels\n1,2\n")
     assert run(*given, output).exit_code == 0
@@ -185,20 +189,20 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(trained, pi
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
-        ({"image_size": None}, "the description beside it lacks image_size"),
-        ({"mean": None, "std": None}, "the description beside it lacks mean, std"),
-        ({"class_names": ["a"]}, "the description beside it names 1 classes of 10"),
+        ({"image_size": None}, "its description file lacks image_size"),
+        ({"mean": None, "std": None}, "its description file lacks mean, std"),
+        ({"class_names": ["a"]}, "its description file names 1 classes of 10"),
     ],
 )
-def test_a_description_that_lacks_something_is_named_before_any_work(trained, pickled, root, change, says):
+def test_a_description_that_lacks_something_is_named_before_any_work(trained, pickled, root, change, message):
     path = trained.weights_path.with_suffix(".json")
-    told = artifacts.load_json(path) | change
-    artifacts.save_json(path, {key: value for key, value in told.items() if value is not None})
+    description = artifacts.load_json(path) | change
+    artifacts.save_json(path, {key: value for key, value in description.items() if value is not None})
     refused = run("--model", trained.name, "--data", pickled[0], "--output", root / "s.csv")
     assert refused.exit_code == 1
-    assert says in refused.output
+    assert message in refused.output
 
 
 def test_the_data_set_that_is_named_must_fit_the_weights(trained, pickled, root):
@@ -208,7 +212,7 @@ def test_the_data_set_that_is_named_must_fit_the_weights(trained, pickled, root)
     path = artifacts.save_tensors(root / "mine.pth", build_model("resnet8", 100).state_dict())
     refused = run("--model", path, *given, "cifar10")
     assert "dataset = cifar10: has 10 classes" in refused.output
-    assert "tells 100 apart" in refused.output
+    assert "mine.pth has 100; name the data set" in refused.output
     assert run("--model", path, *given, "cifar100").exit_code == 0
 
 
@@ -222,27 +226,27 @@ def test_weights_without_a_description_need_the_data_set_they_were_trained_on(ro
     for given in ((), ("--dataset", "digits")):
         refused = run("--model", path, "--data", folder, "--output", root / "o.csv", *given)
         assert refused.exit_code == 1
-        assert "has no description beside it; name the data set" in refused.output
+        assert "has no description file; name the data set" in refused.output
         assert "cifar10, cifar100, imagenette" in refused.output
-    said = ("--model", path, "--data", folder, "--output", root / "o.csv", "--dataset")
-    oblong = run(*said, "cifar10")
+    arguments = ("--model", path, "--data", folder, "--output", root / "o.csv", "--dataset")
+    oblong = run(*arguments, "cifar10")
     assert oblong.exit_code == 1
     assert "not all squares of one size" in oblong.output
     assert not (root / "o.csv").exists()
-    assert run(*said, "imagenette").exit_code == 0  # whose size is known: they are cut to squares of 96 px
+    assert run(*arguments, "imagenette").exit_code == 0  # whose size is known: they are cut to squares of 96 px
     assert [row[0] for row in csv.reader((root / "o.csv").open())] == ["ID", "0", "1", "2"]
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"--model": "nobody"}, "nobody has not been trained yet"),
         ({"--data": "nowhere"}, "nowhere: no such file or folder here or in"),
     ],
 )
-def test_mistakes_are_one_line_before_any_work(trained, pickled, root, change, says):
+def test_mistakes_are_one_line_before_any_work(trained, pickled, root, change, message):
     given = {"--model": trained.name, "--data": pickled[0], "--output": root / "s.csv"} | change
     result = run(*(word for pair in given.items() for word in pair))
     assert result.exit_code == 1
-    assert says in result.output
+    assert message in result.output
     assert not (root / "s.csv").exists()
