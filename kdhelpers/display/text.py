@@ -67,7 +67,7 @@ def caption(summary) -> str:
         evidence_note(summary["dataset"]),
         f"test top-1 in %, mean ± sample standard deviation over {seeds}",
         *(f"{field}: {_one_or_several(summary[field])}" for field in ("selection", "budget", "device")),
-        "gain in points over the independent student of the same model and budget",
+        "gain in points over the student trained without a teacher, of the same model and budget",
         *(f"{MARK.strip()} {note}" for note in summary["notes"].unique() if note),
     ]
     return " · ".join(part for part in parts if part)

@@ -31,7 +31,12 @@ def beside(summary, figures: Iterable[dict]) -> list[dict]:
         left = [row for row in left if row is not chosen]
         fields = _teacher_fields(summary, figure) if figure["role"] == "teacher" else _our_fields(chosen)
         rows.append({"method": figure["label"]} | fields | _figure_fields(figure))
-    return rows + [{"method": row["label"]} | _our_fields(row) for row in left]
+    return rows + [{"method": _name(row["label"], figures)} | _our_fields(row) for row in left]
+
+
+def _name(label: str, figures: Iterable[dict]) -> str:
+    """A setting's label; a bare title that is also a figure's label gets an addition."""
+    return f"{label} (default hyperparameters)" if label in {figure["label"] for figure in figures} else label
 
 
 def _our_fields(row: dict | None) -> dict:

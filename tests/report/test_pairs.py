@@ -139,8 +139,9 @@ def test_another_budget_or_teacher_is_another_column(stored):
     short = columns["60 epochs, batch 64"]
     assert short.loc[["KD", "student"], "test_top1_pct"].tolist() == [60.0, 59.0]
     assert short.loc["CRD", "n"] == 0
-    long = [rows.loc["KD", "test_top1_pct"] for budget, rows in columns.items() if budget.startswith("240 epochs")]
-    assert sorted(long) == [65.0, 71.0]
+    top1 = {budget: rows.loc["KD", "test_top1_pct"] for budget, rows in columns.items()}
+    long = {budget: value for budget, value in top1.items() if budget.startswith("240 epochs")}
+    assert sorted(long.values()) == [65.0, 71.0]
     assert all("teacher_resnet56_cifar100 (" in budget for budget in long)  # of one name, told apart by their hash
 
 
@@ -149,9 +150,17 @@ def test_of_several_settings_of_a_row_the_nearest_to_the_published_one_has_it(st
     fixtures.store(*hot, student(66.0, "crd", hyper={"dim": 64}))
     found = column(pairs.beside_ours()[pairs.SAME_STYLE])
     assert found.loc["KD", "test_top1_pct"] == 71.0  # with fewer seeds
-    assert found.loc["LM (T=2.0, ce_weight=0.1, kd_weight=0.9)", "test_top1_pct"] == 75.0
+    assert found.loc["KD (T=2.0, ce_weight=0.1, kd_weight=0.9)", "test_top1_pct"] == 75.0
     assert found.loc["CRD", "test_top1_pct"] == 72.0  # as near, and with more
     assert found.loc["CRD (dim=64)", "test_top1_pct"] == 66.0
+
+
+def test_a_setting_of_defaults_is_not_confused_with_the_row_of_its_title(stored):
+    defaults = {"temperature": 4.0, "ce_weight": 0.5, "kd_weight": 0.5}
+    fixtures.store(student(64.0, "lm", hyper=defaults, name="defaults"))
+    frame = pairs.beside_ours()[pairs.SAME_STYLE]
+    assert column(frame).loc[["KD", "KD (default hyperparameters)"], "test_top1_pct"].tolist() == [71.0, 64.0]
+    assert cells(pairs.table(frame))["ours"]["KD (default hyperparameters)"] == "64.00 (single run) ↓ last"
 
 
 def test_a_student_that_nobody_taught_yet_stands_in_its_pairs(root):
@@ -205,7 +214,7 @@ def test_the_table_has_figures_seeds_rules_and_arrows_over_kd_of_the_same_source
     assert found["published"]["CoCoRD"] == "71.74 ↑ test"
     assert (found["published"]["student"], found["published"]["Hints"]) == ("69.06", "–")
     settings = dict(zip(styler.data["", "", "method"], styler.data["", "", "our setting"], strict=True))
-    assert settings["KD"] == "LM (ce_weight=0.1, kd_weight=0.9)"
+    assert settings["KD"] == "KD (ce_weight=0.1, kd_weight=0.9)"
     html = styler.to_html()
     assert "nan" not in html.lower()
     assert "DKD, published: mean of 5 runs" in html

@@ -74,8 +74,8 @@ def test_what_was_not_run_or_not_published_is_missing_not_zero(stored):
 def test_other_methods_and_settings_of_the_budget_follow_below(stored):
     frame = by_setting()
     printed = len(published.published("supcrd"))
-    assert {"SI", "SupCRD (λ=0.35)"} <= set(frame.index[printed:])
-    assert frame.loc["SI", "paired_gain_points"] == -1.0
+    assert {"CE (no teacher)", "SupCRD (λ=0.35)"} <= set(frame.index[printed:])
+    assert frame.loc["CE (no teacher)", "paired_gain_points"] == -1.0
 
 
 def test_another_teacher_head_is_not_mixed_in(stored):
@@ -99,6 +99,11 @@ def test_a_method_run_in_other_settings_too_is_matched_by_its_defaults(stored):
     assert frame.loc["SupCon (T=0.5)", "test_top1_pct"] == 60.0
     fixtures.store(supcrd(44.0, "z_hybrid_out", lam=0.3, form="out"), student(47.0, "logits", **fixtures.LM | TAUGHT))
     assert by_setting("logits").loc["hybrid λ 0.3", "test_top1_pct"] == 50.0
+
+
+def test_a_teacher_as_reference_has_a_table_without_runs(stored):
+    fixtures.store(student(80.0, "the_teacher", role="teacher", epochs=30))
+    assert (by_setting("the_teacher")["n"] == 0).all()
 
 
 def test_a_reference_without_a_teacher_has_a_table_too(stored):

@@ -78,7 +78,7 @@ def test_one_failed_job_fails_its_dependants_and_no_other(finished):
     assert jobs["raises"]["error"] == reason
     assert jobs["after"]["error"] == jobs["middle"]["error"] == f"needs raises, which failed: {reason}"
     assert "after: blocked" in output
-    assert re.fullmatch(r"two +done +\d+ s  SI 62.50 %", output.splitlines()[-1])
+    assert re.fullmatch(r"two +done +\d+ s  CE \(no teacher\) 62.50 %", output.splitlines()[-1])
 
 
 def test_a_killed_kernel_and_an_early_exit_are_failures(finished):

@@ -68,7 +68,7 @@ def test_it_teaches_by_its_architectures_name_and_students_know_it(stored, data)
     assert student.record["teacher"]["test_top1_pct"] == stored[1]["metrics"]["test_top1_pct"]
     summary = summarize(results("digits")).set_index("label")
     assert summary.loc["teacher", "budget"] == "made elsewhere"
-    assert summary.loc["LM", "budget"] == "1 epochs, batch 64"  # no 1.0, though the teacher's is missing
+    assert summary.loc["KD", "budget"] == "1 epochs, batch 64"  # no 1.0, though the teacher's is missing
     shown = tables.results_table("digits").to_html()
     assert "made elsewhere" in shown
     assert "nan" not in shown.lower()
