@@ -19,6 +19,18 @@ def accuracy_text(row: dict) -> str:
     return spread_text(row["test_top1_pct"], row["test_top1_std_pct"], row["n"]) + MARK * bool(row["notes"])
 
 
+def gain_text(points: float) -> str:
+    """`+1.20`, in percentage points; a dash for NaN."""
+    return "–" if math.isnan(points) else f"{points:+.2f}"
+
+
+def paired_text(mean: float, std: float, n: float) -> str:
+    """`+1.20 ± 0.30 (3 seeds)`: a gain over a baseline in pairs of equal seed."""
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:+.2f} (1 seed)" if n == 1 else f"{mean:+.2f} ± {std:.2f} ({n:.0f} seeds)"
+
+
 def pace_text(seconds: float, lockstep: float) -> str:
     """Seconds per epoch; of a training in lockstep with others, its share of their time."""
     if math.isnan(seconds):
@@ -55,7 +67,7 @@ def caption(summary) -> str:
         evidence_note(summary["dataset"]),
         f"test top-1 in %, mean ± sample standard deviation over {seeds}",
         *(f"{field}: {_one_or_several(summary[field])}" for field in ("selection", "budget", "device")),
-        "gain in points over the independent student of the same model and budget",
+        "gain in points over the student trained without a teacher, of the same model and budget",
         *(f"{MARK.strip()} {note}" for note in summary["notes"].unique() if note),
     ]
     return " · ".join(part for part in parts if part)

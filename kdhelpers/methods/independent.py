@@ -12,6 +12,7 @@ from kdhelpers.methods.base import Method, full_precision
 class IndependentStudent(Method):
     """The student (or a teacher) trained on labels alone."""
 
+    title = "CE (no teacher)"
     needs_teacher = False
 
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ def label_smoothing_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.1)
 class LabelSmoothing(Method):
     """The student trained on smoothed labels alone."""
 
+    title = "label smoothing"
     needs_teacher = False
 
     def __init__(self, *, smoothing: float = 0.1):

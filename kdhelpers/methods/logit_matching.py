@@ -30,6 +30,8 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float =
 class LogitMatching(Method):
     """ce_weight CE(labels) + kd_weight L_KD. With kd_weight 0 it is cross-entropy, and the teacher is not asked."""
 
+    title = "KD"
+
     def __init__(self, *, temperature: float = 4.0, ce_weight: float = 0.5, kd_weight: float = 0.5):
         super().__init__()
         check_range("temperature", temperature, 0.01, 1000)

@@ -42,7 +42,7 @@ def standardized_kd_loss(student_logits: Tensor, teacher_logits: Tensor, tempera
 class StandardizedLogitMatching(LogitMatching):
     """ce_weight CE(labels) + kd_weight L_Z; the defaults are the paper's, its weight 10 times plain KD's."""
 
-    title = "LM, standardised"
+    title = "KD, standardised"
 
     def __init__(self, *, temperature: float = 2.0, ce_weight: float = 0.1, kd_weight: float = 9.0):
         super().__init__(temperature=temperature, ce_weight=ce_weight, kd_weight=kd_weight)

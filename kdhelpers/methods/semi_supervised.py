@@ -28,7 +28,7 @@ class UnlabelledDistillation(Method):
     move twice. With unlabelled_weight 0 nobody is shown an unlabelled image: it is distillation on the labelled ones.
     """
 
-    title = "LM + unlabelled"
+    title = "KD + unlabelled"
 
     def __init__(
         self,

@@ -1,12 +1,12 @@
 """Which stored networks stand beside one another: a teacher, and the students that were trained at one budget."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdhelpers import artifacts
-from kdhelpers.report.results import budget_key, method_title, results
+from kdhelpers.report.labels import method_title
+from kdhelpers.report.results import results
 from kdhelpers.weights.load import find_weights, read_weights, teacher_name
 
 
@@ -75,16 +75,15 @@ def _picked(frame, names: list[str], dataset: str):
 
 
 def _of_the_budget_of(name: str, frame, dataset: str):
-    (setting,) = _picked(frame, [name], dataset)["setting"]
-    return frame[frame["setting"].map(budget_key) == budget_key(setting)]
+    (budget,) = _picked(frame, [name], dataset)["budget_key"]
+    return frame[frame["budget_key"] == budget]
 
 
 def _of_one_budget(frame, student: str, teacher: str, seeds: Sequence[int]):
     sha256 = find_weights(teacher).sha256
-    teachers = frame["setting"].map(lambda setting: json.loads(setting)["teacher_sha256"])
-    frame = frame[teachers.isna() | (teachers == sha256)]
+    frame = frame[frame["teacher_sha256"].isna() | (frame["teacher_sha256"] == sha256)]
     frame = frame[(frame["model"] == student) & frame["seed"].isin(seeds)]
-    budgets = [group for _, group in frame.groupby(frame["setting"].map(budget_key))]
+    budgets = [group for _, group in frame.groupby("budget_key")]
     chosen = max(budgets, key=lambda group: (len(group), group["finished"].max()), default=frame)
     if len(budgets) > 1:
         names = ", ".join(frame.loc[~frame["name"].isin(chosen["name"]), "name"])
@@ -111,7 +110,7 @@ def _place(methods):
 def _data_arguments(frame) -> tuple:
     """What `load_data` takes for these runs; ValueError where they differ."""
     fields = ("dataset", "image_size", "val_fraction", "split_seed")
-    found = {tuple(json.loads(setting).get(field) for field in fields) for setting in frame["setting"]}
+    found = {tuple(run.get(field) for field in fields) for run in frame["run"]}
     if len(found) > 1:
         raise ValueError(f"students: trained on different data {', '.join(fields)} = {sorted(map(str, found))}")
     return found.pop()

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from kdhelpers import artifacts
-from kdhelpers.display.text import accuracy_text, caption, magnitude_text, pace_text
+from kdhelpers.display.text import accuracy_text, caption, gain_text, magnitude_text, pace_text, paired_text
 from kdhelpers.report.results import results, summarize
 
 SHADE = "background-color: rgba(0, 114, 178, 0.14)"  # readable on light and dark pages
@@ -194,16 +194,6 @@ def _result_texts(summary):
     constant = {"data": "dataset", "selection": "selection", "budget": "budget", "device": "device"}
     dropped = [column for column, field in constant.items() if summary[field].nunique() <= 1]
     return pandas.DataFrame(columns).drop(columns=dropped)
-
-
-def gain_text(points: float) -> str:
-    return "–" if math.isnan(points) else f"{points:+.2f}"
-
-
-def paired_text(mean: float, std: float, n: float) -> str:
-    if math.isnan(mean):
-        return "–"
-    return f"{mean:+.2f} (1 seed)" if n == 1 else f"{mean:+.2f} ± {std:.2f} ({n:.0f} seeds)"
 
 
 def _best(summary):

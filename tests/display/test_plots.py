@@ -144,9 +144,9 @@ def test_bars_show_mean_deviation_and_n(summary):
     widths = dict(zip(labels, (bar.get_width() for bar in axes.patches), strict=True))
     assert widths == {
         "resnet20 · teacher (single run)": 60.0,
-        "resnet8 · LM (T=2.0) (single run)": 53.0,
-        "resnet8 · LM (n = 3)": 52.0,
-        "resnet8 · SI (n = 3)": 50.0,
+        "resnet8 · KD (T=2.0) (single run)": 53.0,
+        "resnet8 · KD (n = 3)": 52.0,
+        "resnet8 · CE (no teacher) (n = 3)": 50.0,
     }
     whiskers = [container.errorbar for container in axes.containers if getattr(container, "errorbar", None)]
     spans = sorted(float(numpy.ptp(bar.lines[2][0].get_segments()[0][:, 0])) for bar in whiskers)

@@ -11,7 +11,7 @@ from kdhelpers.suite.profiles import cells_of, load_profile, source_of
 from kdhelpers.training.optim import starting_point
 from kdhelpers.training.sweep import optimizer_runs, sweep_runs
 from kdhelpers.zoo import benchmark
-from kdhelpers.zoo.benchmark import is_of_row, nearness, printed_rows
+from kdhelpers.zoo.benchmark import matches, nearness
 
 RECIPE = {
     "dataset": "cifar100",
@@ -61,10 +61,10 @@ def test_every_run_has_the_published_recipe(runs):
 
 
 def test_each_pair_is_in_each_published_row_once(runs):
-    rows = [row for row in printed_rows() if row["method"] != "teacher"]
+    rows = [row for row in benchmark.figures_of(("wrn_40_2", "wrn_16_2"), "cifar100") if row["role"] != "teacher"]
     places = Counter()
     for run in runs:
-        (row,) = [row for row in rows if is_of_row(run.model_dump(), row)]
+        (row,) = [row for row in rows if matches(run.model_dump(), row)]
         places[row["label"], run.teacher, run.model] += 1
         assert nearness(run.model_dump(), row) == len(row["recipe"])
     taught = {(row["label"], *pair) for row in rows if row["method"] != "si" for pair in benchmark.published_pairs()}

@@ -158,4 +158,4 @@ def test_marked_accuracies_on_the_command_line(stored, monkeypatch):
     assert compared.endswith(f"\n\nteacher_resnet101_imagenette: {NOTE}")
     monkeypatch.setattr(suite_summary, "records_of", lambda job: artifacts.records())
     done = SimpleNamespace(error=None, state="done")
-    assert suite_summary.headline(None, done) == "SI 80.00 %, teacher 97.00 % †"
+    assert suite_summary.headline(None, done) == "CE (no teacher) 80.00 %, teacher 97.00 % †"

@@ -26,8 +26,8 @@ def test_students_of_one_budget_stand_in_the_methods_order(train):
     train(LS, LM, SI, SI | {"epochs": 2})
     lineup = stored_students("digits", "resnet8", "resnet8")
     assert lineup.teacher == "teacher_resnet8_digits"
-    assert list(lineup.students[0]) == ["SI", "LM", "LS"]
-    assert artifacts.load_record(lineup.students[0]["SI"])["run"]["epochs"] == 1
+    assert list(lineup.students[0]) == ["CE (no teacher)", "KD", "label smoothing"]
+    assert artifacts.load_record(lineup.students[0]["CE (no teacher)"])["run"]["epochs"] == 1
     assert lineup.data == ("digits", None, 0.1, 0)
 
 
@@ -35,17 +35,17 @@ def test_all_seeds_are_of_one_budget(train):
     """Seed 1 has more students at two epochs, but of both seeds together most were trained for one."""
     train(SI, LS, LM, SI | {"seed": 1}, *(each | {"seed": 1, "epochs": 2} for each in (SI, LS)))
     assert {seed: list(students) for seed, students in found(seeds=[0, 1]).items()} == {
-        0: ["SI", "LM", "LS"],
-        1: ["SI"],
+        0: ["CE (no teacher)", "KD", "label smoothing"],
+        1: ["CE (no teacher)"],
     }
 
 
 def test_the_budget_of_a_named_student_is_taken_however_many_others_there_are(train, capsys):
     names = train(SI, SI | {"epochs": 2}, LS | {"epochs": 2})
     capsys.readouterr()
-    assert found() == {0: {"SI": names[1], "LS": names[2]}}
+    assert found() == {0: {"CE (no teacher)": names[1], "label smoothing": names[2]}}
     assert f"students of 2 budgets are stored; left out: {names[0]} (`like` picks" in capsys.readouterr().err
-    assert found(like=names[0]) == {0: {"SI": names[0]}}
+    assert found(like=names[0]) == {0: {"CE (no teacher)": names[0]}}
     assert "budgets" not in capsys.readouterr().err
     with pytest.raises(FileNotFoundError, match="students: nothing is not stored for digits with its weights; known: "):
         found(like="nothing")
@@ -58,34 +58,37 @@ def test_of_two_budgets_as_large_the_newer_is_taken(train):
             record = artifacts.load_record(name)
             record["environment"]["finished"] = f"2026-01-0{2 if place == newer else 1}T00:00:00+00:00"
             artifacts.save_json(artifacts.record_path(name), record)
-        assert found() == {0: {"SI": names[newer]}}
+        assert found() == {0: {"CE (no teacher)": names[newer]}}
 
 
 def test_a_label_means_one_setting_whatever_the_seed(train):
     train(LM, LM | {"seed": 1, "hyperparameters": {"temperature": 2}})
-    assert {seed: list(students) for seed, students in found(seeds=[0, 1]).items()} == {0: ["LM"], 1: ["LM (T=2.0)"]}
+    assert {seed: list(students) for seed, students in found(seeds=[0, 1]).items()} == {0: ["KD"], 1: ["KD (T=2.0)"]}
 
 
 def test_students_of_another_teacher_are_left_out_also_of_one_trained_again_under_the_name(train, data):
     train(SI, LM)
     other = fit(Run(**ONCE | {"seed": 7}, role="teacher"), data)
-    assert list(stored_students("digits", "resnet8", other.name).students[0]) == ["SI"]
+    assert list(stored_students("digits", "resnet8", other.name).students[0]) == ["CE (no teacher)"]
     path = artifacts.weights_path("teacher_resnet8_digits")
     for suffix in (".pth", ".json"):
         artifacts.write_atomic(path.with_suffix(suffix), other.weights_path.with_suffix(suffix).read_bytes())
-    assert list(found()[0]) == ["SI"]
+    assert list(found()[0]) == ["CE (no teacher)"]
 
 
 def test_missing_and_damaged_weights_are_left_out(train):
     train(SI, LM, LS)
     artifacts.weights_path("student_ls_resnet8_digits").unlink()
     artifacts.write_atomic(artifacts.weights_path("student_lm_resnet8_digits"), b"damaged")
-    assert list(found()[0]) == ["SI"]
+    assert list(found()[0]) == ["CE (no teacher)"]
 
 
 def test_students_picked_by_name_may_be_of_any_budget_and_stand_under_their_own_seed(train):
     names = train(SI, SI | {"epochs": 2}, LS | {"seed": 3})
-    assert found(names=" ".join(names)) == {0: {names[0]: names[0], names[1]: names[1]}, 3: {"LS": names[2]}}
+    assert found(names=" ".join(names)) == {
+        0: {names[0]: names[0], names[1]: names[1]},
+        3: {"label smoothing": names[2]},
+    }
     with pytest.raises(FileNotFoundError, match="students: nobody is not stored for digits.*student_ls_resnet8_digits"):
         found(names="nobody")
 

@@ -51,32 +51,23 @@ def column(frame, teacher="resnet56", student="resnet20"):
 
 def test_the_printed_figures_are_those_of_the_papers():
     """Spot checks in every row and both halves, and the sums, so that no figure slips."""
-    rows = {row["label"]: row for row in benchmark.printed_rows()}
-    assert list(rows) == [
-        "teacher",
-        "student",
-        "KD",
-        "FitNet",
-        "CRD",
-        "CRD+KD",
-        "CoCoRD",
-        "CoCoRD+KD",
-        "DKD",
-        "KD+LS",
-        "DKD+LS",
-    ]
-    first = [rows[label]["wrn_40_2>wrn_16_2"] for label in rows]
+    rows = benchmark.published(benchmark.STUDY)
+    printed = {(row["label"], row["teacher"], row["student"]): row["printed"] for row in rows}
+    labels = benchmark.in_order(row["label"] for row in rows)
+    assert labels == "teacher student KD FitNet CRD CRD+KD CoCoRD CoCoRD+KD DKD KD+LS DKD+LS".split()
+    assert len(rows) == len(printed) == 13 * len(labels)
+    first = [printed[label, "wrn_40_2", "wrn_16_2"] for label in labels]
     assert first == ["75.61", "73.26", "74.92", "73.58", "75.48", "75.64", "75.48", "75.90", "76.24", "76.11", "76.39"]
-    last = [rows[label]["wrn_40_2>shufflenetv1"] for label in rows]
+    last = [printed[label, "wrn_40_2", "shufflenetv1"] for label in labels]
     assert last == ["75.61", "70.50", "74.83", "", "76.05", "", "76.42", "76.56", "76.70", "", ""]
-    assert rows["DKD"]["resnet50_crd>vgg8"] == ""
-    assert rows["CoCoRD+KD"]["resnet32x4>shufflenetv2"] == "77.39"
-    figures = {label: [float(v) for k, v in row.items() if ">" in k and v] for label, row in rows.items()}
-    assert {label: round(sum(found), 2) for label, found in figures.items()} == SUMS
-    rules = {label: row["selection"] for label, row in rows.items()}
-    assert [label for label, rule in rules.items() if rule == "last"] == ["KD", "FitNet", "CRD", "CRD+KD"]
-    assert [label for label, rule in rules.items() if rule == "test"] == list(rows)[6:]
-    assert rows["DKD"]["note"] == "mean of 5 runs"
+    assert printed["DKD", "resnet50_crd", "vgg8"] == ""
+    assert printed["CoCoRD+KD", "resnet32x4", "shufflenetv2"] == "77.39"
+    sums = {label: sum(float(row["printed"] or 0) for row in rows if row["label"] == label) for label in labels}
+    assert {label: round(total, 2) for label, total in sums.items()} == SUMS
+    for label in labels:
+        (rule,) = {row["selection"] for row in rows if row["label"] == label}
+        assert rule == ("" if label in labels[:2] else "last" if label in labels[2:6] else "test")
+    assert {row["note"] for row in rows if row["label"] == "DKD"} == {"mean of 5 runs"}
 
 
 SUMS = {
@@ -98,7 +89,9 @@ def test_every_printed_row_and_pair_can_be_run():
     assert len(benchmark.published_pairs()) == 13
     for name in {name for pair in benchmark.published_pairs() for name in pair}:
         build_model(name, 100)
-    for row in benchmark.printed_rows()[1:]:
+    for row in benchmark.published(benchmark.STUDY):
+        if row["role"] == "teacher":
+            continue
         modes = {name: value for name, value in row["hyperparameters"].items() if not isinstance(value, bool)}
         METHODS[row["method"]](**modes | row["recipe"])
 
@@ -109,14 +102,14 @@ def test_all_thirteen_pairs_are_there_run_or_not(root):
     assert [frame.groupby(["teacher", "student"]).ngroups for frame in groups.values()] == [7, 6]
     assert all((frame["n"] == 0).all() for frame in groups.values())
     row = column(groups[pairs.SAME_STYLE]).loc["DKD"]
-    assert (row["printed"], row["published_rule"], row["note"]) == ("71.97", "test", "mean of 5 runs")
+    assert (row["printed"], row["published_selection"], row["published_note"]) == ("71.97", "test", "mean of 5 runs")
     assert pairs.beside_ours("digits") == {}
 
 
 def test_runs_stand_in_the_row_of_their_method_and_weights(stored):
     found = column(pairs.beside_ours()[pairs.SAME_STYLE])
-    assert found.loc["teacher", "ours_pct"] == 72.34
-    assert found["ours_pct"].dropna().to_dict() == {
+    assert found.loc["teacher", "test_top1_pct"] == 72.34
+    assert found["test_top1_pct"].dropna().to_dict() == {
         "teacher": 72.34,
         "student": 69.0,
         "KD": 71.0,
@@ -125,10 +118,10 @@ def test_runs_stand_in_the_row_of_their_method_and_weights(stored):
         "CRD+KD": 69.0,
         "Hints": 67.0,
     }
-    assert found.loc["CRD", ["n", "ours_rule", "paired_n"]].tolist() == [2, "last", 2]
-    assert found.loc["CRD", "ours_std_pct"] == pytest.approx(math.sqrt(0.5))
+    assert found.loc["CRD", ["n", "selection", "paired_n"]].tolist() == [2, "last", 2]
+    assert found.loc["CRD", "test_top1_std_pct"] == pytest.approx(math.sqrt(0.5))
     assert found.loc["CRD", "paired_gain_points"] == 3.5
-    assert math.isnan(found.loc["CoCoRD", "ours_pct"])
+    assert math.isnan(found.loc["CoCoRD", "test_top1_pct"])
     assert found.loc["Hints", "printed"] != found.loc["Hints", "printed"]  # a row of ours alone
 
 
@@ -144,8 +137,10 @@ def test_another_budget_or_teacher_is_another_column(stored):
     columns = {budget: rows.set_index("method") for budget, rows in found.groupby("budget")}
     assert len(columns) == 3
     short = columns["60 epochs, batch 64"]
-    assert (short.loc["KD", "ours_pct"], short.loc["student", "ours_pct"], short.loc["CRD", "n"]) == (60.0, 59.0, 0)
-    long = {budget: rows.loc["KD", "ours_pct"] for budget, rows in columns.items() if budget.startswith("240 epochs")}
+    assert short.loc[["KD", "student"], "test_top1_pct"].tolist() == [60.0, 59.0]
+    assert short.loc["CRD", "n"] == 0
+    top1 = {budget: rows.loc["KD", "test_top1_pct"] for budget, rows in columns.items()}
+    long = {budget: value for budget, value in top1.items() if budget.startswith("240 epochs")}
     assert sorted(long.values()) == [65.0, 71.0]
     assert all("teacher_resnet56_cifar100 (" in budget for budget in long)  # of one name, told apart by their hash
 
@@ -154,17 +149,25 @@ def test_of_several_settings_of_a_row_the_nearest_to_the_published_one_has_it(st
     hot = [student(75.0, "lm", seed, hyper={"temperature": 2.0}) for seed in range(4)]
     fixtures.store(*hot, student(66.0, "crd", hyper={"dim": 64}))
     found = column(pairs.beside_ours()[pairs.SAME_STYLE])
-    assert found.loc["KD", "ours_pct"] == 71.0  # with fewer seeds
-    assert found.loc["LM (T=2.0, ce_weight=0.1, kd_weight=0.9)", "ours_pct"] == 75.0
-    assert found.loc["CRD", "ours_pct"] == 72.0  # as near, and with more
-    assert found.loc["CRD (dim=64)", "ours_pct"] == 66.0
+    assert found.loc["KD", "test_top1_pct"] == 71.0  # with fewer seeds
+    assert found.loc["KD (T=2.0, ce_weight=0.1, kd_weight=0.9)", "test_top1_pct"] == 75.0
+    assert found.loc["CRD", "test_top1_pct"] == 72.0  # as near, and with more
+    assert found.loc["CRD (dim=64)", "test_top1_pct"] == 66.0
+
+
+def test_a_setting_of_defaults_is_not_confused_with_the_row_of_its_title(stored):
+    defaults = {"temperature": 4.0, "ce_weight": 0.5, "kd_weight": 0.5}
+    fixtures.store(student(64.0, "lm", hyper=defaults, name="defaults"))
+    frame = pairs.beside_ours()[pairs.SAME_STYLE]
+    assert column(frame).loc[["KD", "KD (default hyperparameters)"], "test_top1_pct"].tolist() == [71.0, 64.0]
+    assert cells(pairs.table(frame))["ours"]["KD (default hyperparameters)"] == "64.00 (single run) ↓ last"
 
 
 def test_a_student_that_nobody_taught_yet_stands_in_its_pairs(root):
     fixtures.store(student(70.0, pair=("", "vgg8")))
     groups = pairs.beside_ours("cifar100")
-    assert column(groups[pairs.SAME_STYLE], "vgg13", "vgg8").loc["student", "ours_pct"] == 70.0
-    assert column(groups[pairs.OTHER_STYLE], "resnet50_crd", "vgg8").loc["student", "ours_pct"] == 70.0
+    assert column(groups[pairs.SAME_STYLE], "vgg13", "vgg8").loc["student", "test_top1_pct"] == 70.0
+    assert column(groups[pairs.OTHER_STYLE], "resnet50_crd", "vgg8").loc["student", "test_top1_pct"] == 70.0
     assert pairs.OUR_OWN not in groups
 
 
@@ -175,7 +178,7 @@ def test_other_pairs_and_other_data_have_their_own_group_without_empty_rows(stor
         student(90.0, "lm", dataset="digits", name="d_lm"),
     )
     own = pairs.beside_ours()[pairs.OUR_OWN]
-    assert own[["dataset", "teacher", "student", "method", "ours_pct"]].values.tolist() == [
+    assert own[["dataset", "teacher", "student", "method", "test_top1_pct"]].values.tolist() == [
         ["cifar100", "resnet20", "resnet8", "teacher", 72.34],
         ["cifar100", "resnet20", "resnet8", "student", 49.0],
         ["cifar100", "resnet20", "resnet8", "KD", 50.0],
@@ -211,7 +214,7 @@ def test_the_table_has_figures_seeds_rules_and_arrows_over_kd_of_the_same_source
     assert found["published"]["CoCoRD"] == "71.74 ↑ test"
     assert (found["published"]["student"], found["published"]["Hints"]) == ("69.06", "–")
     settings = dict(zip(styler.data["", "", "method"], styler.data["", "", "our setting"], strict=True))
-    assert settings["KD"] == "LM (ce_weight=0.1, kd_weight=0.9)"
+    assert settings["KD"] == "KD (ce_weight=0.1, kd_weight=0.9)"
     html = styler.to_html()
     assert "nan" not in html.lower()
     assert "DKD, published: mean of 5 runs" in html
@@ -249,7 +252,7 @@ def test_a_note_on_the_teacher_is_shown_wherever_it_bears(root):
 def test_with_and_without_kd_are_two_rows_though_one_alone_is_stored(root):
     fixtures.store(student(72.34, "crd", hyper={"kd_weight": 0.5}), student(71.0))
     frame = pairs.beside_ours()[pairs.SAME_STYLE]
-    assert column(frame)["ours_pct"].dropna().to_dict() == {"teacher": 72.34, "student": 71.0, "CRD+KD": 72.34}
+    assert column(frame)["test_top1_pct"].dropna().to_dict() == {"teacher": 72.34, "student": 71.0, "CRD+KD": 72.34}
     styler = pairs.table(frame)
     styler._compute()
     row = list(styler.data["", "", "method"]).index("teacher")

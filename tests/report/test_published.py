@@ -38,7 +38,7 @@ def stored(root):
 
 
 def by_setting(name="pure"):
-    return published.beside_ours("supcrd", name).set_index("setting")
+    return published.beside_ours("supcrd", name).set_index("method")
 
 
 def test_every_published_figure_has_a_row_in_its_order_and_ours_stand_beside(stored):
@@ -46,26 +46,27 @@ def test_every_published_figure_has_a_row_in_its_order_and_ours_stand_beside(sto
     assert list(frame.index[:3]) == ["teacher", "SupCon + linear probe", "SupCRD α 1, β 1"]
     row = frame.loc["SupCRD α 1, β 12"]
     assert (row["published_pct"], row["published_gain_points"]) == (70.9, pytest.approx(70.9 - 69.08))
-    assert (row["ours_pct"], row["n"]) == (45.5, 2)
-    assert row["ours_std_pct"] == pytest.approx(math.sqrt(0.5))
+    assert (row["test_top1_pct"], row["n"]) == (45.5, 2)
+    assert row["test_top1_std_pct"] == pytest.approx(math.sqrt(0.5))
 
 
 def test_gains_are_over_the_supcon_baseline_in_pairs_of_one_seed(stored):
     row = by_setting().loc["SupCRD α 1, β 12"]
     assert row["paired_n"] == 2
-    assert row["gain_points"] == 4.5  # (45 - 40 + 46 - 42) / 2; the means of unequal seeds differ by 3.5
-    assert row["gain_std_points"] == pytest.approx(math.sqrt(0.5))
-    assert math.isnan(by_setting().loc["SupCon + linear probe", "gain_points"])
+    assert row["paired_gain_points"] == 4.5  # (45 - 40 + 46 - 42) / 2; the means of unequal seeds differ by 3.5
+    assert row["gain_points"] == 3.5
+    assert row["paired_gain_std_points"] == pytest.approx(math.sqrt(0.5))
+    assert math.isnan(by_setting().loc["SupCon + linear probe", "paired_gain_points"])
 
 
 def test_the_teachers_own_accuracy_stands_beside_the_published_one(stored):
     row = by_setting().loc["teacher"]
-    assert (row["published_pct"], row["ours_pct"]) == (72.17, fixtures.TEACHER_TOP1_PCT)
+    assert (row["published_pct"], row["test_top1_pct"]) == (72.17, fixtures.TEACHER_TOP1_PCT)
 
 
 def test_what_was_not_run_or_not_published_is_missing_not_zero(stored):
     frame = by_setting()
-    assert math.isnan(frame.loc["SupCRD α 1, β 1", "ours_pct"])  # only run at another budget
+    assert math.isnan(frame.loc["SupCRD α 1, β 1", "test_top1_pct"])  # only run at another budget
     assert frame.loc["SupCRD α 1, β 1", "n"] == 0
     assert math.isnan(frame.loc["SupCRD α 1, β 12, T 0.05", "published_pct"])
 
@@ -73,13 +74,13 @@ def test_what_was_not_run_or_not_published_is_missing_not_zero(stored):
 def test_other_methods_and_settings_of_the_budget_follow_below(stored):
     frame = by_setting()
     printed = len(published.published("supcrd"))
-    assert {"SI", "SupCRD (λ=0.35)"} <= set(frame.index[printed:])
-    assert frame.loc["SI", "gain_points"] == -1.0
+    assert {"CE (no teacher)", "SupCRD (λ=0.35)"} <= set(frame.index[printed:])
+    assert frame.loc["CE (no teacher)", "paired_gain_points"] == -1.0
 
 
 def test_another_teacher_head_is_not_mixed_in(stored):
-    assert by_setting().loc["SupCRD α 1, β 12", "ours_pct"] == 45.5
-    assert by_setting("other_head").loc["SupCRD α 1, β 12", "ours_pct"] == 99.0
+    assert by_setting().loc["SupCRD α 1, β 12", "test_top1_pct"] == 45.5
+    assert by_setting("other_head").loc["SupCRD α 1, β 12", "test_top1_pct"] == 99.0
 
 
 def test_another_teacher_of_that_name_is_not_mixed_in(stored):
@@ -93,11 +94,16 @@ def test_a_method_run_in_other_settings_too_is_matched_by_its_defaults(stored):
     hot = SUPCON["hyperparameters"] | {"temperature": 0.5}
     fixtures.store(student(60.0, "z_supcon_hot", method="supcon", hyperparameters=hot))
     frame = by_setting()
-    assert (frame.loc["SupCon + linear probe", "ours_pct"], frame.loc["SupCon + linear probe", "n"]) == (42.0, 3)
-    assert frame.loc["SupCRD α 1, β 12", "gain_points"] == 4.5
-    assert frame.loc["SupCon (T=0.5)", "ours_pct"] == 60.0
+    assert (frame.loc["SupCon + linear probe", "test_top1_pct"], frame.loc["SupCon + linear probe", "n"]) == (42.0, 3)
+    assert frame.loc["SupCRD α 1, β 12", "paired_gain_points"] == 4.5
+    assert frame.loc["SupCon (T=0.5)", "test_top1_pct"] == 60.0
     fixtures.store(supcrd(44.0, "z_hybrid_out", lam=0.3, form="out"), student(47.0, "logits", **fixtures.LM | TAUGHT))
-    assert by_setting("logits").loc["hybrid λ 0.3", "ours_pct"] == 50.0
+    assert by_setting("logits").loc["hybrid λ 0.3", "test_top1_pct"] == 50.0
+
+
+def test_a_teacher_as_reference_has_a_table_without_runs(stored):
+    fixtures.store(student(80.0, "the_teacher", role="teacher", epochs=30))
+    assert (by_setting("the_teacher")["n"] == 0).all()
 
 
 def test_a_reference_without_a_teacher_has_a_table_too(stored):
@@ -131,12 +137,12 @@ CONKD |= {"dataset": "imagenette", "optimizer": "lion"}
 
 def test_a_study_without_a_baseline_stands_beside_ours_without_gains(root):
     fixtures.store(student(70.0, "ours", **CONKD))
-    frame = published.beside_ours("conkd_lion", "ours").set_index("setting")
+    frame = published.beside_ours("conkd_lion", "ours").set_index("method")
     assert frame["printed"].tolist() == ["97", "92"]
     assert frame["published_gain_points"].isna().all()
-    assert frame.loc["ResNet-18, ConKD with Lion", "ours_pct"] == 70.0
-    assert frame["gain_points"].isna().all()
-    assert "seen the test images" in frame["note"].iloc[0]
+    assert frame.loc["ResNet-18, ConKD with Lion", "test_top1_pct"] == 70.0
+    assert frame[["gain_points", "paired_gain_points"]].isna().all(axis=None)
+    assert "seen the test images" in frame["published_note"].iloc[0]
     html = published.table("conkd_lion", "ours").to_html()
     assert "published: single runs on imagenette at 224 px · ours: resnet18" in html
     assert "batch 64, lion, selection last" in html
@@ -148,8 +154,8 @@ def test_runs_by_another_optimiser_or_on_other_images_stand_below_not_beside(roo
     elsewhere = CONKD | {"dataset": "cifar100"}
     fixtures.store(student(71.0, "adam", **other), student(72.0, "elsewhere", **elsewhere))
     for name, top1, teacher in (("adam", 71.0, fixtures.TEACHER_TOP1_PCT), ("elsewhere", 72.0, math.nan)):
-        frame = published.beside_ours("conkd_lion", name).set_index("setting")
-        assert frame["ours_pct"].tolist() == pytest.approx([teacher, math.nan, top1], nan_ok=True)
+        frame = published.beside_ours("conkd_lion", name).set_index("method")
+        assert frame["test_top1_pct"].tolist() == pytest.approx([teacher, math.nan, top1], nan_ok=True)
 
 
 @pytest.mark.parametrize("leaky", ["teacher", "student", "neither"])

@@ -59,17 +59,17 @@ def test_a_record_with_keys_missing_is_shown_as_far_as_it_goes(root):
 
 
 def test_mean_and_sample_deviation_over_seeds(study):
-    alone = row(study, "SI")
+    alone = row(study, "CE (no teacher)")
     assert (alone["n"], alone["test_top1_pct"]) == (3, 50.0)
     assert alone["test_top1_std_pct"] == pytest.approx(1.0)  # of 50, 51, 49, over n - 1
     assert math.isnan(alone["gain_points"])  # it is the baseline
-    single = row(study, "LM (T=2.0)")
+    single = row(study, "KD (T=2.0)")
     assert single["n"] == 1
     assert math.isnan(single["test_top1_std_pct"])
 
 
 def test_gain_over_the_independent_student(study):
-    taught = row(study, "LM")
+    taught = row(study, "KD")
     assert taught["gain_points"] == pytest.approx(2.0)
     assert taught["gap_closed_pct"] == pytest.approx(100 * 2 / 10)
     assert taught["paired_n"] == 3  # 52 - 50, 52.5 - 51, 51.5 - 49
@@ -78,14 +78,14 @@ def test_gain_over_the_independent_student(study):
 
 
 def test_pairs_are_of_one_seed_and_means_of_all(study):
-    single = row(study, "LM (T=2.0)")  # seed 0 alone: 53; the independent student's seed 0 is 50, its mean too
+    single = row(study, "KD (T=2.0)")  # seed 0 alone: 53; the independent student's seed 0 is 50, its mean too
     assert (single["paired_n"], single["paired_gain_points"]) == (1, 3.0)
     assert math.isnan(single["paired_gain_std_points"])
 
 
 def test_unshared_seeds_leave_the_paired_gain_blank(root):
     fixtures.store(fixtures.record(50.0, seed=0), fixtures.record(53.0, seed=7, **fixtures.LM))
-    taught = row(summarize(results()), "LM")
+    taught = row(summarize(results()), "KD")
     assert (taught["gain_points"], taught["paired_n"]) == (3.0, 0)
     assert math.isnan(taught["paired_gain_points"])
 
@@ -93,7 +93,7 @@ def test_unshared_seeds_leave_the_paired_gain_blank(root):
 @pytest.mark.parametrize("alone", [60.0, 61.0])
 def test_no_share_of_a_gap_that_is_none(root, alone):
     fixtures.store(fixtures.record(alone), fixtures.record(62.0, **fixtures.LM))
-    taught = row(summarize(results()), "LM")
+    taught = row(summarize(results()), "KD")
     assert taught["gain_points"] == 62.0 - alone
     assert math.isnan(taught["gap_closed_pct"])
 
@@ -114,7 +114,7 @@ def test_no_share_of_a_gap_that_is_none(root, alone):
 )
 def test_the_baseline_has_the_same_settings(root, other):
     fixtures.store(fixtures.record(50.0, name="alone", **other), fixtures.record(53.0, **fixtures.LM))
-    assert math.isnan(row(summarize(results()), "LM")["gain_points"])
+    assert math.isnan(row(summarize(results()), "KD")["gain_points"])
 
 
 def test_settings_that_differ_are_rows_of_their_own_and_say_how(root):
@@ -125,16 +125,24 @@ def test_settings_that_differ_are_rows_of_their_own_and_say_how(root):
         fixtures.record(53.0, epochs=16, name="c"),
     )
     summary = summarize(results())
-    assert sorted(summary["label"]) == ["SI", "SI [lr 0.05]", "SI [lr 0.1]"]  # the epochs have a column
-    assert row(summary, "SI [lr 0.1]")["n"] == 2
-    assert row(summary, "SI")["budget"] == "16 epochs, batch 64"
+    assert sorted(summary["label"]) == [
+        "CE (no teacher)",
+        "CE (no teacher) [lr 0.05]",
+        "CE (no teacher) [lr 0.1]",
+    ]  # the epochs have a column
+    assert row(summary, "CE (no teacher) [lr 0.1]")["n"] == 2
+    assert row(summary, "CE (no teacher)")["budget"] == "16 epochs, batch 64"
 
 
 def test_networks_of_other_options_are_told_apart_by_those_that_differ(root):
     for channels, extra in ((8, {}), (16, {}), (16, {"depth": 20})):
         options = {"stem": "cifar", "base_channels": channels, **extra}
         fixtures.store(fixtures.record(50.0, model_options=options, name=f"m{channels}{len(extra)}"))
-    labels = ["SI [base_channels 16, depth 20]", "SI [base_channels 16]", "SI [base_channels 8]"]
+    labels = [
+        "CE (no teacher) [base_channels 16, depth 20]",
+        "CE (no teacher) [base_channels 16]",
+        "CE (no teacher) [base_channels 8]",
+    ]
     assert sorted(summarize(results())["label"]) == labels
 
 
@@ -142,7 +150,7 @@ def test_a_teacher_of_other_weights_is_another_setting(root):
     retrained = fixtures.record(54.0, seed=1, **fixtures.LM)
     retrained["teacher"]["sha256"] = "c" * 64
     fixtures.store(fixtures.record(53.0, **fixtures.LM), retrained)
-    assert sorted(summarize(results())["label"]) == [f"LM [teacher_sha256 {letter * 8}]" for letter in "ac"]
+    assert sorted(summarize(results())["label"]) == [f"KD [teacher_sha256 {letter * 8}]" for letter in "ac"]
 
 
 def test_a_seed_stored_under_two_names_counts_once(root):
@@ -150,11 +158,14 @@ def test_a_seed_stored_under_two_names_counts_once(root):
     again["environment"]["finished"] = "2026-11-22T00:00:00+00:00"
     fixtures.store(fixtures.record(50.0), fixtures.record(52.0, seed=1), again)
     summary = summarize(results())
-    assert (row(summary, "SI")["n"], row(summary, "SI")["test_top1_pct"]) == (2, 53.5)  # the newest of seed 0
+    assert (row(summary, "CE (no teacher)")["n"], row(summary, "CE (no teacher)")["test_top1_pct"]) == (
+        2,
+        53.5,
+    )  # the newest of seed 0
 
 
 def test_order_teachers_first_then_best_first(study):
-    assert list(study["label"]) == ["teacher", "LM (T=2.0)", "LM", "SI"]
+    assert list(study["label"]) == ["teacher", "KD (T=2.0)", "KD", "CE (no teacher)"]
 
 
 def test_devices_that_were_mixed_are_both_named(root):
@@ -164,11 +175,11 @@ def test_devices_that_were_mixed_are_both_named(root):
 
 def test_method_label_names_only_what_is_not_default():
     lm = fixtures.RUN | fixtures.LM
-    assert method_label(lm) == "LM"
+    assert method_label(lm) == "KD"
     assert method_label(lm | {"hyperparameters": {"temperature": 2.0, "ce_weight": 0.1, "kd_weight": 0.5}}) == (
-        "LM (T=2.0, ce_weight=0.1)"
+        "KD (T=2.0, ce_weight=0.1)"
     )
-    assert method_label(fixtures.RUN) == "SI"
+    assert method_label(fixtures.RUN) == "CE (no teacher)"
     assert method_label(lm | {"role": "teacher"}) == "teacher"
     assert method_label({"method": "forgotten", "hyperparameters": {"alpha": 1}}) == "FORGOTTEN (α=1)"
     assert method_label({}) == "?"
@@ -232,5 +243,5 @@ def test_rows_that_differ_in_their_teacher_alone_are_told_apart(root):
         record["name"] = f"from_{name}"
         fixtures.store(record)
     names = row_names(summarize(results()))
-    assert sorted(names) == [f"LM from teacher_resnet{depth}_cifar100 (single run)" for depth in (20, 32)]
+    assert sorted(names) == [f"KD from teacher_resnet{depth}_cifar100 (single run)" for depth in (20, 32)]
     assert len(histories()["cifar100"]) == 2

@@ -98,9 +98,9 @@ def test_results_table_of_a_study(root):
     rows, bold = text(styler)
     assert [row[:5] for row in rows] == [
         ["teacher", "resnet20", "", "60.00 (single run)", "1"],
-        ["LM (T=2.0)", "resnet8", "teacher_resnet20_cifar100", "53.00 (single run)", "1"],
-        ["LM", "resnet8", "teacher_resnet20_cifar100", "52.00 ± 0.50", "3"],
-        ["SI", "resnet8", "", "50.00 ± 1.00", "3"],
+        ["KD (T=2.0)", "resnet8", "teacher_resnet20_cifar100", "53.00 (single run)", "1"],
+        ["KD", "resnet8", "teacher_resnet20_cifar100", "52.00 ± 0.50", "3"],
+        ["CE (no teacher)", "resnet8", "", "50.00 ± 1.00", "3"],
     ]
     assert rows[2][5:8] == ["+2.00", "+2.00 ± 0.50 (3 seeds)", "20"]
     assert rows[1][6] == "+3.00 (1 seed)"

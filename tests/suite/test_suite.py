@@ -84,7 +84,7 @@ def test_one_failed_job_fails_its_dependants_and_no_other(finished):
         "(2 of 7 done)",
     ]
     assert [line.split()[0] for line in lines[-8:]] == ["job", *jobs]
-    assert re.fullmatch(r"two +done +\d+ s  SI 62.50 %", lines[-1])
+    assert re.fullmatch(r"two +done +\d+ s  CE \(no teacher\) 62.50 %", lines[-1])
 
 
 def test_a_killed_kernel_and_an_early_exit_are_failures(finished):

@@ -99,7 +99,9 @@ def test_a_copy_is_understood_where_stored_runs_are_named(trained):
     assert artifacts.original_name("again") == trained.name
     assert artifacts.original_name(trained.name) == trained.name
     assert artifacts.original_name("unknown") == "unknown"
-    assert stored_students("digits", "resnet8", "again", like="again").students == {0: {"SI": trained.name}}
+    assert stored_students("digits", "resnet8", "again", like="again").students == {
+        0: {"CE (no teacher)": trained.name}
+    }
 
 
 def test_a_run_that_was_interrupted_between_weights_and_sidecar_keeps_its_name(root, data, monkeypatch):

@@ -68,7 +68,7 @@ def test_its_architecture_names_it_as_teacher_and_records_of_students_name_it(st
     assert student.record["teacher"]["test_top1_pct"] == stored[1]["metrics"]["test_top1_pct"]
     summary = summarize(results("digits")).set_index("label")
     assert summary.loc["teacher", "budget"] == "made elsewhere"
-    assert summary.loc["LM", "budget"] == "1 epochs, batch 64"  # no 1.0, though the teacher's is missing
+    assert summary.loc["KD", "budget"] == "1 epochs, batch 64"  # no 1.0, though the teacher's is missing
     html = tables.results_table("digits").to_html()
     assert "made elsewhere" in html
     assert "nan" not in html.lower()

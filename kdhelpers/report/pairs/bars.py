@@ -1,25 +1,26 @@
-"""The picture of a group of pairs: a panel per pair, a bar per method from our student alone up or down."""
+"""The picture of a group of pairs: a panel per pair, a bar per method that starts at the student without a teacher."""
 
 import math
 from textwrap import wrap
 
 from kdhelpers.display.plots import PALETTE, TEACHER_LINE, new_figure, shorten, styled
 from kdhelpers.display.text import MARK, evidence_note, mark_meaning
-from kdhelpers.zoo.benchmark import BASE, in_order
+from kdhelpers.zoo.benchmark import BASELINE, in_order
 
-ACROSS = 4  # panels
+PANELS_PER_ROW = 4
 MARKER = {"marker": "D", "markersize": 5, "linestyle": "none", "color": PALETTE[1], "markeredgewidth": 0}
-POINT = {"fmt": "o", "markersize": 4, "color": PALETTE[0], "ecolor": "0.15", "capsize": 3, "elinewidth": 1}
+ERROR = {"ecolor": "0.15", "capsize": 3, "elinewidth": 1}
+POINT = {"fmt": "o", "markersize": 4, "color": PALETTE[0], **ERROR}
+BASE_LINE = {"color": "0.4", "linewidth": 0.8}
 
 
 def bars(frame):
     """A group of `beside_ours` as a Figure: test top-1 in %, our mean and standard deviation, published as diamonds.
 
-    A bar begins at our student without a teacher, so its length is the gain and no axis has to begin at zero; where
-    that student was not trained there is a point alone. The dashed line is the teacher that taught ours.
+    A bar starts at our student trained without a teacher; without one there is a point, and no bar.
     """
     columns = list(frame.groupby(["dataset", "teacher", "student", "budget"], sort=False))
-    across = min(ACROSS, len(columns))
+    across = min(PANELS_PER_ROW, len(columns))
     rows = math.ceil(len(columns) / across)
     with styled():
         figure = new_figure(3.3 * across + 0.4, 3.2 * rows + 0.6)
@@ -28,14 +29,14 @@ def bars(frame):
             axes.set_axis_off()
         for axes, ((_, teacher, student, budget), column) in zip(grid, columns, strict=False):
             _draw(axes, column.set_index("method"))
-            leaks = MARK * bool(column["ours_note"].fillna("").any())
-            told = _wrapped(budget or "not run yet")
-            axes.set_title(f"{teacher} → {student}{leaks}", pad=9 + 9 * (1 + told.count("\n")))
-            axes.annotate(told, (0.5, 1.01), xycoords="axes fraction", ha="center", fontsize=7)
+            mark = MARK * bool(column["notes"].fillna("").any())
+            subtitle = _wrapped(budget or "not run yet")
+            axes.set_title(f"{teacher} → {student}{mark}", pad=9 + 9 * (1 + subtitle.count("\n")))
+            axes.annotate(subtitle, (0.5, 1.01), xycoords="axes fraction", ha="center", fontsize=7)
         for axes in grid[::across]:
             axes.set_ylabel("test top-1 (%)")
         _legend(figure, bool(frame["published_pct"].notna().any()))
-        if notes := list(filter(None, [evidence_note(frame["dataset"]), mark_meaning(frame["ours_note"].fillna(""))])):
+        if notes := list(filter(None, [evidence_note(frame["dataset"]), mark_meaning(frame["notes"].fillna(""))])):
             figure.suptitle(" · ".join(notes), color="#B03A2E")
     return figure
 
@@ -45,42 +46,42 @@ def _wrapped(text: str) -> str:
 
 
 def _draw(axes, column) -> None:
-    ours, spread, theirs = (column[f].astype(float) for f in ("ours_pct", "ours_std_pct", "published_pct"))
-    known = ours.fillna(theirs).drop("teacher", errors="ignore").dropna()
-    shown = in_order(known.index)  # the teacher is a line
-    for place, method in enumerate(shown):
-        _draw_ours(axes, place, ours[method], spread[method], math.nan if method == BASE else ours.get(BASE, math.nan))
-        axes.plot([place], [theirs[method]], **MARKER)
-    if not math.isnan(teacher := ours.get("teacher", math.nan)):
+    top1, std, published = (
+        column[field].astype(float) for field in ("test_top1_pct", "test_top1_std_pct", "published_pct")
+    )
+    methods = in_order(top1.fillna(published).drop("teacher", errors="ignore").dropna().index)
+    base, teacher = (top1.get(method, math.nan) for method in (BASELINE, "teacher"))
+    for place, method in enumerate(methods):
+        _draw_ours(axes, place, top1[method], std[method], math.nan if method == BASELINE else base)
+        axes.plot([place], [published[method]], **MARKER)
+    if not math.isnan(teacher):
         axes.axhline(teacher, zorder=0.9, **TEACHER_LINE)
-    if not math.isnan(ours.get(BASE, math.nan)):
-        axes.axhline(ours[BASE], color="0.4", linewidth=0.8, zorder=0.9)
-    axes.set_xticks(range(len(shown)), [shorten(method, 18) for method in shown], rotation=60, ha="right", fontsize=8)
+    if not math.isnan(base):
+        axes.axhline(base, zorder=0.9, **BASE_LINE)
+    axes.set_xticks(range(len(methods)), [shorten(name, 18) for name in methods], rotation=60, ha="right", fontsize=8)
     axes.tick_params(axis="x", pad=0)
-    axes.set_xlim(-0.6, len(shown) - 0.4)
+    axes.set_xlim(-0.6, len(methods) - 0.4)
     axes.grid(False, axis="x")
 
 
-def _draw_ours(axes, place: int, mean: float, spread: float, alone: float) -> None:
-    whisker = None if math.isnan(spread) else spread  # never invented for a single run
+def _draw_ours(axes, place: int, mean: float, std: float, base: float) -> None:
+    whisker = None if math.isnan(std) else std  # never invented for a single run
     if math.isnan(mean):
         return
-    if math.isnan(alone):
+    if math.isnan(base):
         axes.errorbar([place], [mean], yerr=whisker, **POINT)
     else:
-        error = {"ecolor": "0.15", "capsize": 3, "elinewidth": 1}
-        axes.bar([place], [mean - alone], bottom=alone, width=0.7, color=PALETTE[0], yerr=whisker, error_kw=error)
+        axes.bar([place], [mean - base], bottom=base, width=0.7, color=PALETTE[0], yerr=whisker, error_kw=ERROR)
 
 
 def _legend(figure, printed: bool) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    student = f"our {BASE} without a teacher, where bars begin"
     handles = [
         Patch(color=PALETTE[0], label="ours, mean ± std over seeds"),
-        Line2D([], [], color="0.4", linewidth=0.8, label=student),
-        Line2D([], [], **TEACHER_LINE, label="teacher of ours"),
+        Line2D([], [], **BASE_LINE, label=f"our {BASELINE} without a teacher, where bars begin"),
+        Line2D([], [], **TEACHER_LINE, label="our teacher"),
         *([Line2D([], [], **MARKER, label="published")] if printed else []),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))

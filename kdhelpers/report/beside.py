@@ -1,0 +1,60 @@
+"""Published figures merged with our settings: one match, one merge, for the studies and for the benchmark's pairs."""
+
+from collections.abc import Callable, Iterable
+
+from kdhelpers.report.results import has_no_teacher, summarize
+from kdhelpers.zoo.benchmark import matches, nearness
+
+GAINS = "gain_points paired_gain_points paired_gain_std_points paired_n".split()
+OUR_FIELDS = ["test_top1_pct", "test_top1_std_pct", "n", "selection", "label", "notes", *GAINS]
+COLUMNS = ["method", *OUR_FIELDS, "printed", "published_pct", "published_selection", "published_note"]
+RECORD_FIELDS = "label run budget_key finished teacher_sha256 teacher_model teacher_top1_pct teacher_notes".split()
+
+
+def settings(frame, is_baseline: Callable[[dict], bool] = has_no_teacher):
+    """`summarize` of the students of a `results()` frame, with RECORD_FIELDS of the newest record of a setting."""
+    students = frame[frame["role"] == "student"].sort_values("finished", kind="stable", na_position="first")
+    newest = students.drop_duplicates("setting", keep="last").set_index("setting")[RECORD_FIELDS]
+    newest["finished"] = newest["finished"].fillna("")
+    return summarize(students, is_baseline).drop(columns="label").join(newest, on="setting")
+
+
+def beside(summary, figures: Iterable[dict]) -> list[dict]:
+    """COLUMNS for each figure, with the row of `settings` that it matches, then for each other row, in their order.
+
+    If several rows match a figure, it gets the one that is nearest to its recipe, then of most seeds, then the newest.
+    """
+    rows, left = [], summary.to_dict("records")
+    for figure in figures:
+        fitting = [row for row in left if matches(row["run"], figure)]
+        chosen = max(fitting, key=lambda row: (nearness(row["run"], figure), row["n"], row["finished"]), default=None)
+        left = [row for row in left if row is not chosen]
+        fields = _teacher_fields(summary, figure) if figure["role"] == "teacher" else _our_fields(chosen)
+        rows.append({"method": figure["label"]} | fields | _figure_fields(figure))
+    return rows + [{"method": _name(row["label"], figures)} | _our_fields(row) for row in left]
+
+
+def _name(label: str, figures: Iterable[dict]) -> str:
+    """A setting's label; a bare title that is also a figure's label gets an addition."""
+    return f"{label} (default hyperparameters)" if label in {figure["label"] for figure in figures} else label
+
+
+def _our_fields(row: dict | None) -> dict:
+    return {field: row[field] for field in OUR_FIELDS} if row else {"n": 0, "notes": ""}
+
+
+def _teacher_fields(summary, figure: dict) -> dict:
+    """The teacher of these settings, if it was trained on the figure's data set."""
+    rows = summary[summary["teacher_top1_pct"].notna()].to_dict("records")
+    if not rows or figure["dataset"] not in ("", rows[0]["dataset"]):
+        return _our_fields(None)
+    return {"test_top1_pct": rows[0]["teacher_top1_pct"], "n": 1, "selection": "", "notes": rows[0]["teacher_notes"]}
+
+
+def _figure_fields(figure: dict) -> dict:
+    return {
+        "printed": figure["printed"],
+        "published_pct": figure["test_top1_pct"],
+        "published_selection": figure["selection"],
+        "published_note": figure["note"],
+    }
