@@ -1,4 +1,4 @@
-"""Draw docs/wings.png from the imports of the package: `python docs/draw_wings.py`. Arrows point at what is imported."""
+"""Draw docs/wings.png from the imports of the package: `python docs/draw_wings.py`. Arrows point at imported wings."""
 
 import ast
 from collections import defaultdict

@@ -1,7 +1,8 @@
 """How tables name runs and settings: by method, hyperparameters, and the fields in which settings differ."""
 
-import inspect
 import json
+
+from kdhelpers.training.options import option_defaults
 
 SYMBOLS = {"temperature": "T", "alpha": "α", "beta": "β", "lam": "λ", "smoothing": "ε"}
 SUMMARY_FIELDS = "dataset role model selection epochs batch_size".split()  # a summary has columns for them
@@ -33,8 +34,7 @@ def default_hyperparameters(method: str) -> dict:
     """Name -> default; empty for a method that is no longer registered, or a teacher's."""
     from kdhelpers.methods import METHODS
 
-    options = inspect.signature(METHODS[method]).parameters.items() if method in METHODS else ()
-    return {name: option.default for name, option in options if option.default is not option.empty}
+    return option_defaults(METHODS[method]) if method in METHODS else {}
 
 
 def distinct_labels(rows: list[dict]) -> list[str]:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 
 from kdhelpers import artifacts
+from kdhelpers.training.run import distinctive
 from kdhelpers.report.labels import default_hyperparameters, distinct_labels, method_label, row_names
 
 # A student's baseline is the run that differs from it in these alone.
@@ -52,21 +53,15 @@ def _row(record: dict) -> dict:
         "notes": "; ".join(record.get("notes") or []),
         "teacher_notes": "; ".join(teacher.get("notes") or []),
         "teacher_sha256": teacher.get("sha256"),
-        "run": json.loads(_canonical(_fields(run | {"hyperparameters": options}) | _hashes(record))),
+        "run": run | {"hyperparameters": options} | _hashes(record),
         "setting": _canonical(setting),
         "budget_key": _canonical({field: value for field, value in setting.items() if field not in METHOD_FIELDS}),
     }
 
 
 def _setting(record: dict) -> dict:
-    """What repetitions of a run have in common: the run without seed and names, the images and the initial weights."""
-    return _fields(record["run"]) | _hashes(record)
-
-
-def _fields(run: dict) -> dict:
-    """A stored run without seed, name and names of weights, which hashes identify; None counts as absent."""
-    names = ("seed", "name", "teacher", "start_from")
-    return {field: value for field, value in run.items() if field not in names and value is not None}
+    """What repetitions of a run have in common: the settings without the seed, the images and the weights."""
+    return {field: value for field, value in distinctive(record["run"]).items() if field != "seed"} | _hashes(record)
 
 
 def _hashes(record: dict) -> dict:

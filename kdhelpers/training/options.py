@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -41,3 +42,9 @@ def complete_options(target: Callable, given: Mapping[str, Any], what: str) -> d
             raise ValueError(f"{what}: {name} = {given[name]!r}: {error.errors()[0]['msg']}") from None
         complete[name] = list(value) if isinstance(value, tuple) else value  # as JSON gives it back
     return complete
+
+
+@cache
+def option_defaults(configured: Callable) -> dict[str, Any]:
+    """The default of each option; of a method also the value that options had which no longer exist."""
+    return getattr(configured, "retired", {}) | complete_options(configured, {}, configured.__name__)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from kdhelpers.data import DATASETS, check_unlabelled, parse_recipe
 from kdhelpers.methods import METHODS, Method
 from kdhelpers.models import MODELS, check_model, default_options
 from kdhelpers.training.optim import OPTIMIZERS, SCHEDULES, check_optimizer_options, learning_rate
-from kdhelpers.training.options import check_known, complete_options, named_values
+from kdhelpers.training.options import check_known, complete_options, named_values, option_defaults
 
 TRUE_WORDS = ("1", "true", "t", "yes", "y", "on")  # as pydantic reads a bool
 WEIGHT_NAMES = ("teacher", "start_from")  # the content of these weights counts, not their names
@@ -218,13 +217,7 @@ def _default_options(run: dict, field: str) -> dict[str, Any]:
     if field == "model_options":
         return default_options(run["model"]) if run.get("model") in MODELS else {}
     name_field, registry = OPTIONS[field]
-    return _defaults(registry[run[name_field]]) if run.get(name_field) in registry else {}
-
-
-@cache
-def _defaults(configured: Callable) -> dict[str, Any]:
-    """The default of each option; of a method also the value that options had which no longer exist."""
-    return getattr(configured, "retired", {}) | complete_options(configured, {}, configured.__name__)
+    return option_defaults(registry[run[name_field]]) if run.get(name_field) in registry else {}
 
 
 def _one_line(error: ValidationError) -> str:

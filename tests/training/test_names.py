@@ -1,6 +1,5 @@
 """Pictures of curves: names that users of a published experiment know, and no collisions with other runs."""
 
-
 from kdhelpers import Run
 from kdhelpers.training import names
 
