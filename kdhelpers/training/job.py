@@ -80,7 +80,7 @@ class Job:
             )
         training.restore(state)
 
-    def keep(self, tensorboard: bool) -> None:
+    def checkpoint(self, tensorboard: bool) -> None:
         """The checkpoint of the epoch that has just ended, and its scalars where they are wanted."""
         if self.writes:
             artifacts.save_tensors(self.checkpoint_file, self.training.state())
