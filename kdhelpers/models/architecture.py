@@ -58,6 +58,14 @@ class Architecture:
         return ReturnNodes(dict(self.feature_maps), self.classifier)
 
 
+def stage(
+    block: Callable[..., nn.Module], channels_in: int, channels: int, count: int, stride: int, *arguments
+) -> nn.Sequential:
+    """`count` blocks, block(channels_in, channels, stride, *arguments): the first has the stride and the new width."""
+    first = block(channels_in, channels, stride, *arguments)
+    return nn.Sequential(first, *(block(channels, channels, 1, *arguments) for _ in range(count - 1)))
+
+
 def initialise(model: nn.Module) -> nn.Module:
     """The CRD benchmark's initialisation: He normal by fan-out for convolutions, BatchNorm at 1 and 0."""
     for module in model.modules():

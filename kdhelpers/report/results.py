@@ -5,8 +5,8 @@ import math
 from collections.abc import Callable
 
 from kdhelpers import artifacts
-from kdhelpers.training.run import distinctive
 from kdhelpers.report.labels import default_hyperparameters, distinct_labels, method_label, row_names
+from kdhelpers.training.run import distinctive
 
 # A student's baseline is the run that differs from it in these alone.
 METHOD_FIELDS = ("method", "hyperparameters", "teacher_sha256")

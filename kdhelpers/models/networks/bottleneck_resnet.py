@@ -7,18 +7,18 @@ It equals torchvision's resnet50 with the CIFAR stem (a 3x3 convolution, no max-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdhelpers.models.architecture import Architecture, initialise
+from kdhelpers.models.architecture import Architecture, initialise, stage
 
-STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # inner channels, blocks, stride of the first
+STAGES = ((256, 3, 1), (512, 4, 2), (1024, 6, 2), (2048, 3, 2))  # channels, blocks, stride of the first
 EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (with the stride), 1x1 to four times the channels, + shortcut, relu."""
+    """1x1 to a quarter of the channels, 3x3 (with the stride), 1x1, + shortcut, relu."""
 
-    def __init__(self, channels_in: int, inner: int, stride: int):
+    def __init__(self, channels_in: int, channels: int, stride: int):
         super().__init__()
-        channels = inner * EXPANSION
+        inner = channels // EXPANSION
         self.conv1 = nn.Conv2d(channels_in, inner, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(inner)
         self.conv2 = nn.Conv2d(inner, inner, 3, stride, padding=1, bias=False)
@@ -47,9 +47,9 @@ class BottleneckResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
-        inputs = (64, *(inner * EXPANSION for inner, _, _ in STAGES))
+        inputs = (64, *(channels for channels, _, _ in STAGES))
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            _stage(inputs[i], *stage) for i, stage in enumerate(STAGES)
+            stage(Bottleneck, inputs[i], *sizes) for i, sizes in enumerate(STAGES)
         )
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(inputs[-1], num_classes)
@@ -59,11 +59,6 @@ class BottleneckResNet(nn.Module):
         x = self.relu(self.bn1(self.conv1(images)))  # [B, 64, 32, 32]
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # [B, 2048, 4, 4]
         return self.linear(self.avgpool(x).flatten(1))
-
-
-def _stage(channels_in: int, inner: int, count: int, stride: int) -> nn.Sequential:
-    first = Bottleneck(channels_in, inner, stride)
-    return nn.Sequential(first, *(Bottleneck(inner * EXPANSION, inner, 1) for _ in range(count - 1)))
 
 
 _MAPS = {"stem": "relu", **{f"layer{i}": f"layer{i}" for i in range(1, 5)}}

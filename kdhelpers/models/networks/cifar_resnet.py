@@ -5,7 +5,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdhelpers.models.architecture import Architecture, initialise
+from kdhelpers.models.architecture import Architecture, initialise, stage
 
 
 class BasicBlock(nn.Module):
@@ -42,9 +42,9 @@ class CifarResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU(inplace=True)
-        self.layer1 = _stage(widths[0], widths[1], blocks, stride=1)
-        self.layer2 = _stage(widths[1], widths[2], blocks, stride=2)
-        self.layer3 = _stage(widths[2], widths[3], blocks, stride=2)
+        self.layer1 = stage(BasicBlock, widths[0], widths[1], blocks, stride=1)
+        self.layer2 = stage(BasicBlock, widths[1], widths[2], blocks, stride=2)
+        self.layer3 = stage(BasicBlock, widths[2], widths[3], blocks, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(widths[3], num_classes)
         initialise(self)
@@ -53,11 +53,6 @@ class CifarResNet(nn.Module):
         x = self.relu(self.bn1(self.conv1(images)))  # [B, widths[0], 32, 32]
         x = self.layer3(self.layer2(self.layer1(x)))  # [B, widths[3], 8, 8]
         return self.fc(self.avgpool(x).flatten(1))
-
-
-def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(channels_in, channels, stride)
-    return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
 
 
 def _architecture(depth: int, widths: tuple[int, int, int, int]) -> Architecture:

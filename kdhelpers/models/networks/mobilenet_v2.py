@@ -6,7 +6,7 @@ of ReLU6; the second stage does not halve the image; the first block has an expa
 
 from torch import Tensor, nn
 
-from kdhelpers.models.architecture import Architecture, initialise
+from kdhelpers.models.architecture import Architecture, initialise, stage
 
 WIDTH = 0.5
 STAGES = (  # the paper's table 2: expansion, channels at full width, blocks, stride of the first
@@ -51,7 +51,7 @@ class MobileNetV2(nn.Module):
         self.conv1 = nn.Sequential(*_convolution(3, channels, 3, stride=2))
         self.blocks = nn.Sequential()
         for expansion, full, count, stride in STAGES:
-            self.blocks.append(_stage(channels, int(full * WIDTH), count, stride, expansion))
+            self.blocks.append(stage(InvertedResidual, channels, int(full * WIDTH), count, stride, expansion))
             channels = int(full * WIDTH)
         self.conv2 = nn.Sequential(*_convolution(channels, FEATURES, 1))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -63,11 +63,6 @@ class MobileNetV2(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = self.blocks(self.conv1(images))  # [B, 160, 2, 2]
         return self.classifier(self.avgpool(self.conv2(x)).flatten(1))
-
-
-def _stage(channels_in: int, channels: int, count: int, stride: int, expansion: int) -> nn.Sequential:
-    first = InvertedResidual(channels_in, channels, stride, expansion)
-    return nn.Sequential(first, *(InvertedResidual(channels, channels, 1, expansion) for _ in range(count - 1)))
 
 
 def _convolution(channels_in: int, channels: int, size: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from kdhelpers.models.architecture import FLAG, Architecture, Choice, initialise
+from kdhelpers.models.architecture import FLAG, Architecture, Choice, initialise, stage
 
 
 class _Mix(torch.autograd.Function):
@@ -134,8 +134,7 @@ class ShakeShake(nn.Module):
 
 
 def _stage(channels_in: int, channels: int, count: int, stride: int, shaken: tuple[bool, bool, bool]) -> nn.Sequential:
-    blocks = [ShakeBlock(channels_in, channels, stride, shaken)]
-    blocks += [ShakeBlock(channels, channels, 1, shaken) for _ in range(count - 1)]
+    blocks = stage(ShakeBlock, channels_in, channels, count, stride, shaken)
     return nn.Sequential(OrderedDict((f"block{number}", block) for number, block in enumerate(blocks, 1)))
 
 

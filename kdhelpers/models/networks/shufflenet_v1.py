@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdhelpers.models.architecture import Architecture
+from kdhelpers.models.architecture import Architecture, stage
 
 STEM = 24
 GROUPS = 3
@@ -51,7 +51,7 @@ class ShuffleNetV1(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         inputs = (STEM, *(channels for channels, _ in STAGES))
         self.layer1, self.layer2, self.layer3 = (
-            _stage(inputs[i], channels, count) for i, (channels, count) in enumerate(STAGES)
+            stage(ShuffleUnit, inputs[i], channels, count, 2) for i, (channels, count) in enumerate(STAGES)
         )
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(inputs[-1], num_classes)  # default initialisation throughout, as in the benchmark
@@ -60,13 +60,6 @@ class ShuffleNetV1(nn.Module):
         x = self.relu(self.bn1(self.conv1(images)))  # [B, 24, 32, 32]
         x = self.layer3(self.layer2(self.layer1(x)))  # [B, 960, 4, 4]
         return self.linear(self.avgpool(x).flatten(1))
-
-
-def _stage(channels_in: int, channels: int, count: int) -> nn.Sequential:
-    return nn.Sequential(
-        ShuffleUnit(channels_in, channels, stride=2),
-        *(ShuffleUnit(channels, channels, stride=1) for _ in range(count - 1)),
-    )
 
 
 _MAPS = {"stem": "relu", "layer1": "layer1", "layer2": "layer2", "layer3": "layer3"}

@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdhelpers.models.architecture import Architecture, initialise
+from kdhelpers.models.architecture import Architecture, initialise, stage
 
 
 class PreActivationBlock(nn.Module):
@@ -58,8 +58,7 @@ class WideResNet(nn.Module):
 
 
 def _stage(channels_in: int, channels: int, count: int, stride: int) -> nn.Sequential:
-    first = PreActivationBlock(channels_in, channels, stride)
-    blocks = nn.Sequential(first, *(PreActivationBlock(channels, channels, 1) for _ in range(count - 1)))
+    blocks = stage(PreActivationBlock, channels_in, channels, count, stride)
     return nn.Sequential(OrderedDict(layer=blocks))  # the benchmark's names: block1.layer.0.conv1
 
 
