@@ -8,6 +8,7 @@ from kdhelpers import artifacts
 from kdhelpers.report.labels import default_hyperparameters, distinct_labels, method_label, row_names
 from kdhelpers.training.run import distinctive
 
+NAME_FIELDS = ("seed", "name", "teacher", "start_from")  # hashes identify the weights
 # A student's baseline is the run that differs from it in these alone.
 METHOD_FIELDS = ("method", "hyperparameters", "teacher_sha256")
 METRICS = "test_top1_pct test_top5_pct test_nll test_ece_pct val_top1_pct train_seconds seconds_per_epoch".split()
@@ -41,6 +42,7 @@ def _row(record: dict) -> dict:
     values = {**run, **(record.get("metrics") or {}), **(record.get("model") or {}), **environment}
     setting = _setting(record)
     options = default_hyperparameters(run.get("method")) | (run.get("hyperparameters") or {})
+    fields = {field: value for field, value in run.items() if field not in NAME_FIELDS and value is not None}
     return {column: values.get(column) for column in RUN_COLUMNS} | {
         "name": record.get("name"),
         "model": run.get("model"),
@@ -53,7 +55,7 @@ def _row(record: dict) -> dict:
         "notes": "; ".join(record.get("notes") or []),
         "teacher_notes": "; ".join(teacher.get("notes") or []),
         "teacher_sha256": teacher.get("sha256"),
-        "run": run | {"hyperparameters": options} | _hashes(record),
+        "run": fields | {"hyperparameters": options} | _hashes(record),
         "setting": _canonical(setting),
         "budget_key": _canonical({field: value for field, value in setting.items() if field not in METHOD_FIELDS}),
     }
