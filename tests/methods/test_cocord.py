@@ -150,7 +150,7 @@ def test_running_statistics_are_not_averaged_and_outputs_follow_the_batch_at_han
     learn(method, student, teacher)
     averaged = statistics(method.slow, method.slow_projector, method.teacher_projector)
     before = [buffer.clone() for buffer in averaged]
-    method._follow()
+    method._update_averages()
     assert all(map(torch.equal, averaged, before))
     view = images().views[0]
     expected = method.slow(view).embedding

@@ -59,7 +59,7 @@ def test_in_the_loop_the_slow_student_is_the_student_one_step_earlier_where_its_
     one.begin_epoch()
     for batch in one.batches.epoch(1):
         before = parameters_of(one.network, one.method.projector)
-        one.learn(batch)
+        one.step(batch)
         assert all(map(torch.equal, parameters_of(one.method.slow, one.method.slow_projector), before))
     assert not any(map(torch.equal, before, parameters_of(one.network, one.method.projector)))
 

@@ -85,19 +85,10 @@ def test_a_weight_of_zero_drops_the_term_and_the_question(networks):
     assert set(built(networks, alpha=0)(student, teacher, Batch, 1)) == {"kd"}
 
 
-def test_matching_embeddings_goes_through_a_map_to_the_teachers_width_and_trains_no_classifier(networks):
-    student, teacher = networks
-    method = built(networks, match="embeddings", alpha=0)
-    terms = method(student, teacher, Batch, 1)
-    pairs = [(method.widen(student(view).embedding), teacher(view).embedding) for view in Batch.views]
-    torch.testing.assert_close(terms["kd"], sum(standardized_kd_loss(*pair, 2.0) for pair in pairs) / 2)
-    terms["kd"].backward()
-    assert student.classifier.grad is None
-    assert method.widen.weight.grad is not None
-    assert not method.trains_classifier
-    assert built(networks, match="embeddings", ce_weight=1).trains_classifier
-    assert built(networks).trains_classifier
-    assert not built(networks, kd_weight=0).trains_classifier
+def test_without_cross_entropy_and_kd_the_classifier_is_left_to_a_probe():
+    assert METHODS["conkd"]().trains_classifier
+    assert METHODS["conkd"](kd_weight=0, ce_weight=1).trains_classifier
+    assert not METHODS["conkd"](kd_weight=0).trains_classifier
 
 
 def test_all_weights_zero_train_nothing_and_are_refused():
