@@ -139,8 +139,7 @@ class CoCoRD(Method):
             predictions = torch.stack([self.predictor(embedding) for embedding in both], 1)
             terms["prediction"] = self.prediction_weight * self._prediction(predictions, (first, second))
         if self.kd_weight:
-            kd = kd_loss(student_out.logits, teacher(first).logits, self.kd_temperature)
-            terms["kd"] = self.kd_weight * kd
+            terms["kd"] = self.kd_weight * kd_loss(student_out.logits, teacher(first).logits, self.kd_temperature)
         return terms
 
     def _update_averages(self) -> None:

@@ -51,6 +51,6 @@ class ConKD(Method):
             terms["kd"] = self.kd_weight * torch.stack(losses).mean()
         if self.alpha:
             embeddings = torch.stack([self.head(out.embedding) for out in student_out], 1)
-            contrast = supcon_loss(gather(embeddings), gather(batch.labels), self.contrast_temperature)
-            terms["supcon"] = self.alpha * contrast
+            loss = supcon_loss(gather(embeddings), gather(batch.labels), self.contrast_temperature)
+            terms["supcon"] = self.alpha * loss
         return terms

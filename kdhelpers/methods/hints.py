@@ -81,10 +81,7 @@ class Hints(Method):
             if self.mode == "joint" and value != defaults[name]:
                 raise ValueError(f"{name} = {value}: belongs to mode two_stage, mode joint lacks it; leave it out")
         self.second_stage = LogitMatching(**options)
-
-    @property
-    def stage_epochs(self) -> int:
-        return self.hint_epochs if self.mode == "two_stage" else 0
+        self.stage_epochs = self.hint_epochs if self.mode == "two_stage" else 0
 
     def build(self, context: Context) -> None:
         student, teacher = context.student_outputs.feature_maps, context.teacher_outputs.feature_maps

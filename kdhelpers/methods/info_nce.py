@@ -52,8 +52,7 @@ class InBatchContrast(Method):
         student_out = student(view)
         student_embedding = gather(self.student_head(student_out.embedding))
         teacher_embedding = gather(self.teacher_head(teacher(view).embedding))
-        contrast = info_nce_loss(student_embedding, teacher_embedding, self.temperature)
         return {
             "ce": self.ce_weight * cross_entropy(student_out.logits, batch.labels),
-            "contrast": self.contrast_weight * contrast,
+            "contrast": self.contrast_weight * info_nce_loss(student_embedding, teacher_embedding, self.temperature),
         }

@@ -37,13 +37,10 @@ class UnlabelledDistillation(Method):
     unlabelled_weight: Weight = 1.0
     consistent: bool = True
 
-    @property
-    def uses_unlabelled(self) -> bool:
-        return self.unlabelled_weight > 0
-
-    @property
-    def weak_view(self) -> str:
-        return "shared_crop" if self.consistent else "own_crop"
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.uses_unlabelled = self.unlabelled_weight > 0
+        self.weak_view = "shared_crop" if self.consistent else "own_crop"
 
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
         labelled = len(batch.labels)
