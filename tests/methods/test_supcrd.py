@@ -39,7 +39,7 @@ def naive(student, teacher, logits, labels, alpha, beta, temperature, form):
             losses.append(-math.log(pull * sum(positives) / (pull * sum(positives) + pushed)))
         else:
             log_all = math.log(sum(positives) + pushed)
-            losses.append(-pull / len(positives) * sum(math.log(each) - log_all for each in positives))
+            losses.append(-pull / len(positives) * sum(math.log(score) - log_all for score in positives))
     return sum(losses) / len(losses)
 
 
