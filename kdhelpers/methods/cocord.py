@@ -87,7 +87,7 @@ class CoCoRD(Method):
     move before the optimiser's step. As in the published code, all of them normalise by the current batch (BatchNorm in
     train mode): running statistics are not averaged, and would belong to other weights.
 
-    KD compares both networks on x_s, which costs the teacher a second forward pass.
+    kd_weight 1 is the paper's row CoCoRD+KD: KD compares both networks on x_s, a second forward pass of the teacher.
     """
 
     title = "CoCoRD"
