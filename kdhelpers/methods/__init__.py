@@ -1,6 +1,6 @@
 """The distillation methods: one file each, its pure loss first, then the small `Method` that uses it.
 
-A new method is one file, one line in `METHODS`, and its test.
+A new method is one file, its import and its line in `METHODS` here, and one test.
 """
 
 from kdhelpers.methods.base import Context, Method

@@ -1,91 +1,79 @@
-"""What every distillation method is: a module that turns one batch into named, already weighted loss terms."""
+"""The base of the distillation methods: a module that turns one batch into named, weighted loss terms."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, get_type_hints
 
 from torch import Tensor, nn
 
+from kdhelpers.methods.parts.ranges import check_range
 
-@dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True)
 class Context:
-    """What a method may look at once, when it builds its own parts.
+    """The networks and the training split, as `Method.build` needs them."""
 
-    student_outputs:  its Outputs(logits [B, C], embedding [B, d], maps {name: [B, c, h, w]}) on two images, for shapes
-    teacher_outputs:  the teacher's, or None where there is no teacher
-    copy_student:     makes a slow student: a frozen copy of the student, a module `view -> Outputs`
-    labels:           int64 [N], the labels of the training split in `batch.index` order
-    num_classes:      C
-    student_parameters: the student's own, in the order of its copy's: what a slow student follows
-    """
-
-    student_outputs: Any
-    teacher_outputs: Any
-    copy_student: Callable[[], nn.Module]
-    labels: Tensor
+    student_outputs: Any  # Outputs(logits [B, C], embedding [B, d], feature_maps {name: [B, c, h, w]}) of two images
+    teacher_outputs: Any  # the same; None without a teacher
+    copy_student: Callable[[], nn.Module]  # makes a frozen copy of the student, a module `view -> Outputs`
+    labels: Tensor  # int64 [N], of the training split in `batch.index` order
     num_classes: int
-    student_parameters: Sequence[nn.Parameter] = ()
+    student_parameters: Sequence[nn.Parameter] = ()  # in the order of the copy's
 
 
 class Method(nn.Module):
-    """A distillation method. Subclasses take hyperparameters by keyword, with defaults, and check their ranges.
+    """A distillation method. A subclass declares hyperparameters as fields and returns its loss terms from `forward`.
 
-    `forward(student, teacher, batch, epoch)` returns `{"ce": ..., "kd": ...}`: scalar terms, already weighted. The loop
-    sums them for the gradient and logs each. `student` and `teacher` are callables `view -> Outputs(logits, embedding,
-    maps)`; the teacher's outputs carry no gradient. `batch` has `views` (a tuple of `self.views` image tensors
-    [B, 3, H, W], one per independent augmentation), `labels` [B] and `index` [B] (place in the training split).
-    `epoch` counts from 1.
+    `temperature: Temperature = 4.0` declares a hyperparameter, its range and its default: a subclass is a keyword-only
+    dataclass. Rules between hyperparameters stand in `__post_init__`, after `super().__post_init__()`.
+    Class attributes without an annotation override the attributes below; a property may compute one from the fields.
 
-    The method is a module beside the student: its parameters are trained with the student, its buffers are saved with
-    the checkpoint, and neither is ever in the student's weight file. How the methods of this suite fit:
+    `forward(student, teacher, batch, epoch)` returns scalar terms, already weighted: {"ce": ..., "kd": ...}. The loop
+    minimises their sum and logs each term.
+    student, teacher:  view -> Outputs(logits, embedding, feature_maps); the teacher's carry no gradient.
+                       `student(view, stop_at="layer2")` ends the forward pass at that map; layers above stay unchanged.
+    batch:             views (`views` tensors [B, 3, H, W], augmented independently), labels [B], index [B] (rows of the
+                       training split), weak_view, and unlabelled (with views, weak_view and index). If labelled and
+                       unlabelled images share a forward pass of the student, the labelled ones come first.
+    epoch:             counted from 1
 
-    - logit matching, label smoothing, DKD, standardised KD: only `forward`; DKD's warm-up is a function of `epoch`.
-    - several views (SupCon, SupCRD, ConKD, CoCoRD): `views = 2` or `3`; call `student(view)` once per view.
-    - projectors and regressors (hints, CRD, SupCRD): made in `build` from the shapes in `Context`; they are parameters.
-    - memory banks and queues (CRD, CoCoRD): `register_buffer` in `build`, read and updated in `forward`, in place and
-      under `no_grad`; negatives are drawn from torch's global generator, which the loop seeds from (seed, epoch).
-    - slow students (CoCoRD): `context.copy_student()`, kept as a submodule and moved towards the student's parameters
-      (`ema_update`) at the start of `forward`, that is before the optimiser's step. Like every submodule it is in train
-      mode while training: its BatchNorm statistics follow what it sees, unless `forward` puts it in eval.
-    - two stages (hints): while `epoch <= self.stage_epochs`, `forward` returns only the first stage's term, computed
-      with `student(view, stop_at="<map>")`, which ends the forward at that map: upper layers then get no gradient, so
-      the optimiser leaves them (and their momentum and weight decay) alone, and their BatchNorm statistics stay too.
-    - a trained projection head of the teacher (SupCRD's `co_trained`): a parameter of the method, like any projector.
-    - a gentle view for the teacher, by crop and flip alone: `weak_view = "shared_crop"` (as the first view) or "own_crop";
-      it is `batch.weak_view`, and that very first view where the run's augmentation is gentle itself.
-    - unlabelled images: `uses_unlabelled = True`; `batch.unlabelled` has their views, gentle view and index, and no
-      labels. Labelled and unlabelled images may go through the student together, the labelled ones first.
+    Parameters of a method are trained with the student. Its buffers are saved in the checkpoint and updated in place,
+    without gradient. The student's weight file holds neither. Submodules are in train mode during training, also
+    `context.copy_student()`, whose BatchNorm then uses batch statistics. Draw from torch's global generator: the loop
+    seeds it from (seed, epoch).
     """
 
+    title: ClassVar[str]  # the method's name in tables and figures; by default its key in capitals
     needs_teacher = True
-    reads: tuple[str, ...] = ("logits",)  # of the teacher's outputs; what was stored of them is logits and embeddings
+    reads: tuple[str, ...] = ("logits",)  # parts of the teacher's outputs; logits and embedding can be cached
     views = 1
-    weak_view = ""  # which gentle view a batch has besides: "", "shared_crop", "own_crop"
+    weak_view = ""  # "shared_crop" or "own_crop" adds a weak view (FixMatch's term: crop and flip only) to the batch
     uses_unlabelled = False
-    trains_classifier = True  # else a linear probe is fitted to the embeddings when the training is done
-    stage_epochs = 0  # length of a first stage that does not train the whole student; less than the run's epochs
+    trains_classifier = True  # else a linear probe is fitted to the embeddings after training
+    stage_epochs = 0  # length of a first stage that trains a part of the student; less than the run's epochs
+    retired: ClassVar[dict[str, Any]] = {}  # removed hyperparameters, which older records hold at this value
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)
+        for field in dataclasses.fields(cls):
+            if field.name in vars(cls):
+                delattr(cls, field.name)  # the default on the class would hide a submodule of this name
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a hyperparameter out of its range, and if all weights are 0."""
+        super().__init__()  # a module takes plain values before this call
+        weights = {}
+        for name, hint in get_type_hints(type(self).__init__, include_extras=True).items():
+            for limits in getattr(hint, "__metadata__", ()):
+                check_range(name, getattr(self, name), limits.low, limits.high)
+                if limits.is_weight:
+                    weights[name] = getattr(self, name)
+        if weights and not any(weights.values()):
+            raise ValueError(f"{', '.join(weights)}: all are 0, which trains nothing; raise one")
 
     def build(self, context: Context) -> None:
-        """Make projectors, banks, slow copies. Called once, before the optimiser is made."""
+        """Make projectors, memory banks, slow copies. The loop calls it once, before it makes the optimiser."""
 
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
         raise NotImplementedError(f"{type(self).__name__} must return its loss terms from forward()")
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """float32 for half types, float32 and float64 as they are: what losses that exponentiate compute in."""
-    return x.float() if x.element_size() < 4 else x
-
-
-def check_weights(**weights: float) -> None:
-    """Raise ValueError for a negative weight, and where all of them are 0: there would be nothing to train."""
-    for name, weight in weights.items():
-        check_range(name, weight, 0)
-    if not any(weights.values()):
-        raise ValueError(f"{', '.join(weights)}: all are 0, which trains nothing; raise one")
-
-
-def check_range(name: str, value: float, low: float, high: float = 1e6) -> None:
-    """Raise ValueError unless low <= value <= high."""
-    if not low <= value <= high:
-        raise ValueError(f"{name} = {value}: must lie in [{low}, {high}]")

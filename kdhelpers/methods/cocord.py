@@ -1,8 +1,8 @@
 """Contrastive consistent representation distillation (CoCoRD): contrast with a queue of teacher keys, and agreement
 with a slow student.
 
-An image has three views, x_s, x_s' and x_t. With f(x) the student's embedding through a projector, h a predictor on
-top of it, slow(x) a moving average of f, t(x) the teacher's embedding through a projector of its own, unit vectors
+An image has three views, x_s, x_s' and x_t. f(x) is the student's embedding through a projector, h a predictor on top
+of f, slow(x) a moving average of f, t(x) the teacher's embedding through another projector. With unit vectors
 q = norm(f(x_s)) and k = norm(t(x_t)), and the queue k_1..k_K of the teacher's latest keys before this batch,
 
     L_contrast = -log(e^{<q, k>/T} / (e^{<q, k>/T} + sum_j e^{<q, k_j>/T}))
@@ -10,7 +10,7 @@ q = norm(f(x_s)) and k = norm(t(x_t)), and the queue k_1..k_K of the teacher's l
     L = contrast_weight L_contrast + ce_weight CE(x_s) + prediction_weight L_prediction + kd_weight KD(x_s)
 
 all of them means over the batch. Fu, Yang, Yang: Contrastive Consistent Representation Distillation, BMVC 2023: keys
-stay consistent because the networks that make them move slowly, where CRD averages the stored rows themselves.
+stay consistent because the networks that make them move slowly, whereas CRD averages the stored rows themselves.
 """
 
 import copy
@@ -20,11 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kdhelpers.methods.base import Context, Method, check_range, check_weights, full_precision
+from kdhelpers.methods.base import Context, Method
 from kdhelpers.methods.logit_matching import kd_loss
 from kdhelpers.methods.parts.ema import ema_update
 from kdhelpers.methods.parts.heads import mlp_head
 from kdhelpers.methods.parts.key_queue import KeyQueue
+from kdhelpers.methods.parts.ranges import ContrastTemperature, Count, Fraction, Temperature, Weight, Width
+from kdhelpers.methods.parts.tensors import check_shapes, cross_entropy, full_precision
 
 
 def cocord_contrast_loss(
@@ -33,108 +35,81 @@ def cocord_contrast_loss(
     """L_contrast above, a scalar: mean over the batch.
 
     student_embedding q and teacher_embedding k [B, d], queue [K, d], all with unit rows, any float dtype (computed in
-    float32, or float64 for a float64 student). Where q is as near to all rows as to its key, the loss is log(1 + K).
-    Gradients reach student_embedding only, and are worked out at once: the queue may be overwritten before the
+    float32, or float64 for a float64 student). For q equally near to all rows and its key, the loss is log(1 + K).
+    Gradients reach student_embedding only. The forward pass computes them: the queue may be overwritten before the
     backward pass. Raises ValueError on shapes that do not fit.
     """
-    if teacher_embedding.shape != student_embedding.shape or queue.shape[1:] != student_embedding.shape[1:]:
-        found = (tuple(each.shape) for each in (student_embedding, teacher_embedding, queue))
-        raise ValueError(
-            "student_embedding {}, teacher_embedding {}, queue {}: must be [B, d], [B, d] and [K, d]; project both "
-            "networks to the queue's dimension".format(*found)
-        )
+    layout = "student_embedding [B, d], teacher_embedding [B, d], queue [K, d]; project both networks to the queue's d"
+    check_shapes(layout, student_embedding, teacher_embedding, queue)
     student = full_precision(student_embedding)
     return _Contrast.apply(student, teacher_embedding.to(student.dtype), queue.to(student.dtype), temperature)
 
 
 class _Contrast(torch.autograd.Function):
-    """Loss and gradient together, so that a [B, d] tensor waits for backward in place of a clone of the queue."""
+    """Loss and gradient together: the backward pass needs a [B, d] tensor instead of a clone of the queue."""
 
     @staticmethod
     def forward(ctx, student, teacher, queue, temperature):
         with torch.autocast(student.device.type, enabled=False):
-            own = (student * teacher).sum(1, keepdim=True)
-            log_p = torch.cat([own, student @ queue.T], 1).div_(temperature).log_softmax(1)
+            positive = (student * teacher).sum(1, keepdim=True)
+            log_p = torch.cat([positive, student @ queue.T], 1).div_(temperature).log_softmax(1)
             loss = -log_p[:, 0].mean()
-            slope = log_p.exp_().div_(temperature * len(log_p))
-            slope[:, 0] -= 1 / (temperature * len(log_p))
-            ctx.save_for_backward(slope[:, :1] * teacher + slope[:, 1:] @ queue)
+            grad = log_p.exp_().div_(temperature * len(log_p))
+            grad[:, 0] -= 1 / (temperature * len(log_p))
+            ctx.save_for_backward(grad[:, :1] * teacher + grad[:, 1:] @ queue)
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, of_loss):
-        (slope,) = ctx.saved_tensors
-        return of_loss * slope, None, None, None
+    def backward(ctx, grad_of_loss):
+        (grad,) = ctx.saved_tensors
+        return grad_of_loss * grad, None, None, None
 
 
 def cocord_prediction_loss(student_prediction: Tensor, slow_embedding: Tensor) -> Tensor:
     """L_prediction above, a scalar in [0, 8]: summed over the two views, mean over the batch.
 
-    student_prediction [B, 2, d] are h(x_s) and h(x_s'), slow_embedding [B, 2, d] slow(x_s) and slow(x_s'), in this
-    order and of any length: each prediction is compared with the slow student on the other view. Any float dtype
-    (computed in float32, or float64 for float64 input). Raises ValueError on shapes that do not fit.
+    student_prediction [B, 2, d] holds h(x_s) and h(x_s'), slow_embedding [B, 2, d] slow(x_s) and slow(x_s'), of any
+    length: each prediction is compared with the slow student on the other view. Any float dtype (computed in float32,
+    or float64 for float64 input). Raises ValueError on shapes that do not fit.
     """
-    if student_prediction.shape != slow_embedding.shape or student_prediction.shape[1:2] != (2,):
-        raise ValueError(
-            f"student_prediction {tuple(student_prediction.shape)} and slow_embedding {tuple(slow_embedding.shape)}: "
-            "must have one shape [B, 2, d], both views of an image side by side"
-        )
-    prediction, target = (F.normalize(full_precision(each), dim=2) for each in (student_prediction, slow_embedding))
+    layout = "student_prediction [B, 2, d], slow_embedding [B, 2, d]; stack both views of an image"
+    check_shapes(layout, student_prediction, slow_embedding)
+    prediction, target = (F.normalize(full_precision(x), dim=2) for x in (student_prediction, slow_embedding))
     return (2 - 2 * (prediction * target.flip(1)).sum(2)).sum(1).mean()
 
 
 class CoCoRD(Method):
     """ce_weight CE + contrast_weight contrast + prediction_weight prediction (+ kd_weight KD), on three views.
 
-    The slow student (backbone and projector) is an average of the student with slow_momentum; the teacher's projector
-    one of the student's with teacher_momentum where both embeddings have one width, else it is random and stays so.
-    Averages move before the optimiser's step. All of them normalise by the batch at hand (BatchNorm in train mode), as
-    in the published code: running statistics are not averaged, and would be those of other weights.
+    The slow student (backbone and projector) averages the student with slow_momentum. The teacher's projector averages
+    the student's projector with teacher_momentum if both embeddings have one width; else it stays random. Averages
+    move before the optimiser's step. As in the published code, all of them normalise by the current batch (BatchNorm in
+    train mode): running statistics are not averaged, and would belong to other weights.
 
-    KD compares both networks on x_s, the student's own view: the teacher is asked a second time for it alone.
+    kd_weight 1 is the paper's row CoCoRD+KD: KD compares both networks on x_s, a second forward pass of the teacher.
     """
 
     title = "CoCoRD"
     views = 3
     reads = ("logits", "embedding")
 
-    def __init__(
-        self,
-        *,
-        temperature: float = 0.1,
-        ce_weight: float = 1.0,
-        contrast_weight: float = 1.0,
-        prediction_weight: float = 4.0,
-        kd_weight: float = 0.0,
-        kd_temperature: float = 4.0,
-        queue_size: int = 2048,
-        hidden_dim: int = 2048,
-        dim: int = 2048,
-        predictor_dim: int = 512,
-        slow_momentum: float = 0.9,
-        teacher_momentum: float = 0.999,
-    ):
-        super().__init__()
-        check_range("temperature", temperature, 0.001, 100)
-        check_range("kd_temperature", kd_temperature, 0.01, 1000)
-        check_weights(
-            ce_weight=ce_weight,
-            contrast_weight=contrast_weight,
-            prediction_weight=prediction_weight,
-            kd_weight=kd_weight,
-        )
-        check_range("queue_size", queue_size, 1)
-        for name, width in {"hidden_dim": hidden_dim, "dim": dim, "predictor_dim": predictor_dim}.items():
-            check_range(name, width, 1, 65536)
-        check_range("slow_momentum", slow_momentum, 0, 1)
-        check_range("teacher_momentum", teacher_momentum, 0, 1)
-        self.temperature, self.kd_temperature, self.queue_size = temperature, kd_temperature, queue_size
-        self.ce_weight, self.contrast_weight = ce_weight, contrast_weight
-        self.prediction_weight, self.kd_weight = prediction_weight, kd_weight
-        self.hidden_dim, self.dim, self.predictor_dim = hidden_dim, dim, predictor_dim
-        self.slow_momentum, self.teacher_momentum = slow_momentum, teacher_momentum
-        self.trains_classifier = bool(ce_weight or kd_weight)
+    temperature: ContrastTemperature = 0.1
+    ce_weight: Weight = 1.0
+    contrast_weight: Weight = 1.0
+    prediction_weight: Weight = 4.0
+    kd_weight: Weight = 0.0
+    kd_temperature: Temperature = 4.0
+    queue_size: Count = 2048
+    hidden_dim: Width = 2048
+    dim: Width = 2048
+    predictor_dim: Width = 512
+    slow_momentum: Fraction = 0.9
+    teacher_momentum: Fraction = 0.999
+
+    @property
+    def trains_classifier(self) -> bool:
+        return bool(self.ce_weight or self.kd_weight)
 
     def build(self, context: Context) -> None:
         width = context.student_outputs.embedding.shape[1]
@@ -147,40 +122,41 @@ class CoCoRD(Method):
         start = self.projector if self.teacher_follows else mlp_head(teacher_width, self.hidden_dim, self.dim)
         self.teacher_projector = copy.deepcopy(start).requires_grad_(False)
         self.queue = KeyQueue(self.queue_size, self.dim)
-        self.student_parameters = list(context.student_parameters)  # in a list, they are not this module's own
+        self.student_parameters = list(context.student_parameters)  # a list: they do not become this module's own
 
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
-        self._follow()
-        own, other, shown = batch.views
-        outputs = student(own)
-        projected = self.projector(outputs.embedding)
+        self._update_averages()
+        first, second, teacher_view = batch.views
+        student_out = student(first)
+        projected = self.projector(student_out.embedding)
         terms = {}
         if self.ce_weight:
-            terms["ce"] = self.ce_weight * F.cross_entropy(full_precision(outputs.logits), batch.labels)
+            terms["ce"] = self.ce_weight * cross_entropy(student_out.logits, batch.labels)
         if self.contrast_weight:
-            terms["contrast"] = self.contrast_weight * self._contrast(projected, teacher(shown).embedding)
+            terms["contrast"] = self.contrast_weight * self._contrast(projected, teacher(teacher_view).embedding)
         if self.prediction_weight:
-            predicted = [self.predictor(each) for each in (projected, self.projector(student(other).embedding))]
-            terms["prediction"] = self.prediction_weight * self._prediction(predicted, (own, other))
+            both = (projected, self.projector(student(second).embedding))
+            predictions = torch.stack([self.predictor(embedding) for embedding in both], 1)
+            terms["prediction"] = self.prediction_weight * self._prediction(predictions, (first, second))
         if self.kd_weight:
-            terms["kd"] = self.kd_weight * kd_loss(outputs.logits, teacher(own).logits, self.kd_temperature)
+            terms["kd"] = self.kd_weight * kd_loss(student_out.logits, teacher(first).logits, self.kd_temperature)
         return terms
 
-    def _follow(self) -> None:
+    def _update_averages(self) -> None:
         slow = [*self.slow.parameters(), *self.slow_projector.parameters()]
         ema_update(slow, [*self.student_parameters, *self.projector.parameters()], self.slow_momentum)
         if self.teacher_follows:
             ema_update(self.teacher_projector.parameters(), self.projector.parameters(), self.teacher_momentum)
 
-    def _contrast(self, projected: Tensor, shown: Tensor) -> Tensor:
+    def _contrast(self, projected: Tensor, teacher_embedding: Tensor) -> Tensor:
         query = F.normalize(full_precision(projected), dim=1)
         with torch.no_grad():
-            key = F.normalize(full_precision(self.teacher_projector(shown)), dim=1)
+            key = F.normalize(full_precision(self.teacher_projector(teacher_embedding)), dim=1)
         loss = cocord_contrast_loss(query, key, self.queue.keys, self.temperature)
         self.queue.enqueue(key)
         return loss
 
-    def _prediction(self, predicted: list[Tensor], views: tuple[Tensor, ...]) -> Tensor:
+    def _prediction(self, predictions: Tensor, views: tuple[Tensor, ...]) -> Tensor:
         with torch.no_grad():
-            slow = [self.slow_projector(self.slow(view).embedding) for view in views]
-        return cocord_prediction_loss(torch.stack(predicted, 1), torch.stack(slow, 1))
+            slow = torch.stack([self.slow_projector(self.slow(view).embedding) for view in views], 1)
+        return cocord_prediction_loss(predictions, slow)

@@ -1,20 +1,19 @@
-"""Independent student (SI): cross-entropy on the labels and no teacher; the baseline of every comparison.
+"""Cross-entropy on the labels without a teacher (the independent student, SI): the baseline of every comparison.
 
 L = -(1/B) sum_b log softmax(z_s)_{y_b}
 """
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from kdhelpers.methods.base import Method, full_precision
+from kdhelpers.methods.base import Method
+from kdhelpers.methods.parts.tensors import cross_entropy
 
 
 class IndependentStudent(Method):
-    """The student (or a teacher) trained on labels alone."""
+    """Trains a student, or a teacher, on labels alone."""
 
     title = "CE (no teacher)"
     needs_teacher = False
 
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
-        logits = student(batch.views[0]).logits
-        return {"ce": F.cross_entropy(full_precision(logits), batch.labels)}
+        return {"ce": cross_entropy(student(batch.views[0]).logits, batch.labels)}

@@ -19,17 +19,17 @@ SMALL = {"queue_size": 6, "hidden_dim": 8, "dim": 5, "predictor_dim": 3}
 
 
 class Network(nn.Module):
-    """A convolution, BatchNorm and a classifier; counts its calls and keeps what it was shown."""
+    """A convolution, BatchNorm and a classifier; counts its calls and keeps its inputs."""
 
     def __init__(self, width=6, seed=0):
         super().__init__()
         torch.manual_seed(seed)
         self.body = nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU())
         self.classifier = nn.Linear(width, 3)
-        self.shown = []
+        self.inputs = []
 
     def forward(self, view):
-        self.shown.append(view)
+        self.inputs.append(view)
         embedding = self.body(view).mean((2, 3))
         return Outputs(self.classifier(embedding), embedding, {})
 
@@ -52,7 +52,7 @@ def built(teacher_width=6, **hyperparameters):
     student, teacher = Network(), Teacher(teacher_width)
     outputs = student.eval()(torch.zeros(2, 3, 5, 5)), teacher(torch.zeros(2, 3, 5, 5))
     for network in (student.train(), teacher):
-        network.shown.clear()
+        network.inputs.clear()
     torch.manual_seed(3)
     method = METHODS["cocord"](**SMALL | hyperparameters)
     method.build(
@@ -80,12 +80,12 @@ def test_the_terms_are_the_equation():
     method, student, teacher = built(temperature=0.3, contrast_weight=2.0, ce_weight=0.5)
     queue = method.queue.keys.clone()
     terms = method(student, teacher, images(), 1)
-    own, other, shown = images().views
+    own, other, teacher_view = images().views
     f = [method.projector(student(view).embedding) for view in (own, other)]
-    key = F.normalize(method.teacher_projector(teacher(shown).embedding), dim=1)
+    key = F.normalize(method.teacher_projector(teacher(teacher_view).embedding), dim=1)
     contrast = naive_contrast(F.normalize(f[0], dim=1).double(), key.double(), queue.double(), 0.3)
     slow = [method.slow_projector(method.slow(view).embedding) for view in (own, other)]
-    predicted = torch.stack([method.predictor(each) for each in f], 1)
+    predicted = torch.stack([method.predictor(embedding) for embedding in f], 1)
     prediction = naive_prediction(predicted.double(), torch.stack(slow, 1).double())
     assert list(terms) == ["ce", "contrast", "prediction"]
     torch.testing.assert_close(terms["ce"], 0.5 * F.cross_entropy(student(own).logits, LABELS))
@@ -99,8 +99,8 @@ def test_each_network_sees_its_views_and_the_teacher_a_second_one_for_kd_alone()
         batch = images()
         method(student, teacher, batch, 1)
         places = {id(view): place for place, view in enumerate(batch.views)}
-        seen = [[places[id(view)] for view in network.shown] for network in (student, method.slow, teacher)]
-        assert seen == [[0, 1], [0, 1], of_teacher]
+        inputs = [[places[id(view)] for view in network.inputs] for network in (student, method.slow, teacher)]
+        assert inputs == [[0, 1], [0, 1], of_teacher]
 
 
 def test_kd_is_the_classic_loss_of_both_networks_on_the_students_own_view():
@@ -114,7 +114,7 @@ def test_a_weight_of_zero_drops_the_term_and_the_questions():
     method, student, teacher = built(contrast_weight=0, prediction_weight=0)
     terms = method(student, teacher, images(), 1)
     assert list(terms) == ["ce"]
-    assert [len(network.shown) for network in (student, method.slow, teacher)] == [1, 0, 0]
+    assert [len(network.inputs) for network in (student, method.slow, teacher)] == [1, 0, 0]
     assert torch.equal(terms["ce"], F.cross_entropy(Network()(images().views[0]).logits, LABELS))
     method, student, teacher = built(ce_weight=0)
     assert list(method(student, teacher, images(), 1)) == ["contrast", "prediction"]
@@ -150,7 +150,7 @@ def test_running_statistics_are_not_averaged_and_outputs_follow_the_batch_at_han
     learn(method, student, teacher)
     averaged = statistics(method.slow, method.slow_projector, method.teacher_projector)
     before = [buffer.clone() for buffer in averaged]
-    method._follow()
+    method._update_averages()
     assert all(map(torch.equal, averaged, before))
     view = images().views[0]
     expected = method.slow(view).embedding
@@ -193,8 +193,8 @@ def test_what_is_frozen_gets_no_gradient_and_all_the_rest_does():
     assert not any(p.requires_grad or p.grad is not None for module in frozen for p in module.parameters())
     trained = (student, method.projector, method.predictor)
     assert all(p.grad is not None for module in trained for p in module.parameters())
-    ours = {id(p) for p in method.parameters() if p.requires_grad}
-    assert ours == {id(p) for module in trained[1:] for p in module.parameters()}  # not the student's a second time
+    trainable = {id(p) for p in method.parameters() if p.requires_grad}
+    assert trainable == {id(p) for module in trained[1:] for p in module.parameters()}  # without the student's
 
 
 def test_a_batch_of_two_trains_one_of_more_than_the_queue_too_and_one_image_is_batchnorms_own_error():

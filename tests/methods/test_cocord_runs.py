@@ -43,8 +43,8 @@ def test_a_checkpoint_restores_queue_slow_student_and_projectors_and_no_frozen_p
     assert same(*states)
     kinds = {name.split(".")[0] for name in states[0]}
     assert kinds == {"queue", "slow", "slow_projector", "projector", "predictor", "teacher_projector"}
-    for each in (first, second):
-        train_one_epoch(each)
+    for one in (first, second):
+        train_one_epoch(one)
     assert same(first.method.state_dict(), second.method.state_dict())
     assert same(first.network.state_dict(), second.network.state_dict())
     frozen = {id(p) for p in first.method.parameters() if not p.requires_grad}
@@ -58,14 +58,14 @@ def test_in_the_loop_the_slow_student_is_the_student_one_step_earlier_where_its_
     one.begin_epoch()
     for batch in one.batches.epoch(1):
         before = parameters_of(one.network, one.method.projector)
-        one.learn(batch)
+        one.step(batch)
         assert all(map(torch.equal, parameters_of(one.method.slow, one.method.slow_projector), before))
     assert not any(map(torch.equal, before, parameters_of(one.network, one.method.projector)))
 
 
 def test_beside_another_student_in_lockstep_each_ends_as_alone(run, data):
     runs = [Run(**QUICK | {"epochs": 3}), run]
-    alone = [weights(fit(each, data)) for each in runs]
+    alone = [weights(fit(run, data)) for run in runs]
     for state, trained in zip(alone, fit_sweep(runs, data, force_retrain=True), strict=True):
         assert same(state, weights(trained)), trained.name
 

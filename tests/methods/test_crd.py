@@ -114,9 +114,9 @@ def test_under_bf16_autocast_the_loss_keeps_its_third_digit():
 
 def test_shapes_that_do_not_fit_are_named():
     student, teacher, student_bank, teacher_bank, index, negatives = problem()
-    with pytest.raises(ValueError, match=r"teacher_embedding: \(3, 3\) does not fit \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"teacher_embedding \(3, 3\), .*: must be student_embedding \[B, d\]"):
         crd_loss(student, teacher[:, :3], student_bank, teacher_bank, index, negatives)
-    with pytest.raises(ValueError, match="teacher_bank"):
+    with pytest.raises(ValueError, match=r"teacher_bank \(10, 4\), .*: must be .* teacher_bank \[N, d\]"):
         crd_loss(student, teacher, student_bank, teacher_bank[1:], index, negatives)
     with pytest.raises(ValueError, match="K of at least 1"):
         crd_loss(student, teacher, student_bank, teacher_bank, index, negatives[:, :0])
@@ -176,42 +176,15 @@ def test_the_loss_is_taken_before_the_banks_move():
     torch.testing.assert_close(found, 0.8 * crd_loss(*embeddings, *banks, index, negatives))
 
 
-def test_a_frozen_normaliser_is_the_first_batchs_and_an_ema_follows_by_a_hundredth():
+def test_the_first_batch_alone_sets_both_normalisers():
     method, student, teacher = built(LABELS)
-    first, second, third = torch.tensor(40.0), torch.tensor(50.0), torch.tensor(20.0)
-    for own in (first, second, third):
-        method._follow(method.student_normalizer, own)
-    assert method.student_normalizer == 40
-    method, *_ = built(LABELS, normalizer="ema")
-    for own in (first, second, third):
-        method._follow(method.student_normalizer, own)
-    assert method.student_normalizer.item() == pytest.approx(0.99 * (0.99 * 40 + 0.01 * 50) + 0.01 * 20)
-
-
-def test_the_first_batch_sets_both_normalisers():
-    method, student, teacher = built(LABELS)
-    method(student, teacher, batch_of(LABELS, torch.tensor([0, 5])), 1)
-    assert method.student_normalizer > 0
-    assert method.teacher_normalizer > 0
+    normalisers = []
+    for index in ([0, 5], [1, 6]):
+        method(student, teacher, batch_of(LABELS, torch.tensor(index)), 1)
+        normalisers.append((method.student_normalizer.item(), method.teacher_normalizer.item()))
+    assert normalisers[0] == normalisers[1]
+    assert min(normalisers[0]) > 0
     assert method.student_normalizer != method.teacher_normalizer
-
-
-def test_relaxed_positives_are_others_of_the_class(monkeypatch):
-    index, drawn = torch.tensor([0, 5]), torch.tensor([3, 6])
-    losses = {}
-    for positive in ("exact", "relax"):
-        method, student, teacher = built(LABELS, positive=positive)
-        monkeypatch.setattr(method.bank, "same_class", lambda labels: drawn)
-        banks = method.bank.student.clone(), method.bank.teacher.clone()
-        torch.manual_seed(3)
-        found = method(student, teacher, batch_of(LABELS, index), 1)["crd"]
-        embeddings = method.student_head(student.embedding), method.teacher_head(teacher.embedding)
-        torch.manual_seed(3)
-        negatives = method.bank.other_classes(LABELS[index])
-        expected = crd_loss(*embeddings, *banks, index if positive == "exact" else drawn, negatives)
-        torch.testing.assert_close(found, 0.8 * expected)
-        losses[positive] = found.item()
-    assert losses["exact"] != losses["relax"]
 
 
 def test_a_batch_of_one_has_a_finite_loss_and_gradient():

@@ -73,13 +73,13 @@ def test_maps_that_no_regressor_joins_are_named():
         build_regressor(torch.rand(2, 3, 4, 4), torch.rand(2, 5, 16, 16))
 
 
-def seen(name, **options):
+def outputs_of(name, **options):
     return FeatureExtractor(build_model(name, 10, **options).eval())(torch.zeros(2, 3, 32, 32))
 
 
 def built(student, teacher, **hyperparameters):
     method = Hints(**hyperparameters)
-    method.build(Context(seen(student), seen(teacher), None, None, 10))
+    method.build(Context(outputs_of(student), outputs_of(teacher), None, None, 10))
     return method
 
 
@@ -244,6 +244,6 @@ def test_the_first_stage_never_runs_the_upper_layers():
     method = built("resnet8", "resnet8x4").eval()
     network = FeatureExtractor(build_model("resnet8", 10).eval())
     network.model.layer3.forward = None  # calling it would raise
-    maps = seen("resnet8x4").feature_maps
+    maps = outputs_of("resnet8x4").feature_maps
     terms = method(network, lambda view, stop_at: Outputs(None, None, maps), OneView(torch.rand(2, 3, 32, 32), None), 1)
     assert terms["hint"].isfinite()

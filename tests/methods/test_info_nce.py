@@ -52,5 +52,5 @@ def test_a_tiny_temperature_stays_finite_and_half_types_are_computed_in_float32(
 
 
 def test_shapes_that_differ_are_refused():
-    with pytest.raises(ValueError, match=r"teacher_embedding \(4, 2\): must have one shape"):
+    with pytest.raises(ValueError, match=r"teacher_embedding \(4, 2\): must be student_embedding \[B, d\]"):
         info_nce_loss(unit(4, 3), unit(4, 2))

@@ -1,4 +1,4 @@
-"""Logit matching on unlabelled images: its terms, who sees which view, what its weights and flags switch off."""
+"""Logit matching on unlabelled images: its terms, the views of both networks, what its weights switch off."""
 
 import math
 
@@ -15,16 +15,16 @@ CLASSES = 4
 
 
 class Network(nn.Module):
-    """Logits of the mean colour through BatchNorm, so that it matters which images are seen together."""
+    """Logits of the mean colour through BatchNorm, so that it matters which images are normalised together."""
 
     def __init__(self, seed, normalised=True):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(CLASSES, 3, generator=torch.Generator().manual_seed(seed)).double())
         self.norm = nn.BatchNorm1d(3).double() if normalised else nn.Identity()
-        self.seen = []
+        self.inputs = []
 
     def forward(self, view, stop_at=None):
-        self.seen.append(view)
+        self.inputs.append(view)
         embedding = self.norm(view.mean((2, 3)))
         return Outputs(embedding @ self.weight.T, embedding, {})
 
@@ -59,78 +59,71 @@ def naive_kd(student, teacher, temperature):
     return temperature**2 * total / len(student)
 
 
-@pytest.mark.parametrize("joint", [True, False])
-def test_the_terms_are_the_equation_and_batchnorm_sees_one_population_or_two(networks, batch, joint):
+def test_the_terms_are_the_equation_and_batchnorm_normalises_all_images_together(networks, batch):
     student, teacher = networks
-    terms = method(ce_weight=0.5, kd_weight=2.0, unlabelled_weight=3.0, temperature=3.0, joint=joint)(
-        student, teacher, batch, 1
-    )
+    terms = method(ce_weight=0.5, kd_weight=2.0, unlabelled_weight=3.0, temperature=3.0)(student, teacher, batch, 1)
     colours = [images.mean((2, 3)) for images in (batch.views[0], batch.unlabelled.views[0])]
-    populations = [torch.cat(colours)] * 2 if joint else colours
+    both = torch.cat(colours)
     own, other = (
-        (colour - people.mean(0)) / (people.var(0, unbiased=False) + 1e-5).sqrt() @ student.weight.T
-        for colour, people in zip(colours, populations, strict=True)
+        (colour - both.mean(0)) / (both.var(0, unbiased=False) + 1e-5).sqrt() @ student.weight.T for colour in colours
     )
-    taught, taught_other = (
+    teacher_own, teacher_other = (
         images.mean((2, 3)) @ teacher.weight.T for images in (batch.weak_view, batch.unlabelled.weak_view)
     )
     cross_entropy = -sum(row[label] for row, label in zip(own.log_softmax(1), batch.labels, strict=True)) / 5
     assert list(terms) == ["ce", "kd", "kd_unlabelled"]
     assert terms["ce"].item() == pytest.approx(0.5 * cross_entropy.item(), rel=1e-9)
-    assert terms["kd"].item() == pytest.approx(2 * naive_kd(own, taught, 3.0), rel=1e-9)
-    assert terms["kd_unlabelled"].item() == pytest.approx(3 * naive_kd(other, taught_other, 3.0), rel=1e-9)
+    assert terms["kd"].item() == pytest.approx(2 * naive_kd(own, teacher_own, 3.0), rel=1e-9)
+    assert terms["kd_unlabelled"].item() == pytest.approx(3 * naive_kd(other, teacher_other, 3.0), rel=1e-9)
 
 
-def test_the_student_sees_the_augmented_views_and_the_teacher_the_gentle_ones(networks, batch):
+def test_the_student_gets_the_augmented_views_and_the_teacher_the_weak_ones(networks, batch):
     student, teacher = networks
-    method(joint=False)(student, teacher, batch, 1)
-    assert student.seen[0] is batch.views[0]
-    assert student.seen[1] is batch.unlabelled.views[0]
-    assert teacher.seen[0] is batch.weak_view
-    assert teacher.seen[1] is batch.unlabelled.weak_view
-    student.seen.clear()
-    method(joint=True)(student, teacher, batch, 1)
-    assert [len(seen) for seen in student.seen] == [12]
-    assert torch.equal(student.seen[0][:5], batch.views[0])  # labelled images first: the loop counts their hits
+    method()(student, teacher, batch, 1)
+    [inputs] = student.inputs
+    assert torch.equal(inputs[:5], batch.views[0])  # labelled images first: the loop counts their hits
+    assert torch.equal(inputs[5:], batch.unlabelled.views[0])
+    assert teacher.inputs[0] is batch.weak_view
+    assert teacher.inputs[1] is batch.unlabelled.weak_view
 
 
-@pytest.mark.parametrize("joint", [True, False])
-def test_without_their_weight_nobody_is_shown_an_unlabelled_image(networks, batch, joint):
+def test_without_their_weight_no_network_gets_an_unlabelled_image(networks, batch):
     student, teacher = networks
-    off = method(unlabelled_weight=0, joint=joint)
+    off = method(unlabelled_weight=0)
     assert not off.uses_unlabelled
     terms = off(student, teacher, batch, 1)
     assert list(terms) == ["ce", "kd"]
-    assert [len(seen) for seen in (*student.seen, *teacher.seen)] == [5, 5]
+    assert [len(view) for view in (*student.inputs, *teacher.inputs)] == [5, 5]
     same_view = batch._replace(weak_view=batch.views[0])
-    ours = method(unlabelled_weight=0, temperature=4.0, ce_weight=0.5, kd_weight=0.5)(student, teacher, same_view, 1)
+    weightless = method(unlabelled_weight=0, temperature=4.0, ce_weight=0.5, kd_weight=0.5)(
+        student, teacher, same_view, 1
+    )
     plain = METHODS["lm"]()(student, teacher, same_view, 1)
-    assert all(torch.equal(ours[name], plain[name]) for name in plain)
+    assert all(torch.equal(weightless[name], plain[name]) for name in plain)
 
 
-def test_without_kd_weight_the_teacher_speaks_of_unlabelled_images_alone(networks, batch):
+def test_without_kd_weight_the_teacher_gets_unlabelled_images_alone(networks, batch):
     student, teacher = networks
     terms = method(kd_weight=0)(student, teacher, batch, 1)
     assert list(terms) == ["ce", "kd_unlabelled"]
-    assert [len(seen) for seen in teacher.seen] == [7]
+    assert [len(view) for view in teacher.inputs] == [7]
 
 
 def test_one_mean_over_all_images_is_a_choice_of_weights(networks, batch):
     student, teacher = networks
     terms = method(kd_weight=0.8 * 5 / 12, unlabelled_weight=0.8 * 7 / 12)(student, teacher, batch, 1)
     whole = student(torch.cat([batch.views[0], batch.unlabelled.views[0]])).logits
-    taught = teacher(torch.cat([batch.weak_view, batch.unlabelled.weak_view])).logits
-    together = 9 * F.kl_div((whole / 3).log_softmax(1), (taught / 3).softmax(1), reduction="sum") / 12
+    target = teacher(torch.cat([batch.weak_view, batch.unlabelled.weak_view])).logits
+    together = 9 * F.kl_div((whole / 3).log_softmax(1), (target / 3).softmax(1), reduction="sum") / 12
     torch.testing.assert_close(terms["kd"] + terms["kd_unlabelled"], 0.8 * together)
 
 
-@pytest.mark.parametrize("joint", [True, False])
-def test_gradcheck_in_float64(networks, batch, joint):
+def test_gradcheck_in_float64(networks, batch):
     student, teacher = networks
 
     def loss(weight):
         student.weight = weight
-        return sum(method(joint=joint)(student, teacher, batch, 1).values())
+        return sum(method()(student, teacher, batch, 1).values())
 
     weight = student.weight.detach().clone().requires_grad_()
     del student.weight
@@ -146,7 +139,7 @@ def test_a_saturated_half_precision_student_keeps_a_finite_loss(batch):
     assert all(term.isfinite() and term.dtype == torch.float32 for term in terms.values())
 
 
-def test_it_tells_the_loop_what_it_needs():
+def test_its_attributes_follow_from_its_hyperparameters():
     assert (method().weak_view, method().uses_unlabelled) == ("shared_crop", True)
     assert method(consistent=False).weak_view == "own_crop"
 

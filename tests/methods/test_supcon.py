@@ -82,7 +82,7 @@ def test_a_tiny_temperature_and_bf16_stay_finite(form, labels):
 
 
 def test_wrong_shapes_and_forms_are_named():
-    with pytest.raises(ValueError, match=r"embeddings: \(4, 3\), labels \(4,\); must be \[B, V, d\]"):
+    with pytest.raises(ValueError, match=r"embeddings \(4, 3\), labels \(4,\): must be embeddings \[B, V, d\]"):
         supcon_loss(unit(4, 3), torch.zeros(4).long())
     with pytest.raises(ValueError, match=r"labels \(3,\)"):
         supcon_loss(unit(4, 2, 3), torch.zeros(3).long())

@@ -39,7 +39,7 @@ def naive(student, teacher, logits, labels, alpha, beta, temperature, form):
             losses.append(-math.log(pull * sum(positives) / (pull * sum(positives) + pushed)))
         else:
             log_all = math.log(sum(positives) + pushed)
-            losses.append(-pull / len(positives) * sum(math.log(each) - log_all for each in positives))
+            losses.append(-pull / len(positives) * sum(math.log(score) - log_all for score in positives))
     return sum(losses) / len(losses)
 
 
@@ -108,9 +108,9 @@ def test_a_teacher_that_is_sure_of_the_truth_or_of_a_mistake_stays_finite(form, 
 
 def test_wrong_input_is_named():
     student, teacher, logits, labels = problem()
-    with pytest.raises(ValueError, match=r"teacher_embedding \(5, 2, 3\), student_embedding \(5, 2, 4\)"):
+    with pytest.raises(ValueError, match=r"student_embedding \(5, 2, 4\), teacher_embedding \(5, 2, 3\)"):
         supcrd_loss(student, teacher[..., :3], logits, labels)
-    with pytest.raises(ValueError, match=r"teacher_logits: \(5, 3\); must be \[B, V, C\]"):
+    with pytest.raises(ValueError, match=r"teacher_logits \(5, 3\), .*: must be .* teacher_logits \[B, V, C\]"):
         supcrd_loss(student, teacher, logits[:, 0], labels)
     with pytest.raises(ValueError, match="alpha = 0"):
         supcrd_loss(student, teacher, logits, labels, alpha=0.0)

@@ -1,1 +1,1 @@
-"""What several methods are built from: projection heads, memory bank, key queue, moving averages, ranks."""
+"""Parts that several methods share: ranges, heads, memory bank, key queue, moving averages, gathering over ranks."""

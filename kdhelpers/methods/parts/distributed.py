@@ -1,4 +1,4 @@
-"""What contrastive methods share between the processes of a distributed training; nothing happens in a single one."""
+"""Gathering and averaging over the ranks of a distributed training; a single process gets its own values back."""
 
 import torch
 import torch.distributed as dist
@@ -10,8 +10,8 @@ def is_distributed() -> bool:
 
 
 def gather(values: Tensor) -> Tensor:
-    """[B, ...] of every rank, in rank order: [world B, ...]. A loss of the gathered batch, equal on all ranks, gets the
-    gradient of the global batch once DistributedDataParallel has averaged."""
+    """[B, ...] of every rank, in rank order: [world B, ...]. A loss of the gathered batch is equal on all ranks, so its
+    gradient, averaged by DistributedDataParallel, is the global batch's."""
     if not is_distributed():
         return values
     from torch.distributed.nn.functional import all_gather  # with a gradient, unlike dist.all_gather

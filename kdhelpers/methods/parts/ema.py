@@ -8,7 +8,7 @@ from torch import Tensor
 
 @torch.no_grad()
 def ema_update(averages: Iterable[Tensor], sources: Iterable[Tensor], momentum: float) -> None:
-    """average <- momentum average + (1 - momentum) source, in place, in one fused pass over all of them.
+    """average <- momentum average + (1 - momentum) source, in place, in one fused pass.
 
     Momentum 0 copies, 1 changes no bit. Give `parameters()`: buffers, such as BatchNorm's statistics, are not averaged.
     """

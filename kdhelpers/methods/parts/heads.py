@@ -1,9 +1,9 @@
-"""Projection heads: from a network's embedding to the space where embeddings are compared."""
+"""Projection heads: from a network's embedding to the space in which embeddings are compared."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdhelpers.methods.base import full_precision
+from kdhelpers.methods.parts.tensors import full_precision
 
 
 class UnitProjection(nn.Module):

@@ -1,4 +1,4 @@
-"""The latest keys of a contrast, first in, first out."""
+"""A first-in, first-out queue of the latest keys of a contrastive loss."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from kdhelpers.methods.parts.distributed import gather
 
 
 class KeyQueue(nn.Module):
-    """`keys`, float32 [size, dim] with unit rows, random at first; `oldest` is the row that is written next."""
+    """`keys`, float32 [size, dim] with unit rows, random at first; `oldest`, the row to overwrite next."""
 
     def __init__(self, size: int, dim: int):
         super().__init__()
@@ -17,9 +17,9 @@ class KeyQueue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
-        """Write the keys [B, dim] of all ranks over the oldest rows, in place; of more than fit, the last stay."""
+        """Write the keys [B, dim] of all ranks over the oldest rows, in place; of more than `size` the last stay."""
         keys, size = gather(keys.float()), len(self.keys)
-        latest = keys[-size:]  # no row is written twice, whose order a GPU would not keep
+        latest = keys[-size:]  # writes no row twice: a GPU does not keep the order
         rows = torch.arange(len(keys) - len(latest), len(keys), device=keys.device) + self.oldest
         self.keys.index_copy_(0, rows % size, latest)
         self.oldest.add_(len(keys)).remainder_(size)

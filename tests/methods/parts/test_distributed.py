@@ -26,33 +26,33 @@ def contrast(head, images, teacher):
     """The in-batch method itself, with `head` for its student's and the teacher's embedding as it is."""
     method = METHODS["crd_inbatch"](temperature=0.5, ce_weight=0.0, contrast_weight=3.0)
     method.student_head, method.teacher_head = torch.nn.Identity(), torch.nn.Identity()
-    ours = Outputs(torch.zeros(len(images), 3), F.normalize(head(images), dim=1), {})
-    theirs = Outputs(None, teacher, {})
+    student_out = Outputs(torch.zeros(len(images), 3), F.normalize(head(images), dim=1), {})
+    teacher_out = Outputs(None, teacher, {})
     batch = Batch((None,), LABELS[: len(images)], None, {})
-    return method(lambda view: ours, lambda view: theirs, batch, 1)["contrast"]
+    return method(lambda view: student_out, lambda view: teacher_out, batch, 1)["contrast"]
 
 
 def supervised_contrast(head, images, labels):
     """ConKD's contrast alone, of two views: each image, and the same with its numbers moved on by one."""
     method = METHODS["conkd"](alpha=3.0, kd_weight=0.0, contrast_temperature=0.5)
     method.head = torch.nn.Identity()
-    seen = F.normalize(head(torch.cat([images, images.roll(1, 1)])), dim=1).chunk(2)
+    embeddings = F.normalize(head(torch.cat([images, images.roll(1, 1)])), dim=1).chunk(2)
     batch = Batch((0, 1), labels, None, {})
-    return method(lambda view: Outputs(None, seen[view], {}), None, batch, 1)["supcon"]
+    return method(lambda view: Outputs(None, embeddings[view], {}), None, batch, 1)["supcon"]
 
 
 def rank(number, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=2)
     head, images, teacher = problem()
     bank, queue = MemoryBank(LABELS, 3, 4, 4), KeyQueue(8, 4)
-    mine = slice(number, None, 2)
+    rows = slice(number, None, 2)
     joint = torch.nn.parallel.DistributedDataParallel(head)
-    contrast(joint, images[mine], teacher[mine]).backward()
+    contrast(joint, images[rows], teacher[rows]).backward()
     other = torch.nn.parallel.DistributedDataParallel(problem()[0])
-    supervised_contrast(other, images[mine], LABELS[:BATCH][mine]).backward()
-    bank.update(torch.arange(BATCH)[mine], teacher[mine], teacher[mine], 0.5)
+    supervised_contrast(other, images[rows], LABELS[:BATCH][rows]).backward()
+    bank.update(torch.arange(BATCH)[rows], teacher[rows], teacher[rows], 0.5)
     for _ in range(2):
-        queue.enqueue(teacher[mine])
+        queue.enqueue(teacher[rows])
     facts = {
         "grad": head.weight.grad,
         "supervised": other.module.weight.grad,
@@ -75,8 +75,8 @@ def ranks(tmp_path_factory):
 def test_the_gradient_is_that_of_the_whole_batch(ranks):
     head, images, teacher = problem()
     contrast(head, images, teacher).backward()
-    for each in ranks:
-        torch.testing.assert_close(each["grad"], head.weight.grad)
+    for state in ranks:
+        torch.testing.assert_close(state["grad"], head.weight.grad)
     expected = torch.autograd.grad(info_nce_loss(F.normalize(head(images), dim=1), teacher, 0.5), head.weight)
     torch.testing.assert_close(head.weight.grad, 3 * expected[0])
 
@@ -84,28 +84,28 @@ def test_the_gradient_is_that_of_the_whole_batch(ranks):
 def test_conkds_contrast_has_the_gradient_of_the_whole_batch_too(ranks):
     head, images, _ = problem()
     supervised_contrast(head, images, LABELS[:BATCH]).backward()
-    for each in ranks:
-        torch.testing.assert_close(each["supervised"], head.weight.grad)
+    for state in ranks:
+        torch.testing.assert_close(state["supervised"], head.weight.grad)
 
 
 def test_every_rank_has_every_update_of_the_banks(ranks):
     _, _, teacher = problem()
     bank = MemoryBank(LABELS, 3, 4, 4)
     bank.update(torch.arange(BATCH), teacher, teacher, 0.5)
-    for each in ranks:
-        torch.testing.assert_close(each["bank"], bank.student)
+    for state in ranks:
+        torch.testing.assert_close(state["bank"], bank.student)
 
 
 def test_queues_of_all_ranks_agree_and_hold_the_keys_of_all(ranks):
     _, _, teacher = problem()
     batch = torch.cat([teacher[0::2], teacher[1::2]])  # in the order of the ranks
-    for each in ranks:
-        assert torch.equal(each["queue"], torch.cat([batch[2:], batch[4:], batch[:2]]))  # of eight rows
-        assert each["oldest"] == 4
+    for state in ranks:
+        assert torch.equal(state["queue"], torch.cat([batch[2:], batch[4:], batch[:2]]))  # of eight rows
+        assert state["oldest"] == 4
 
 
 def test_the_mean_is_over_ranks(ranks):
-    assert [each["mean"].item() for each in ranks] == [2.5, 2.5]
+    assert [state["mean"].item() for state in ranks] == [2.5, 2.5]
 
 
 def test_a_single_process_keeps_its_tensors():

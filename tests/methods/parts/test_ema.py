@@ -13,7 +13,7 @@ def network(seed):
 
 
 def moved(momentum):
-    """What `follow` makes of one network's parameters beside another's; the average before, the source."""
+    """The averages before and after `ema_update`, and the source."""
     average, source = network(0).requires_grad_(False), network(1)
     before = [parameter.clone() for parameter in average.parameters()]
     ema_update(average.parameters(), source.parameters(), momentum)

@@ -59,8 +59,8 @@ def test_a_checkpoint_holds_keys_and_place():
     assert set(store.state_dict()) == {"keys", "oldest"}
     other.load_state_dict(store.state_dict())
     keys = torch.randn(4, DIM)
-    for each in (store, other):
-        each.enqueue(keys)
+    for one in (store, other):
+        one.enqueue(keys)
     assert torch.equal(store.keys, other.keys)
     assert torch.equal(store.oldest, other.oldest)
 

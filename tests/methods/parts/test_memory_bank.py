@@ -54,15 +54,6 @@ def test_images_of_one_batch_start_at_places_of_their_own():
     assert len({tuple(row) for row in drawn.tolist()}) > 1
 
 
-def test_relaxed_positives_are_of_the_same_class_and_all_of_it():
-    torch.manual_seed(1)
-    store = bank()
-    labels = torch.tensor([0, 1, 2, 3]).repeat(1000)
-    drawn = store.same_class(labels)
-    assert torch.equal(UNEQUAL[drawn], labels)
-    assert set(drawn.tolist()) == set(range(51))
-
-
 def test_a_class_without_images_is_no_obstacle():
     drawn = bank(classes=9).other_classes(torch.tensor([3]))
     assert (UNEQUAL[drawn] != 3).all()
