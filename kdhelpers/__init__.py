@@ -7,7 +7,9 @@ student = fit(Run(dataset="digits", model="resnet8", method="lm", teacher=teache
 print(evaluate(infer(student.model, load_data("digits"))))
 """
 
+import sys
 from importlib import import_module
+from importlib.util import LazyLoader, find_spec, module_from_spec
 
 __version__ = "0.1.0"
 
@@ -49,13 +51,23 @@ __all__ = [*_HOME, *_MODULES]
 
 def __getattr__(name: str):
     if name in _MODULES:
-        value = import_module(f"{__name__}.{_MODULES[name]}")
+        value = _lazy_module(f"{__name__}.{_MODULES[name]}")
     elif name in _HOME:
         value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
     globals()[name] = value
     return value
+
+
+def _lazy_module(name: str):
+    """The module, executed when its first attribute is read: `from kdhelpers import *` must not cost pandas."""
+    if name not in sys.modules:
+        spec = find_spec(name)
+        spec.loader = LazyLoader(spec.loader)
+        sys.modules[name] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 def __dir__() -> list[str]:

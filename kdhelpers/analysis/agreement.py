@@ -3,6 +3,7 @@
 Every measure takes two `Predictions` of the same images and computes in float64.
 """
 
+import pandas
 import torch
 from torch import Tensor
 
@@ -83,8 +84,6 @@ def agreement(teacher: Predictions, students: dict[str, Predictions], temperatur
     student's top1_pct and ece_pct; cka of the embeddings; logit_correlation_difference (mean |student - teacher| over
     pairs of different classes). Raises ValueError for predictions of different images.
     """
-    import pandas
-
     measures = {name: _measures(teacher, student, temperature) for name, student in students.items()}
     ranking = sorted(measures, key=lambda name: measures[name]["kl_nats"])
     return pandas.DataFrame([{"student": name, "rank": rank, **measures[name]} for rank, name in enumerate(ranking, 1)])

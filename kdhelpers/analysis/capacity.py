@@ -1,5 +1,7 @@
 """Teacher capacity: does a larger teacher, or a more accurate one, make a better student?"""
 
+import pandas
+
 from kdhelpers.analysis.agreement import divergence
 from kdhelpers.display.plots import PALETTE, new_figure, styled
 from kdhelpers.evaluation.metrics import compare, top_k_pct
@@ -16,8 +18,6 @@ def capacity(teachers: dict[str, Predictions], students: dict[str, Predictions],
     gain_points over it with its 95 % paired bootstrap interval over images, gain_low_points, gain_high_points. Raises
     ValueError for keys that differ.
     """
-    import pandas
-
     if list(teachers) != list(students):
         raise ValueError(f"students: {', '.join(students)} for teachers {', '.join(teachers)}; give one for each")
     rows = [{"teacher": NO_TEACHER, "student_top1_pct": top_k_pct(alone)}] if alone else []

@@ -1,5 +1,6 @@
 """Confusion of classes: the matrix, its figure, a table of the classes."""
 
+import pandas
 import torch
 from torch import Tensor
 
@@ -18,8 +19,6 @@ def confusion_matrix(predictions: Predictions) -> Tensor:
 
 def confusion_frame(predictions: Predictions, class_names):
     """`confusion_matrix` as a DataFrame: column `class` (true), then one per predicted class."""
-    import pandas
-
     counts = pandas.DataFrame(confusion_matrix(predictions).numpy(), columns=list(class_names))
     counts.insert(0, "class", list(class_names), allow_duplicates=True)
     return counts
@@ -63,8 +62,6 @@ def class_frame(predictions: dict[str, Predictions], class_names):
     network; `mistaken for`, the class that the first network predicts most often for the class's misclassified images
     (– for none); `of the class (%)`, the share of these mistakes.
     """
-    import pandas
-
     counts = confusion_matrix(next(iter(predictions.values())))
     most, worst = (counts - counts.diagonal().diag()).max(1)
     frame = pandas.DataFrame({"class": list(map(str, class_names)), "images": counts.sum(1).numpy()})

@@ -5,6 +5,7 @@ Every measure first scales embeddings f to length 1, in float64. A zero embeddin
 
 import math
 
+import pandas
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -91,8 +92,6 @@ def embedding_quality(train: Networks, test: Networks, k: int = 1):
     (linear probe), both from the training embeddings; top1_pct of the network's classifier; width (d). Raises
     ValueError for keys that differ.
     """
-    import pandas
-
     if set(train) != set(test):
         raise ValueError(f"test: {', '.join(test)} for train {', '.join(train)}; give both splits of each network")
     return pandas.DataFrame([{"network": name, **_quality(train[name], test[name], k)} for name in test])
@@ -119,7 +118,6 @@ def tsne(
     components; the first two initialise the map. Axes differ between networks. Raises ValueError for predictions of
     different images, a class without images, a perplexity not below the number of images, and equal embeddings.
     """
-    import pandas
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -147,8 +145,6 @@ def hypersphere(predictions: Networks, classes: list[int], count: int = 600, see
     An orthogonal transformation aligns each network's sphere with the first network's. Raises ValueError for
     predictions of different images and a class without images.
     """
-    import pandas
-
     chosen, points, first = _chosen(predictions, count, classes, seed), [], None
     for name, network in predictions.items():
         coordinates, kept = _three_directions(_unit(network.embeddings[chosen]))
@@ -193,7 +189,5 @@ def _chosen(predictions: Networks, count: int, classes: list[int] | None, seed: 
 
 
 def _points(name: str, network: Predictions, chosen: Tensor, **columns):
-    import pandas
-
     index, labels = network.index[chosen].numpy(), network.labels[chosen].numpy()
     return pandas.DataFrame({"network": name, "index": index, "label": labels, **columns})

@@ -5,6 +5,10 @@ from difflib import get_close_matches
 from itertools import compress
 from textwrap import fill
 
+import numpy
+from matplotlib import colormaps
+from matplotlib.lines import Line2D
+
 from kdhelpers.analysis.panels import panel_grid
 from kdhelpers.data import Data
 from kdhelpers.display.plots import PALETTE, new_figure, styled
@@ -92,15 +96,11 @@ def groups_of(labels, names):
 
 
 def _spectrum(count: int):
-    from matplotlib import colormaps
-
     return [(colormaps["viridis"](position / count), "o") for position in range(count)]
 
 
 def _panels(frame, legend, **projection):
     """A figure with its legend, and (axes, points) of each network in a grid."""
-    from matplotlib.lines import Line2D
-
     networks = list(frame.groupby("network", sort=False))
     rows = math.ceil(len(networks) / MAX_COLUMNS)
     columns = math.ceil(len(networks) / rows)
@@ -126,8 +126,6 @@ def _scatter(axes, points, groups, styles, size: float) -> None:
 
 
 def _sphere(axes) -> None:
-    import numpy
-
     azimuth, polar = numpy.linspace(0, 2 * numpy.pi, 49)[:, None], numpy.linspace(0, numpy.pi, 25)
     x, y = numpy.cos(azimuth) * numpy.sin(polar), numpy.sin(azimuth) * numpy.sin(polar)
     axes.plot_wireframe(x, y, numpy.cos(polar)[None], rcount=12, ccount=6, color="0.8", linewidth=0.4)

@@ -3,6 +3,7 @@
 import copy
 import math
 
+import pandas
 import torch
 from torch import Tensor, nn
 
@@ -93,8 +94,6 @@ def gradcam_agreement(
     `seed` draws `count` test images, stratified by class, the same for every network; fewer are all taken. Maps are
     compared at the image's size. Raises ValueError for fewer than 2 images, an unknown control, and as `gradcam_maps`.
     """
-    import pandas
-
     index = stratified(data.test.labels, min(count, len(data.test)), seed)[1]
     if len(index) < 2:
         raise ValueError(f"count = {count}: leaves {len(index)} test images; at least 2 are needed")

@@ -2,6 +2,7 @@
 
 import math
 
+import pandas
 import torch
 from torch import Tensor
 
@@ -77,8 +78,6 @@ def label_frame(predictions):
     predictions: `LabelPredictions`, or anything with `probabilities` [N, C] and `class_names`. expected is the sum of
     the class's probabilities; it differs from `predicted` if the network is uncertain.
     """
-    import pandas
-
     confidence, label = predictions.probabilities.double().max(1)
     count = torch.bincount(label, minlength=len(predictions.class_names))
     total = torch.zeros(len(count), dtype=torch.float64).index_add_(0, label, confidence)

@@ -2,6 +2,7 @@
 
 import math
 
+import pandas
 import torch
 from torch import Tensor, nn
 
@@ -50,8 +51,6 @@ def colour_robustness(
     first minus the second) with its 95 % paired bootstrap interval over images drop_low_pct, drop_high_pct; retained
     (jittered / plain); n.
     """
-    import pandas
-
     plain = {name: infer(model, data, "test") for name, model in models.items()}
     rows = []
     for strength, setting in strengths.items():

@@ -8,6 +8,10 @@ import math
 import re
 from pathlib import Path
 
+import matplotlib
+import pandas
+from matplotlib.figure import Figure
+
 from kdhelpers import artifacts
 from kdhelpers.display.progress import VALIDATION, loss_terms
 from kdhelpers.display.text import MARK, evidence_note, mark_meaning
@@ -41,15 +45,11 @@ STYLE = {
 
 def styled():
     """Context that makes and draws figures in the house style; the user's settings stay as they are."""
-    import matplotlib
-
     return matplotlib.rc_context(STYLE)
 
 
 def new_figure(width: float, height: float):
     """An empty Figure, `width` by `height` inches, whose layout keeps its parts apart."""
-    from matplotlib.figure import Figure
-
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -161,8 +161,6 @@ def _common_legend(figure, panels, order: list[str], columns: int) -> None:
 
 def history_frame(records: dict[str, list[dict]]):
     """The data of `curves` as a DataFrame: a row per run and epoch, the run's label in column `run`."""
-    import pandas
-
     return pandas.DataFrame([{"run": label, **row} for label, history in records.items() for row in history])
 
 

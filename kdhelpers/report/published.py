@@ -2,6 +2,8 @@
 
 import math
 
+import pandas
+
 from kdhelpers import artifacts
 from kdhelpers.display.text import MARK, evidence_note, gain_text, paired_text, spread_text
 from kdhelpers.report.beside import COLUMNS, beside, settings
@@ -13,8 +15,6 @@ from kdhelpers.zoo.benchmark import matches, published
 
 def table(study: str, name: str):
     """`beside_ours` as a Styler, with a caption that states both budgets."""
-    import pandas
-
     frame = beside_ours(study, name)
 
     def texts(form, *fields):
@@ -61,8 +61,6 @@ def beside_ours(study: str, name: str):
     leaves open is that of the run, if it is of the same method, else the method's default. An optimizer or data set
     that it leaves open may be any. Raises ValueError for an unknown study or run.
     """
-    import pandas
-
     figures, frame = published(study), results()
     if name not in set(frame["name"]):
         raise ValueError(f"name = {name}: not a finished run; known: {', '.join(frame['name']) or 'none'}")

@@ -5,17 +5,20 @@ import math
 from html import escape
 from pathlib import Path
 
+import pandas
+
 from kdhelpers import artifacts
 from kdhelpers.display.text import accuracy_text, caption, gain_text, magnitude_text, pace_text, paired_text
+from kdhelpers.methods import METHODS
+from kdhelpers.models import build_model, count_macs, count_parameters
 from kdhelpers.report.results import results, summarize
+from kdhelpers.weights.load import find_teacher, load_model
 
 SHADE = "background-color: rgba(0, 114, 178, 0.14)"  # readable on light and dark pages
 
 
 def run_table(run):
     """The fields of a `Run`, or of anything with `model_dump()`, as a table: non-defaults first and in bold."""
-    import pandas
-
     values = run.model_dump()
     chosen = _chosen(run, values)
     order = sorted(values, key=lambda name: name not in chosen)
@@ -56,12 +59,6 @@ def networks(run, data):
 
     Raises FileNotFoundError, naming the notebook to run, for a teacher that was not trained yet.
     """
-    import pandas
-
-    from kdhelpers.methods import METHODS
-    from kdhelpers.models import build_model
-    from kdhelpers.weights.load import find_teacher, load_model
-
     rows = []
     if run.teacher:
         weights = find_teacher(run.teacher, run.dataset)
@@ -85,8 +82,6 @@ def networks(run, data):
 
 
 def _network_row(role: str, name: str, network, data, top1_pct: float | None) -> dict[str, str]:
-    from kdhelpers.models import count_macs, count_parameters
-
     return {
         "network": role,
         "architecture": name,
@@ -101,8 +96,6 @@ def metrics(**named: dict[str, float]):
 
     More than three are rows instead.
     """
-    import pandas
-
     rows = list(dict.fromkeys(key for values in named.values() for key in values))
     texts = {name: [_rounded(values[key]) if key in values else "–" for key in rows] for name, values in named.items()}
     table = pandas.DataFrame({"metric": rows, **texts})
@@ -121,8 +114,6 @@ def over_seeds(frame, by: list[str], note: str = ""):
     `seeds` counts the seeds behind a row; a row without a seed (NaN) counts none. Intervals within a seed (low, high)
     and ranks are left out where a row has several seeds. A number that some of the seeds lack says of how many it is.
     """
-    import pandas
-
     groups = list(frame.groupby(by, sort=False))
     several = max(len(group) for _, group in groups) > 1
     numbers = [column for column in frame.select_dtypes("number") if column not in (*by, "seed")]
@@ -171,7 +162,6 @@ def results_table(dataset: str | None = None, highlight: str | None = None):
 
 def _result_texts(summary):
     """The summary as the texts that a reader sees; columns that say the same in every row are left to the caption."""
-    import pandas
 
     def texts(form, *fields):
         return [form(*values) for values in zip(*(summary[field] for field in fields), strict=True)]
@@ -222,10 +212,6 @@ def _results_caption(summary, dataset: str | None, bold: bool, highlight: str | 
 
 def missing(dataset: str | None = None):
     """What is not there yet: per data set the methods without a finished run, and the runs that are not finished."""
-    import pandas
-
-    from kdhelpers.methods import METHODS
-
     stored = [r for r in artifacts.records() if "run" in r and dataset in (None, r["run"]["dataset"])]
     rows = [
         (r["name"], r.get("error") or "not finished; run its notebook again to go on")
@@ -249,8 +235,6 @@ def missing(dataset: str | None = None):
 
 def saved(trained):
     """What a training left behind: each file, relative to the artifacts' root, and its size."""
-    import pandas
-
     files = {
         "weights": trained.weights_path,
         "description of the weights": trained.weights_path.with_suffix(".json"),

@@ -3,6 +3,9 @@
 import math
 from textwrap import wrap
 
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
 from kdhelpers.display.plots import PALETTE, TEACHER_LINE, new_figure, shorten, styled
 from kdhelpers.display.text import MARK, evidence_note, mark_meaning
 from kdhelpers.zoo.benchmark import BASELINE, in_order
@@ -75,9 +78,6 @@ def _draw_ours(axes, place: int, mean: float, std: float, base: float) -> None:
 
 
 def _legend(figure, printed: bool) -> None:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
     handles = [
         Patch(color=PALETTE[0], label="ours, mean ± std over seeds"),
         Line2D([], [], **BASE_LINE, label=f"our {BASELINE} without a teacher, where bars begin"),

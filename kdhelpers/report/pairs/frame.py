@@ -1,5 +1,7 @@
 """The CRD benchmark's pairs next to our runs: a column of the table is a pair at one budget and of one teacher."""
 
+import pandas
+
 from kdhelpers.report.beside import COLUMNS as FIELDS
 from kdhelpers.report.beside import beside, settings
 from kdhelpers.report.labels import distinctions
@@ -18,8 +20,6 @@ def beside_ours(dataset: str | None = None) -> dict:
     the other pairs of our stored runs. Columns are dataset, teacher, student, budget and those of `beside`; gains are
     in points over our student trained without a teacher.
     """
-    import pandas
-
     groups: dict[str, list[dict]] = {SAME_STYLE: [], OTHER_STYLE: [], OUR_OWN: []}
     columns = _columns(dataset)
     if dataset in (None, DATASET):
@@ -39,8 +39,6 @@ def _columns(dataset: str | None) -> dict[tuple[str, str, str], list]:
 
     Each published pair has at least one column on its data set, if that is wanted: of the student alone, or empty.
     """
-    import pandas
-
     summary = settings(results(dataset))
     alone = summary[summary["teacher_sha256"].isna()]
     columns: dict[tuple[str, str, str], list] = {}

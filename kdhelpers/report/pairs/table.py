@@ -3,6 +3,8 @@
 import math
 from html import escape
 
+import pandas
+
 from kdhelpers.display.text import MARK, evidence_note, spread_text
 from kdhelpers.report.tables import plain
 from kdhelpers.zoo.benchmark import REFERENCE, in_order
@@ -20,8 +22,6 @@ LEGEND = (
 
 def table(frame):
     """A group of `beside_ours` as a Styler."""
-    import pandas
-
     printed = bool(frame["published_pct"].notna().any())
     methods = in_order(frame["method"])
     cells, bold = {("", "", "method"): methods}, {}
