@@ -7,7 +7,7 @@ from kdhelpers.display.text import MARK, evidence_note, gain_text, paired_text, 
 from kdhelpers.report.beside import COLUMNS, beside, settings
 from kdhelpers.report.labels import default_hyperparameters
 from kdhelpers.report.results import results
-from kdhelpers.report.tables import plain
+from kdhelpers.report.styling import plain
 from kdhelpers.zoo.benchmark import matches, published
 
 

@@ -4,7 +4,7 @@ import math
 from html import escape
 
 from kdhelpers.display.text import MARK, evidence_note, spread_text
-from kdhelpers.report.tables import plain
+from kdhelpers.report.styling import plain
 from kdhelpers.zoo.benchmark import REFERENCE, in_order
 
 WITHOUT_ARROW = ("teacher", "student", REFERENCE)
