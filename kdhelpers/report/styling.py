@@ -3,6 +3,11 @@
 from html import escape
 
 
+def column_texts(frame, form, *fields: str) -> list[str]:
+    """`form` of each row's values in the columns `fields`."""
+    return [form(*values) for values in zip(*(frame[field] for field in fields), strict=True)]
+
+
 def table_of(rows: list | dict, caption_text: str, columns: list[str] | None = None):
     """`plain` for rows, or for a dict of columns."""
     import pandas

@@ -2,12 +2,13 @@
 
 import contextlib
 import math
+from functools import partial
 from pathlib import Path
 
 from kdhelpers import artifacts
 from kdhelpers.display.text import accuracy_text, caption, gain_text, magnitude_text, pace_text, paired_text
 from kdhelpers.report.results import results, summarize
-from kdhelpers.report.styling import plain, table_of
+from kdhelpers.report.styling import column_texts, plain, table_of
 
 SHADE = "background-color: rgba(0, 114, 178, 0.14)"  # readable on light and dark pages
 
@@ -160,9 +161,7 @@ def _result_texts(summary):
     """The summary as texts; a column with one value in all rows is left to the caption."""
     import pandas
 
-    def texts(form, *fields):
-        return [form(*values) for values in zip(*(summary[field] for field in fields), strict=True)]
-
+    texts = partial(column_texts, summary)
     columns = {
         "data": summary["dataset"],
         "method": summary["label"],
