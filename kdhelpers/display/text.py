@@ -1,21 +1,21 @@
-"""How figures and what must be said beside them are worded: the same in tables, pictures, pages and on the terminal."""
+"""The wording of results and of the notes on them: the same in tables, pictures, pages and on the terminal."""
 
 import math
 import re
 from collections.abc import Iterable
 
-MARK = " †"  # behind an accuracy that its notes take the value from
+MARK = " †"  # after an accuracy that has notes, such as leakage
 
 
 def spread_text(mean: float, std: float, n: int) -> str:
-    """`61.20 ± 0.40`, or `61.20 (single run)`: a spread is never invented for one run."""
+    """`61.20 ± 0.40`, or `61.20 (single run)`: one run has no spread."""
     if math.isnan(mean):
         return "–"
     return f"{mean:.2f} (single run)" if n == 1 else f"{mean:.2f} ± {std:.2f}"
 
 
 def accuracy_text(row: dict) -> str:
-    """A summary row's test top-1, marked where there are notes on it, which the caption gives."""
+    """A summary row's test top-1, marked if it has notes; the caption has their text."""
     return spread_text(row["test_top1_pct"], row["test_top1_std_pct"], row["n"]) + MARK * bool(row["notes"])
 
 
@@ -32,7 +32,7 @@ def paired_text(mean: float, std: float, n: float) -> str:
 
 
 def pace_text(seconds: float, lockstep: float) -> str:
-    """Seconds per epoch; of a training in lockstep with others, its share of their time."""
+    """Seconds per epoch; in lockstep with other trainings, the share of their common time."""
     if math.isnan(seconds):
         return "–"
     return f"{seconds:.3g}" + (f" (of {lockstep:.0f} in lockstep)" if lockstep > 1 else "")
@@ -47,18 +47,18 @@ def magnitude_text(value: float) -> str:
 
 
 def evidence_note(datasets: Iterable[str]) -> str:
-    """The warning that belongs beside every result on the embedded digits; empty for other data."""
+    """The warning next to every result on the embedded digits; empty for other data."""
     return "digits: machinery check, not evidence" if "digits" in set(datasets) else ""
 
 
 def mark_meaning(notes) -> str:
-    """What the mark on a figure is about, `† leakage, transductive`, of the notes' first words; empty without notes."""
+    """The kinds of note on a marked figure, their first words: `† leakage, transductive`; empty without notes."""
     kinds = {kind for note in notes if note for kind in re.findall(r"(?:^|; )([a-z ]+): ", note)}
     return f"{MARK.strip()} {', '.join(sorted(kinds))}" if kinds else ""
 
 
 def caption(summary) -> str:
-    """What a reader must know beside a summary: n, spread, selection rule, budget, device, and what is no evidence."""
+    """The conditions of a summary: n, spread, selection rule, budget, device, notes, and a warning for toy data."""
     if summary.empty:
         return "no finished run is stored"
     low, high = summary["n"].min(), summary["n"].max()

@@ -1,6 +1,6 @@
 """Published figures merged with our settings: one match, one merge, for the studies and for the benchmark's pairs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from kdhelpers.report.results import has_no_teacher, summarize
 from kdhelpers.zoo.benchmark import matches, nearness
@@ -19,7 +19,7 @@ def settings(frame, is_baseline: Callable[[dict], bool] = has_no_teacher):
     return summarize(students, is_baseline).drop(columns="label").join(newest, on="setting")
 
 
-def beside(summary, figures: Iterable[dict]) -> list[dict]:
+def beside(summary, figures: Sequence[dict]) -> list[dict]:
     """COLUMNS for each figure, with the row of `settings` that it matches, then for each other row, in their order.
 
     If several rows match a figure, it gets the one that is nearest to its recipe, then of most seeds, then the newest.
@@ -34,7 +34,7 @@ def beside(summary, figures: Iterable[dict]) -> list[dict]:
     return rows + [{"method": _name(row["label"], figures)} | _our_fields(row) for row in left]
 
 
-def _name(label: str, figures: Iterable[dict]) -> str:
+def _name(label: str, figures: Sequence[dict]) -> str:
     """A setting's label; a bare title that is also a figure's label gets an addition."""
     return f"{label} (default hyperparameters)" if label in {figure["label"] for figure in figures} else label
 

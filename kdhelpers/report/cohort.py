@@ -1,4 +1,4 @@
-"""Which stored networks stand beside one another: a teacher, and the students that were trained at one budget."""
+"""The stored networks that are compared: a teacher, and the students that were trained at one budget."""
 
 import sys
 from collections.abc import Sequence
@@ -12,10 +12,9 @@ from kdhelpers.weights.load import find_weights, read_weights, teacher_name
 
 @dataclass(frozen=True)
 class Cohort:
-    """Artifact names. `students`: seed -> label -> name; a label means one setting, whatever the seed.
+    """Names of artifacts. `students`: seed -> label -> name; a label means the same setting for every seed.
 
-    `data` are the arguments of `load_data` that the students were trained with: another size, or another share held
-    out, would change what the networks see.
+    `data` are the arguments of `load_data` for the students' training: image size and held-out share matter.
     """
 
     teacher: str
@@ -26,21 +25,20 @@ class Cohort:
 def stored_students(
     dataset: str, student: str, teacher: str, seeds: Sequence[int] = (0,), names: str = "", like: str = ""
 ) -> Cohort:
-    """The stored students of one architecture that are without a teacher or were taught by `teacher`, by seed.
+    """The stored students of one architecture, by seed: those trained without a teacher and those of `teacher`.
 
-    All are of one budget: that of the stored student `like`, or else, of several, the one with most runs of these
-    seeds, then the newest. A teacher that was trained again is another teacher. `names` (separated by spaces) picks the
-    runs by hand instead, whatever their budget and seed. Raises FileNotFoundError that names the notebooks to run where
-    there are none.
+    All have one budget: that of the stored student `like`, else the one with most runs of these seeds, then the newest.
+    A teacher that was trained again is another teacher. `names` (separated by spaces) picks runs of any budget and seed
+    instead. Raises FileNotFoundError that names the notebooks to run if there are no such students.
     """
-    taught_by = teacher_name(teacher, dataset)
+    teacher_artifact = teacher_name(teacher, dataset)
     frame = results(dataset)
     usable = frame[(frame["role"] == "student") & frame["identity"].map(_is_usable(frame))]
     if names:
         chosen = _picked(usable, names.split(), dataset)
     else:
-        alike = _of_the_budget_of(like, usable, dataset) if like else usable
-        chosen = _of_one_budget(alike, student, taught_by, seeds)
+        comparable = _of_the_budget_of(like, usable, dataset) if like else usable
+        chosen = _of_one_budget(comparable, student, teacher_artifact, seeds)
     if chosen.empty:
         raise FileNotFoundError(
             f"no student {student} of seed {', '.join(map(str, seeds))} with its weights is stored for {dataset}; run "
@@ -51,11 +49,11 @@ def stored_students(
         int(seed): {labels[row["setting"]]: row["name"] for row in group.to_dict("records")}
         for seed, group in chosen.sort_values("method", key=_place, kind="stable").groupby("seed")
     }
-    return Cohort(taught_by, by_seed, _data_arguments(chosen))
+    return Cohort(teacher_artifact, by_seed, _data_arguments(chosen))
 
 
 def _is_usable(frame) -> dict[str, bool]:
-    """identity -> whether its weights lie here and are those of the record: records come with the checkout."""
+    """identity -> whether its weights are stored here and match the record; a checkout has records without weights."""
 
     def usable(name: str, identity: str) -> bool:
         try:
@@ -69,8 +67,8 @@ def _is_usable(frame) -> dict[str, bool]:
 def _picked(frame, names: list[str], dataset: str):
     names = [artifacts.original_name(name) for name in names]
     if missing := [name for name in names if name not in set(frame["name"])]:
-        known = ", ".join(frame["name"]) or "none"
-        raise FileNotFoundError(f"students: {missing[0]} is not stored for {dataset} with its weights; known: {known}")
+        names = ", ".join(frame["name"]) or "none"
+        raise FileNotFoundError(f"students: {missing[0]} is not stored for {dataset} with its weights; known: {names}")
     return frame[frame["name"].isin(names)]
 
 
@@ -87,14 +85,13 @@ def _of_one_budget(frame, student: str, teacher: str, seeds: Sequence[int]):
     chosen = max(budgets, key=lambda group: (len(group), group["finished"].max()), default=frame)
     if len(budgets) > 1:
         names = ", ".join(frame.loc[~frame["name"].isin(chosen["name"]), "name"])
-        print(
-            f"students of {len(budgets)} budgets are stored; left out: {names} (`like` picks a budget)", file=sys.stderr
-        )
+        message = f"students of {len(budgets)} budgets are stored; left out: {names} (`like` picks a budget)"
+        print(message, file=sys.stderr)
     return chosen
 
 
 def _labels(settings) -> dict[str, str]:
-    """setting -> its method's title; where several share it, the label with hyperparameters; else a run's name."""
+    """setting -> its method's title; the label with hyperparameters if several share the title; else a run's name."""
     labels = settings["method"].map(method_title)
     for finer in (settings["label"], settings["name"]):
         labels = labels.where(~labels.duplicated(keep=False), finer)
@@ -108,9 +105,9 @@ def _place(methods):
 
 
 def _data_arguments(frame) -> tuple:
-    """What `load_data` takes for these runs; ValueError where they differ."""
-    fields = ("dataset", "image_size", "val_fraction", "split_seed")
-    found = {tuple(run.get(field) for field in fields) for run in frame["run"]}
-    if len(found) > 1:
-        raise ValueError(f"students: trained on different data {', '.join(fields)} = {sorted(map(str, found))}")
-    return found.pop()
+    """The arguments of `load_data` for these runs; ValueError if they differ."""
+    fields = "dataset image_size val_fraction split_seed".split()
+    arguments = {tuple(run.get(field) for field in fields) for run in frame["run"]}
+    if len(arguments) > 1:
+        raise ValueError(f"students: trained on different data {', '.join(fields)} = {sorted(map(str, arguments))}")
+    return arguments.pop()

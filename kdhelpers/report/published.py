@@ -5,34 +5,26 @@ import math
 import pandas
 
 from kdhelpers import artifacts
-from kdhelpers.display.text import MARK, evidence_note, gain_text, paired_text, spread_text
-from kdhelpers.report.beside import COLUMNS, beside, settings
+from kdhelpers.display.text import MARK, accuracy_text, evidence_note, gain_text, paired_text
+from kdhelpers.report.beside import COLUMNS, GAINS, beside, settings
 from kdhelpers.report.labels import default_hyperparameters
 from kdhelpers.report.results import results
-from kdhelpers.report.tables import plain
+from kdhelpers.report.styling import column_texts, table_of
 from kdhelpers.zoo.benchmark import matches, published
 
 
 def table(study: str, name: str):
     """`beside_ours` as a Styler, with a caption that states both budgets."""
     frame = beside_ours(study, name)
-
-    def texts(form, *fields):
-        return [form(*values) for values in zip(*(frame[field] for field in fields), strict=True)]
-
     columns = {
         "setting": frame["method"],
         "published (%)": frame["printed"].fillna("").replace("", "–"),
-        "published gain": texts(gain_text, "published_gain_points"),
-        "ours (%)": texts(_our_text, "test_top1_pct", "test_top1_std_pct", "n", "notes"),
-        "our gain, paired": texts(paired_text, "paired_gain_points", "paired_gain_std_points", "paired_n"),
+        "published gain": column_texts(frame, gain_text, "published_gain_points"),
+        "ours (%)": [accuracy_text(row) for row in frame.to_dict("records")],
+        "our gain, paired": column_texts(frame, paired_text, *GAINS[1:]),
         "note": frame["published_note"].fillna(""),
     }
-    return plain(pandas.DataFrame(columns).style, _caption(study, frame, artifacts.load_record(name)))
-
-
-def _our_text(mean: float, std: float, n: int, notes: str) -> str:
-    return spread_text(mean, std, n) + MARK * bool(notes)
+    return table_of(columns, _caption(study, frame, artifacts.load_record(name)))
 
 
 def _caption(study: str, frame, record: dict) -> str:

@@ -144,26 +144,23 @@ def _gains(group, baseline) -> dict:
 
 
 def histories(dataset: str | None = None) -> dict[str, dict[str, list[dict]]]:
-    """data set -> name of a setting -> its history, each number the mean over the setting's stored runs.
+    """Data set -> name of a setting -> its history, each number the mean over the setting's stored runs.
 
-    A data set with more settings than one picture tells apart has a key per network instead: cifar100_resnet8. What was
-    trained elsewhere has no history and is left out.
+    A data set with more than MAX_CURVES settings has a key per network instead: cifar100_resnet8. Weights trained
+    elsewhere have no history and are left out.
     """
     frame = results(dataset)
     stored = {record["name"]: record.get("history") or [] for record in artifacts.records()}
-    found: dict[str, dict[str, list[dict]]] = {}
     trained = summarize(frame[frame["name"].map(lambda name: bool(stored[name])).astype(bool)])
-    for name, together in trained.groupby("dataset", sort=False):
-        split = together.groupby("model", sort=False) if len(together) > MAX_CURVES else [("", together)]
+    means: dict[str, dict[str, list[dict]]] = {}
+    for name, settings in trained.groupby("dataset", sort=False):
+        split = settings.groupby("model", sort=False) if len(settings) > MAX_CURVES else [("", settings)]
         for model, group in split:
-            named = zip(row_names(group), group["setting"], strict=True)
-            runs = {
-                label: [stored[run] for run in frame.loc[frame["setting"] == setting, "name"]]
-                for label, setting in named
-            }
-            key = f"{name}_{model}" if model else name
-            found[key] = {label: [_mean_row(rows) for rows in zip(*each, strict=False)] for label, each in runs.items()}
-    return found
+            curves = means[f"{name}_{model}" if model else name] = {}
+            for label, setting in zip(row_names(group), group["setting"], strict=True):
+                runs = [stored[run] for run in frame.loc[frame["setting"] == setting, "name"]]
+                curves[label] = [_mean_row(rows) for rows in zip(*runs, strict=False)]
+    return means
 
 
 def _mean_row(rows: tuple[dict, ...]) -> dict:

@@ -1,8 +1,8 @@
-"""The tables of the notebooks: pandas Stylers with the caption a reader needs, texts escaped, no numbers typed in."""
+"""The tables of the notebooks: pandas Stylers with escaped texts and a caption that a reader needs."""
 
 import contextlib
 import math
-from html import escape
+from functools import partial
 from pathlib import Path
 
 import pandas
@@ -12,6 +12,7 @@ from kdhelpers.display.text import accuracy_text, caption, gain_text, magnitude_
 from kdhelpers.methods import METHODS
 from kdhelpers.models import build_model, count_macs, count_parameters
 from kdhelpers.report.results import results, summarize
+from kdhelpers.report.styling import column_texts, plain, table_of
 from kdhelpers.weights.load import find_teacher, load_model
 
 SHADE = "background-color: rgba(0, 114, 178, 0.14)"  # readable on light and dark pages
@@ -23,15 +24,11 @@ def run_table(run):
     chosen = _chosen(run, values)
     order = sorted(values, key=lambda name: name not in chosen)
     fields = getattr(type(run), "model_fields", {})
-    table = pandas.DataFrame(
-        {
-            "setting": order,
-            "value": [_value_text(values[name]) for name in order],
-            "meaning": [getattr(fields.get(name), "description", None) or "" for name in order],
-        }
-    )
+    meanings = [getattr(fields.get(name), "description", None) or "" for name in order]
+    texts = {"setting": order, "value": [_value_text(values[name]) for name in order], "meaning": meanings}
     bold = ["font-weight: bold" if name in chosen else "" for name in order]
-    styler = table.style.apply(lambda _: bold, subset=["setting"]).apply(lambda _: bold, subset=["value"])
+    styler = pandas.DataFrame(texts).style.apply(lambda _: bold, subset=["setting"])
+    styler = styler.apply(lambda _: bold, subset=["value"])
     return plain(styler, f"{getattr(run, 'artifact_name', type(run).__name__)} · bold: differs from the default")
 
 
@@ -42,7 +39,7 @@ def _chosen(run, values: dict) -> set[str]:
     chosen = {name for name, value in values.items() if name not in defaults or value != defaults[name]}
     options = {name for name in chosen if isinstance(values[name], dict) and name in fields}
     for name in options:  # a Run completes them with the defaults of its method, optimiser and schedule
-        with contextlib.suppress(ValueError):  # ImageNet weights need an option that is no default: chosen, too
+        with contextlib.suppress(ValueError):  # ImageNet weights need an option that differs from its default: chosen
             completed = type(run)(**{other: values[other] for other in chosen - {name}}).model_dump()
             chosen -= {name} if completed[name] == values[name] else set()
     return chosen
@@ -55,15 +52,16 @@ def _value_text(value) -> str:
 
 
 def networks(run, data):
-    """The run's network, and its teacher where it has one: parameters, multiply-accumulates per image, test accuracy.
+    """The run's network and its teacher, if any: parameters, multiply-accumulates per image, test accuracy.
 
-    Raises FileNotFoundError, naming the notebook to run, for a teacher that was not trained yet.
+    Raises FileNotFoundError that names the notebook to run for a teacher that was not trained yet.
     """
-    rows = []
+    rows, description = [], {}
     if run.teacher:
         weights = find_teacher(run.teacher, run.dataset)
-        known, teacher = weights.description, load_model(weights)
-        rows.append(_network_row("teacher", known.get("model", run.teacher), teacher, data, known.get("test_top1_pct")))
+        description = weights.description
+        architecture, top1_pct = description.get("model", run.teacher), description.get("test_top1_pct")
+        rows.append(_network_row("teacher", architecture, load_model(weights), data, top1_pct))
     network = build_model(run.model, data.num_classes, **run.model_options)
     rows.append(_network_row(run.role, run.model, network, data, None))
     card = (
@@ -71,14 +69,11 @@ def networks(run, data):
         f"{data.num_classes} classes, {data.image_size} px"
     )
     if data.unlabelled is not None:
-        shown = METHODS[run.method](**run.hyperparameters).uses_unlabelled
-        seen = data.test_images_unlabelled if shown else 0
-        card += (
-            f", {len(data.unlabelled):,} images without labels"
-            + f" (transductive: {seen:,} of them test images)" * bool(seen)
-        )
-    notes = known.get("notes", []) if run.teacher else []
-    return plain(pandas.DataFrame(rows).style, " · ".join([card, *notes]))
+        used = METHODS[run.method](**run.hyperparameters).uses_unlabelled
+        tested = data.test_images_unlabelled if used else 0
+        card += f", {len(data.unlabelled):,} images without labels"
+        card += f" (transductive: {tested:,} of them test images)" * bool(tested)
+    return table_of(rows, " · ".join([card, *description.get("notes", [])]))
 
 
 def _network_row(role: str, name: str, network, data, top1_pct: float | None) -> dict[str, str]:
@@ -92,27 +87,27 @@ def _network_row(role: str, name: str, network, data, top1_pct: float | None) ->
 
 
 def metrics(**named: dict[str, float]):
-    """What `evaluate` or `compare` gave, one column per keyword: metrics(student=evaluate(predictions)).
+    """The results of `evaluate` or `compare`, a column per keyword, or a row if there are more than three.
 
-    More than three are rows instead.
+    Example: metrics(student=evaluate(predictions)).
     """
-    rows = list(dict.fromkeys(key for values in named.values() for key in values))
-    texts = {name: [_rounded(values[key]) if key in values else "–" for key in rows] for name, values in named.items()}
-    table = pandas.DataFrame({"metric": rows, **texts})
-    if len(named) > 3:
-        table = table.set_index("metric").T.rename_axis("network", axis=0).rename_axis(None, axis=1).reset_index()
-    return plain(table.style, "pct: percent, or points for a difference")
+    keys = dict.fromkeys(key for values in named.values() for key in values)
+    texts = {name: {key: _rounded(values.get(key)) for key in keys} for name, values in named.items()}
+    rows = [{"network": name, **cells} for name, cells in texts.items()]
+    if len(named) <= 3:
+        rows = [{"metric": key} | {name: cells[key] for name, cells in texts.items()} for key in keys]
+    return table_of(rows, "pct: percent, or points for a difference")
 
 
-def _rounded(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.4g}"
+def _rounded(value: float | None) -> str:
+    return "–" if value is None else str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
 def over_seeds(frame, by: list[str], note: str = ""):
     """The numbers of an analysis frame, a row per `by`: mean ± sample standard deviation over its `seed` column.
 
-    `seeds` counts the seeds behind a row; a row without a seed (NaN) counts none. Intervals within a seed (low, high)
-    and ranks are left out where a row has several seeds. A number that some of the seeds lack says of how many it is.
+    `seeds` counts the seeds of a row; a row without a seed (NaN) counts none. If a row has several seeds, intervals
+    within a seed (low, high) and ranks are left out. A mean over some of the seeds is followed by their number.
     """
     groups = list(frame.groupby(by, sort=False))
     several = max(len(group) for _, group in groups) > 1
@@ -126,46 +121,42 @@ def over_seeds(frame, by: list[str], note: str = ""):
         for key, group in groups
     ]
     spread = "mean ± sample standard deviation over seeds" if several else "a single run each"
-    return plain(pandas.DataFrame(rows).style, " · ".join(part for part in (note, spread) if part))
+    return table_of(rows, " · ".join(part for part in (note, spread) if part))
 
 
 def _mean_text(values) -> str:
-    """`0.512 ± 0.003`; no spread for one value, and `(2 of 3)` behind a mean over fewer values than there are rows."""
-    known = values.dropna()
-    if known.empty:
+    """`0.512 ± 0.003`; no spread for one value; `0.512 ± 0.003 (2 of 3)` for a mean over fewer values than rows."""
+    finite = values.dropna()
+    if finite.empty:
         return "–"
-    digits = 0 if values.dtype.kind == "i" else 2 if known.abs().max() >= 10 else 3
-    mean = f"{known.mean():.{digits}f}"
-    spread = f" ± {known.std(ddof=1):.{digits}f}" if len(known) > 1 and values.dtype.kind != "i" else ""
-    return mean + spread + (f" ({len(known)} of {len(values)})" if len(known) < len(values) else "")
+    digits = 0 if values.dtype.kind == "i" else 2 if finite.abs().max() >= 10 else 3
+    mean = f"{finite.mean():.{digits}f}"
+    spread = f" ± {finite.std(ddof=1):.{digits}f}" if len(finite) > 1 and values.dtype.kind != "i" else ""
+    return mean + spread + (f" ({len(finite)} of {len(values)})" if len(finite) < len(values) else "")
 
 
 def results_table(dataset: str | None = None, highlight: str | None = None):
     """Every stored setting on `dataset` (None: on all): mean ± spread over seeds, gain, share of the teacher gap.
 
     The best student of each model and budget is in bold; the setting that the stored run `highlight` belongs to is
-    shaded. The caption states n, the selection rule, budget and device; those that vary have a column. Raises
+    shaded. The caption states n, the selection rule, budget and device; each of them that varies has a column. Raises
     ValueError if `highlight` is not a finished run here.
     """
     frame = results(dataset)
     summary = summarize(frame)
     shaded = frame.loc[frame["name"] == highlight, "setting"]
     if highlight is not None and shaded.empty:
-        known = ", ".join(frame["name"]) or "none"
-        raise ValueError(f"highlight = {highlight}: not a finished run on {dataset or 'any data set'}; known: {known}")
+        names = ", ".join(frame["name"]) or "none"
+        raise ValueError(f"highlight = {highlight}: not a finished run on {dataset or 'any data set'}; known: {names}")
     best = _best(summary)
-    table = _result_texts(summary)
-    styler = table.style.apply(_mark, axis=1, flags=summary["setting"].isin(shaded), css=SHADE)
+    styler = _result_texts(summary).style.apply(_mark, axis=1, flags=summary["setting"].isin(shaded), css=SHADE)
     styler = styler.apply(_mark, axis=1, flags=best, css="font-weight: bold")
     return plain(styler, _results_caption(summary, dataset, bool(best.any()), highlight))
 
 
 def _result_texts(summary):
-    """The summary as the texts that a reader sees; columns that say the same in every row are left to the caption."""
-
-    def texts(form, *fields):
-        return [form(*values) for values in zip(*(summary[field] for field in fields), strict=True)]
-
+    """The summary as texts; a column with one value in all rows is left to the caption."""
+    texts = partial(column_texts, summary)
     columns = {
         "data": summary["dataset"],
         "method": summary["label"],
@@ -187,7 +178,7 @@ def _result_texts(summary):
 
 
 def _best(summary):
-    """Flags the best student among those that can be compared: of one data set, model and budget, and more than one."""
+    """Flags the best student of a data set, model and budget, if there are at least two."""
     students = summary[summary["role"] == "student"]
     rivals = students.groupby(["dataset", "model", "budget"])["test_top1_pct"]
     winners = students.index[(rivals.transform("max") == students["test_top1_pct"]) & (rivals.transform("size") > 1)]
@@ -211,30 +202,26 @@ def _results_caption(summary, dataset: str | None, bold: bool, highlight: str | 
 
 
 def missing(dataset: str | None = None):
-    """What is not there yet: per data set the methods without a finished run, and the runs that are not finished."""
+    """The methods without a finished run, per data set, and the runs that are not finished."""
     stored = [r for r in artifacts.records() if "run" in r and dataset in (None, r["run"]["dataset"])]
-    rows = [
-        (r["name"], r.get("error") or "not finished; run its notebook again to go on")
-        for r in stored
-        if r.get("status") != "finished"
-    ]
+    finished = [r["run"] for r in stored if r.get("status") == "finished"]
+    unfinished = [r for r in stored if r.get("status") != "finished"]
+    rows = [(r["name"], r.get("error") or "not finished; run its notebook again to go on") for r in unfinished]
+    reason = "no finished run; `python -m kdhelpers list` names the notebooks"
     for name in [dataset] if dataset else sorted({r["run"]["dataset"] for r in stored}) or ["any data set"]:
-        done = [
-            r["run"] for r in stored if r.get("status") == "finished" and name in (r["run"]["dataset"], "any data set")
-        ]
-        lacking = ["teacher"] * all(run["role"] != "teacher" for run in done)
-        lacking += [m for m in METHODS if not any(run["role"] == "student" and run["method"] == m for run in done)]
-        rows += [
-            (f"{name}: {what}", "no finished run; `python -m kdhelpers list` names the notebooks") for what in lacking
-        ]
-    return plain(
-        pandas.DataFrame(rows, columns=["missing", "why"]).style,
-        f"{len(rows)} missing" if rows else "nothing is missing",
-    )
+        runs = [run for run in finished if name in (run["dataset"], "any data set")]
+        rows += [(f"{name}: {role}", reason) for role in _without_run(runs)]
+    return table_of(rows, f"{len(rows)} missing" if rows else "nothing is missing", ["missing", "why"])
+
+
+def _without_run(runs: list[dict]) -> list[str]:
+    """`teacher` and the methods of students that none of these runs has."""
+    roles = {"teacher" if run["role"] == "teacher" else run["method"] for run in runs}
+    return [role for role in ("teacher", *METHODS) if role not in roles]
 
 
 def saved(trained):
-    """What a training left behind: each file, relative to the artifacts' root, and its size."""
+    """The files that a training stored: each file, relative to the artifacts' root, and its size."""
     files = {
         "weights": trained.weights_path,
         "description of the weights": trained.weights_path.with_suffix(".json"),
@@ -242,10 +229,10 @@ def saved(trained):
     }
     if trained.record.get("notebook"):
         files["executed notebook"] = artifacts.root() / trained.record["notebook"]
-    rows = [(what, _relative(path), _size_text(path.stat().st_size)) for what, path in files.items() if path.is_file()]
-    table = pandas.DataFrame(rows, columns=["what", "file", "size"])
+    rows = [(kind, _relative(path), _size_text(path.stat().st_size)) for kind, path in files.items() if path.is_file()]
     note = "loaded, it was trained before" if trained.cached else "trained now"
-    return plain(table.style, f"{trained.record.get('name')}: {note} · files in {artifacts.root()}")
+    name = trained.record.get("name")
+    return table_of(rows, f"{name}: {note} · files in {artifacts.root()}", ["content", "file", "size"])
 
 
 def _relative(path: Path) -> str:
@@ -254,14 +241,3 @@ def _relative(path: Path) -> str:
 
 def _size_text(count: int) -> str:
     return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"
-
-
-def plain(styler, caption_text: str):
-    """The finish of every table: texts escaped, fractions to one digit, no row numbers, all left, caption above."""
-    sides = [
-        {"selector": "", "props": "display: block; overflow-x: auto"},
-        {"selector": "caption", "props": "caption-side: top; text-align: left; max-width: 62em"},
-        {"selector": "th, td", "props": "text-align: left; padding: 2px 8px; white-space: nowrap"},
-    ]
-    styler = styler.format(escape="html", precision=1, na_rep="–").hide(axis="index")  # names are users' own
-    return styler.set_caption(escape(caption_text)).set_table_styles(sides)

@@ -6,7 +6,7 @@ from html import escape
 import pandas
 
 from kdhelpers.display.text import MARK, evidence_note, spread_text
-from kdhelpers.report.tables import plain
+from kdhelpers.report.styling import plain
 from kdhelpers.zoo.benchmark import REFERENCE, in_order
 
 WITHOUT_ARROW = ("teacher", "student", REFERENCE)
