@@ -82,10 +82,7 @@ class LiveProgress(TimedProgress):
         from IPython.display import display
 
         self._draw_curve()
-        content = {
-            "text/html": self._html(),
-            "text/plain": " · ".join(filter(None, [*self._lines(), *self._notes()])),
-        }
+        content = {"text/html": self._html(), "text/plain": " · ".join(filter(None, [*self._lines(), *self._notes()]))}
         if self.display is None:
             self.display = display(content, raw=True, display_id=True)
         else:

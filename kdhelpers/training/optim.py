@@ -118,13 +118,7 @@ SCHEDULES: dict[str, Callable] = {"cosine": cosine, "multistep": multistep, "con
 
 
 def learning_rate(
-    schedule: str,
-    options: dict,
-    lr: float,
-    epoch: float,
-    epochs: int,
-    warmup_epochs: float = 0,
-    step: float = 0,
+    schedule: str, options: dict, lr: float, epoch: float, epochs: int, warmup_epochs: float = 0, step: float = 0
 ) -> float:
     """The learning rate at `epoch` (a float counted from 0) of `epochs`; it rises linearly over the warm-up."""
     warmup = min(1.0, (epoch + step) / warmup_epochs) if warmup_epochs else 1.0

@@ -186,10 +186,7 @@ def test_data_with_other_unlabelled_images_than_the_run_says_is_refused(taught, 
         (Run(**taught), data),
         (Run(**QUICK), mixed),
     ):
-        with pytest.raises(
-            ValueError,
-            match=rf"unlabelled = {run.unlabelled} \(given: .*\); load what",
-        ):
+        with pytest.raises(ValueError, match=rf"unlabelled = {run.unlabelled} \(given: .*\); load what"):
             fit(run, given)
 
 

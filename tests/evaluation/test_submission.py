@@ -104,10 +104,7 @@ def test_a_file_has_a_row_per_image_in_their_order(tmp_path):
     path = write_submission(tmp_path / "new" / "submission.csv", label_predictions())
     assert path.read_bytes().startswith(b"ID,Labels\n7,")
     rows = list(csv.reader(path.open(newline="")))
-    assert rows == [
-        ["ID", "Labels"],
-        *([name, str(label)] for name, label in zip(IDS, expected, strict=True)),
-    ]
+    assert rows == [["ID", "Labels"], *([name, str(label)] for name, label in zip(IDS, expected, strict=True))]
 
 
 def test_what_is_not_right_does_not_replace_an_older_file(tmp_path):

@@ -168,11 +168,7 @@ def test_counting_leaves_batchnorm_statistics_alone():
         ("resnet8", {"stem": "cifar"}, "'stem' is unknown to resnet8; known options: it has none"),
         ("resnet18", {"stam": "cifar"}, "'stam' is unknown to resnet18; known options: stem"),
         ("resnet18", {"stem": "mnist"}, "stem='mnist' of resnet18 must be one of 'cifar', 'imagenet'"),
-        (
-            "resnet20",
-            {"pretrained": True},
-            "has no ImageNet weights; use one of resnet18, resnet34, resnet50",
-        ),
+        ("resnet20", {"pretrained": True}, "has no ImageNet weights; use one of resnet18, resnet34, resnet50"),
         ("resnet18", {"pretrained": True}, "need stem='imagenet', their shapes do not fit stem='cifar'"),
         ("resnet8", {"num_classes": 0}, "num_classes=0 must be a whole number of at least 1"),
     ],
