@@ -56,9 +56,7 @@ def load_data(
     mean, std = source.statistics or channel_statistics(train.images)
     unlabelled_images = None
     if unlabelled:
-        train, unlabelled_images = take_unlabelled(
-            unlabelled, train, splits["test"], split_seed, train.images.shape[-1]
-        )
+        train, unlabelled_images = take_unlabelled(unlabelled, train, splits["test"], split_seed)
     names = raw.class_names, raw.superclasses, raw.superclass_names
     return Data(name, train, val, splits["test"], *names, mean, std, raw.source, notes, unlabelled_images)
 

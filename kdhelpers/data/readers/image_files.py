@@ -103,10 +103,8 @@ class _Table:
             wanted = [self.label, self.coarse] if self.coarse else [self.label]
             labels = [parquet.read_table(path, columns=wanted) for path in paths]
         except StopIteration:
-            columns = ", ".join(columns)
-            raise ValueError(
-                f"{paths[0]}: columns are {columns}; name them img or image, and fine_label or label"
-            ) from None
+            needed = "img or image, and fine_label or label are needed"
+            raise ValueError(f"{paths[0]}: columns are {', '.join(columns)}; {needed}") from None
         except (OSError, ValueError) as error:  # pyarrow's own errors derive from these
             raise _damaged(paths[0], error) from error
         self.labels, self.coarse_labels = (
