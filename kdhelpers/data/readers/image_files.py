@@ -152,7 +152,7 @@ def decode(items: list[Item], image_size: int | None, title: str) -> np.ndarray:
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         if image_size is None:
-            image_size = _common_size(set(pool.map(_size_of, items)), title)
+            image_size = _common_size(set(pool.map(partial(_read_image, take=lambda image: image.size), items)), title)
         images = np.empty((len(items), image_size, image_size, 3), np.uint8)
         done = pool.map(partial(_decode_one, size=image_size), items)
         for place, image in enumerate(progress_bar(done, total=len(items), desc=f"decoding {title}", unit="image")):
@@ -165,10 +165,6 @@ def _common_size(sizes: set[tuple[int, int]], title: str) -> int:
         return size[0]
     listed = ", ".join(f"{width}x{height}" for width, height in sorted(sizes)[:3]) + ", ..." * (len(sizes) > 3)
     raise ValueError(f"{title}: the images are not all squares of one size ({listed}); give an image_size, such as 32")
-
-
-def _size_of(item: Item) -> tuple[int, int]:
-    return _read_image(item, lambda image: image.size)
 
 
 def _decode_one(item: Item, size: int) -> np.ndarray:

@@ -46,8 +46,8 @@ def take_unlabelled(source: str, train: Split, test: Split, seed: int) -> tuple[
     most = len(train) - len(train.labels.unique())
     if not 1 <= count <= most:
         raise ValueError(
-            f"unlabelled = {source}: of {len(train):,} training images 1 to {most:,} can lose their labels, as every class "
-            "keeps a labelled one; take another count"
+            f"unlabelled = {source}: of {len(train):,} training images 1 to {most:,} can lose their labels "
+            "(every class keeps one); take another count"
         )
     labelled, chosen = stratified(train.labels, count, seed)
     images = train.images.index_select(0, chosen)
