@@ -1,4 +1,4 @@
-"""What the device is and can: which one is taken, its precision, its memory."""
+"""The device: its choice, precision, memory, and transfers to it."""
 
 import contextlib
 import ctypes
@@ -15,18 +15,18 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The given device, else this process's GPU, else Apple's, else the CPU. ValueError if it is not there."""
+    """The given device, else this process's GPU, else Apple's, else the CPU. Raises ValueError for a missing GPU."""
     if device is None:
         kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if kind == "cuda" else kind
     device = torch.device(device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device = {device}: torch sees no GPU here; leave device out to run on the CPU")
+        raise ValueError(f"device = {device}: torch finds no GPU; leave device out to run on the CPU")
     return device
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """What "auto" means on a device: bf16 where it has it, fp16 on other GPUs, fp32 otherwise."""
+    """The precision for "auto": bf16 if the device multiplies it natively, fp16 on other GPUs, fp32 otherwise."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -45,19 +45,18 @@ def autocast(device: torch.device, precision: str):
 
 
 class RandomStream:
-    """torch's generators for one training: inside `with` they go on from where this stream last stood, and afterwards
-    they are as they were before."""
+    """torch's generator states of one training: `with` restores them, and afterwards restores the caller's states."""
 
     def __init__(self, device: torch.device):
         self._device, self._own = device, None
 
     def __enter__(self) -> None:
-        self._others = self._states()
-        self._restore(self._own or self._others)
+        self._callers = self._states()
+        self._restore(self._own or self._callers)
 
     def __exit__(self, *_) -> None:
         self._own = self._states()
-        self._restore(self._others)
+        self._restore(self._callers)
 
     def _states(self) -> list[Tensor]:
         states = [torch.get_rng_state()]
@@ -76,7 +75,7 @@ class RandomStream:
 
 @cache
 def keep_freed_memory() -> None:
-    """Let glibc keep what a step frees: given back and asked for anew it costs a step on a CPU 25,000 page faults."""
+    """Let glibc keep freed memory: returning and requesting it again costs a CPU step 25,000 page faults."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # no glibc: macOS, Windows, musl
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
@@ -84,7 +83,7 @@ def keep_freed_memory() -> None:
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Largest memory in use so far: allocated on the GPU since the last reset, else this process's resident set."""
+    """Peak memory: allocated on the GPU since the last reset, else the resident set of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
@@ -99,7 +98,7 @@ def device_name(device: torch.device) -> str:
 
 
 def cpu_name() -> str:
-    """The processor as the system calls it."""
+    """The processor's name."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
         for line in lines:
             if line.startswith("model name"):
@@ -108,18 +107,20 @@ def cpu_name() -> str:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that data may take on the device: 60 % of what a GPU has free, half of the machine's."""
+    """Bytes that data may take on the device: 60 % of a GPU's free memory, half of the machine's memory."""
     if device.type == "cuda":
         return 0.6 * torch.cuda.mem_get_info(device)[0]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return float("inf")  # Windows does not tell through Python; its pagefile bears it
+    return float("inf")  # Windows has no sysconf; its pagefile suffices
 
 
 @contextlib.contextmanager
 def one_thread(wanted: bool) -> Iterator[None]:
-    """Copying a batch gains little from threads and, on a busy machine, waits for them: 10 to 60 times as long on two
-    cores with another process on them. So `wanted` does it alone and gives the threads back."""
+    """Run the block with one thread if `wanted`, then restore the number of threads.
+
+    Copying a batch gains little from threads. On two busy cores, waiting for them takes 10 to 60 times as long.
+    """
     threads = torch.get_num_threads()
     if wanted:
         torch.set_num_threads(1)
@@ -131,7 +132,7 @@ def one_thread(wanted: bool) -> Iterator[None]:
 
 
 def to_device(values: Tensor, device: torch.device | str) -> Tensor:
-    """Move without making the host wait: through pinned memory where the device is a GPU."""
+    """Move without making the host wait: through pinned memory if the device is a GPU."""
     if torch.device(device).type == "cuda" and values.device.type == "cpu":
         values = values.pin_memory()
     return values.to(device, non_blocking=True)

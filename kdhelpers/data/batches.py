@@ -176,12 +176,7 @@ class Batches:
 
 
 def evaluation_batches(
-    split: Split,
-    batch_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    split: Split, batch_size: int, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu"
 ) -> Iterator[Batch]:
     """All images of a split in their order, normalised and not augmented; the last batch may be shorter."""
     normalise = Normalise(mean, std, split.images.shape[-1], device)
@@ -190,7 +185,7 @@ def evaluation_batches(
     for start in range(0, len(split), batch_size):
         span = slice(start, start + batch_size)
         with one_thread(torch.device(device).type == "cpu"):
-            images = normalise(to_device(split.images[span], device).permute(0, 2, 3, 1)).to(dtype)
+            images = normalise(to_device(split.images[span], device).permute(0, 2, 3, 1))
         yield Batch((images,), labels[span], index[span], {})
 
 

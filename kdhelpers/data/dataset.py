@@ -1,4 +1,4 @@
-"""What a loaded data set is: uint8 images with labels in three splits, and what can be said about them."""
+"""A loaded data set: uint8 images with labels in three splits, its statistics, hash and duplicates."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Split:
 
     def __post_init__(self):
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
-            found = f"{self.images.dtype} {tuple(self.images.shape)}"
-            raise ValueError(f"images: {found}; must be torch.uint8 [N, 3, H, W], pixels in 0..255")
+            given = f"{self.images.dtype} {tuple(self.images.shape)}"
+            raise ValueError(f"images: {given}; must be torch.uint8 [N, 3, H, W], pixels in 0..255")
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            found = f"{self.labels.dtype} {tuple(self.labels.shape)}"
-            raise ValueError(f"labels: {found}; must be torch.int64 [N], one per image ({len(self.images)})")
+            given = f"{self.labels.dtype} {tuple(self.labels.shape)}"
+            raise ValueError(f"labels: {given}; must be torch.int64 [N], one per image ({len(self.images)})")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -34,11 +34,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """Images that nobody knows, or may know, the labels of: there is no place for any."""
+    """Images without labels: their labels do not exist, or must not be used."""
 
     images: Tensor  # uint8 [N, 3, H, W], contiguous
-    ids: list[str]  # what each is called, in the order of the images
-    source: str  # as it was asked for
+    ids: list[str]  # one per image, in the same order
+    source: str  # the argument that named them, see `take_unlabelled`
 
     def __len__(self) -> int:
         return len(self.images)
@@ -55,9 +55,9 @@ class Data:
     superclass_names: list[str] | None
     mean: tuple[float, float, float]  # per channel, of pixels in 0..1
     std: tuple[float, float, float]
-    source: str = "memory"  # where the images came from
-    notes: tuple[str, ...] = ()  # what a user should know about this copy
-    unlabelled: Unlabelled | None = None  # images to learn from without labels
+    source: str = "memory"  # folder or library of the images
+    notes: tuple[str, ...] = ()  # deviations of this copy from the official data set
+    unlabelled: Unlabelled | None = None  # training images without labels
 
     def __post_init__(self):
         for name in ("train", "val", "test"):
@@ -90,19 +90,19 @@ class Data:
 
     @cached_property
     def test_images_unlabelled(self) -> int:
-        """How many test images stand, pixel for pixel, among the unlabelled ones: what makes a study transductive."""
+        """Number of test images among the unlabelled ones, pixel for pixel; above 0, training is transductive."""
         return self._unlabelled_of(self.test)
 
     @cached_property
     def held_out_images_unlabelled(self) -> int:
-        """How many held-out images stand among the unlabelled ones."""
+        """Number of validation images among the unlabelled ones."""
         return self._unlabelled_of(self.val)
 
     def _unlabelled_of(self, split: Split) -> int:
         return count_duplicates(split, [self.unlabelled]) if self.unlabelled is not None else 0
 
     def card(self) -> dict:
-        """The data card: where from, counts, sizes, statistics, hash, and how many test images are also trained on."""
+        """The data card: source, counts, sizes, statistics, hash, and test images that also occur in training."""
         return {
             "name": self.name,
             "source": self.source,
@@ -122,9 +122,9 @@ class Data:
 
 
 def count_duplicates(split: Split, others: Sequence[Split]) -> int:
-    """How many images of `split` stand, pixel for pixel, in one of the `others` too."""
-    seen = {digest for other in others for digest in image_digests(other.images)}
-    return sum(digest in seen for digest in image_digests(split.images))
+    """Number of images of `split` that occur, pixel for pixel, in one of the `others`."""
+    digests = {digest for other in others for digest in image_digests(other.images)}
+    return sum(digest in digests for digest in image_digests(split.images))
 
 
 def image_digests(images: Tensor) -> list[bytes]:
@@ -132,27 +132,27 @@ def image_digests(images: Tensor) -> list[bytes]:
 
 
 def fingerprint(split: Split) -> str:
-    """sha256 of the set of (image, label) pairs, whatever their order: names the official content of a split."""
+    """sha256 of the set of (image, label) pairs, independent of their order: identifies a split's content."""
     pairs = zip(image_digests(split.images), split.labels.tolist(), strict=True)
     return hashlib.sha256(b"".join(sorted(digest + bytes([label]) for digest, label in pairs))).hexdigest()
 
 
 def stratified(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Part the indices of `labels` [N] into (the rest, `count` chosen ones), each class in proportion; both ascending.
+    """Divide the indices of `labels` [N] into (the rest, `count` chosen ones), proportional per class, both ascending.
 
-    A pure function of its arguments, the same on every version: exactly `count` are chosen, and every class keeps at
-    least one of its samples in the rest (so fewer are chosen where count leaves too few).
+    A pure function of its arguments, the same on every version. Exactly `count` are chosen, or fewer if a class would
+    keep no sample in the rest.
     """
     classes, sizes = np.unique(labels.numpy(), return_counts=True)
     share = sizes * count / len(labels)
     quota = np.floor(share).astype(int)
-    while (missing := count - quota.sum()) > 0:  # more than once where small classes cannot give their part
+    while (missing := count - quota.sum()) > 0:  # repeats if small classes cannot give their share
         by_remainder = np.argsort(quota - share, kind="stable")
         by_remainder = by_remainder[(quota + 1 < sizes)[by_remainder]]
         if not len(by_remainder):
             break
         quota[by_remainder[:missing]] += 1
-    random = np.random.RandomState(seed)  # its stream is frozen for good, torch's and default_rng's are not
+    random = np.random.RandomState(seed)  # numpy guarantees its stream; torch and default_rng do not
     chosen = np.zeros(len(labels), bool)
     for label, number in zip(classes, quota, strict=True):
         members = np.flatnonzero(labels.numpy() == label)
@@ -161,12 +161,12 @@ def stratified(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def split_validation(train: Split, fraction: float, seed: int) -> tuple[Split, Split]:
-    """(train without them, a stratified `fraction` of it for validation); a fraction of 0 leaves validation empty.
+    """(the remaining training images, a stratified `fraction` for validation); 0 leaves validation empty.
 
     Raises ValueError for a fraction outside [0, 1).
     """
     if not 0 <= fraction < 1:
-        raise ValueError(f"val_fraction={fraction} is out of range; choose a number in [0, 1), such as 0.1")
+        raise ValueError(f"val_fraction = {fraction}: is out of range; choose a number in [0, 1), such as 0.1")
     rest, chosen = stratified(train.labels, round(fraction * len(train)), seed)
     return (train.select(rest) if fraction else train), train.select(chosen)
 

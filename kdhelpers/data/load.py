@@ -1,7 +1,8 @@
 """Finding and loading a data set by its name: `load_data`.
 
-The data root is searched in this order: torchvision's own layout, class folders, `.npz`, Hugging Face parquet; only
-then is anything downloaded. A folder of the user's in one of the last three layouts is a data set by its own name.
+A registered data set made in Python comes first. The data root is then searched for torchvision's layout, class
+folders, `.npz` and Hugging Face parquet, in this order; only then is the data set downloaded. A user's folder in one of
+the last three layouts is a data set under its own name.
 """
 
 import os
@@ -29,20 +30,19 @@ def load_data(
 ) -> Data:
     """Load a data set by its name in `DATASETS`, or by the name of a folder under the data root.
 
-    Images are uint8 [N, 3, S, S] with S = `image_size` (None: the data set's own); others are cut to their central
-    square and resized. Validation is a stratified `val_fraction` of the training images, the same for the same
-    `split_seed`, unless the source has train, val and test of its own. `root` overrides the data root. `unlabelled`
-    names images without labels, see `take_unlabelled`: a part of the training images after the validation split, the
-    test images, a pickle or a folder.
+    Images are uint8 [N, 3, S, S] with S = `image_size` (None: the data set's own), resized from their central
+    square. Validation is a stratified `val_fraction` of the training images, determined by `split_seed`, unless the
+    source has train, val and test. `root` overrides the data root. `unlabelled` names images without labels, see
+    `take_unlabelled`: a part of the training images after the validation split, the test images, a pickle or a folder.
 
-    Raises ValueError for an unknown name, an argument out of range or bad content, FileNotFoundError for a missing
-    file of a set that is there in part, ConnectionError where a download is needed and fails.
+    Raises ValueError for an unknown name, an argument out of range or bad content, FileNotFoundError for an incomplete
+    data set, ConnectionError if a download fails.
     """
     root = Path(root) if root is not None else artifacts.data_root()
     if image_size is not None and (type(image_size) is not int or image_size < 8):
-        raise ValueError(f"image_size={image_size} is out of range; choose whole pixels from 8, such as 32")
+        raise ValueError(f"image_size = {image_size}: is out of range; choose whole pixels from 8, such as 32")
     if unlabelled:
-        check_unlabelled(unlabelled)  # before a data set is read for nothing
+        check_unlabelled(unlabelled)  # before the data set is read
     source = _find_source(name, root)
     size = image_size or source.image_size
     # Official content is compared pixel for pixel, so it is resized only after reading.
@@ -56,9 +56,7 @@ def load_data(
     mean, std = source.statistics or channel_statistics(train.images)
     unlabelled_images = None
     if unlabelled:
-        train, unlabelled_images = take_unlabelled(
-            unlabelled, train, splits["test"], split_seed, train.images.shape[-1]
-        )
+        train, unlabelled_images = take_unlabelled(unlabelled, train, splits["test"], split_seed)
     names = raw.class_names, raw.superclasses, raw.superclass_names
     return Data(name, train, val, splits["test"], *names, mean, std, raw.source, notes, unlabelled_images)
 
@@ -75,7 +73,7 @@ def _read_or_download(name: str, source: Source, root: Path, size: int | None) -
     if raw := _read(name, source, root, size):
         return raw
     if name not in DATASETS:
-        raise ValueError(f"{root / name}: no data set in it; put {LAYOUTS} there")
+        raise ValueError(f"{root / name}: has no data set; put {LAYOUTS} there")
     reasons = []
     for fetch in _downloads(name, source, root):
         try:
@@ -106,14 +104,14 @@ def _read(name: str, source: Source, root: Path, size: int | None) -> Raw | None
 
 
 def _downloads(name: str, source: Source, root: Path) -> list[Callable[[], None]]:
-    """What can be tried, best first: the host of the original CIFAR archives has been throttled since 2026."""
+    """The possible downloads, fastest first: the host of the original CIFAR archives is slow since 2026."""
 
     def fetch_parquet() -> None:
-        aside = root / ".cache" / name  # the data set's own folder gets all files or none, and only the right ones
-        files = [download(url, aside / f"{split}.parquet") for split, url in source.parquet.items()]
+        cache = root / ".cache" / name  # the data set's own folder gets all files or none, and only verified ones
+        files = [download(url, cache / f"{split}.parquet") for split, url in source.parquet.items()]
         try:
-            for wrong in _deviations(read_parquet(aside, None, root / ".cache"), source):
-                raise ValueError(f"{files[0].parent}: {wrong}; the download is discarded")
+            for deviation in _deviations(read_parquet(cache, None, root / ".cache"), source):
+                raise ValueError(f"{files[0].parent}: {deviation}; the download is discarded")
         except ValueError:
             for file in files:
                 file.unlink()
@@ -131,14 +129,14 @@ def _downloads(name: str, source: Source, root: Path) -> list[Callable[[], None]
 
 
 def _deviations(raw: Raw, source: Source) -> Iterator[str]:
-    """How the content differs from the official one."""
+    """How the content differs from the official content."""
     if raw.verified:
         return
     for split, count in (source.counts or {}).items():
-        found = raw.splits[split]
-        if len(found) != count:
-            yield f"{split} holds {len(found):,} images where the official set has {count:,}"
-        elif split in (source.fingerprints or {}) and fingerprint(found) != source.fingerprints[split]:
+        images = len(raw.splits[split])
+        if images != count:
+            yield f"{split} has {images:,} images; the official split has {count:,}"
+        elif split in (source.fingerprints or {}) and fingerprint(raw.splits[split]) != source.fingerprints[split]:
             yield f"{split} differs from the official images or labels"
 
 

@@ -1,4 +1,4 @@
-"""The pixels of a set of images, cropped and flipped by given draws: resident on the device, or streamed."""
+"""Crop and flip of a set of images by given draws, from a copy on the device or streamed to it."""
 
 from collections.abc import Iterator
 
@@ -11,10 +11,10 @@ from kdhelpers.data.augmentation.recipe import Draws, Recipe
 
 
 class Pixels:
-    """uint8 images [N, 3, H, W] as the windows that a recipe's crop and flip cut out of them.
+    """uint8 images [N, 3, H, W], read as the windows of a recipe's crop and flip.
 
     They are resident if their padded and mirrored copy fits `memory_budget_mib`, else `workers` processes stream them.
-    Both ways give the same bits. `resident_mib` is what they take of the device's memory while nothing is asked.
+    Both ways give the same bits. `resident_mib` is the device memory of the resident copy, 0 if streamed.
     """
 
     def __init__(self, images: Tensor, recipe: Recipe, device: torch.device, memory_budget_mib: float, workers: int):
@@ -39,23 +39,23 @@ class Pixels:
     def windows(self, order: Tensor, draws: Draws, spans: list[slice], count: int) -> Iterator[list[Tensor]]:
         """For each span of `order` (int64 [M], on the CPU) the `count` uint8 windows [B, H, W, 3] of its images.
 
-        draws: on the device, per step [count, M, ...], as `order` has the images.
+        draws: on the device, per step [count, M, ...], in the order of `order`.
         """
         if self.resident:
             starts = self._windows.starts(order.to(self.device, non_blocking=True), draws).expand(count, -1)
             for span in spans:
-                yield [self._windows.gather(each[span]) for each in starts]
+                yield [self._windows.gather(view_starts[span]) for view_starts in starts]
             return
         self._slices[:] = [order[span] for span in spans]
         for span, images in zip(spans, self._loader, strict=True):
             windows = Windows(images.to(self.device, non_blocking=True), *self._layout)
             index = torch.arange(len(images), device=self.device)
             starts = windows.starts(index, {step: values[:, span] for step, values in draws.items()})
-            yield [windows.gather(each) for each in starts.expand(count, -1)]
+            yield [windows.gather(view_starts) for view_starts in starts.expand(count, -1)]
 
 
 class _Rows:
-    """The data set the DataLoader sees: a whole batch of uint8 images per index tensor."""
+    """The DataLoader's data set: an index tensor gives a whole batch of uint8 images."""
 
     def __init__(self, images: Tensor):
         self.images = images

@@ -54,7 +54,7 @@ def test_validation_is_split_off_training_and_may_be_empty():
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan")])
 def test_a_validation_fraction_out_of_range_is_refused(fraction):
-    with pytest.raises(ValueError, match="val_fraction=.* is out of range; choose a number in"):
+    with pytest.raises(ValueError, match="val_fraction = .*: is out of range; choose a number in"):
         split_validation(random_split(10), fraction, seed=0)
 
 

@@ -120,5 +120,5 @@ def test_precision_auto_is_one_that_the_device_has():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="torch sees no GPU here"):
+    with pytest.raises(ValueError, match="torch finds no GPU"):
         pick_device("cuda")

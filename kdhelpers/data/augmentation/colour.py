@@ -18,7 +18,7 @@ def jitter(images: Tensor, factors: Tensor) -> Tensor:
 
 
 def grey(images: Tensor) -> Tensor:
-    """Luma [B, 1, H, W] with the weights of ITU-R 601, as torchvision and PIL have them."""
+    """Luma [B, 1, H, W] with the weights of ITU-R 601, as in torchvision and PIL."""
     red, green, blue = images.unbind(1)
     return (0.2989 * red + 0.587 * green + 0.114 * blue)[:, None]
 
@@ -32,7 +32,7 @@ def shift_hue(images: Tensor, turns: Tensor) -> Tensor:
     value, low = images.amax(1), images.amin(1)
     chroma = value - low
     red, green, blue = images.unbind(1)
-    safe = chroma.clamp(min=torch.finfo(images.dtype).tiny)  # a grey pixel has no hue: chroma 0 makes any harmless
+    safe = chroma.clamp(min=torch.finfo(images.dtype).tiny)  # a grey pixel has chroma 0, so any hue will do
     sixth = torch.where(
         value == red,
         (green - blue) / safe,

@@ -1,4 +1,4 @@
-"""Moving pixels about, per sample and for a whole batch at once: crop and flip, rotation, resized crop."""
+"""Crop and flip, rotation, and resized crop: parameters per sample, a whole batch at once."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,9 @@ from torch.nn import functional as F
 class Windows:
     """Images laid out so that crop + flip is one contiguous copy per sample.
 
-    They are stored [mirror, N, H + 2p, W + 2p, 3] with p pixels of zeros around, and once more mirrored where flips are
-    wanted. A window's bytes, from its first pixel to its last, are then one span of memory, and a batch is one
-    `index_select` of spans, whatever each sample's offset and flip. Takes (1 + mirrored) * (1 + 2p / H)^2 of the bytes.
+    They are stored [mirror, N, H + 2p, W + 2p, 3] with p pixels of zero padding, and mirrored copies if `mirrored`. The
+    bytes of a window, from its first pixel to its last, are then one span of memory, so a batch is one `index_select`
+    of spans. Memory: (1 + mirrored) * (1 + 2p / H)^2 times the images' bytes.
     """
 
     def __init__(self, images: Tensor, padding: int | None, mirrored: bool, device: torch.device | str | None = None):
@@ -36,11 +36,11 @@ class Windows:
         return (1 + mirrored) * count * channels * (height + 2 * padding) * (width + 2 * padding)
 
     def starts(self, index: Tensor, draws: dict[str, Tensor]) -> Tensor:
-        """Where each window begins, int64 [..., B]: index [B], draws "crop" [..., B, 2] and "flip" [..., B]."""
+        """int64 [..., B]: the windows' first pixels. index [B]; draws "crop" [..., B, 2], "flip" [..., B]."""
         row = column = torch.zeros_like(index)
         if self.padding:
             row, column = draws["crop"].unbind(-1)
-        if self.mirrored:  # in the mirrored copy the same window is counted from the other side
+        if self.mirrored:  # the mirrored copy counts columns from the right
             flip = draws["flip"]
             column = torch.where(flip, 2 * self.padding - column, column)
             index = index + flip * self.count
@@ -55,7 +55,7 @@ class Windows:
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Turn each image counter-clockwise about its centre; nearest pixel, zeros outside. [B, 3, H, W], degrees [B]."""
+    """Rotate each image counter-clockwise about its centre; nearest pixel, zeros outside. [B, 3, H, W], degrees [B]."""
     height, width = images.shape[2:]
     radians = torch.deg2rad(degrees.double())
     cosine, sine = radians.cos(), radians.sin()
@@ -69,7 +69,7 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
 
 
 def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor | None = None) -> Tensor:
-    """Cut out a box per sample, enlarge it bilinearly to the image's own size, and mirror it where asked.
+    """Cut out a box per sample, resize it bilinearly to the image's size, and mirror it where `flip` is true.
 
     images float [B, 3, H, W]; boxes int64 [B, 4] of (top, left, height, width); flip bool [B].
     """
@@ -86,9 +86,9 @@ def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor | None = None) -> T
 
 
 def resampling(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Bilinear weights [B, size, size] that stretch pixels [start, start + length) to `size` of them.
+    """Bilinear weights [B, size, size] that stretch pixels [start, start + length) to `size` pixels.
 
-    A box is never larger than its image, so that nothing shrinks and antialiasing would change nothing.
+    A box is never larger than its image, so nothing shrinks and antialiasing has no effect.
     """
     step = (length.float() / size)[:, None, None]
     pixel = torch.arange(size, device=start.device)

@@ -1,7 +1,7 @@
-"""RandAugment (Cubuk et al. 2020): a few of torchvision's fourteen operations in a row, drawn for each image.
+"""RandAugment (Cubuk et al. 2020): per image, a random sequence of torchvision's fourteen operations.
 
-On a GPU all images go through each operation and each keeps what was drawn for it, so that nothing has to be asked of
-the device; on the CPU an operation gets the images that drew it.
+On a GPU every operation transforms all images, and each image keeps the result of its own operation: no host
+synchronisation. On the CPU an operation transforms only the images that drew it.
 """
 
 import math
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 OPERATIONS = 14
-CODES = 2 * OPERATIONS  # each operation in two directions; half of them have but one
-LEVELS = 30  # of magnitude, the strongest
+CODES = 2 * OPERATIONS  # each operation in two directions; an unsigned operation has two equal codes
+LEVELS = 30  # highest magnitude
 
 
 def randaugment(images: Tensor, codes: Tensor, magnitude: int) -> Tensor:
@@ -32,8 +32,7 @@ def randaugment(images: Tensor, codes: Tensor, magnitude: int) -> Tensor:
 
 
 def _variants(magnitude: int, size: int) -> Iterator[tuple[list[int], Callable[[Tensor], Tensor]]]:
-    """(the codes, what they do) for torchvision's operations at `magnitude` of 0..LEVELS; the first one, doing
-    nothing, is left out."""
+    """(codes, transform) of torchvision's operations at `magnitude` in 0..LEVELS, without the identity (codes 0, 1)."""
     signed, plain = _signed(magnitude, size), _plain(magnitude)
     for place, (operation, strength) in enumerate(signed, 1):
         yield [2 * place], partial(operation, strength)
@@ -53,7 +52,7 @@ def _signed(magnitude: int, size: int) -> list[tuple[Callable[[float, Tensor], T
         return math.degrees(math.atan(slope))
 
     def upto(strongest: float) -> float:
-        return torch.linspace(0, strongest, LEVELS + 1)[magnitude].item()  # rounded as torchvision has it
+        return torch.linspace(0, strongest, LEVELS + 1)[magnitude].item()  # rounded like torchvision
 
     return [
         (lambda m, x: moved(x, shear=(degrees(m), 0.0), corner=True), upto(0.3)),

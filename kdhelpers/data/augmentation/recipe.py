@@ -67,15 +67,11 @@ def _pair(text: str) -> tuple[float, float]:
     return float(strength), float(hue if slash else 0)
 
 
-def _integers(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split("/")))
-
-
 class Step(NamedTuple):
     default: Any
     read: Callable[[str], Any]
     allows: Callable[[Any], bool]
-    takes: str
+    takes: str  # the allowed values, in words
 
 
 STEPS = {
@@ -84,7 +80,7 @@ STEPS = {
     "flip": Step(True, str, lambda _: False, "no value"),
     "randaugment": Step(
         (2, 9),
-        _integers,
+        lambda text: tuple(map(int, text.split("/"))),
         lambda pair: len(pair) == 2 and 1 <= pair[0] <= 10 and 0 <= pair[1] <= 30,
         "operations/magnitude with operations in 1..10 and magnitude in 0..30",
     ),

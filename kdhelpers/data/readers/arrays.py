@@ -1,4 +1,4 @@
-"""Reading a data set from arrays: torchvision's CIFAR pickles and `.npz` files. Every reader returns Raw or None."""
+"""Reading a data set from arrays: torchvision's CIFAR pickles and `.npz` files. Without files a reader returns None."""
 
 import zipfile
 import zlib
@@ -15,14 +15,14 @@ from kdhelpers.data.readers.safe_pickle import restricted_load
 
 @dataclass(frozen=True)
 class Raw:
-    """A data set as a source holds it, before the validation split and the statistics."""
+    """A data set as read from its source, before the validation split and the statistics."""
 
-    splits: dict[str, Split]  # "train", "test" and, where the source has a third, "val"
+    splits: dict[str, Split]  # "train", "test" and optionally "val"
     class_names: list[str]
     source: str
     superclasses: list[int] | None = None
     superclass_names: list[str] | None = None
-    verified: bool = False  # byte for byte the official files
+    verified: bool = False  # the files have the official md5
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class PickleLayout:
 
 
 def read_pickles(root: Path, layout: PickleLayout) -> Raw | None:
-    """torchvision's own layout of CIFAR, every md5 checked. Raises ValueError for a damaged file, FileNotFoundError
-    for a missing one; returns None where the whole folder is missing."""
+    """torchvision's layout of CIFAR, every md5 checked. Raises ValueError for a damaged file, FileNotFoundError for a
+    missing one; returns None if the whole folder is missing."""
     folder = root / layout.folder
     if not folder.is_dir():
         return None
@@ -69,8 +69,8 @@ def _stack(batches: list[dict], labels: str, classes: int, where: Path) -> Split
 
 
 def read_npz(folder: Path) -> Raw | None:
-    """`{train,test}.npz` (and `val.npz`, if any) with `images` uint8 [N, H, W, 3], `labels` integer [N] and, in
-    train.npz, `class_names`. Raises ValueError that names the file and what is wrong with its content."""
+    """`{train,test}.npz`, and optionally `val.npz`, with `images` uint8 [N, H, W, 3], `labels` integer [N] and, in
+    train.npz, `class_names`. Raises ValueError for other content, with the file's name."""
     if not (folder / "train.npz").is_file():
         return None
     files = {name: folder / f"{name}.npz" for name in ("train", "val", "test") if (folder / f"{name}.npz").is_file()}
@@ -84,12 +84,11 @@ def read_npz(folder: Path) -> Raw | None:
 
 
 def _numbered(labels: np.ndarray, where: Path) -> list[str]:
-    """Class names for integer labels without any. Raises ValueError where some class of 0..highest has no image."""
+    """Class names "0", "1", ... of integer labels. Raises ValueError if a class in 0..highest has no image."""
     highest = labels.max(initial=0) if np.issubdtype(labels.dtype, np.integer) else 0
-    if len(found := np.unique(labels)) <= highest:
+    if (classes := len(np.unique(labels))) <= highest:
         raise ValueError(
-            f"{where}: labels must be 0..C-1, each with an image; found {len(found)} classes up to {highest}; "
-            "renumber them or save class_names"
+            f"{where}: labels have {classes} classes up to {highest}; renumber them 0..C-1 or save class_names"
         )
     return [str(label) for label in range(highest + 1)]
 
@@ -100,7 +99,7 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
             arrays = {key: file[key] for key in ("images", "labels", "class_names") if key in file}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: not a readable .npz ({reason}); make it with numpy.savez") from error
+        raise ValueError(f"{path}: is not a readable .npz ({reason}); make it with numpy.savez") from error
     if missing := {"images", "labels"} - set(arrays):
         names = " and no ".join(sorted(missing))
         raise ValueError(f"{path}: has no array {names}; save images [N, H, W, 3] and labels [N]")
@@ -124,7 +123,7 @@ def checked_split(images: np.ndarray, labels: np.ndarray, classes: int, where: P
             f"{where}: {len(images)} images but labels of shape {list(labels.shape)}; give one label per image"
         )
     if len(labels) == 0:
-        raise ValueError(f"{where}: no images; add some")
+        raise ValueError(f"{where}: has no images; add some")
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"{where}: labels are {labels.dtype}; save them as integers in 0..{classes - 1}")
     if labels.min() < 0 or labels.max() >= classes:
@@ -137,7 +136,7 @@ def checked_split(images: np.ndarray, labels: np.ndarray, classes: int, where: P
 
 
 def official_splits(splits: dict[str, Split], where: Path) -> dict[str, Split]:
-    """Name the splits train, test and perhaps val: of two, the second is the test split, whatever it is called."""
+    """Name the splits train, test and optionally val; without "test", "val" is the test split."""
     if "test" in splits:
         return splits
     if "val" not in splits:

@@ -1,4 +1,4 @@
-"""Getting files over a network that may be slow or broken: with progress, resumed, verified, unpacked safely."""
+"""Downloads over an unreliable network: resumed, verified, unpacked safely, with a progress bar."""
 
 import hashlib
 import http.client
@@ -15,23 +15,23 @@ from kdhelpers.display.progress import progress_bar
 
 BLOCK = 1 << 16  # bytes read at a time
 TIMEOUT = 30.0  # seconds without a byte
-ATTEMPTS = 5  # in a row that bring nothing new
+ATTEMPTS = 5  # in succession without a new byte
 
 
 def download(url: str, path: Path, md5: str | None = None) -> Path:
-    """Fetch `url` to `path`, going on with an earlier partial download, and verify it before it takes its name.
+    """Download `url` to `path`, resuming an earlier partial download.
 
-    Verified are the size the server tells and the `md5`, where it is known. Raises ConnectionError where the
-    server cannot be reached or stops answering (what came is kept for the next time), ValueError for another md5.
+    The server's size and the `md5`, if given, are verified before the file gets its name. Raises ConnectionError if the
+    server fails (the partial file is kept), ValueError for another md5.
     """
     with artifacts.lock(path.with_name(path.name + ".lock")):
-        if path.is_file():  # another process got it while this one waited
+        if path.is_file():  # another process downloaded it during the wait for the lock
             return path
         partial = path.with_name(path.name + ".part")
         _fetch_with_retries(url, partial)
-        if md5 and (found := _md5(partial)) != md5:
+        if md5 and (actual := _md5(partial)) != md5:
             partial.unlink()
-            raise ValueError(f"{url}: md5 of the download is {found}, not {md5}; try again later")
+            raise ValueError(f"{url}: md5 of the download is {actual}, not {md5}; try again later")
         os.replace(partial, path)
     return path
 
@@ -42,7 +42,7 @@ def _md5(path: Path) -> str:
 
 
 def _fetch_with_retries(url: str, partial: Path) -> None:
-    """Fetch until complete, each attempt going on where the last broke off."""
+    """Fetch until complete; an attempt resumes at the last byte of the one before."""
     failures = 0
     while failures < ATTEMPTS:
         before = _size(partial)
@@ -51,15 +51,15 @@ def _fetch_with_retries(url: str, partial: Path) -> None:
         except urllib.error.HTTPError as error:
             if error.code != 416:
                 raise ConnectionError(f"{url}: the server answers {error.code} {error.reason}") from error
-            partial.unlink(missing_ok=True)  # 416: what is here is no part of the server's file; begin anew
+            partial.unlink(missing_ok=True)  # 416: the partial file is longer than the server's; start again
         except urllib.error.URLError as error:
             raise ConnectionError(f"{url}: {error.reason}") from error
         except (ConnectionError, TimeoutError, http.client.HTTPException):
-            pass  # it broke off on the way
+            pass  # the connection failed during the transfer
         except OSError as error:
             raise OSError(f"{partial}: {error.strerror or error}; free some space there and try again") from error
         failures = 0 if _size(partial) > before else failures + 1
-    raise ConnectionError(f"{url}: broke off {ATTEMPTS} times without a new byte")
+    raise ConnectionError(f"{url}: failed {ATTEMPTS} times without a new byte")
 
 
 def _size(path: Path) -> int:
@@ -73,7 +73,7 @@ def _fetch(url: str, partial: Path) -> None:
         request.add_header("Range", f"bytes={have}-")
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
         resumed = response.status == 206
-        have = have if resumed else 0  # a server that ignores the range sends it all again
+        have = have if resumed else 0  # a server that ignores the range sends the whole file
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
         with (
@@ -84,13 +84,13 @@ def _fetch(url: str, partial: Path) -> None:
                 file.write(block)
                 bar.update(len(block))
         if total is not None and _size(partial) < total:
-            raise ConnectionError("the connection broke off")
+            raise ConnectionError("the connection ended early")
 
 
 def unpack(archive: Path, root: Path) -> None:
-    """Unpack a tar archive's top-level folders into `root`, each appearing at once and whole.
+    """Unpack a tar archive's top-level folders into `root`, each atomically.
 
-    Raises ValueError for an archive that is damaged or whose members point outside of it.
+    Raises ValueError for a damaged archive or a member outside it, FileExistsError for a folder that exists.
     """
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=root) as temporary:
         try:
@@ -99,23 +99,23 @@ def unpack(archive: Path, root: Path) -> None:
                     _extract(file, member, Path(temporary))
         except (tarfile.TarError, EOFError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"{archive}: not unpacked ({reason}); delete it and download it again") from error
+            raise ValueError(f"{archive}: was not unpacked ({reason}); delete it and download it again") from error
         for entry in Path(temporary).iterdir():
             if (root / entry.name).exists():
-                raise FileExistsError(f"{root / entry.name} is in the way of {archive.name}; move it away")
+                raise FileExistsError(f"{root / entry.name} exists, but {archive.name} contains it; move it away")
             os.replace(entry, root / entry.name)
 
 
 def _extract(file: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
-    """Write one member below `root`; links, devices and names that lead outside are refused.
+    """Write one member below `root`. Raises ValueError for links, devices and names that lead outside.
 
-    Not tarfile's own filter="data": Python 3.11 has it only from 3.11.4 on.
+    tarfile's filter="data" needs Python 3.11.4.
     """
     parts = PurePosixPath(member.name).parts
     if member.isdir():
         return
     if not member.isfile() or member.name.startswith(("/", "\\")) or ".." in parts or ":" in member.name:
-        raise ValueError(f"its member {member.name} is no plain file inside it")
+        raise ValueError(f"its member {member.name} is not a plain file inside it")
     path = root.joinpath(*parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     with file.extractfile(member) as source, open(path, "wb") as target:

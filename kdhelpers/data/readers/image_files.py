@@ -1,7 +1,7 @@
 """Reading a data set of encoded images (PNG, JPEG, WebP): class folders and Hugging Face parquet files.
 
-Decoding takes a while, so it is done once, in parallel, and its result is kept under the data root's `.cache`, found
-again by what the files hold: an image that is replaced is decoded anew, a folder that is copied is not.
+Images are decoded once, in parallel, into the data root's `.cache`. The key is a hash of the files' contents: a
+replaced image is decoded again, a copied folder is not.
 """
 
 import hashlib
@@ -24,52 +24,49 @@ from kdhelpers.data.readers.arrays import Raw, checked_split, official_splits
 from kdhelpers.display.progress import progress_bar
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
-DECODING = 1  # raise it where `decode` makes other pixels of the same files: what was kept is then made anew
-Item = tuple[str, Path | bytes]  # what to call an image in an error, and where its bytes are
+DECODING = 1  # version of `decode`: raise it if its pixels change, so that old caches are not used
+Item = tuple[str, Path | bytes]  # (name in errors, path or content of an image)
 
 
 def read_class_folders(folder: Path, image_size: int | None, cache: Path, words: dict[str, str]) -> Raw | None:
-    """`{train,val,test}/<class>/*`; the classes are the sorted folders of train, called by `words` where it has them.
+    """`{train,val,test}/<class>/*`; the classes are the sorted folders of train, renamed by `words`.
 
     Raises ValueError for a class missing from a split, a class without images, an unreadable image, and images of
-    several sizes where no `image_size` says what to make of them.
+    several sizes without an `image_size`.
     """
     if not (folder / "train").is_dir() or any((folder / "train").glob("*.parquet")):
         return None
     files = {name: _list_classes(folder / name) for name in ("train", "val", "test") if (folder / name).is_dir()}
     classes = sorted(files["train"])
-    for name, found in files.items():
-        if odd := sorted(set(classes) ^ set(found)):
-            here, there = (name, "train") if odd[0] in classes else ("train", name)
-            raise ValueError(
-                f"{folder}: class {odd[0]!r} is in {there} but missing from {here}; every split needs every class"
-            )
+    for name, folders in files.items():
+        for odd in sorted(set(classes) ^ set(folders)):
+            here, there = (name, "train") if odd in classes else ("train", name)
+            raise ValueError(f"{folder}: class {odd!r} is in {there} but not in {here}; every split needs every class")
 
     def decode_split(name: str) -> Split:
-        found = [(path, label) for label, entry in enumerate(classes) for path in files[name][entry]]
-        images = decode([(str(path), path) for path, _ in found], image_size, f"{folder.name}/{name}")
-        return checked_split(images, np.array([label for _, label in found]), len(classes), folder / name)
+        paths = [path for entry in classes for path in files[name][entry]]
+        labels = np.repeat(np.arange(len(classes)), [len(files[name][entry]) for entry in classes])
+        images = decode([(str(path), path) for path in paths], image_size, f"{folder.name}/{name}")
+        return checked_split(images, labels, len(classes), folder / name)
 
-    paths = [path for found in files.values() for entry in classes for path in found[entry]]
+    paths = [path for folders in files.values() for entry in classes for path in folders[entry]]
     splits = _cached(cache, folder, paths, image_size, lambda: {name: decode_split(name) for name in files})
     names = [words.get(entry, entry) for entry in classes]
     return Raw(official_splits(splits, folder), names, f"{folder}/<split>/<class>/*")
 
 
 def _list_classes(folder: Path) -> dict[str, list[Path]]:
-    found = {}
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and not entry.name.startswith("."):
-            found[entry.name] = sorted(filter(is_image, entry.iterdir()))
-            if not found[entry.name]:
-                raise ValueError(f"{entry}: no images; add some ({', '.join(sorted(EXTENSIONS))}) or delete the folder")
-    if not found:
-        raise ValueError(f"{folder}: no class folders; put the images into {folder.name}/<class>/")
-    return found
+    entries = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
+    if not entries:
+        raise ValueError(f"{folder}: has no class folders; put the images into {folder.name}/<class>/")
+    files = {entry.name: sorted(filter(is_image, entry.iterdir())) for entry in entries}
+    if empty := next((entry for entry in entries if not files[entry.name]), None):
+        raise ValueError(f"{empty}: has no images; add some ({', '.join(sorted(EXTENSIONS))}) or delete the folder")
+    return files
 
 
 def is_image(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and path.is_file()  # no folder x.png, no link to a file that has gone
+    return path.suffix.lower() in EXTENSIONS and path.is_file()  # neither a folder x.png nor a dangling link
 
 
 def read_parquet(folder: Path, image_size: int | None, cache: Path) -> Raw | None:
@@ -84,13 +81,9 @@ def read_parquet(folder: Path, image_size: int | None, cache: Path) -> Raw | Non
     tables = {name: _Table(paths) for name, paths in files.items()}
     train = tables["train"]
     paths = [path for part in files.values() for path in part]
-    splits = _cached(
-        cache,
-        folder,
-        paths,
-        image_size,
-        lambda: {name: table.split(image_size, len(train.class_names)) for name, table in tables.items()},
-    )
+    classes = len(train.class_names)
+    build = lambda: {name: table.split(image_size, classes) for name, table in tables.items()}  # noqa: E731
+    splits = _cached(cache, folder, paths, image_size, build)
     return Raw(official_splits(splits, folder), train.class_names, f"{folder}/*.parquet", *train.superclasses())
 
 
@@ -147,17 +140,19 @@ class _Table:
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path}: damaged parquet file ({str(error).splitlines()[0]}); delete it and download it again")
+    return ValueError(
+        f"{path}: is a damaged parquet file ({str(error).splitlines()[0]}); delete it and download it again"
+    )
 
 
 def decode(items: list[Item], image_size: int | None, title: str) -> np.ndarray:
     """Decode on all cores to uint8 RGB [N, size, size, 3]: the central square of each image, resized with antialiasing.
 
-    Raises ValueError for an unreadable image, and, without an `image_size`, for images that are not all one square.
+    Raises ValueError for an unreadable image and, without an `image_size`, for images that are not squares of one size.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         if image_size is None:
-            image_size = _common_size(set(pool.map(_size_of, items)), title)
+            image_size = _common_size(set(pool.map(partial(_read_image, take=lambda image: image.size), items)), title)
         images = np.empty((len(items), image_size, image_size, 3), np.uint8)
         done = pool.map(partial(_decode_one, size=image_size), items)
         for place, image in enumerate(progress_bar(done, total=len(items), desc=f"decoding {title}", unit="image")):
@@ -172,15 +167,11 @@ def _common_size(sizes: set[tuple[int, int]], title: str) -> int:
     raise ValueError(f"{title}: the images are not all squares of one size ({listed}); give an image_size, such as 32")
 
 
-def _size_of(item: Item) -> tuple[int, int]:
-    return _read_image(item, lambda image: image.size)
-
-
 def _decode_one(item: Item, size: int) -> np.ndarray:
     from PIL import Image
 
     def fit(image: Image.Image) -> np.ndarray:
-        if image.mode.startswith("I"):  # 16 bits of grey, which `convert` cuts off at 255: keep the upper eight
+        if image.mode.startswith("I"):  # 16-bit grey, which `convert` clips at 255: keep the upper 8 bits
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -199,11 +190,11 @@ def _read_image(item: Item, take: Callable):
             return take(image)
     except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error, ... for damaged files
         reason = str(error).splitlines()[0] if not isinstance(source, bytes) else type(error).__name__
-        raise ValueError(f"{name}: not a readable image ({reason}); replace or delete it") from error
+        raise ValueError(f"{name}: is not a readable image ({reason}); replace or delete it") from error
 
 
 def _content(folder: Path, paths: list[Path], image_size: int | None) -> str:
-    """sha256 over the files' names and content, and what they are decoded to."""
+    """sha256 over the files' names and contents, the decoder's version and the image size."""
     digest = hashlib.sha256(repr((DECODING, image_size)).encode())
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # reading waits for the disk, hashing lets other threads run
         for path, content in zip(paths, pool.map(artifacts.sha256, paths), strict=True):
@@ -214,7 +205,7 @@ def _content(folder: Path, paths: list[Path], image_size: int | None) -> str:
 def _cached(
     cache: Path, folder: Path, paths: list[Path], image_size: int | None, build: Callable[[], dict[str, Split]]
 ) -> dict[str, Split]:
-    """What `build` returns, from the cache where the same files were decoded to the same size before."""
+    """The result of `build`, from the cache if the same files were decoded to the same size before."""
     import torch
 
     file = cache / f"{folder.name}-{_content(folder, paths, image_size)[:16]}.npz"
@@ -225,15 +216,15 @@ def _cached(
             return {
                 name: Split(kept[f"{name}/images"], kept[f"{name}/labels"])
                 for name in ("train", "val", "test")
-                if name == "train" or f"{name}/images" in kept  # what lacks that is no cache of ours
+                if name == "train" or f"{name}/images" in kept  # without it the file is not a cache of these splits
             }
         except (ValueError, OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-            pass  # damaged: decoded anew and written over
+            pass  # damaged: decode again and overwrite
     splits = build()
     arrays = {f"{name}/images": split.images.numpy() for name, split in splits.items()}
     arrays |= {f"{name}/labels": split.labels.numpy() for name, split in splits.items()}
     try:
         artifacts.write_atomic(file, lambda stream: np.savez(stream, **arrays))
     except OSError as error:
-        warnings.warn(f"decoded images are not kept for the next time: {error}", stacklevel=2)
+        warnings.warn(f"decoded images could not be cached: {error}", stacklevel=2)
     return splits

@@ -1,4 +1,4 @@
-"""Images without labels: of files and folders that have none, or a data set's own, whose labels then stay behind."""
+"""Images without labels: from files and folders, or from a data set, without its labels."""
 
 import re
 import reprlib
@@ -17,7 +17,7 @@ from kdhelpers.data.readers.safe_pickle import restricted_load
 
 LONGEST = 1000
 SOURCES = (
-    "test, train:16000 (so many training images), train:-4000 (all but so many), a pickle {data, ids}, or a folder"
+    "test, train:16000 (16,000 training images), train:-4000 (all except 4,000), a pickle {data, ids}, or a folder"
 )
 
 
@@ -31,23 +31,23 @@ def check_unlabelled(source: str) -> None:
         raise ValueError(f"unlabelled = {source}: {error}; known: {SOURCES}") from None
 
 
-def take_unlabelled(source: str, train: Split, test: Split, seed: int, image_size: int) -> tuple[Split, Unlabelled]:
-    """(the labelled training images, the unlabelled ones) that `source`, as `check_unlabelled` has it, asks for.
+def take_unlabelled(source: str, train: Split, test: Split, seed: int) -> tuple[Split, Unlabelled]:
+    """(labelled training images, unlabelled images) by `source`, see `check_unlabelled`.
 
-    "train:<count>" takes so many of `train` away (a negative count: all but so many), stratified and the same for the
-    same `seed`; "test" takes the test images: transductive, as these are trained on before they are tested on. Raises
-    ValueError where a class would be left without labelled image, or all would keep theirs, and as `read_unlabelled`.
+    "train:<count>" takes `count` images from `train` (negative: all except that many), stratified and determined by
+    `seed`. "test" takes the test images: transductive, because training uses them before the test. Raises ValueError if
+    a class would keep no labelled image, if no image would lose its label, and as `read_unlabelled`.
     """
     if source == "test":
         return train, Unlabelled(test.images, _numbered(len(test)), source)
     if not source.startswith("train:"):
-        return train, read_unlabelled(source, image_size)
+        return train, read_unlabelled(source, train.images.shape[-1])
     count = len(train) - labelled_count(source, len(train))
     most = len(train) - len(train.labels.unique())
     if not 1 <= count <= most:
         raise ValueError(
-            f"unlabelled = {source}: of {len(train):,} training images 1 to {most:,} can be set aside, as every class "
-            "keeps a labelled one; take another count"
+            f"unlabelled = {source}: of {len(train):,} training images 1 to {most:,} can lose their labels "
+            "(every class keeps one); take another count"
         )
     labelled, chosen = stratified(train.labels, count, seed)
     images = train.images.index_select(0, chosen)
@@ -55,17 +55,17 @@ def take_unlabelled(source: str, train: Split, test: Split, seed: int, image_siz
 
 
 def labelled_count(source: str | None, whole: int) -> int:
-    """How many of `whole` training images keep their labels where `source` is "train:<count>"; else all do."""
+    """How many of `whole` training images keep their labels: all, unless `source` is "train:<count>"."""
     if not (source or "").startswith("train:"):
         return whole
     count = int(source.removeprefix("train:"))
     return whole - count if count > 0 else -count
 
 
-def _shown(given: object) -> str:
+def _repr(value: object) -> str:
     try:
-        return reprlib.repr(given)
-    except ValueError:  # Python does not print a number of thousands of digits
+        return reprlib.repr(value)
+    except ValueError:  # Python refuses to print thousands of digits
         return "(very long)"
 
 
@@ -73,9 +73,9 @@ def read_unlabelled(source: str | Path, image_size: int | None = None) -> Unlabe
     """Read a pickled {data: uint8 [N, H, W, 3] or [N, 3 * S * S] (channel by channel, as in CIFAR's files), ids: [N]},
     or a folder of images, whose ids are the files' names without extension.
 
-    A relative path is looked for here, then under the data root. Images are cut to their central square and resized to
-    `image_size` (None: the images' own). Nothing else of a pickle is looked at; it is read without running any of its
-    code. Raises ValueError for a path that does not exist, other content, and ids that are not one per image.
+    A relative path is searched in the working folder, then under the data root. The central square of each image is
+    resized to `image_size` (None: not resized). Other entries of a pickle are ignored; none of its code runs. Raises
+    ValueError for a path that does not exist, other content, and ids that are not unique or not one per image.
     """
     try:
         path = _locate(str(source))
@@ -88,22 +88,22 @@ def read_unlabelled(source: str | Path, image_size: int | None = None) -> Unlabe
         raise ValueError(f"{path}: {len(images)} images but {len(ids)} ids; give one id per image, and at least one")
     ids = [_text(value, path) for value in ids]
     if len(set(ids)) < len(ids):
-        [(twice, times)] = Counter(ids).most_common(1)
-        raise ValueError(f"{path}: id {twice} stands there {times} times; give every image an id of its own")
+        [(repeated, times)] = Counter(ids).most_common(1)
+        raise ValueError(f"{path}: id {repeated} occurs {times} times; give every image a unique id")
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     return Unlabelled(resize(pixels, image_size or min(pixels.shape[2:])), ids, str(source))
 
 
-def _text(given: object, path: Path) -> str:
-    """An id as it is written into a table, where it must be read again as it was."""
+def _text(value: object, path: Path) -> str:
+    """An id as text that a table preserves."""
     text = ""
-    if isinstance(given, (str, bytes)):
-        text = given.decode("utf-8", "replace") if isinstance(given, bytes) else given
-    elif isinstance(given, (int, np.integer)) and not isinstance(given, bool) and int(given).bit_length() < 3 * LONGEST:
-        text = str(given)
+    if isinstance(value, (str, bytes)):
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    elif isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value).bit_length() < 3 * LONGEST:
+        text = str(value)
     if not text or not text.isprintable() or "\ufffd" in text or len(text) > LONGEST:
         raise ValueError(
-            f"{path}: id {_shown(given)} is {type(given).__name__}; ids are whole numbers or printable texts of "
+            f"{path}: id {_repr(value)} is {type(value).__name__}; ids are whole numbers or printable texts of "
             f"1 to {LONGEST} characters"
         )
     return text
@@ -122,45 +122,45 @@ def _numbered(count: int) -> list[str]:
 
 def _read_pickle(path: Path) -> tuple[np.ndarray, list]:
     content = restricted_load(path)
-    if isinstance(content, dict):  # keys are bytes in some files of CIFAR's kind
+    if isinstance(content, dict):  # keys are bytes in files of Python 2
         content = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
     if not isinstance(content, dict) or not {"data", "ids"} <= content.keys():
-        found = reprlib.repr(list(content)) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{path}: holds {found}; a dictionary with data and ids is needed")
+        given = reprlib.repr(list(content)) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{path}: contains {given}; save a dictionary with data and ids")
     ids = content["ids"]
     if not isinstance(ids, (list, tuple, np.ndarray)):
         raise ValueError(f"{path}: ids is {type(ids).__name__}; must be a list, a tuple or an array")
-    return _shaped(content["data"], path), ids.ravel().tolist() if isinstance(ids, np.ndarray) else list(ids)
+    return _as_images(content["data"], path), ids.ravel().tolist() if isinstance(ids, np.ndarray) else list(ids)
 
 
-def _shaped(images: object, path: Path) -> np.ndarray:
-    """uint8 [N, H, W, 3] of that or of [N, 3 * S * S]."""
-    found = f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else type(images).__name__
+def _as_images(images: object, path: Path) -> np.ndarray:
+    """uint8 [N, H, W, 3] from [N, H, W, 3] or [N, 3 * S * S]."""
+    given = f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else type(images).__name__
     if isinstance(images, np.ndarray) and images.ndim == 2:
         side = round((images.shape[1] / 3) ** 0.5)
         images = images.reshape(-1, 3, side, side).transpose(0, 2, 3, 1) if images.shape[1] == 3 * side**2 > 0 else None
-    right = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3
-    if not right or not all(images.shape[1:]):
-        raise ValueError(f"{path}: data is {found}; must be an array uint8 [N, H, W, 3] or [N, 3072]")
+    valid = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3
+    if not valid or not all(images.shape[1:]):
+        raise ValueError(f"{path}: data is {given}; must be an array uint8 [N, H, W, 3] or [N, 3072]")
     return images
 
 
 def _read_folder(folder: Path, image_size: int | None) -> tuple[np.ndarray, list]:
-    there = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    files = sorted(filter(is_image, there), key=_natural)
-    if files and (others := sorted(path.name for path in set(there) - set(files))):
+    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    files = sorted(filter(is_image, entries), key=_natural)
+    if files and (others := sorted(path.name for path in set(entries) - set(files))):
         named = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
         warnings.warn(
-            f"{folder}: {len(others)} entries are no images of known kinds and are passed over: {named}", stacklevel=4
+            f"{folder}: {len(others)} entries are not images of a supported type and are ignored: {named}", stacklevel=4
         )
     if not files:
         raise ValueError(
-            f"{folder}: no images in it; put them there without class folders ({', '.join(sorted(EXTENSIONS))})"
+            f"{folder}: has no images; put them there without class folders ({', '.join(sorted(EXTENSIONS))})"
         )
     return decode([(str(path), path) for path in files], image_size, folder.name), [path.stem for path in files]
 
 
 def _natural(path: Path) -> list:
-    """10.png behind 9.png; 01.png and 1.png by name."""
+    """Sort key: 10.png after 9.png; 01.png and 1.png by name."""
     parts = re.split(r"(\d+)", path.stem)  # text, number, text, ...
-    return [[int(part) if place % 2 else part for place, part in enumerate(parts)], path.name]
+    return [[int(part) if position % 2 else part for position, part in enumerate(parts)], path.name]

@@ -117,7 +117,7 @@ WITH_NAN[5, 3, 3, 1] = np.nan
         (IMAGES, LABELS + 0.5, "labels are float64; save them as integers"),
         (IMAGES, LABELS - 1, "label -1 of image 0 is out of range; labels go from 0 to 2"),
         (IMAGES, np.where(np.arange(12) == 4, 3, LABELS), "label 3 of image 4 is out of range"),
-        (IMAGES[:0], LABELS[:0], "no images; add some"),
+        (IMAGES[:0], LABELS[:0], "has no images; add some"),
     ],
 )
 def test_bad_arrays_are_refused_in_one_line(tmp_path, images, labels, message):

@@ -142,7 +142,7 @@ def test_a_damaged_cache_is_made_again(tmp_path, damage):
 def test_a_cache_that_cannot_be_written_is_only_a_warning(tmp_path):
     write_folders(tmp_path / "pets")
     (tmp_path / ".cache").write_text("a file where the folder should be")
-    with pytest.warns(UserWarning, match="not kept for the next time"):
+    with pytest.warns(UserWarning, match="could not be cached"):
         assert len(load_data("pets", root=tmp_path).test) == 8
 
 
@@ -178,11 +178,11 @@ def lose_split(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (truncate, r"train/dog/2\.png: not a readable image .*; replace or delete it"),
-        (write_text, r"val/dog/2\.png: not a readable image"),
-        (lose_class, "class 'dog' is in train but missing from val"),
-        (add_class, "class 'emu' is in val but missing from train"),
-        (empty_class, "train/cat: no images; add some"),
+        (truncate, r"train/dog/2\.png: is not a readable image .*; replace or delete it"),
+        (write_text, r"val/dog/2\.png: is not a readable image"),
+        (lose_class, "class 'dog' is in train but not in val"),
+        (add_class, "class 'emu' is in val but not in train"),
+        (empty_class, "train/cat: has no images; add some"),
         (lose_split, "has train but neither test nor val"),
     ],
 )
@@ -197,7 +197,7 @@ def test_bad_folders_are_refused_in_one_line(tmp_path, damage, message, image_si
 def test_a_train_folder_without_classes_is_refused(tmp_path):
     (tmp_path / "pets" / "train").mkdir(parents=True)
     picture().save(tmp_path / "pets" / "train" / "0.png")
-    with pytest.raises(ValueError, match="train: no class folders; put the images into train/<class>/"):
+    with pytest.raises(ValueError, match="train: has no class folders; put the images into train/<class>/"):
         load_data("pets", root=tmp_path)
 
 

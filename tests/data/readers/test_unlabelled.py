@@ -73,14 +73,14 @@ def test_a_file_here_comes_before_one_under_the_data_root(tmp_path, images, monk
     ("change", "says"),
     [
         ({"ids": [1, 2]}, "6 images but 2 ids; give one id per image"),
-        ({"ids": [1, 2, 3, 4, 5, 2]}, "id 2 stands there 2 times"),
+        ({"ids": [1, 2, 3, 4, 5, 2]}, "id 2 occurs 2 times; give every image a unique id"),
         ({"data": np.zeros((6, 8, 8, 3))}, r"data is float64 \[6, 8, 8, 3\]; must be an array uint8"),
         ({"data": np.zeros((6, 100), np.uint8)}, r"data is uint8 \[6, 100\]"),
         (
             {"data": np.zeros((0, 8, 8, 3), np.uint8), "ids": ()},
             "0 images but 0 ids; give one id per image, and at least one",
         ),
-        ({"ids": None}, r"holds \['data'\]; a dictionary with data and ids is needed"),
+        ({"ids": None}, r"contains \['data'\]; save a dictionary with data and ids"),
         ({"data": [[1, 2], [3]]}, "data is list; must be an array uint8"),
         ({"data": np.zeros((6, 0), np.uint8)}, r"data is uint8 \[6, 0\]"),
         ({"data": np.zeros((6, 0, 8, 3), np.uint8)}, r"data is uint8 \[6, 0, 8, 3\]"),
@@ -102,7 +102,7 @@ def test_other_content_is_refused_with_the_remedy(tmp_path, images, change, says
     content = {key: list(value) if key == "ids" else value for key, value in content.items() if value is not None}
     with pytest.raises(ValueError, match=says):
         read_unlabelled(pickled(tmp_path / "t.pkl", content, protocol=5))
-    with pytest.raises(ValueError, match="holds list; a dictionary"):
+    with pytest.raises(ValueError, match="contains list; save a dictionary"):
         read_unlabelled(pickled(tmp_path / "l.pkl", [1]))
     with pytest.raises(ValueError, match="/dev/null: is neither a file nor a folder"):
         read_unlabelled("/dev/null")
@@ -118,7 +118,7 @@ def test_a_folder_without_classes_is_read_in_natural_order(tmp_path, images, mon
     assert found.ids == ["1", "2", "10", "a", "b7", "b12"]
     assert torch.equal(found.images[1], torch.from_numpy(images[0]).permute(2, 0, 1))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no images in it; put them there without class folders"):
+    with pytest.raises(ValueError, match="has no images; put them there without class folders"):
         read_unlabelled("empty")
 
 
@@ -128,7 +128,7 @@ def test_what_is_passed_over_in_a_folder_is_said(tmp_path, images):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / "readme.txt").write_text("not an image")
-    with pytest.warns(UserWarning, match=r"3 entries are no images .*: folder.png, gone.png, readme.txt$"):
+    with pytest.warns(UserWarning, match=r"3 entries are not images .*ignored: folder.png, gone.png, readme.txt$"):
         assert read_unlabelled(tmp_path).ids == ["01", "1"]
 
 
@@ -160,7 +160,7 @@ def test_a_part_of_the_training_images_loses_its_labels_and_is_learned_from_no_l
     )
     assert (data.mean, data.std) == (digits.mean, digits.std)  # so that the same image looks the same in every study
     assert torch.equal(load_data("digits", unlabelled="train:1000").unlabelled.images, data.unlabelled.images)
-    first, other = (take_unlabelled("train:1000", digits.train, digits.test, seed, 32)[1] for seed in (0, 1))
+    first, other = (take_unlabelled("train:1000", digits.train, digits.test, seed)[1] for seed in (0, 1))
     assert torch.equal(first.images, data.unlabelled.images)
     assert not torch.equal(first.images, other.images)
     assert data.test_images_unlabelled == 0
@@ -189,14 +189,14 @@ def test_labels_do_not_choose_what_is_seen_of_a_file(digits, tmp_path):
 
 def test_some_training_images_must_keep_their_labels():
     split = Split(torch.zeros(20, 3, 8, 8, dtype=torch.uint8), torch.arange(20) % 4)
-    assert len(take_unlabelled("train:16", split, split, 0, 8)[0]) == 4
-    assert len(take_unlabelled("train:-8", split, split, 0, 8)[0]) == 8
+    assert len(take_unlabelled("train:16", split, split, 0)[0]) == 4
+    assert len(take_unlabelled("train:-8", split, split, 0)[0]) == 8
     long_tailed = Split(torch.zeros(20, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 0, 1, 1, 2, 2] + [3] * 14))
     for count in range(1, 17):  # classes of two give less than their part
-        labelled, others = take_unlabelled(f"train:{count}", long_tailed, split, 0, 8)
+        labelled, others = take_unlabelled(f"train:{count}", long_tailed, split, 0)
         assert (len(labelled), len(others)) == (20 - count, count)
         assert labelled_count(f"train:{count}", 20) == labelled_count(f"train:{count - 20}", 20) == 20 - count
         assert len(labelled.labels.unique()) == 4
     for count in (-20, -25, 17, 20, 500, -3):
-        with pytest.raises(ValueError, match=f"train:{count}: of 20 training images 1 to 16 can be set aside"):
-            take_unlabelled(f"train:{count}", split, split, 0, 8)
+        with pytest.raises(ValueError, match=f"train:{count}: of 20 training images 1 to 16 can lose their labels"):
+            take_unlabelled(f"train:{count}", split, split, 0)
