@@ -1,1 +1,1 @@
-"""Weight files: which one a name means, what describes it, and the network that it becomes."""
+"""Weight files: find one by name, read its description, load its network."""

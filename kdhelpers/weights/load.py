@@ -127,20 +127,14 @@ def _identify(state: dict[str, Tensor], path: Path) -> tuple[str, int, dict]:
 
 def load_weights(network: nn.Module, state: dict[str, Tensor], what: str) -> None:
     """`load_state_dict`, with a ValueError that gives the first difference in one line."""
-    expected = network.state_dict()
-    missing = [key for key in expected if key not in state and not key.endswith(COUNTS)]  # older files lack the counts
-    extra = [key for key in state if key not in expected]
-    shapes = [key for key in expected if key in state and expected[key].shape != state[key].shape]
-    if missing or extra or shapes:
-        first = (
-            f"{shapes[0]} is {tuple(state[shapes[0]].shape)}, expected {tuple(expected[shapes[0]].shape)}"
-            if shapes
-            else f"lacks {missing[0]}"
-            if missing
-            else f"has an unknown {extra[0]}"
-        )
+    expected = network.state_dict()  # with BatchNorm's counts, which older files lack
+    pairs = [(key, tuple(state[key].shape), tuple(expected[key].shape)) for key in expected if key in state]
+    shapes = [f"{key} is {shape}, expected {wanted}" for key, shape, wanted in pairs if shape != wanted]
+    missing = [f"lacks {key}" for key in expected if key not in state and not key.endswith(COUNTS)]
+    extra = [f"has an unknown {key}" for key in state if key not in expected]
+    if differences := shapes + missing + extra:
         raise ValueError(
-            f"{what}: weights of another architecture: {first} ({len(missing)} missing, {len(extra)} unknown, "
+            f"{what}: weights of another architecture: {differences[0]} ({len(missing)} missing, {len(extra)} unknown, "
             f"{len(shapes)} of other shape); name the right model and options such as stem"
         )
     network.load_state_dict(expected | state)

@@ -66,11 +66,8 @@ def _unwrap(content: Any, path: Path) -> tuple[dict, list[str]]:
 
 
 def _is_state(content: Any) -> bool:
-    return (
-        isinstance(content, dict)
-        and bool(content)
-        and all(isinstance(key, str) and isinstance(value, Tensor | SavedTensor) for key, value in content.items())
-    )
+    items = content.items() if isinstance(content, dict) else ()
+    return bool(items) and all(isinstance(key, str) and isinstance(value, Tensor | SavedTensor) for key, value in items)
 
 
 def _describe(content: Any) -> str:
@@ -124,13 +121,11 @@ def _tensors(state: dict, file: SafeCheckpoint | None, path: Path) -> dict[str, 
     except Unreadable as error:
         raise ValueError(f"{path}: damaged ({error}); delete it and get it again") from error
     for key, value in state.items():
-        if fault := _fault(value):
+        fault = ""
+        if value.layout != torch.strided or value.is_meta or value.is_complex():
+            fault = "sparse, complex or without content"
+        elif value.untyped_storage().nbytes() < value.numel() * value.itemsize:
+            fault = f"{list(value.shape)} of fewer stored numbers"
+        if fault:
             raise ValueError(f"{path}: {key} is {fault}; a weight is a dense real tensor; get the file again")
     return state
-
-
-def _fault(value: Tensor) -> str:
-    if value.layout != torch.strided or value.is_meta or value.is_complex():
-        return "sparse, complex or without content"
-    small = value.untyped_storage().nbytes() < value.numel() * value.itemsize
-    return f"{list(value.shape)} of fewer stored numbers" if small else ""

@@ -1,1 +1,1 @@
-"""Teachers trained elsewhere: the published figures of a benchmark, its weights, and their registration here."""
+"""Teachers made elsewhere: published accuracies of a benchmark, download and registration of weights."""

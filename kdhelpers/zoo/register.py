@@ -120,7 +120,12 @@ def _store(network: nn.Module, data: Data, path: Path, facts: dict, metrics: dic
     name = f"teacher_{facts['run']['model']}_{data.name}"
     weights = artifacts.weights_path(name)
     if weights.is_file() and path.samefile(weights):  # weights without a sidecar, stored under that name already
-        _check_record_is_free(name, identity)
+        other = artifacts.record_path(name)
+        if other.is_file() and (artifacts.load_record(name) or {}).get("identity") != identity:
+            raise ValueError(
+                f"{other}: is the record of another training than the weights under that name; move the weights "
+                "elsewhere and register them from there"
+            )
     else:
         name = artifacts.reserve(name, identity, {"status": "running", **facts})
         weights = artifacts.save_tensors(artifacts.weights_path(name), network.state_dict())
@@ -140,11 +145,3 @@ def _store(network: nn.Module, data: Data, path: Path, facts: dict, metrics: dic
     artifacts.save_json(weights.with_suffix(".json"), sidecar)
     artifacts.save_json(artifacts.record_path(name), finished)
     return finished
-
-
-def _check_record_is_free(name: str, identity: str) -> None:
-    if artifacts.record_path(name).is_file() and (artifacts.load_record(name) or {}).get("identity") != identity:
-        raise ValueError(
-            f"{artifacts.record_path(name)}: is the record of another training than the weights under that name; move "
-            "the weights elsewhere and register them from there"
-        )

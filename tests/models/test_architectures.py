@@ -1,4 +1,4 @@
-"""The registry's networks are the published ones, and what does not exist is refused in one line."""
+"""The registry's networks are the published ones, and unknown requests are refused in one line."""
 
 import hashlib
 import json
@@ -53,11 +53,11 @@ def test_logits_are_the_benchmarks(zoo_name, recorded, zoo_images, fill_by_name)
 
 @pytest.mark.parametrize("name", ["wrn_16_2", "mobilenetv2", "shufflenetv1", "shufflenetv2", "resnet50_crd"])
 def test_a_forward_may_stop_at_every_map(name, zoo_images):
-    observed = FeatureExtractor(build_model(name, num_classes=10).eval())
+    extractor = FeatureExtractor(build_model(name, num_classes=10).eval())
     with torch.no_grad():
-        whole = observed(zoo_images[:1]).feature_maps
+        whole = extractor(zoo_images[:1]).feature_maps
         for place, last in enumerate(whole):
-            stopped = observed(zoo_images[:1], stop_at=last)
+            stopped = extractor(zoo_images[:1], stop_at=last)
             assert stopped.logits is None
             assert list(stopped.feature_maps) == list(whole)[: place + 1]
             assert all(torch.equal(value, whole[key]) for key, value in stopped.feature_maps.items())
@@ -71,22 +71,22 @@ def test_every_parameter_learns_and_larger_images_pass(name):
 
 
 def test_the_benchmarks_resnet50_is_torchvisions_with_a_small_stem_under_other_names(zoo_images):
-    ours, theirs = build_model("resnet50_crd", 10).eval(), build_model("resnet50", 10).eval()
-    names = {key: key.replace("shortcut", "downsample").replace("linear", "fc") for key in ours.state_dict()}
-    theirs.load_state_dict({names[key]: value for key, value in ours.state_dict().items()})
+    network, reference = build_model("resnet50_crd", 10).eval(), build_model("resnet50", 10).eval()
+    names = {key: key.replace("shortcut", "downsample").replace("linear", "fc") for key in network.state_dict()}
+    reference.load_state_dict({names[key]: value for key, value in network.state_dict().items()})
     with torch.no_grad():
-        torch.testing.assert_close(ours(zoo_images[:1]), theirs(zoo_images[:1]))
+        torch.testing.assert_close(network(zoo_images[:1]), reference(zoo_images[:1]))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_imagenet_stem_is_torchvisions_network(name, fill_by_name, zoo_images):
     from torchvision import models
 
-    ours = fill_by_name(build_model(name, num_classes=100, stem="imagenet")).eval()
-    theirs = getattr(models, name)(num_classes=100).eval()
-    theirs.load_state_dict(ours.state_dict())
+    network = fill_by_name(build_model(name, num_classes=100, stem="imagenet")).eval()
+    reference = getattr(models, name)(num_classes=100).eval()
+    reference.load_state_dict(network.state_dict())
     with torch.no_grad():
-        torch.testing.assert_close(ours(zoo_images), theirs(zoo_images), rtol=0, atol=0)
+        torch.testing.assert_close(network(zoo_images), reference(zoo_images), rtol=0, atol=0)
 
 
 def test_cifar_stem_keeps_the_maps_large(zoo_images):
@@ -162,7 +162,7 @@ def test_counting_leaves_batchnorm_statistics_alone():
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "says"),
+    ("name", "options", "message"),
     [
         ("resnet9", {}, "model='resnet9' is unknown; use one of resnet8, resnet14"),
         ("resnet8", {"stem": "cifar"}, "'stem' is unknown to resnet8; known options: it has none"),
@@ -173,10 +173,10 @@ def test_counting_leaves_batchnorm_statistics_alone():
         ("resnet8", {"num_classes": 0}, "num_classes=0 must be a whole number of at least 1"),
     ],
 )
-def test_bad_requests_are_refused_in_one_line(name, options, says):
+def test_bad_requests_are_refused_in_one_line(name, options, message):
     with pytest.raises(ValueError) as refused:
         build_model(name, **{"num_classes": 10} | options)
-    assert says in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
@@ -186,7 +186,7 @@ def test_check_model_returns_all_options_with_defaults():
     assert check_model("resnet8", options={}) == default_options("resnet8") == {}
 
 
-def test_every_network_remembers_its_taps():
+def test_every_network_has_its_return_nodes():
     for name, architecture in MODELS.items():
         with torch.device("meta"):
             model = build_model(name, num_classes=2)

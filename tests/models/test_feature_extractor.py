@@ -1,4 +1,4 @@
-"""FeatureExtractor sees what the network computes, leaves it alone, and survives copying, compiling and DDP."""
+"""FeatureExtractor returns the tensors of the network, leaves it unchanged, and survives copying, compiling and DDP."""
 
 import copy
 import gc
@@ -11,7 +11,7 @@ from torch import nn
 from kdhelpers.models import FeatureExtractor, Outputs, build_model
 
 
-class Spoken(nn.Module):
+class UserNetwork(nn.Module):
     """A user's network: modules in odd places, one shared activation, one module never called."""
 
     def __init__(self):
@@ -33,9 +33,9 @@ def images():
 
 
 @pytest.fixture
-def spoken():
+def user_network():
     torch.manual_seed(0)
-    return Spoken()
+    return UserNetwork()
 
 
 @pytest.fixture
@@ -44,17 +44,17 @@ def small():
     return build_model("resnet8", num_classes=7)
 
 
-def test_any_network_by_naming_modules(spoken, images):
-    outputs = FeatureExtractor(spoken, {"a": "body.first", "b": "relu"}, classifier="head")(images)
-    first = spoken.body["first"](images)
-    second = spoken.body["second"](first.relu()).relu()
+def test_any_network_by_naming_modules(user_network, images):
+    outputs = FeatureExtractor(user_network, {"a": "body.first", "b": "relu"}, classifier="head")(images)
+    first = user_network.body["first"](images)
+    second = user_network.body["second"](first.relu()).relu()
     embedding = second.mean((2, 3))
     assert isinstance(outputs, Outputs)
     assert list(outputs.feature_maps) == ["a", "b"]
     torch.testing.assert_close(outputs.feature_maps["a"], first, rtol=0, atol=0)
     torch.testing.assert_close(outputs.feature_maps["b"], second, rtol=0, atol=0)  # called twice: the last output
     torch.testing.assert_close(outputs.embedding, embedding, rtol=0, atol=0)
-    torch.testing.assert_close(outputs.logits, spoken.head(embedding), rtol=0, atol=0)
+    torch.testing.assert_close(outputs.logits, user_network.head(embedding), rtol=0, atol=0)
 
 
 def test_embedding_is_flat_before_a_convolutional_classifier(images):
@@ -74,24 +74,24 @@ def test_maps_survive_in_place_layers_above(small, images):
 
 def test_the_network_is_untouched(small, images):
     keys, plain = list(small.state_dict()), small.eval()(images)
-    observed = FeatureExtractor(small)
+    extractor = FeatureExtractor(small)
     assert list(small.state_dict()) == keys
     torch.testing.assert_close(small(images), plain, rtol=0, atol=0)
-    torch.testing.assert_close(observed(images).logits, plain, rtol=0, atol=0)
-    del observed
+    torch.testing.assert_close(extractor(images).logits, plain, rtol=0, atol=0)
+    del extractor
     gc.collect()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in small.modules())
 
 
-def test_two_observers_of_one_network_do_not_mix(small, images):
+def test_two_extractors_of_one_network_do_not_mix(small, images):
     few, all_maps = FeatureExtractor(small.eval(), {"x": "layer2"}), FeatureExtractor(small)
     assert list(few(images).feature_maps) == ["x"]
     assert list(all_maps(images).feature_maps) == ["stem", "layer1", "layer2", "layer3"]
 
 
 def test_several_views_share_one_graph(small, images):
-    observed = FeatureExtractor(small.eval())
-    first, second = observed(images), observed(images.flip(3))
+    extractor = FeatureExtractor(small.eval())
+    first, second = extractor(images), extractor(images.flip(3))
     assert not torch.equal(first.feature_maps["layer3"], second.feature_maps["layer3"])
     loss = ((first.embedding - second.embedding) ** 2).sum() + first.feature_maps["layer1"].sum()
     gradients = torch.autograd.grad(loss, list(small.parameters()), allow_unused=True)
@@ -106,9 +106,9 @@ def test_several_views_share_one_graph(small, images):
 
 
 def test_stop_at_computes_and_trains_nothing_above(small, images):
-    observed = FeatureExtractor(small)
+    extractor = FeatureExtractor(small)
     statistics = small.layer3[0].bn1.running_mean.clone()
-    outputs = observed(images, stop_at="layer2")
+    outputs = extractor(images, stop_at="layer2")
     assert outputs.logits is None
     assert outputs.embedding is None
     assert list(outputs.feature_maps) == ["stem", "layer1", "layer2"]
@@ -116,41 +116,41 @@ def test_stop_at_computes_and_trains_nothing_above(small, images):
     outputs.feature_maps["layer2"].sum().backward()
     assert small.layer2[0].conv1.weight.grad is not None
     assert small.layer3[0].conv1.weight.grad is None
-    assert observed(images).logits is not None  # the next forward goes all the way again
+    assert extractor(images).logits is not None  # the next forward goes all the way again
 
 
 def test_an_error_of_the_network_passes_through_and_leaves_it_usable(small, images):
-    observed = FeatureExtractor(small)
+    extractor = FeatureExtractor(small)
     with pytest.raises(RuntimeError, match="channels"):
-        observed(images[:, :2])
-    assert observed(images).feature_maps["stem"].shape == (4, 16, 8, 8)
+        extractor(images[:, :2])
+    assert extractor(images).feature_maps["stem"].shape == (4, 16, 8, 8)
 
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_copies_see_their_own_network(small, images, clone):
-    observed = FeatureExtractor(small.eval())
-    twin = clone(observed)
+def test_copies_extract_from_their_own_network(small, images, clone):
+    extractor = FeatureExtractor(small.eval())
+    twin = clone(extractor)
     with torch.no_grad():
         twin.model.conv1.weight.zero_()
         torch.testing.assert_close(twin(images).feature_maps["stem"], torch.zeros(4, 16, 8, 8))
-        assert observed(images).feature_maps["stem"].any()
-    del observed
+        assert extractor(images).feature_maps["stem"].any()
+    del extractor
     gc.collect()
     assert list(twin(images).feature_maps) == ["stem", "layer1", "layer2", "layer3"]
 
 
 def test_a_copied_networks_left_over_hooks_keep_nothing(small, images):
-    observed = FeatureExtractor(small)
-    twin = copy.deepcopy(observed.model)
+    extractor = FeatureExtractor(small)
+    twin = copy.deepcopy(extractor.model)
     twin(images)
     (hook,) = twin.layer1._forward_hooks.values()
     assert hook.args[1].tensors is None
 
 
 def test_compiles_without_a_graph_break(small, images):
-    observed = FeatureExtractor(small.eval())
-    compiled = torch.compile(observed, backend="aot_eager", fullgraph=True)
-    want, got = observed(images), compiled(images)
+    extractor = FeatureExtractor(small.eval())
+    compiled = torch.compile(extractor, backend="aot_eager", fullgraph=True)
+    want, got = extractor(images), compiled(images)
     torch.testing.assert_close(got.logits, want.logits)
     torch.testing.assert_close(got.embedding, want.embedding)
     torch.testing.assert_close(got.feature_maps, want.feature_maps)
@@ -168,14 +168,14 @@ def test_works_inside_distributed_data_parallel(small, images, tmp_path):
     assert small.fc.weight.grad is not None
 
 
-def test_names_the_modules_there_are(spoken, small, images):
+def test_errors_list_the_modules_of_the_network(user_network, small, images):
     with pytest.raises(ValueError, match=r"maps\['a'\]: the model has no module 'third'; it has body, body.first"):
-        FeatureExtractor(spoken, {"a": "third"}, classifier="head")
+        FeatureExtractor(user_network, {"a": "third"}, classifier="head")
     with pytest.raises(ValueError, match="classifier: the model has no module 'fc'; it has body"):
-        FeatureExtractor(spoken, classifier="fc")
+        FeatureExtractor(user_network, classifier="fc")
     with pytest.raises(ValueError, match="classifier: name the module that outputs the logits, one of body"):
-        FeatureExtractor(spoken)
+        FeatureExtractor(user_network)
     with pytest.raises(ValueError, match="module 'unused' was not called"):
-        FeatureExtractor(spoken, {"a": "unused"}, classifier="head")(images)
+        FeatureExtractor(user_network, {"a": "unused"}, classifier="head")(images)
     with pytest.raises(ValueError, match="stop_at='layer9' is not a map of this model; use one of stem"):
         FeatureExtractor(small)(images, stop_at="layer9")

@@ -13,7 +13,7 @@ def batchnorms(model):
     return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
 
 
-def lived_in(model):
+def with_statistics(model):
     """Statistics and scales as after some training, so that a wrong fold shows."""
     generator = torch.Generator().manual_seed(1)
     for module in model.modules():
@@ -39,10 +39,10 @@ PRE_ACTIVATION = [("wrn_16_1", 7), ("wrn_16_2", 7), ("wrn_40_2", 19)]  # what st
 
 
 @pytest.mark.parametrize(("name", "left"), [(name, 0) for name in WHOLE] + PRE_ACTIVATION)
-def test_registry_networks_fold_and_say_the_same(name, left, zoo_images):
+def test_registry_networks_fold_and_output_the_same(name, left, zoo_images):
     torch.manual_seed(0)
     zoo_images = zoo_images[:2]
-    model = lived_in(build_model(name, num_classes=20))
+    model = with_statistics(build_model(name, num_classes=20))
     folded = fold_batchnorm(model)
     assert batchnorms(folded) == left
     assert_same_logits(folded, model, zoo_images)
@@ -54,7 +54,7 @@ def test_registry_networks_fold_and_say_the_same(name, left, zoo_images):
 
 
 def test_the_original_is_untouched(zoo_images):
-    model = lived_in(build_model("resnet8", num_classes=4)).train()
+    model = with_statistics(build_model("resnet8", num_classes=4)).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     folded = fold_batchnorm(model)
     assert model.training
@@ -134,7 +134,7 @@ def parametrised():
     ids=["shared", "tied", "aliased", "subclass", "parametrised", "not after one", "not affine", "grouped"],
 )
 def test_folds_only_what_is_safe(model, left, zoo_images):
-    lived_in(model)
+    with_statistics(model)
     folded = fold_batchnorm(model)
     assert batchnorms(folded) == left
     assert_same_logits(folded, model, zoo_images)
@@ -147,8 +147,8 @@ def test_batch_statistics_are_not_folded(zoo_images):
     assert_same_logits(folded, model, zoo_images)
 
 
-def test_a_tapped_convolution_keeps_its_output(zoo_images):
-    model = lived_in(build_model("resnet8", num_classes=4))
+def test_a_convolution_among_the_return_nodes_keeps_its_output(zoo_images):
+    model = with_statistics(build_model("resnet8", num_classes=4))
     model.return_nodes = model.return_nodes._replace(feature_maps={"raw": "conv1"})
     folded = fold_batchnorm(model)
     assert batchnorms(folded) == 1
@@ -167,7 +167,7 @@ class Branching(nn.Module):
 
 
 def test_untraceable_network_comes_back_unfolded_in_eval(zoo_images):
-    model = lived_in(Branching()).train()
+    model = with_statistics(Branching()).train()
     folded = fold_batchnorm(model)
     assert batchnorms(folded) == 1
     assert not folded.training

@@ -1,4 +1,4 @@
-"""Weight files of unknown make are recognised by their tensors."""
+"""Networks of weight files without a description are identified by their tensors."""
 
 import pytest
 import torch
@@ -8,13 +8,13 @@ from kdhelpers.models import MODELS, check_model, identify_architecture
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_network_is_recognised_as_itself(name):
+def test_every_network_is_identified_as_itself(name):
     with torch.device("meta"):
         state = build_model(name, 7).state_dict()
     assert identify_architecture(state) == (name, 7, check_model(name))
 
 
-def test_stock_weights_of_torchvision_load_as_they_are_and_it_is_said(root, capsys):
+def test_stock_weights_of_torchvision_load_unchanged_with_a_report(root, capsys):
     from torchvision.models import resnet18
 
     stock = resnet18(num_classes=100).eval()
@@ -26,16 +26,16 @@ def test_stock_weights_of_torchvision_load_as_they_are_and_it_is_said(root, caps
     assert "its tensors are those of resnet18, stem imagenet, base_channels 64, 100 classes" in capsys.readouterr().err
 
 
-def test_with_the_imagenet_stem_our_weights_load_into_the_stock_network_as_they_are():
+def test_weights_with_the_imagenet_stem_load_into_the_stock_network():
     from torchvision.models import resnet18
 
-    ours, stock = build_model("resnet18", 100, stem="imagenet").eval(), resnet18(num_classes=100).eval()
-    stock.load_state_dict(ours.state_dict())
+    network, stock = build_model("resnet18", 100, stem="imagenet").eval(), resnet18(num_classes=100).eval()
+    stock.load_state_dict(network.state_dict())
     images = torch.rand(2, 3, 32, 32)
-    assert torch.equal(stock(images), ours(images))
+    assert torch.equal(stock(images), network(images))
 
 
-def test_what_fits_nothing_is_refused_with_the_nearest_and_the_remedy(root):
+def test_unknown_tensors_are_refused_with_the_nearest_network_and_the_remedy(root):
     state = build_model("resnet20", 10).state_dict()
     state["layer1.0.conv1.weight"] = torch.zeros(1)
     path = root / "strange.pth"
@@ -58,7 +58,7 @@ def test_a_file_from_before_batches_were_counted_is_read(root, capsys):
     assert "resnet18, stem cifar, base_channels 64, 10 classes" in capsys.readouterr().err
 
 
-def test_what_the_caller_says_is_never_overruled(root):
+def test_arguments_of_the_caller_are_never_overruled(root):
     path = root / "strange.pth"
     torch.save(build_model("resnet18", 10).state_dict(), path)
     with pytest.raises(ValueError, match="give num_classes with model = resnet34"):

@@ -36,12 +36,12 @@ def test_weights_are_taken_and_a_classifier_of_another_size_stays_new(cache):
     assert small["fc.weight"].any()
 
 
-def test_offline_says_where_the_file_goes(cache):
+def test_the_error_offline_gives_the_path_for_the_file(cache):
     with pytest.raises(FileNotFoundError) as refused:
         imagenet_model(10)
-    says = str(refused.value)
-    assert f"put https://download.pytorch.org/models/{FILE} at {cache / FILE}" in says
-    assert "\n" not in says
+    message = str(refused.value)
+    assert f"put https://download.pytorch.org/models/{FILE} at {cache / FILE}" in message
+    assert "\n" not in message
 
 
 class Gadget:

@@ -84,7 +84,7 @@ def shares_of(block, images):
 @pytest.mark.parametrize("ahead", [True, False])
 @pytest.mark.parametrize("back", [True, False])
 @pytest.mark.parametrize("per_image", [True, False])
-def test_each_flag_does_what_it_says(ahead, back, per_image):
+def test_each_flag_draws_or_fixes_its_coefficient(ahead, back, per_image):
     torch.manual_seed(0)
     forward, first, second = shares_of(ShakeBlock(4, 4, 1, (ahead, back, per_image)), torch.rand(5, 4, 2, 2))
     torch.testing.assert_close(first + second, torch.ones(5))
@@ -136,7 +136,7 @@ def test_eval_is_the_mean_of_the_branches_and_draws_nothing(zoo_images):
     torch.testing.assert_close(block(active), block.shortcut(active) + mean)
 
 
-def test_a_shortcut_sees_the_map_and_the_map_moved_by_a_pixel():
+def test_a_shortcut_takes_the_map_and_the_map_moved_by_a_pixel():
     skip = build_model("shake_shake", 10, depth=8, base_channels=4).stage2.block1.shortcut.skip.eval()
     active = torch.rand(1, 4, 5, 5)  # odd, so that the moved map ends in a row and a column of zeros
     seen = skip(active)
@@ -177,7 +177,7 @@ def test_options_are_read_and_bad_ones_refused():
         "shake_backward": True,
         "shake_image": False,
     }
-    for bad, says in {
+    for bad, message in {
         ("depth", 27): "depth=27 of shake_shake must be a whole number from 8 to 1202 in steps of 6",
         ("base_channels", 7): "base_channels=7 of shake_shake must be a whole number from 2 to 512 in steps of 2",
         ("base_channels", 32.0): "base_channels=32.0",
@@ -185,7 +185,7 @@ def test_options_are_read_and_bad_ones_refused():
         ("shake_image", 1): "shake_image=1 of shake_shake must be one of True, False",
         ("shake_image", "maybe"): "shake_image='maybe'",
     }.items():
-        with pytest.raises(ValueError, match=says):
+        with pytest.raises(ValueError, match=message):
             check_model("shake_shake", options=dict([bad]))
 
 
