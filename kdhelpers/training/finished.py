@@ -79,13 +79,10 @@ def adopt_earlier_files(inputs: Inputs) -> None:
             checkpoint = artifacts.checkpoint_path(earlier)
             if checkpoint.is_file() and not artifacts.checkpoint_path(inputs.identity).is_file():
                 os.replace(checkpoint, artifacts.checkpoint_path(inputs.identity))
-            described = [
-                artifacts.record_path(record["name"]),
-                artifacts.weights_path(record["name"]).with_suffix(".json"),
-            ]
-            for path in filter(os.path.isfile, described):
-                if (description := artifacts.load_json(path)).get("identity") == earlier:
-                    artifacts.save_json(path, description | {"identity": inputs.identity})
+            for path in (artifacts.record_path(record["name"]), *artifacts.folder("weights").glob("*.json")):
+                content = artifacts.load_json(path)
+                if isinstance(content, dict) and content.get("identity") == earlier:
+                    artifacts.save_json(path, content | {"identity": inputs.identity})
 
 
 def add_alias(run: Run, record: dict) -> None:

@@ -151,3 +151,43 @@ def test_every_rank_of_a_group_does_as_the_first_one_saw(monkeypatch):
         assert len(looks) == looked
     looks.append({})
     assert stored.find_finished_on_all_ranks({}) is None  # this rank sees it finished, the first one did not
+
+
+def with_an_earlier_identity(name):
+    """What an earlier version, which made other identities, left of this run."""
+    earlier = "e" * 64
+    record = artifacts.load_record(name)
+    if artifacts.checkpoint_path(record["identity"]).is_file():
+        artifacts.checkpoint_path(record["identity"]).rename(artifacts.checkpoint_path(earlier))
+    for path in (artifacts.record_path(name), artifacts.weights_path(name).with_suffix(".json")):
+        if path.is_file():
+            artifacts.save_json(path, artifacts.load_json(path) | {"identity": earlier})
+    return earlier
+
+
+def test_a_run_that_an_earlier_version_began_continues_from_its_checkpoint(root, data, monkeypatch):
+    run = Run(**QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        fit(run, data, progress=Recorder(stop_after=1))
+    earlier, progress = with_an_earlier_identity(run.artifact_name), Recorder()
+    resumed = fit(run, data, progress=progress)
+    assert progress.done == 1
+    assert resumed.name == run.artifact_name
+    assert resumed.record["identity"] != earlier
+    assert not list(artifacts.folder("checkpoints").glob("*.pt"))
+    monkeypatch.setenv("KD_ROOT", str(root / "other"))
+    assert same(fit(run, data, progress=Recorder()).model.state_dict(), resumed.model.state_dict())
+
+
+def test_a_run_that_an_earlier_version_finished_is_found_and_replaces_its_own_files(trained, data):
+    stored.add_alias(renamed("again"), trained.record)
+    with_an_earlier_identity(trained.name)
+    sidecar = artifacts.weights_path("again").with_suffix(".json")
+    artifacts.save_json(sidecar, artifacts.load_json(sidecar) | {"identity": "e" * 64})
+    again = fit(renamed("again"), data, progress=Recorder())
+    assert again.cached
+    assert (again.name, again.record["identity"]) == (trained.name, trained.record["identity"])
+    assert artifacts.load_json(sidecar)["identity"] == trained.record["identity"]
+    retrained = fit(RUN, data, progress=Recorder(), force_retrain=True)
+    assert retrained.name == trained.name
+    assert [record["name"] for record in artifacts.records()] == [trained.name]
