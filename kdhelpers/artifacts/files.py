@@ -1,7 +1,7 @@
 """How files are written and read: whole or not at all, tensors without code, one process at a time.
 
 Every write goes to a temporary file in the folder of its target, is flushed to the disk and then renamed. A reader, a
-crash or a full disk therefore meets the old file or the new one, never half of one.
+crash or a full disk therefore finds the old file or the new one, never half of one.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def write_atomic(path: Path | str, content: bytes | Callable[[BinaryIO], None]) 
 
 
 def append(path: Path | str, offset: int, content: bytes) -> None:
-    """Write `content` at `offset`, where the file must end after it; what lay there is taken for half-written."""
+    """Write `content` at `offset`, the new end of the file; bytes after `offset` count as half-written."""
     try:
         Path(path).touch()
         with open(path, "r+b") as file:
@@ -75,7 +75,7 @@ def save_tensors(path: Path | str, value: Any) -> Path:
 def load_tensors(path: Path | str, device: str = "cpu") -> Any:
     """`torch.load(weights_only=True)`: tensors and plain containers only, pickled objects are refused.
 
-    Raises FileNotFoundError, or ValueError that says whether the file is damaged or holds other objects.
+    Raises FileNotFoundError, or ValueError for a damaged file and for one that holds other objects.
     """
     import pickle
 
@@ -106,7 +106,7 @@ def _is_compressed(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False  # no zip, or a damaged one: torch says so
+        return False  # not a zip, or a damaged one: torch reports it
 
 
 def sha256(path: Path | str) -> str:

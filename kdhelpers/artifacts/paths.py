@@ -23,7 +23,7 @@ def root() -> Path:
 
 
 def data_root() -> Path:
-    """Where data sets are looked for and downloaded to: `KD_DATA`, else `data/` under the root."""
+    """The folder of the data sets and their downloads: `KD_DATA`, else `data/` under the root."""
     return Path(os.environ["KD_DATA"]).expanduser().absolute() if os.environ.get("KD_DATA") else root() / "data"
 
 

@@ -9,36 +9,38 @@ SCHEMA = 1
 
 
 def load_record(name: str) -> dict | None:
-    """The result record of that name, or None where there is none or it is not of our schema."""
+    """The result record of that name; None if there is none, or if the file has another schema."""
     path = record_path(name)
     if not path.is_file():
         return None
     record = load_json(path)
-    ours = isinstance(record, dict) and record.get("schema") == SCHEMA and {"name", "identity", "status"} <= set(record)
-    return record if ours else None
+    valid = (
+        isinstance(record, dict) and record.get("schema") == SCHEMA and {"name", "identity", "status"} <= set(record)
+    )
+    return record if valid else None
 
 
 def records() -> list[dict]:
-    """Every readable result record, sorted by name; files of another kind are passed over."""
-    found = []
+    """Every readable result record, sorted by name; other files are skipped."""
+    readable = []
     for path in sorted((root() / FOLDERS["results"]).glob("*.json")):
         with contextlib.suppress(ValueError):
             if record := load_record(path.stem):
-                found.append(record)
-    return found
+                readable.append(record)
+    return readable
 
 
 def reserve(name: str, identity: str, stub: dict) -> str:
-    """Choose and mark the name under which the run `identity` is stored, and return it.
+    """Reserve the name under which the run `identity` is stored, by its record `stub`, and return the name.
 
-    That is `name`, unless another run's finished (or still running) record has it: then `name-<8 hex>`. So no run
-    ever overwrites another's files; one that ended unfinished gives its name up (its checkpoint is kept by identity).
+    It is `name`, or `name-<8 hex>` if another run that is finished or still running has that name: no run overwrites
+    the files of another. An unfinished run gives its name up; its checkpoint is kept by identity.
     """
     with lock(folder("checkpoints") / "names.lock"):
         own = f"{name}-{identity[:8]}"
         for candidate in (name, own):
             record = _record_or_none(candidate)
-            if _has_foreign_weights(candidate, identity):
+            if _has_other_weights(candidate, identity):
                 continue
             if record is None or record.get("identity") == identity or not _is_taken(record):
                 if record is None or record.get("identity") != identity or record.get("status") != "finished":
@@ -54,38 +56,40 @@ def _record_or_none(name: str) -> dict | None:
     if not path.is_file():
         return None
     try:
-        return load_record(name) or {"status": "finished", "identity": None}  # foreign JSON: leave it alone
+        return load_record(name) or {"status": "finished", "identity": None}  # JSON of another kind: it stays
     except ValueError:
         return {"status": "finished", "identity": None}
 
 
 def belongs_to_another(name: str, identity: str) -> bool:
-    """Whether record or weights lie under that name which are not those of the run `identity`."""
+    """Whether the record or the weights of that name are of another run than `identity`."""
     record = _record_or_none(name)
-    return bool(record and record.get("identity") != identity) or _has_foreign_weights(name, identity)
+    return bool(record and record.get("identity") != identity) or _has_other_weights(name, identity)
 
 
 def original_name(name: str) -> str:
-    """The name of the record behind a name: another one for weights that are a copy (see `stored.add_alias`)."""
-    beside = weights_path(name).with_suffix(".json")
-    if record_path(name).is_file() or not beside.is_file():
+    """The name of the record of these weights; copies of weights have a record of another name."""
+    sidecar = weights_path(name).with_suffix(".json")
+    if record_path(name).is_file() or not sidecar.is_file():
         return name
-    described = load_json(beside)
-    return described.get("copy_of", name) if isinstance(described, dict) else name
+    description = load_json(sidecar)
+    return description.get("copy_of", name) if isinstance(description, dict) else name
 
 
-def _has_foreign_weights(name: str, identity: str) -> bool:
-    """Whether weights lie under that name which are not, by their sidecar, those of the run `identity`; without a
-    sidecar by the record, since a run that is interrupted at its very end may leave weights alone."""
+def _has_other_weights(name: str, identity: str) -> bool:
+    """Whether the weights of that name are of another run than `identity`, by their sidecar.
+
+    The record decides without one: a run that is interrupted at its very end leaves weights without a sidecar.
+    """
     path = weights_path(name)
     if not path.is_file():
         return False
-    beside = path.with_suffix(".json")
+    sidecar = path.with_suffix(".json")
     try:
-        described = load_json(beside) if beside.is_file() else _record_or_none(name)
+        description = load_json(sidecar) if sidecar.is_file() else _record_or_none(name)
     except (OSError, ValueError):
         return True
-    return not isinstance(described, dict) or described.get("identity") != identity
+    return not isinstance(description, dict) or description.get("identity") != identity
 
 
 def _is_taken(record: dict) -> bool:

@@ -1,4 +1,4 @@
-"""Notes on data leakage, which stand beside the figures of a run.
+"""Notes on data leakage, which accompany the figures of a run.
 
 Test or validation images among the unlabelled ones; labels hidden from this run but known to its teacher or its initial
 weights; networks that started from ImageNet weights; and the notes inherited from teacher and initial weights.

@@ -69,7 +69,7 @@ def _records_of(inputs: Inputs) -> list[dict]:
 def adopt_earlier_files(inputs: Inputs) -> None:
     """Give the files of this training that an earlier version stored under another identity the present one.
 
-    So an interrupted training goes on from its checkpoint, and one that is trained again replaces its own files.
+    So an interrupted training continues from its checkpoint, and a training that is repeated replaces its own files.
     """
     for record in _records_of(inputs) if is_writer() else ():
         earlier = record["identity"]

@@ -83,7 +83,7 @@ def fit(
 ) -> Trained:
     """Train the run; load it if it is finished; resume it from its last epoch if it was interrupted.
 
-    Two runs are the same if their settings, training images and teacher weights are, whatever the files are called.
+    Two runs are the same if settings, images and weights of the teacher are equal; the names of files do not matter.
     data: the result of `load_data`, to save loading it again. tensorboard: scalars per epoch into runs/<name>. compile:
     torch.compile of student and method (slow to start; pays on long GPU runs). cache_teacher: the teacher's outputs are
     kept in pth_models/outputs and looked up by every run that shares teacher, images, augmentation and precision; for

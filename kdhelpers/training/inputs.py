@@ -48,7 +48,7 @@ def same_training(run: dict, data_hash: str | None, teacher_sha256: str | None, 
 
 
 def facts_of_record(record: dict) -> dict:
-    """`Inputs.facts` of the training behind a record."""
+    """`Inputs.facts` of the training that wrote a record."""
     teacher, start, data = ((record.get(part) or {}) for part in ("teacher", "start", "data"))
     return same_training(record.get("run") or {}, data.get("hash"), teacher.get("sha256"), start.get("sha256"))
 

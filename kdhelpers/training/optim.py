@@ -26,8 +26,8 @@ def sgd(parameters, lr: float, weight_decay: float, *, momentum: float = 0.9, ne
     import torch
 
     optimizer = torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
-    if momentum:  # zeros step as torch's lazily made buffers do, and the fused kernel takes no half-made set of them,
-        for parameter in parameters:  # which a first training stage that leaves some layers out would give it
+    if momentum:  # zeros act like torch's own buffers, which a first stage would make for some layers alone;
+        for parameter in parameters:  # the fused kernel refuses such a mixture
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 
@@ -47,16 +47,16 @@ def lion(parameters, lr: float, weight_decay: float, *, beta1: float = 0.9, beta
 
 
 OPTIMIZERS: dict[str, Callable] = {"sgd": sgd, "adamw": adamw, "lion": lion}
-# Where to begin with each: lr and weight decay, at batch 64. AdamW's and Lion's are 5 apart, within LION_RULE, so that
-# their product, how fast weights decay, is the same. Each was the best, and the largest, of three rates on Imagenette's
-# held-out images (4 epochs, no records kept): a larger one may do better.
+# At batch 64. Lion's lr is a fifth of AdamW's and its decay five times as large, within LION_RULE. Both rates were the
+# best, and the largest, of three on held-out images of Imagenette (4 epochs, no records kept): larger may be better.
 DEFAULT_LR_AND_DECAY = {"sgd": (0.05, 5e-4), "adamw": (3e-3, 0.02), "lion": (6e-4, 0.1)}
 
 
 def starting_point(name: str, lr: float = 0, weight_decay: float = -1) -> tuple[float, float]:
-    """(lr, weight decay) as given, or, for lr 0 and a negative weight decay, those to begin with.
+    """(lr, weight decay) as given; lr 0 and a negative weight decay mean the defaults of the optimiser.
 
-    Strings are coerced, since YAML reads 1e-2 as one. Raises ValueError for an unknown optimiser and for no number.
+    Strings are coerced, since YAML reads 1e-2 as a string. Raises ValueError for an unknown optimiser and for a value
+    that is not a number.
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer = {name}: unknown; known: {', '.join(OPTIMIZERS)}")

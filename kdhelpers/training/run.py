@@ -114,7 +114,7 @@ class Run(BaseModel):
             values[name] = values[name] or None  # papermill passes "" for none
         for options, (field, registry) in OPTIONS.items():
             name, given = values[field], values[options] or {}
-            if isinstance(name, str) and isinstance(given, dict):  # else pydantic says what is wrong
+            if isinstance(name, str) and isinstance(given, dict):  # else pydantic reports the type
                 check_known(field, name, registry)
                 values[options] = complete_options(registry[name], given, f"{options} of {name}")
         if isinstance(values["model"], str) and isinstance(values["model_options"] or {}, dict):
