@@ -15,19 +15,18 @@ import time
 from collections.abc import Callable
 
 import torch
-from kdhelpers.training.batching import training_batches
 
 from benchmarks import pair
 from benchmarks.measure import Timing, interleave_apart, row
 from kdhelpers.device import has_avx512_bf16
 from kdhelpers.display.progress import Progress
-from kdhelpers.methods import METHODS as KNOWN
 from kdhelpers.models import build_model
-from kdhelpers.training.loop import SharedTeacher, train_epoch
+from kdhelpers.training.inputs import Inputs
+from kdhelpers.training.loop import batches_of, train_epoch
 from kdhelpers.training.run import Run
 from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import Teacher
-from kdhelpers.training.teacher_cache import cached_teacher
+from kdhelpers.training.teacher_cache import SharedTeacher, cached_teacher
 
 GOAL, FORWARDS_GOAL = 1.05, 0.10
 IMAGES, VIEWS, EPOCHS, SMALL = 50_000, 162, 240, 8
@@ -71,12 +70,12 @@ def prepare(kind: str, precision: str, threads: int) -> Callable[[], object]:
 def _from_a_full_table(training: Training) -> SharedTeacher:
     """Every view has its row already; of noise, which takes as long to look up."""
     os.environ["KD_ROOT"] = tempfile.mkdtemp()
-    teacher = training.joint.teacher
+    teacher = training.module.teacher
     stored = cached_teacher(teacher, training.data, training.batches, {"logits"}).__enter__()
     keys = torch.randperm(len(training.data.train) * VIEWS)
-    stored.table.add(keys, torch.randn(len(keys), pair.CLASSES))
+    stored.cache.add(keys, torch.randn(len(keys), pair.CLASSES))
     shared = SharedTeacher(stored)
-    training.joint.__dict__["teacher"] = shared
+    training.module.__dict__["teacher"] = shared
     return shared
 
 
@@ -94,7 +93,7 @@ def ratios(timings: dict[str, Timing], precision: str) -> list[dict]:
 def table_rows(precision: str) -> list[dict]:
     """What all views of 50,000 images take: bytes of logits, and the teacher's time for them."""
     training = pair.ours(pair.teacher_network(), precision, steps=1)
-    teacher, view = training.joint.teacher, next(training.batches.epoch(1)).views[0]
+    teacher, view = training.module.teacher, next(training.batches.epoch(1)).views[0]
     teacher(view)
     start = time.perf_counter()
     for _ in range(5):
@@ -136,13 +135,13 @@ def _train(teacher: Teacher, method: str, hyperparameters: dict) -> tuple[int, i
         selection="last",
         val_fraction=0,
     )
-    batches = training_batches(run, data, [KNOWN[method](**hyperparameters)], CPU)
+    batches = batches_of([Inputs(run, data, CPU, run.precision, teacher)])
     with cached_teacher(teacher, data, batches, {"logits", "embedding"}) as stored:
         shared = SharedTeacher(stored)
-        training = Training(run, data, shared, CPU, "fp32", batches=batches)
+        training = pair.training_of(run, data, shared, batches)
         stored.forwards = shared.forwards = 0  # making a training asks for shapes
         for epoch in range(EPOCHS):
             train_epoch([training], Progress(), shared)
             training.epochs_done = epoch + 1
-        stored.table.save()
+        stored.cache.save()
     return stored.forwards, SMALL * shared.forwards

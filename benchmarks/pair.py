@@ -14,10 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdhelpers.data import Data, Split
+from kdhelpers.data import Batches, Data, Split
 from kdhelpers.device import DTYPES, autocast, keep_freed_memory
 from kdhelpers.models import FeatureExtractor, build_model
 from kdhelpers.models.networks.cifar_resnet import BasicBlock
+from kdhelpers.training.inputs import Inputs
+from kdhelpers.training.loop import batches_of
 from kdhelpers.training.run import Run
 from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import Teacher
@@ -74,9 +76,14 @@ def ours(network: nn.Module, precision: str, steps: int, batch_size: int = BATCH
         selection="last",
         val_fraction=0,
     )
-    device = torch.device("cpu")
     data = data_of(images_and_labels(steps * batch_size))
-    return Training(run, data, Teacher(copy.deepcopy(network), device, DTYPES[precision]), device, precision)
+    return training_of(run, data, Teacher(copy.deepcopy(network), "cpu", DTYPES[precision]))
+
+
+def training_of(run: Run, data: Data, teacher: Teacher | None = None, batches: Batches | None = None) -> Training:
+    """A training of the package on the CPU, as `fit` makes it; `teacher` may be one that others share."""
+    inputs = Inputs(run, data, torch.device("cpu"), run.precision, teacher)
+    return Training(inputs, batches or batches_of([inputs]))
 
 
 def bare(network: nn.Module, precision: str, batch_size: int = BATCH) -> Callable[[], None]:

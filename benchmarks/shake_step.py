@@ -64,7 +64,7 @@ def ours(precision: str) -> Training:
         selection="last",
         val_fraction=0,
     )
-    return Training(run, pair.data_of(pair.images_and_labels(pair.BATCH)), None, CPU, precision)
+    return pair.training_of(run, pair.data_of(pair.images_and_labels(pair.BATCH)))
 
 
 def bare(precision: str) -> Callable[[], None]:

@@ -9,7 +9,6 @@ as bare forwards on a run's views. CIFAR-100's own images where they are at hand
 from __future__ import annotations
 
 import torch
-from kdhelpers.training.batching import training_batches
 from torch import Tensor
 
 from benchmarks import pair
@@ -18,10 +17,11 @@ from kdhelpers import artifacts, load_data
 from kdhelpers.data import Batches, Data
 from kdhelpers.display.progress import Progress
 from kdhelpers.models import Outputs
-from kdhelpers.training.loop import SharedTeacher, train_epoch
+from kdhelpers.training.loop import train_epoch
 from kdhelpers.training.run import Run
 from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import Teacher
+from kdhelpers.training.teacher_cache import SharedTeacher
 
 LAMBDAS, BATCH, STEPS = (0.3, 0.5, 0.7, 0.9), 32, 2
 FORWARDS_GOAL, TIME_GOAL = 1 / len(LAMBDAS), 1
@@ -44,7 +44,7 @@ def run(threads: int = 1, rounds: int = 4) -> list[dict]:
     for_one, for_all = CountedTeacher(network), CountedTeacher(network)
     alone = [training(lam, data, for_one) for lam in LAMBDAS]
     shared = SharedTeacher(for_all)
-    batches = training_batches(alone[0].run, data, [alone[0].method], CPU)
+    batches = alone[0].batches
     together = [training(lam, data, shared, batches) for lam in LAMBDAS]
     for_one.forwards = for_all.forwards = 0  # making a training asks for shapes
     views = [view for batch in batches.epoch(1) for view in batch.views]
@@ -96,7 +96,7 @@ def training(lam: float, data: Data, teacher: Teacher | SharedTeacher, batches: 
         val_fraction=0,
         precision="fp32",
     )
-    return Training(run, data, teacher, CPU, run.precision, batches=batches)
+    return pair.training_of(run, data, teacher, batches)
 
 
 def differing(first: torch.nn.Module, second: torch.nn.Module) -> int:
