@@ -165,7 +165,7 @@ class Training:
         }
         self.history.append(row)
         self.epochs_done += 1
-        self._select(row)
+        self._keep_best_weights(row)
 
     def _read_log(self) -> dict[str, float]:
         """Mean loss terms and accuracy over the epoch's images: the only time that the host waits for the device."""
@@ -194,7 +194,7 @@ class Training:
             )
         return {"val_top1_pct": top_k_pct(predictions), "val_nll": loss}
 
-    def _select(self, row: dict[str, float]) -> None:
+    def _keep_best_weights(self, row: dict[str, float]) -> None:
         """Keep a copy of the weights that the run's rule prefers: the first best on held-out images, or the last.
 
         Epochs of a first stage do not count: their upper layers are still random.

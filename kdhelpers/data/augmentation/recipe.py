@@ -174,11 +174,11 @@ def finish(pixels: Tensor, draws: Draws, recipe: Recipe, normalise: Normalise, d
         pixels = images.permute(0, 2, 3, 1) * 255
     images = normalise(pixels)
     if recipe.cutout:
-        images = cut_out(images, draws["cutout"], recipe.cutout)
+        images = erase_square(images, draws["cutout"], recipe.cutout)
     return images if dtype == images.dtype else images.to(dtype)
 
 
-def cut_out(images: Tensor, centre: Tensor, size: int) -> Tensor:
+def erase_square(images: Tensor, centre: Tensor, size: int) -> Tensor:
     """Set a `size` x `size` square to 0 in place, clipped at the border; `centre` int64 [B, 2] holds (row, column)."""
 
     def covered(length: int, middle: Tensor) -> Tensor:

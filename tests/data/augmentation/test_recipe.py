@@ -9,7 +9,7 @@ from kdhelpers.data import Recipe, augment, parse_recipe, plan_epoch
 from kdhelpers.data.augmentation.colour import jitter
 from kdhelpers.data.augmentation.geometry import resized_crop, rotate
 from kdhelpers.data.augmentation.randaugment import randaugment
-from kdhelpers.data.augmentation.recipe import cut_out
+from kdhelpers.data.augmentation.recipe import erase_square
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 
@@ -108,7 +108,7 @@ def test_cutout_sets_a_clipped_square_to_zero_and_nothing_else(size, centre):
     expected = images.clone()
     top, left = (middle - size // 2 for middle in centre)
     expected[:, :, max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = 0
-    assert torch.equal(cut_out(images, torch.tensor([centre]), size), expected)
+    assert torch.equal(erase_square(images, torch.tensor([centre]), size), expected)
 
 
 def test_every_step_together_follows_the_written_order(images):
@@ -118,7 +118,7 @@ def test_every_step_together_follows_the_written_order(images):
     pixels = augment(images, draws, parse_recipe("crop flip"), (0, 0, 0), (1, 1, 1))
     pixels = jitter(rotate(pixels, draws["rotation"]), draws["jitter"])
     expected = (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
-    expected = cut_out(expected, draws["cutout"], 6)
+    expected = erase_square(expected, draws["cutout"], 6)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
