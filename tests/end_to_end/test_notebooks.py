@@ -41,14 +41,14 @@ def test_cells_are_short_and_define_nothing(path):
 
 
 @every_notebook
-def test_the_parameters_cell_is_read_by_papermill_as_by_us_and_every_parameter_is_explained(path):
+def test_papermill_and_the_suite_read_the_same_parameters_and_every_parameter_is_explained(path):
     tagged = [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
-    theirs = inspect_notebook(str(path))
-    assert list(theirs) == list(parameters_of(path))
+    inspected = inspect_notebook(str(path))
+    assert list(inspected) == list(parameters_of(path))
     for line in tagged[0].source.splitlines():
         assert re.fullmatch(r"\w+: (str|int|float|bool) = \S.*?  # \S.*", line), line
-    assert all(parameter["help"] for parameter in theirs.values())
+    assert all(parameter["help"] for parameter in inspected.values())
 
 
 @every_notebook
@@ -71,14 +71,14 @@ def test_the_first_cell_has_title_question_and_expected_time(path):
 
 @every_notebook
 def test_notebooks_that_it_names_exist(path):
-    names = {found.stem for found in NOTEBOOKS}
+    names = {notebook.stem for notebook in NOTEBOOKS}
     named = set(re.findall(r"`(\d\d_\w+)`", "".join(cell.source for cell in nbformat.read(path, 4).cells)))
     assert named <= names
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks" / "options").glob("*.yaml")), ids=lambda path: path.stem)
 def test_an_options_file_explains_every_parameter_of_its_notebook_and_its_run_is_valid(path):
-    (notebook,) = [found for found in NOTEBOOKS if found.stem.endswith(path.stem)]
+    (notebook,) = [candidate for candidate in NOTEBOOKS if candidate.stem.endswith(path.stem)]
     text = path.read_text()
     options = yaml.safe_load(text)
     assert list(options) == list(parameters_of(notebook))
