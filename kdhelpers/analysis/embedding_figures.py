@@ -9,9 +9,8 @@ import numpy
 from matplotlib import colormaps
 from matplotlib.lines import Line2D
 
-from kdhelpers.analysis.panels import panel_grid
 from kdhelpers.data import Data
-from kdhelpers.display.plots import PALETTE, new_figure, styled
+from kdhelpers.display.plots import PALETTE, new_figure, panel_grid, styled
 
 MARKERS = tuple((colour, marker) for marker in "o^s" for colour in PALETTE)  # 21 distinct ones
 DEFAULT_CLASSES = 10  # of a data set with more classes than styles

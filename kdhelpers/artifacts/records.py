@@ -37,26 +37,22 @@ def reserve(name: str, identity: str, stub: dict) -> str:
     with lock(folder("checkpoints") / "names.lock"):
         own = f"{name}-{identity[:8]}"
         for candidate in (name, own):
-            record = _record_or_none(candidate)
-            if _has_foreign_weights(candidate, identity):
+            record = _record_or_none(candidate) or {}
+            same, finished = record.get("identity") == identity, record.get("status") == "finished"
+            taken = record and not same and (finished or is_at_work(record["identity"]))
+            if taken or _has_foreign_weights(candidate, identity):
                 continue
-            if record is None or record.get("identity") == identity or not _is_taken(record):
-                if record is None or record.get("identity") != identity or record.get("status") != "finished":
-                    save_json(
-                        record_path(candidate), {"schema": SCHEMA, "name": candidate, "identity": identity, **stub}
-                    )
-                return candidate
+            if not (same and finished):
+                save_json(record_path(candidate), {"schema": SCHEMA, "name": candidate, "identity": identity, **stub})
+            return candidate
     raise ValueError(f"both {name} and {own} hold other runs; give this run another name")
 
 
 def _record_or_none(name: str) -> dict | None:
-    path = record_path(name)
-    if not path.is_file():
-        return None
-    try:
-        return load_record(name) or {"status": "finished", "identity": None}  # foreign JSON: leave it alone
-    except ValueError:
-        return {"status": "finished", "identity": None}
+    with contextlib.suppress(ValueError):
+        if record := load_record(name):
+            return record
+    return {"status": "finished", "identity": None} if record_path(name).is_file() else None  # foreign JSON stays
 
 
 def belongs_to_another(name: str, identity: str) -> bool:
@@ -88,11 +84,10 @@ def _has_foreign_weights(name: str, identity: str) -> bool:
     return not isinstance(described, dict) or described.get("identity") != identity
 
 
-def _is_taken(record: dict) -> bool:
-    if record.get("status") == "finished":
-        return True
+def is_at_work(identity: str) -> bool:
+    """Whether a process trains the run now."""
     try:
-        with lock(run_lock_path(record["identity"]), wait=False):
+        with lock(run_lock_path(identity), wait=False):
             return False
     except BlockingIOError:
         return True

@@ -18,10 +18,8 @@ def columns(rows: Iterable[Iterable[Any]], indent: str = "  ") -> str:
     """Rows of cells as aligned text, without white space at the ends of the lines."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    return "\n".join(
-        (indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip()
-        for row in texts
-    )
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in texts)
+    return "\n".join((indent + line).rstrip() for line in lines)
 
 
 def listing() -> str:
@@ -102,10 +100,8 @@ def comparison(first: str, second: str) -> str:
     """
     a, b = _record(first), _record(second)
     names = ("", first, second)
-    metrics_a, metrics_b = a.get("metrics", {}), b.get("metrics", {})
-    keys = dict.fromkeys([*metrics_a, *metrics_b])
-    metrics = [(key, _number(metrics_a.get(key)), _number(metrics_b.get(key))) for key in keys]
-    settings = _differences(a["run"], b["run"])
+    metrics = [(key, *map(_number, pair)) for key, *pair in _pairs(a.get("metrics", {}), b.get("metrics", {}))]
+    settings = [(key, *pair) for key, *pair in _pairs(a["run"], b["run"]) if key != "name" and pair[0] != pair[1]]
     notes = [f"{record['name']}: {note}" for record in (a, b) for note in record.get("notes") or []]
     parts = [
         f"Settings that differ\n{columns([names, *settings])}" if settings else "Settings: the same",
@@ -125,10 +121,8 @@ def _record(name: str) -> dict:
     return record
 
 
-def _differences(a: dict, b: dict) -> list[tuple[str, Any, Any]]:
-    return [
-        (key, a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b]) if key != "name" and a.get(key) != b.get(key)
-    ]
+def _pairs(a: dict, b: dict) -> list[tuple[str, Any, Any]]:
+    return [(key, a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b])]
 
 
 def _number(value: float | None) -> str:

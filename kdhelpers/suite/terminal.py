@@ -6,14 +6,7 @@ from kdhelpers.display.text import MARK
 from kdhelpers.suite.profiles import Job
 from kdhelpers.suite.schedule import FINISHED, Status, records_of
 
-COLORS = {
-    "done": "green",
-    "unchanged": "green",
-    "running": "cyan",
-    "failed": "red",
-    "blocked": "red",
-    "interrupted": "yellow",
-}
+COLORS = dict(done="green", unchanged="green", running="cyan", failed="red", blocked="red", interrupted="yellow")
 
 
 class Log:

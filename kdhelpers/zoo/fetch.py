@@ -148,9 +148,7 @@ def report(record: dict) -> str:
     origin, run, reached = record["origin"], record["run"], record["metrics"]["test_top1_pct"]
     published = origin.get("published_top1_pct")
     measured = f"{reached:.2f} % of the {record['data']['test']:,} test images of {run['dataset']}"
-    unknown = (
-        "who trained it, how and on which images" if published is None else "the sha256, as its authors publish none"
-    )
+    unknown = "who trained it, how, on which images" if published is None else "the sha256, as its authors publish none"
     if published and origin["file_sha256"] == REPORTED.get(run["model"]):
         unknown = "that the sha256 is the authors' own: they publish none, others report this one"
     lines = {

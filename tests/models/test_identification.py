@@ -40,7 +40,7 @@ def test_unknown_tensors_are_refused_with_the_nearest_network_and_the_remedy(roo
     state["layer1.0.conv1.weight"] = torch.zeros(1)
     path = root / "strange.pth"
     torch.save(state, path)
-    with pytest.raises(ValueError, match="strange.pth: has no description.*nearest: resnet20, .*call load_model"):
+    with pytest.raises(ValueError, match="strange.pth: has no description.*nearest: resnet20, .*give model="):
         load_model(str(path))
     torch.save({"fc.weight": "text"}, path)
     with pytest.raises(ValueError, match="not a state_dict of tensors"):

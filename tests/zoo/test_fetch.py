@@ -207,7 +207,7 @@ def test_a_users_file_is_registered_and_reported_as_unverified(root):
     result = run("--file", str(root / "mine.pth"), "--model", "resnet8", "--dataset", "digits")
     assert result.exit_code == 0, result.output
     assert "teacher_resnet8_digits: registered" in result.output
-    assert "not verified who trained it, how and on which images" in result.output
+    assert "not verified who trained it, how, on which images" in result.output
     assert "% of the 360 test images of digits\n" in result.output
     for wrong in (["--file", str(root / "mine.pth")], ["--model", "resnet8"]):
         assert "belong together" in run(*wrong).stderr
