@@ -47,7 +47,7 @@ def tsne_maps(frame, class_names, superclasses=None):
     """The maps of a `tsne` frame, a panel per network, with one colour per class.
 
     superclasses: the name of each class's superclass, which gives the colour of more than 21 classes. Without them the
-    colours follow the order of the classes, and there is no legend.
+    colours follow the order of the classes, and the figure has no legend.
     """
     many = frame["label"].nunique() > len(MARKERS)
     groups, names = groups_of(frame["label"], superclasses if many and superclasses is not None else class_names)

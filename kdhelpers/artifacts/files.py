@@ -77,7 +77,7 @@ def save_tensors(path: Path | str, value: Any) -> Path:
 def load_tensors(path: Path | str, device: str = "cpu") -> Any:
     """`torch.load(weights_only=True)`: tensors and plain containers only, pickled objects are refused.
 
-    Raises FileNotFoundError, or ValueError that says whether the file is damaged or holds other objects.
+    Raises FileNotFoundError, ValueError for a damaged file and for one with other objects.
     """
     import torch
 
@@ -104,7 +104,7 @@ def _is_compressed(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False  # no zip, or a damaged one: torch says so
+        return False  # not a zip, or a damaged one: torch reports it
 
 
 def sha256(path: Path | str) -> str:

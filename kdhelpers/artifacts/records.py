@@ -9,17 +9,17 @@ SCHEMA = 1
 
 
 def load_record(name: str) -> dict | None:
-    """The result record of that name, or None where there is none or it is not of our schema."""
+    """The result record of that name, or None if it is missing or of another schema."""
     path = record_path(name)
     if not path.is_file():
         return None
     record = load_json(path)
-    ours = isinstance(record, dict) and record.get("schema") == SCHEMA and {"name", "identity", "status"} <= set(record)
-    return record if ours else None
+    valid = isinstance(record, dict) and {"name", "identity", "status"} <= set(record)
+    return record if valid and record.get("schema") == SCHEMA else None
 
 
 def records() -> list[dict]:
-    """Every readable result record, sorted by name; files of another kind are passed over."""
+    """Every readable result record, sorted by name; files of another kind are ignored."""
     found = []
     for path in sorted((root() / FOLDERS["results"]).glob("*.json")):
         with contextlib.suppress(ValueError):
@@ -56,32 +56,32 @@ def _record_or_none(name: str) -> dict | None:
 
 
 def belongs_to_another(name: str, identity: str) -> bool:
-    """Whether record or weights lie under that name which are not those of the run `identity`."""
+    """Whether another run than `identity` has a record or weights of that name."""
     record = _record_or_none(name)
     return bool(record and record.get("identity") != identity) or _has_foreign_weights(name, identity)
 
 
 def original_name(name: str) -> str:
-    """The name of the record behind a name: another one for weights that are a copy (see `stored.add_alias`)."""
-    beside = weights_path(name).with_suffix(".json")
-    if record_path(name).is_file() or not beside.is_file():
+    """The name of a name's record: another one for weights that are a copy (see `finished.add_alias`)."""
+    sidecar = weights_path(name).with_suffix(".json")
+    if record_path(name).is_file() or not sidecar.is_file():
         return name
-    described = load_json(beside)
-    return described.get("copy_of", name) if isinstance(described, dict) else name
+    description = load_json(sidecar)
+    return description.get("copy_of", name) if isinstance(description, dict) else name
 
 
 def _has_foreign_weights(name: str, identity: str) -> bool:
-    """Whether weights lie under that name which are not, by their sidecar, those of the run `identity`; without a
-    sidecar by the record, since a run that is interrupted at its very end may leave weights alone."""
+    """Whether another run than `identity` has weights of that name, by their sidecar.
+
+    Without a sidecar by the record: a run that is interrupted at its very end may leave weights alone.
+    """
     path = weights_path(name)
     if not path.is_file():
         return False
-    beside = path.with_suffix(".json")
-    try:
-        described = load_json(beside) if beside.is_file() else _record_or_none(name)
-    except (OSError, ValueError):
-        return True
-    return not isinstance(described, dict) or described.get("identity") != identity
+    sidecar, description = path.with_suffix(".json"), None
+    with contextlib.suppress(OSError, ValueError):
+        description = load_json(sidecar) if sidecar.is_file() else _record_or_none(name)
+    return not isinstance(description, dict) or description.get("identity") != identity
 
 
 def is_at_work(identity: str) -> bool:

@@ -10,6 +10,7 @@ from textwrap import fill
 from typing import Any
 
 from kdhelpers.artifacts import load_record, original_name, record_path, records, weights_path
+from kdhelpers.display.text import MARK
 
 MAX_JOB_NAMES = 60  # of a profile; a longer one is listed by notebook
 
@@ -87,8 +88,6 @@ def _stored_runs() -> str:
 
 
 def _accuracy(record: dict) -> str:
-    from kdhelpers.display.text import MARK
-
     top1 = record.get("metrics", {}).get("test_top1_pct")
     return "-" if top1 is None else f"{top1:.2f} %" + MARK * bool(record.get("notes"))
 

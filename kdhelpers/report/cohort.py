@@ -26,7 +26,7 @@ class Cohort:
 def stored_students(
     dataset: str, student: str, teacher: str, seeds: Sequence[int] = (0,), names: str = "", like: str = ""
 ) -> Cohort:
-    """The stored students of one architecture, by seed: those trained without a teacher and those of `teacher`.
+    """The stored students of one architecture, by seed: trained without a teacher or by `teacher`.
 
     All have one budget: that of the stored student `like`, else the one with most runs of these seeds, then the newest.
     A teacher that was trained again is another teacher. `names` (separated by spaces) picks runs of any budget and seed

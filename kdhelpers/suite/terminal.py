@@ -3,6 +3,7 @@
 import click
 
 from kdhelpers.display.text import MARK
+from kdhelpers.report.labels import method_label
 from kdhelpers.suite.profiles import Job
 from kdhelpers.suite.schedule import FINISHED, Status, records_of
 
@@ -33,8 +34,6 @@ class Log:
 
 def headline(job: Job, status: Status) -> str:
     """The error, or the test accuracy of each run that the job's notebook recorded."""
-    from kdhelpers.report.results import method_label
-
     if status.error or status.state not in FINISHED:
         return status.error or ""
     return ", ".join(

@@ -71,7 +71,7 @@ def check_known(models: Iterable[str]) -> None:
     for model in models:
         if model not in FILES:
             names = ", ".join(get_close_matches(model, FILES, 3)) or ", ".join(FILES)
-            raise ValueError(f"teachers: there is no published {model}; known: {names}")
+            raise ValueError(f"teachers: {model} is not published; known: {names}")
 
 
 def fetch(model: str) -> dict:
@@ -154,7 +154,7 @@ def report(record: dict) -> str:
     lines = {
         "source": origin["source"],
         "sha256": f"{origin['file_sha256']} (of that file)",
-        "file says": origin["file_says"],
+        "in the file": origin["file_says"],
         "tensors": f"all fit {run['model']}, {record['data']['classes']} classes",
         "test top-1": f"{measured}; published {published:.2f} %, within {TOLERANCE} points" if published else measured,
         "not verified": unknown,

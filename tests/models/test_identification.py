@@ -23,7 +23,7 @@ def test_stock_weights_of_torchvision_load_unchanged_with_a_report(root, capsys)
     network = load_model(str(path))
     images = torch.rand(2, 3, 64, 64)
     assert torch.equal(network(images), stock(images))
-    assert "its tensors are those of resnet18, stem imagenet, base_channels 64, 100 classes" in capsys.readouterr().err
+    assert "its tensors fit resnet18, stem imagenet, base_channels 64, 100 classes" in capsys.readouterr().err
 
 
 def test_weights_with_the_imagenet_stem_load_into_the_stock_network():

@@ -174,7 +174,7 @@ def test_a_hash_reported_by_others_is_called_so(server, content, monkeypatch):
 def test_an_unknown_name_is_refused_before_anything_is_fetched(server):
     result = run("resnet56", "resnet57")
     assert result.exit_code == 1
-    assert "there is no published resnet57; known: resnet56" in result.stderr
+    assert "resnet57 is not published; known: resnet56" in result.stderr
     assert server.paths == []
 
 
