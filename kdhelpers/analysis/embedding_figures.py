@@ -9,9 +9,8 @@ import numpy
 from matplotlib import colormaps
 from matplotlib.lines import Line2D
 
-from kdhelpers.analysis.panels import panel_grid
 from kdhelpers.data import Data
-from kdhelpers.display.plots import PALETTE, new_figure, styled
+from kdhelpers.display.plots import PALETTE, new_figure, panel_grid, styled
 
 MARKERS = tuple((colour, marker) for marker in "o^s" for colour in PALETTE)  # 21 distinct ones
 DEFAULT_CLASSES = 10  # of a data set with more classes than styles
@@ -48,7 +47,7 @@ def tsne_maps(frame, class_names, superclasses=None):
     """The maps of a `tsne` frame, a panel per network, with one colour per class.
 
     superclasses: the name of each class's superclass, which gives the colour of more than 21 classes. Without them the
-    colours follow the order of the classes, and there is no legend.
+    colours follow the order of the classes, and the figure has no legend.
     """
     many = frame["label"].nunique() > len(MARKERS)
     groups, names = groups_of(frame["label"], superclasses if many and superclasses is not None else class_names)

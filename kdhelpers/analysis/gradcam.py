@@ -52,8 +52,7 @@ def _deepest_layer(model: nn.Module, data: Data) -> nn.Module:
     outputs = FeatureExtractor(model)(next(evaluation_batches(first, 1, data.mean, data.std, device)).views[0])
     if outputs.logits.shape[1] != data.num_classes:
         raise ValueError(
-            f"model: it has {outputs.logits.shape[1]} classes, {data.name} has {data.num_classes}; give a network "
-            "trained on this data"
+            f"model: has {outputs.logits.shape[1]} classes, {data.name} has {data.num_classes}; train it on this data"
         )
     for name, feature_map in reversed(outputs.feature_maps.items()):
         if feature_map.shape[-2:].numel() > 1:

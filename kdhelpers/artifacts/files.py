@@ -9,7 +9,9 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -77,8 +79,6 @@ def load_tensors(path: Path | str, device: str = "cpu") -> Any:
 
     Raises FileNotFoundError, or ValueError for a damaged file and for one that holds other objects.
     """
-    import pickle
-
     import torch
 
     path = Path(path)
@@ -100,8 +100,6 @@ def load_tensors(path: Path | str, device: str = "cpu") -> Any:
 
 
 def _is_compressed(path: Path) -> bool:
-    import zipfile
-
     try:
         with zipfile.ZipFile(path) as archive:
             return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())

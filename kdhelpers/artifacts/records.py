@@ -9,62 +9,56 @@ SCHEMA = 1
 
 
 def load_record(name: str) -> dict | None:
-    """The result record of that name; None if there is none, or if the file has another schema."""
+    """The result record of that name, or None if it is missing or of another schema."""
     path = record_path(name)
     if not path.is_file():
         return None
     record = load_json(path)
-    valid = (
-        isinstance(record, dict) and record.get("schema") == SCHEMA and {"name", "identity", "status"} <= set(record)
-    )
-    return record if valid else None
+    valid = isinstance(record, dict) and {"name", "identity", "status"} <= set(record)
+    return record if valid and record.get("schema") == SCHEMA else None
 
 
 def records() -> list[dict]:
-    """Every readable result record, sorted by name; other files are skipped."""
-    readable = []
+    """Every readable result record, sorted by name; files of another kind are ignored."""
+    found = []
     for path in sorted((root() / FOLDERS["results"]).glob("*.json")):
         with contextlib.suppress(ValueError):
             if record := load_record(path.stem):
-                readable.append(record)
-    return readable
+                found.append(record)
+    return found
 
 
 def reserve(name: str, identity: str, stub: dict) -> str:
-    """Reserve the name under which the run `identity` is stored, by its record `stub`, and return the name.
+    """Choose and mark the name under which the run `identity` is stored, and return it.
 
-    It is `name`, or `name-<8 hex>` if another run that is finished or still running has that name: no run overwrites
-    the files of another. An unfinished run gives its name up; its checkpoint is kept by identity.
+    That is `name`, unless another run's finished (or still running) record has it: then `name-<8 hex>`. So no run
+    ever overwrites another's files; one that ended unfinished gives its name up (its checkpoint is kept by identity).
     """
     with lock(folder("checkpoints") / "names.lock"):
         own = f"{name}-{identity[:8]}"
         for candidate in (name, own):
-            record = _record_or_none(candidate)
-            if _has_other_weights(candidate, identity):
+            record = _record_or_none(candidate) or {}
+            same, finished = record.get("identity") == identity, record.get("status") == "finished"
+            taken = record and not same and (finished or is_at_work(record["identity"]))
+            if taken or _has_foreign_weights(candidate, identity):
                 continue
-            if record is None or record.get("identity") == identity or not _is_taken(record):
-                if record is None or record.get("identity") != identity or record.get("status") != "finished":
-                    save_json(
-                        record_path(candidate), {"schema": SCHEMA, "name": candidate, "identity": identity, **stub}
-                    )
-                return candidate
+            if not (same and finished):
+                save_json(record_path(candidate), {"schema": SCHEMA, "name": candidate, "identity": identity, **stub})
+            return candidate
     raise ValueError(f"both {name} and {own} hold other runs; give this run another name")
 
 
 def _record_or_none(name: str) -> dict | None:
-    path = record_path(name)
-    if not path.is_file():
-        return None
-    try:
-        return load_record(name) or {"status": "finished", "identity": None}  # JSON of another kind: it stays
-    except ValueError:
-        return {"status": "finished", "identity": None}
+    with contextlib.suppress(ValueError):
+        if record := load_record(name):
+            return record
+    return {"status": "finished", "identity": None} if record_path(name).is_file() else None  # foreign JSON stays
 
 
 def belongs_to_another(name: str, identity: str) -> bool:
-    """Whether the record or the weights of that name are of another run than `identity`."""
+    """Whether another run than `identity` has a record or weights of that name."""
     record = _record_or_none(name)
-    return bool(record and record.get("identity") != identity) or _has_other_weights(name, identity)
+    return bool(record and record.get("identity") != identity) or _has_foreign_weights(name, identity)
 
 
 def original_name(name: str) -> str:
@@ -76,27 +70,24 @@ def original_name(name: str) -> str:
     return description.get("copy_of", name) if isinstance(description, dict) else name
 
 
-def _has_other_weights(name: str, identity: str) -> bool:
-    """Whether the weights of that name are of another run than `identity`, by their sidecar.
+def _has_foreign_weights(name: str, identity: str) -> bool:
+    """Whether another run than `identity` has weights of that name, by their sidecar.
 
-    The record decides without one: a run that is interrupted at its very end leaves weights without a sidecar.
+    Without a sidecar by the record: a run that is interrupted at its very end may leave weights alone.
     """
     path = weights_path(name)
     if not path.is_file():
         return False
-    sidecar = path.with_suffix(".json")
-    try:
+    sidecar, description = path.with_suffix(".json"), None
+    with contextlib.suppress(OSError, ValueError):
         description = load_json(sidecar) if sidecar.is_file() else _record_or_none(name)
-    except (OSError, ValueError):
-        return True
     return not isinstance(description, dict) or description.get("identity") != identity
 
 
-def _is_taken(record: dict) -> bool:
-    if record.get("status") == "finished":
-        return True
+def is_at_work(identity: str) -> bool:
+    """Whether a process trains the run now."""
     try:
-        with lock(run_lock_path(record["identity"]), wait=False):
+        with lock(run_lock_path(identity), wait=False):
             return False
     except BlockingIOError:
         return True

@@ -60,17 +60,10 @@ def main() -> None:
 
 @main.command(cls=SpacedOptions)
 @click.option(
-    "--profile",
-    default="smoke",
-    show_default=True,
-    metavar="NAME|PATH",
-    help="A name from `list` (smoke, laptop, short, paper), or the path of a YAML file.",
+    "--profile", default="smoke", show_default=True, metavar="NAME|PATH", help="A name from `list`, or a YAML file."
 )
 @click.option(
-    "--only",
-    multiple=True,
-    metavar="NAME ...",
-    help="Run these jobs and the jobs they need; patterns work too ('07_crd_*').",
+    "--only", multiple=True, metavar="NAME ...", help="Run these jobs (or '07_crd_*') and the jobs they need."
 )
 @click.option(
     "--seeds",
@@ -81,15 +74,10 @@ def main() -> None:
     help="Run every job marked `seeds: each` once per seed (default: 0).",
 )
 @click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Jobs at a time (default: one per GPU; without a GPU, by cores and memory).",
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Jobs at a time (default: by GPUs, cores and memory)."
 )
 @click.option("--ray", metavar="ADDRESS", help="Run the jobs as Ray tasks: local, auto, or the address of a cluster.")
-@click.option(
-    "--force", is_flag=True, help="Run and train again even if nothing changed: the --only jobs, or all jobs."
-)
+@click.option("--force", is_flag=True, help="Run and train again even if nothing changed: the --only jobs, or all.")
 def suite(profile: str, only: tuple, seeds: tuple, workers: int | None, ray: str | None, force: bool) -> None:
     """Replay a profile's notebooks, then write the report.
 
@@ -148,10 +136,7 @@ def compare(first: str, second: str) -> None:
 @main.command()
 @click.argument("name")
 @click.option(
-    "--image-size",
-    type=click.IntRange(8, 1024),
-    metavar="N",
-    help="Side of the images in pixels (default: the data set's own).",
+    "--image-size", type=click.IntRange(8, 1024), metavar="N", help="Side in pixels (default: the data set's own)."
 )
 def data(name: str, image_size: int | None) -> None:
     """Load a data set and print its data card.
@@ -175,9 +160,7 @@ def data(name: str, image_size: int | None) -> None:
     help="The CSV file, ID,Labels; it replaces only a file of this format.",
 )
 @click.option("--tta", is_flag=True, help="Average the probabilities of every image and its mirror image.")
-@click.option(
-    "--dataset", metavar="NAME", help="Training data of the weights; needed if the weights have no description (.json)."
-)
+@click.option("--dataset", metavar="NAME", help="Training data of the weights; needed without a description (.json).")
 def predict(model: str, source: str, output: str, tta: bool, dataset: str | None) -> None:
     """Predict labels of images; write them as a CSV file.
 

@@ -10,6 +10,7 @@ from textwrap import fill
 from typing import Any
 
 from kdhelpers.artifacts import load_record, original_name, record_path, records, weights_path
+from kdhelpers.display.text import MARK
 
 MAX_JOB_NAMES = 60  # of a profile; a longer one is listed by notebook
 
@@ -18,10 +19,8 @@ def columns(rows: Iterable[Iterable[Any]], indent: str = "  ") -> str:
     """Rows of cells as aligned text, without white space at the ends of the lines."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    return "\n".join(
-        (indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip()
-        for row in texts
-    )
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in texts)
+    return "\n".join((indent + line).rstrip() for line in lines)
 
 
 def listing() -> str:
@@ -89,8 +88,6 @@ def _stored_runs() -> str:
 
 
 def _accuracy(record: dict) -> str:
-    from kdhelpers.display.text import MARK
-
     top1 = record.get("metrics", {}).get("test_top1_pct")
     return "-" if top1 is None else f"{top1:.2f} %" + MARK * bool(record.get("notes"))
 
@@ -102,10 +99,8 @@ def comparison(first: str, second: str) -> str:
     """
     a, b = _record(first), _record(second)
     names = ("", first, second)
-    metrics_a, metrics_b = a.get("metrics", {}), b.get("metrics", {})
-    keys = dict.fromkeys([*metrics_a, *metrics_b])
-    metrics = [(key, _number(metrics_a.get(key)), _number(metrics_b.get(key))) for key in keys]
-    settings = _differences(a["run"], b["run"])
+    metrics = [(key, *map(_number, pair)) for key, *pair in _pairs(a.get("metrics", {}), b.get("metrics", {}))]
+    settings = [(key, *pair) for key, *pair in _pairs(a["run"], b["run"]) if key != "name" and pair[0] != pair[1]]
     notes = [f"{record['name']}: {note}" for record in (a, b) for note in record.get("notes") or []]
     parts = [
         f"Settings that differ\n{columns([names, *settings])}" if settings else "Settings: the same",
@@ -125,10 +120,8 @@ def _record(name: str) -> dict:
     return record
 
 
-def _differences(a: dict, b: dict) -> list[tuple[str, Any, Any]]:
-    return [
-        (key, a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b]) if key != "name" and a.get(key) != b.get(key)
-    ]
+def _pairs(a: dict, b: dict) -> list[tuple[str, Any, Any]]:
+    return [(key, a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b])]
 
 
 def _number(value: float | None) -> str:

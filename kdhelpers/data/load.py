@@ -81,10 +81,10 @@ def _read_or_download(name: str, source: Source, root: Path, size: int | None) -
             return _read(name, source, root, size)
         except (OSError, ValueError) as error:
             reasons.append(str(error))
-    official = (
+    layout = (
         f"{source.pickles.folder}/" if source.pickles else f"{(*source.folders, name)[0]}/{{train,val}}/<class>/*"
     )
-    by_hand = f"{official} (from {source.archive.url}), or " if source.archive else ""
+    by_hand = f"{layout} (from {source.archive.url}), or " if source.archive else ""
     raise ConnectionError(
         f"{name} is not under {root} and could not be downloaded ({'; '.join(reasons) or 'no url'}); put there by hand "
         f"{by_hand}{LAYOUTS} under {name}/"

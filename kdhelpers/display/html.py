@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from jinja2 import ChainableUndefined, Environment, PackageLoader
@@ -37,10 +37,7 @@ def curve(
     levels = {name: [level] * max(2, epochs)} if _is_number(level) else {}
     numbers = [value for values in (*lines.values(), *levels.values()) for value in values if _is_number(value)]
     low, high = min(numbers, default=0), max(numbers, default=0)
-
-    def points(values: Sequence[float | None]) -> str:
-        return _points(values, low, high, epochs)
-
+    points = partial(_points, low=low, high=high, epochs=epochs)
     chart = render(
         "display/curve.html.j2",
         title=title,

@@ -11,23 +11,22 @@ import sys
 import time
 from html import escape
 
+import torch
+
 import kdhelpers
 from kdhelpers import artifacts
+from kdhelpers.device import pick_device, resolve_precision
 from kdhelpers.display import plots
 from kdhelpers.display.progress import TerminalProgress, TimedProgress, duration, record_text, row_text
 
 
 def device() -> str:
     """The device for the networks that a notebook loads: the GPU if there is one."""
-    from kdhelpers.device import pick_device
-
     return str(pick_device(None))
 
 
 def setup() -> None:
     """Print the versions, the device and the artifacts' folders; display a figure that ends a cell as a picture."""
-    import torch
-
     kept = ", ".join(artifacts.FOLDERS[kind] for kind in ("weights", "plots", "results"))
     print(
         f"python {platform.python_version()} · torch {torch.__version__} · kdhelpers {kdhelpers.__version__}\n"
@@ -41,10 +40,6 @@ def setup() -> None:
 
 def device_text() -> str:
     """The device that `fit` takes, its memory or threads, and the precision that "auto" means there."""
-    import torch
-
-    from kdhelpers.device import pick_device, resolve_precision
-
     device = pick_device()
     precision = resolve_precision("auto", device)
     if device.type == "cuda":

@@ -53,6 +53,20 @@ def new_figure(width: float, height: float):
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def grid_shape(count: int, columns: int) -> tuple[int, int]:
+    """(rows, columns) of a grid for `count` panels, at most `columns` wide and at least 1x1."""
+    columns = max(1, min(columns, count))
+    return max(1, math.ceil(count / columns)), columns
+
+
+def panel_grid(parent, shape: tuple[int, int], count: int, **options):
+    """Axes [rows, columns] of a figure or subfigure; the axes after the first `count` are hidden."""
+    grid = parent.subplots(*shape, squeeze=False, **options)
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
+    return grid
+
+
 def png(figure, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
     """The figure as the bytes of a PNG file."""
     with styled():
@@ -92,14 +106,11 @@ def samples(images, titles, columns: int = 8):
     """
     if len(images) != len(titles):
         raise ValueError(f"titles: {len(titles)} given for {len(images)} images; give one per image")
-    columns = max(1, min(columns, len(images)))
-    rows = max(1, math.ceil(len(images) / columns))
+    rows, columns = grid_shape(len(images), columns)
     with styled():
         figure = new_figure(1.15 * columns, 1.35 * rows)
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes in grid:
-            axes.set_axis_off()
-        for axes, image, title in zip(grid, images, titles, strict=False):
+        grid = panel_grid(figure, (rows, columns), 0)
+        for axes, image, title in zip(grid.flat, images, titles, strict=False):
             axes.imshow(image.permute(1, 2, 0).cpu().numpy() if hasattr(image, "permute") else image.transpose(1, 2, 0))
             axes.set_title(shorten(str(title), 16), fontsize=8, fontweight="normal", pad=3)
     return figure
@@ -118,19 +129,16 @@ def curves(records: dict[str, list[dict]], teacher_top1_pct: float | None = None
     terms = list(dict.fromkeys(term for history in records.values() for row in history for term in loss_terms(row)))
     panels = [*terms, *(["accuracy"] if any(map(_has_accuracy, records.values())) or not terms else [])]
     square = len(panels) == 4 and max(map(len, records)) < 80  # two rows of two, unless the legend is wider
-    columns = 2 if square else min(3, len(panels))
-    rows = math.ceil(len(panels) / columns)
+    rows, columns = grid_shape(len(panels), 2 if square else 3)
     with styled():
         figure = new_figure(3.4 * columns, 2.7 * rows + 0.2 * (len(records) + 1))
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        grid = panel_grid(figure, (rows, columns), len(panels)).ravel()
         for axes, term in zip(grid, terms, strict=False):
             for number, (label, history) in enumerate(records.items()):
                 _line(axes, history, term, **_look(number), label=label)
             _epoch_axis(axes, f"{term} loss", "loss (weighted)")
         if len(panels) > len(terms):
             _draw_accuracy(grid[len(terms)], records, teacher_top1_pct)
-        for axes in grid[len(panels) :]:
-            axes.set_axis_off()
         _common_legend(figure, grid[: len(panels)], list(records), columns)
     return figure
 

@@ -1,4 +1,4 @@
-"""The wording of results and of the notes on them: the same in tables, pictures, pages and on the terminal."""
+"""The texts of results and of their notes: the same in tables, pictures, pages and on the terminal."""
 
 import math
 import re

@@ -20,9 +20,7 @@ def fit_probe(network: nn.Module, data: Data) -> dict[str, float]:
     """
     classifier = network.get_submodule(network.return_nodes.classifier)
     if not isinstance(classifier, nn.Linear):
-        raise ValueError(
-            f"network: its classifier {network.return_nodes.classifier} is {type(classifier).__name__}, not Linear"
-        )
+        raise ValueError(f"network: its classifier is {type(classifier).__name__}, not Linear")
     train = infer(network, data, "train")
     held_out = infer(network, data, "val") if len(data.val) else None
     weight, bias, facts = choose_probe(train, held_out, classifier.out_features)

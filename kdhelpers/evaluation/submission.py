@@ -80,8 +80,7 @@ def predict_stored(model: str, source: str, tta: bool = False, dataset: str | No
     classes = network.get_submodule(network.return_nodes.classifier).out_features
     if facts.get("num_classes", classes) != classes:
         raise ValueError(
-            f"dataset = {dataset}: has {facts['num_classes']} classes, {model} has {classes}; name the data set of its "
-            "training"
+            f"dataset = {dataset}: has {facts['num_classes']} classes, {model} has {classes}; name its training data"
         )
     names = facts.get("class_names") or [str(number) for number in range(classes)]
     missing = {"image_size", "mean", "std"} - facts.keys()

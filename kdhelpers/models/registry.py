@@ -108,7 +108,5 @@ def require_small(name: str, num_classes: int, options: Mapping[str, object], li
     if parameters <= limit:
         return parameters
     fitting = bisect_right(widths.allowed, limit, key=lambda width: size(base_channels=width)) if widths else 0
-    remedy = (
-        f"base_channels={widths.allowed[fitting - 1]} is the largest that fits" if fitting else "take a smaller one"
-    )
+    remedy = f"base_channels={widths.allowed[fitting - 1]} is the largest to fit" if fitting else "take a smaller one"
     raise ValueError(f"model = {name}: has {parameters:,} parameters, more than max_parameters = {limit:,}; {remedy}")

@@ -7,7 +7,9 @@ from kdhelpers.zoo.benchmark import matches, nearness
 
 GAINS = "gain_points paired_gain_points paired_gain_std_points paired_n".split()
 OUR_FIELDS = ["test_top1_pct", "test_top1_std_pct", "n", "selection", "label", "notes", *GAINS]
-COLUMNS = ["method", *OUR_FIELDS, "printed", "published_pct", "published_selection", "published_note"]
+FIGURE_FIELDS = {"printed": "printed", "published_pct": "test_top1_pct"}
+FIGURE_FIELDS |= {"published_selection": "selection", "published_note": "note"}
+COLUMNS = ["method", *OUR_FIELDS, *FIGURE_FIELDS]
 RECORD_FIELDS = "label run budget_key finished teacher_sha256 teacher_model teacher_top1_pct teacher_notes".split()
 
 
@@ -30,7 +32,8 @@ def beside(summary, figures: Sequence[dict]) -> list[dict]:
         chosen = max(fitting, key=lambda row: (nearness(row["run"], figure), row["n"], row["finished"]), default=None)
         left = [row for row in left if row is not chosen]
         fields = _teacher_fields(summary, figure) if figure["role"] == "teacher" else _our_fields(chosen)
-        rows.append({"method": figure["label"]} | fields | _figure_fields(figure))
+        printed = {column: figure[field] for column, field in FIGURE_FIELDS.items()}
+        rows.append({"method": figure["label"]} | fields | printed)
     return rows + [{"method": _name(row["label"], figures)} | _our_fields(row) for row in left]
 
 
@@ -49,12 +52,3 @@ def _teacher_fields(summary, figure: dict) -> dict:
     if not rows or figure["dataset"] not in ("", rows[0]["dataset"]):
         return _our_fields(None)
     return {"test_top1_pct": rows[0]["teacher_top1_pct"], "n": 1, "selection": "", "notes": rows[0]["teacher_notes"]}
-
-
-def _figure_fields(figure: dict) -> dict:
-    return {
-        "printed": figure["printed"],
-        "published_pct": figure["test_top1_pct"],
-        "published_selection": figure["selection"],
-        "published_note": figure["note"],
-    }

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdhelpers import artifacts
+from kdhelpers.methods import METHODS
 from kdhelpers.report.labels import method_title
 from kdhelpers.report.results import results
 from kdhelpers.weights.load import find_weights, read_weights, teacher_name
@@ -25,7 +26,7 @@ class Cohort:
 def stored_students(
     dataset: str, student: str, teacher: str, seeds: Sequence[int] = (0,), names: str = "", like: str = ""
 ) -> Cohort:
-    """The stored students of one architecture, by seed: those trained without a teacher and those of `teacher`.
+    """The stored students of one architecture, by seed: trained without a teacher or by `teacher`.
 
     All have one budget: that of the stored student `like`, else the one with most runs of these seeds, then the newest.
     A teacher that was trained again is another teacher. `names` (separated by spaces) picks runs of any budget and seed
@@ -45,9 +46,10 @@ def stored_students(
             "the notebooks 02_independent_student to 07_crd first (or `python -m kdhelpers suite`)"
         )
     labels = _labels(chosen.drop_duplicates("setting"))
+    order = {method: place for place, method in enumerate(METHODS)}
     by_seed = {
         int(seed): {labels[row["setting"]]: row["name"] for row in group.to_dict("records")}
-        for seed, group in chosen.sort_values("method", key=_place, kind="stable").groupby("seed")
+        for seed, group in chosen.sort_values("method", key=lambda m: m.map(order), kind="stable").groupby("seed")
     }
     return Cohort(teacher_artifact, by_seed, _data_arguments(chosen))
 
@@ -96,12 +98,6 @@ def _labels(settings) -> dict[str, str]:
     for finer in (settings["label"], settings["name"]):
         labels = labels.where(~labels.duplicated(keep=False), finer)
     return dict(zip(settings["setting"], labels, strict=True))
-
-
-def _place(methods):
-    from kdhelpers.methods import METHODS
-
-    return methods.map({method: place for place, method in enumerate(METHODS)})
 
 
 def _data_arguments(frame) -> tuple:

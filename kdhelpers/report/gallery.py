@@ -12,7 +12,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from kdhelpers.artifacts import folder, lock, record_path, records, root, run_lock_path, write_atomic
+from kdhelpers.artifacts import folder, record_path, records, root, write_atomic
+from kdhelpers.artifacts.records import is_at_work
 from kdhelpers.display.html import Markup, curve, render
 from kdhelpers.display.progress import loss_terms
 from kdhelpers.display.text import accuracy_text, caption, evidence_note, magnitude_text, pace_text
@@ -104,7 +105,7 @@ def _card(record: dict) -> dict[str, Any]:
     source = "made elsewhere" if "origin" in record else f"seed {run.get('seed', 0)}"
     return {
         "record": record,
-        "status": "interrupted" if status == "running" and not _is_at_work(record) else status,
+        "status": "interrupted" if status == "running" and not is_at_work(record.get("identity", "")) else status,
         "title": f"{method_label(run)} · {run.get('model', '?')} · {source}",
         "curves": _curves(record) if status == "finished" and "origin" not in record else "",
         "links": _links(record),
@@ -120,14 +121,6 @@ def _curves(record: dict) -> Markup:
     teacher = ("teacher (test)", (record.get("teacher") or {}).get("test_top1_pct"))
     losses = {term: [row.get(term) for row in history] for term in terms}
     return curve("accuracy, %", accuracy, reference=teacher) + curve("loss", losses)
-
-
-def _is_at_work(record: dict) -> bool:
-    try:
-        with lock(run_lock_path(record.get("identity", "")), wait=False):
-            return False
-    except BlockingIOError:
-        return True
 
 
 def _links(record: dict) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import json
 
+from kdhelpers.methods import METHODS
 from kdhelpers.training.options import option_defaults
 
 SYMBOLS = {"temperature": "T", "alpha": "α", "beta": "β", "lam": "λ", "smoothing": "ε"}
@@ -25,15 +26,11 @@ def method_label(run: dict) -> str:
 
 def method_title(name: str) -> str:
     """The method class's `title`, else its registered name in capitals."""
-    from kdhelpers.methods import METHODS
-
     return getattr(METHODS.get(name), "title", name.upper())
 
 
 def default_hyperparameters(method: str) -> dict:
     """Name -> default; empty for a method that is no longer registered, or a teacher's."""
-    from kdhelpers.methods import METHODS
-
     return option_defaults(METHODS[method]) if method in METHODS else {}
 
 

@@ -30,7 +30,7 @@ def table(study: str, name: str):
 def _caption(study: str, frame, record: dict) -> str:
     run, figure = record["run"], published(study)[0]
     published_data = f" on {figure['dataset']} at {figure['image_size']} px" if figure["dataset"] else ""
-    teacher = f" taught by {record['teacher']['name']}" if record["teacher"] else ""
+    teacher = f" distilled from {record['teacher']['name']}" if record["teacher"] else ""
     gains = frame["published_gain_points"].notna().any()
     parts = [
         evidence_note([run["dataset"]]),
@@ -48,7 +48,7 @@ def _caption(study: str, frame, record: dict) -> str:
 def beside_ours(study: str, name: str):
     """A DataFrame with a row per figure of the study, then one per other setting at the budget of the run `name`.
 
-    All settings are of that run's data, and without a teacher or of its teacher. Columns: those of `beside` and
+    All settings are of that run's data, and without a teacher or of its teacher. Columns: `beside.COLUMNS` and
     `published_gain_points`; gains are over the study's own baseline, NaN if it has none. A hyperparameter that a figure
     leaves open is that of the run, if it is of the same method, else the method's default. An optimizer or data set
     that it leaves open may be any. Raises ValueError for an unknown study or run.

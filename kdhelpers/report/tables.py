@@ -27,8 +27,7 @@ def run_table(run):
     meanings = [getattr(fields.get(name), "description", None) or "" for name in order]
     texts = {"setting": order, "value": [_value_text(values[name]) for name in order], "meaning": meanings}
     bold = ["font-weight: bold" if name in chosen else "" for name in order]
-    styler = pandas.DataFrame(texts).style.apply(lambda _: bold, subset=["setting"])
-    styler = styler.apply(lambda _: bold, subset=["value"])
+    styler = pandas.DataFrame(texts).style.apply(lambda _: bold, subset=["setting", "value"])
     return plain(styler, f"{getattr(run, 'artifact_name', type(run).__name__)} · bold: differs from the default")
 
 

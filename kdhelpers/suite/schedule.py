@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from kdhelpers.artifacts import folder, load_json, load_record, lock, records, save_json, weights_path
 from kdhelpers.suite.profiles import Job, fingerprints
@@ -164,8 +164,7 @@ def _only_one_suite() -> Iterator[None]:
         raise BlockingIOError(f"another suite runs in {path.parent}; wait for its end, or set KD_ROOT") from error
 
 
-@dataclass(frozen=True)
-class Copies:
+class Copies(NamedTuple):
     """A job's files in notebooks/executed/: papermill writes `running`, which is renamed at the end."""
 
     executed: Path
@@ -176,11 +175,9 @@ class Copies:
 
 
 def copies_of(job: Job) -> Copies:
-    def path(suffix: str) -> Path:
-        return folder("executed") / f"{job.name}{suffix}"
-
-    link = f"notebooks/executed/{job.name}.ipynb"
-    return Copies(path(".ipynb"), path(".running.ipynb"), path(".failed.ipynb"), path(".log"), link)
+    endings = ".ipynb .running.ipynb .failed.ipynb .log".split()
+    paths = (folder("executed") / f"{job.name}{ending}" for ending in endings)
+    return Copies(*paths, f"notebooks/executed/{job.name}.ipynb")
 
 
 def records_of(job: Job) -> list[dict]:

@@ -3,17 +3,11 @@
 import click
 
 from kdhelpers.display.text import MARK
+from kdhelpers.report.labels import method_label
 from kdhelpers.suite.profiles import Job
 from kdhelpers.suite.schedule import FINISHED, Status, records_of
 
-COLORS = {
-    "done": "green",
-    "unchanged": "green",
-    "running": "cyan",
-    "failed": "red",
-    "blocked": "red",
-    "interrupted": "yellow",
-}
+COLORS = dict(done="green", unchanged="green", running="cyan", failed="red", blocked="red", interrupted="yellow")
 
 
 class Log:
@@ -40,8 +34,6 @@ class Log:
 
 def headline(job: Job, status: Status) -> str:
     """The error, or the test accuracy of each run that the job's notebook recorded."""
-    from kdhelpers.report.results import method_label
-
     if status.error or status.state not in FINISHED:
         return status.error or ""
     return ", ".join(

@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil  # comes with ipykernel
+
 from kdhelpers.artifacts import data_root, folder, root, save_json
 from kdhelpers.suite.profiles import PACKAGE, Job
 
@@ -25,8 +27,6 @@ def cores() -> int:
 
 def default_workers(gpus: int) -> int:
     """One job per GPU; without GPUs as many as the cores and the free memory allow (2 on a 2-core machine)."""
-    import psutil  # comes with ipykernel
-
     if gpus:
         return gpus
     return max(1, min(cores(), int(psutil.virtual_memory().available / JOB_MEMORY_BYTES)))

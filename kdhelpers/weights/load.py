@@ -116,11 +116,9 @@ def _identify(state: dict[str, Tensor], path: Path) -> tuple[str, int, dict]:
     try:
         model, num_classes, options = identify_architecture(state)
     except ValueError as error:
-        raise ValueError(
-            f"{path}: has no description, and {error}; call load_model(..., model='resnet20', num_classes=100)"
-        ) from None
+        raise ValueError(f"{path}: has no description, and {error}; give model='resnet20', num_classes=100") from None
     values = "".join(f", {option} {value}" for option, value in options.items())
-    text = f"its tensors are those of {model}{values}, {num_classes} classes"
+    text = f"its tensors fit {model}{values}, {num_classes} classes"
     print(f"{path}: has no description; {text}", file=sys.stderr)
     return model, num_classes, options
 

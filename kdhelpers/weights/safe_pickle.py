@@ -20,8 +20,9 @@ import math
 import pickle
 import struct
 import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,10 +41,11 @@ class Unreadable(Exception):
 
 
 class Placeholder:
-    """Replaces a class or function that the pickle names: stores the arguments of the call, ignores all later state."""
+    """Replaces a class or function that the pickle names: stores the arguments of the call, and the state set later."""
 
     path = ""  # module.name, as in the pickle
-    args: tuple
+    args: Sequence = ()
+    state: Any = ()
 
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
@@ -53,8 +55,7 @@ class Placeholder:
     def append(self, *args) -> None:
         pass
 
-    # without __setstate__ the unpickler would write into __dict__ or call setattr, also on the class
-    __setstate__ = extend = add = __setitem__ = append
+    extend = add = __setitem__ = append
 
 
 class SavedTensor(Placeholder):
@@ -64,9 +65,6 @@ class SavedTensor(Placeholder):
 class _Dict(dict):
     def __init__(self, *args):
         super().__init__(args[0] if args and isinstance(args[0], list) else ())  # Python 2 puts the items here
-
-    def __setstate__(self, state: Any) -> None:
-        pass
 
 
 class _Storage(NamedTuple):
@@ -115,11 +113,14 @@ def _view(content: bytes, storage: _Storage, offset: int, size: tuple, stride: t
     return torch.frombuffer(bytearray(content), dtype=storage.dtype).as_strided(size, stride, offset)
 
 
-class _Unpickler(pickle._Unpickler):  # the C version allocates billions of memo entries after one damaged byte
+class SafeUnpickler(pickle._Unpickler):  # the C version allocates billions of memo entries after one damaged byte
+    """Loads plain containers, numbers, strings and placeholders; `placeholders` has every name in the pickle."""
+
+    dispatch: ClassVar[dict[int, Callable]] = dict(pickle._Unpickler.dispatch)
+
     def __init__(self, file: io.BufferedIOBase):
         super().__init__(file, encoding="latin1")  # decodes every Python 2 string
         self.placeholders: dict[str, type] = {}
-        self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> type:
         """A new class labelled with the name; nothing is looked up."""
@@ -128,6 +129,31 @@ class _Unpickler(pickle._Unpickler):  # the C version allocates billions of memo
             return _Dict
         base = SavedTensor if path in REBUILDERS else Placeholder
         return self.placeholders.setdefault(path, type(name, (base,), {"path": path}))
+
+    def get_extension(self, code: int) -> None:
+        raise ValueError(f"the pickle refers to the registered extension {code}")
+
+    def load_build(self) -> None:
+        """The original sets attributes of any object, even of a class."""
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], Placeholder | _Dict):
+            raise ValueError("the pickle changes an object that it did not make")
+        self.stack[-1].state = state
+
+    def load_bytearray8(self) -> None:
+        (size,) = struct.unpack("<Q", self.read(8))
+        content = self.read(size)  # the original allocates the size that the file claims
+        if len(content) < size:
+            raise EOFError("the file is truncated")
+        self.append(bytearray(content))
+
+    dispatch |= {pickle.BUILD[0]: load_build, pickle.BYTEARRAY8[0]: load_bytearray8}
+
+
+class _Unpickler(SafeUnpickler):
+    def __init__(self, file: io.BufferedIOBase):
+        super().__init__(file)
+        self.storages: dict[str, _Storage] = {}
 
     def persistent_load(self, saved: tuple) -> Any:
         if saved[0] == "module":  # the class of a pickled network, and its source code

@@ -71,7 +71,7 @@ def check_known(models: Iterable[str]) -> None:
     for model in models:
         if model not in FILES:
             names = ", ".join(get_close_matches(model, FILES, 3)) or ", ".join(FILES)
-            raise ValueError(f"teachers: there is no published {model}; known: {names}")
+            raise ValueError(f"teachers: {model} is not published; known: {names}")
 
 
 def fetch(model: str) -> dict:
@@ -148,15 +148,13 @@ def report(record: dict) -> str:
     origin, run, reached = record["origin"], record["run"], record["metrics"]["test_top1_pct"]
     published = origin.get("published_top1_pct")
     measured = f"{reached:.2f} % of the {record['data']['test']:,} test images of {run['dataset']}"
-    unknown = (
-        "who trained it, how and on which images" if published is None else "the sha256, as its authors publish none"
-    )
+    unknown = "who trained it, how, on which images" if published is None else "the sha256, as its authors publish none"
     if published and origin["file_sha256"] == REPORTED.get(run["model"]):
         unknown = "that the sha256 is the authors' own: they publish none, others report this one"
     lines = {
         "source": origin["source"],
         "sha256": f"{origin['file_sha256']} (of that file)",
-        "file says": origin["file_says"],
+        "in the file": origin["file_says"],
         "tensors": f"all fit {run['model']}, {record['data']['classes']} classes",
         "test top-1": f"{measured}; published {published:.2f} %, within {TOLERANCE} points" if published else measured,
         "not verified": unknown,

@@ -70,9 +70,7 @@ def _network(state: dict[str, Tensor], model: str, data: Data, path: Path) -> tu
     """The network with the weights, and its options: identified by the shapes (a stem), otherwise the defaults."""
     head = f"{MODELS[model].classifier}.weight"
     if head not in state or state[head].ndim != 2:
-        raise ValueError(
-            f"{path}: weights of another architecture than {model}: lacks a matrix {head}; name the right model"
-        )
+        raise ValueError(f"{path}: weights of another architecture than {model}: lacks {head}; name the right model")
     if bad := [key for key, value in state.items() if not value.isfinite().all()]:
         raise ValueError(f"{path}: {bad[0]} is not finite, so the outputs are not either; get the file again")
     options: dict = {}

@@ -185,7 +185,7 @@ def test_a_model_whose_maps_have_no_positions_is_refused(data):
 
 
 def test_a_model_of_other_classes_is_refused_and_not_swallowed(data):
-    with pytest.raises(ValueError, match="model: it has 3 classes, quadrants has 4"):
+    with pytest.raises(ValueError, match="model: has 3 classes, quadrants has 4"):
         gradcam_maps(build_model("resnet8", 3), data, torch.arange(2))
 
 

@@ -198,7 +198,7 @@ def test_without_held_out_images_there_is_one_weight_decay(network, data):
 
 def test_a_classifier_that_is_not_linear_is_refused(network, data):
     network.fc = torch.nn.Sequential(network.fc)
-    with pytest.raises(ValueError, match="network: its classifier fc is Sequential, not Linear"):
+    with pytest.raises(ValueError, match="network: its classifier is Sequential, not Linear"):
         fit_probe(network, data)
 
 

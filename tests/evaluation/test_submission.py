@@ -209,7 +209,7 @@ def test_the_data_set_that_is_named_must_fit_the_weights(trained, pickled, root)
     path = artifacts.save_tensors(root / "mine.pth", build_model("resnet8", 100).state_dict())
     refused = run("--model", path, *given, "cifar10")
     assert "dataset = cifar10: has 10 classes" in refused.output
-    assert "mine.pth has 100; name the data set" in refused.output
+    assert "mine.pth has 100; name its training data" in refused.output
     assert run("--model", path, *given, "cifar100").exit_code == 0
 
 

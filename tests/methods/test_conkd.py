@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdhelpers.methods import METHODS, Context, standardized_kd_loss, supcon_loss
+from kdhelpers.methods import METHODS, Context, supcon_loss
+from kdhelpers.methods.logit_standardization import standardized_kd_loss
 from kdhelpers.models import Outputs
 
 LABELS = torch.tensor([0, 1, 1, 2])

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdhelpers.methods import METHODS, dkd_loss, kd_loss, standardize, standardized_kd_loss
+from kdhelpers.methods import METHODS, dkd_loss, kd_loss
+from kdhelpers.methods.logit_standardization import standardize, standardized_kd_loss
 from kdhelpers.models import Outputs
 
 

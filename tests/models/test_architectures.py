@@ -241,7 +241,7 @@ def test_a_network_above_the_limit_is_refused_with_its_size_and_the_width_that_f
         require_small("resnet34", 10, {"base_channels": 32}, limit=5_000_000)
     assert str(refused.value) == (
         "model = resnet34: has 5,326,506 parameters, more than max_parameters = 5,000,000; "
-        "base_channels=31 is the largest that fits"
+        "base_channels=31 is the largest to fit"
     )
     with pytest.raises(ValueError, match="base_channels=18 is the largest"):
         require_small("shake_shake", 10, {}, limit=1_000_000)

@@ -23,7 +23,7 @@ def test_stock_weights_of_torchvision_load_unchanged_with_a_report(root, capsys)
     network = load_model(str(path))
     images = torch.rand(2, 3, 64, 64)
     assert torch.equal(network(images), stock(images))
-    assert "its tensors are those of resnet18, stem imagenet, base_channels 64, 100 classes" in capsys.readouterr().err
+    assert "its tensors fit resnet18, stem imagenet, base_channels 64, 100 classes" in capsys.readouterr().err
 
 
 def test_weights_with_the_imagenet_stem_load_into_the_stock_network():
@@ -40,7 +40,7 @@ def test_unknown_tensors_are_refused_with_the_nearest_network_and_the_remedy(roo
     state["layer1.0.conv1.weight"] = torch.zeros(1)
     path = root / "strange.pth"
     torch.save(state, path)
-    with pytest.raises(ValueError, match="strange.pth: has no description.*nearest: resnet20, .*call load_model"):
+    with pytest.raises(ValueError, match="strange.pth: has no description.*nearest: resnet20, .*give model="):
         load_model(str(path))
     torch.save({"fc.weight": "text"}, path)
     with pytest.raises(ValueError, match="not a state_dict of tensors"):

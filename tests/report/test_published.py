@@ -115,7 +115,9 @@ def test_the_table_shows_missing_runs_as_dashes_and_says_what_is_compared(stored
     assert "nan" not in html.lower()
     assert "45.50 ± 0.71" in html
     assert "+4.50 ± 0.71 (2 seeds)" in html
-    assert "taught by teacher_resnet50_cifar100 on cifar100 at 32 px, 8 epochs, batch 64, sgd, selection last" in html
+    assert (
+        "distilled from teacher_resnet50_cifar100 on cifar100 at 32 px, 8 epochs, batch 64, sgd, selection last" in html
+    )
 
 
 def test_unknown_studies_and_runs_are_refused_with_those_known(stored):

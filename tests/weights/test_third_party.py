@@ -64,7 +64,7 @@ def test_a_checkpoint_of_the_benchmark_is_read_with_any_objects_next_to_the_weig
     report = capsys.readouterr().err
     assert "taken from model; left: epoch, best_acc, accuracy, optimizer, losses, opt; pickled objects that" in report
     assert "argparse.Namespace" in report
-    assert "its tensors are those of resnet8, 7 classes" in report
+    assert "its tensors fit resnet8, 7 classes" in report
 
 
 @FORMATS

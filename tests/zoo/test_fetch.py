@@ -174,7 +174,7 @@ def test_a_hash_reported_by_others_is_called_so(server, content, monkeypatch):
 def test_an_unknown_name_is_refused_before_anything_is_fetched(server):
     result = run("resnet56", "resnet57")
     assert result.exit_code == 1
-    assert "there is no published resnet57; known: resnet56" in result.stderr
+    assert "resnet57 is not published; known: resnet56" in result.stderr
     assert server.paths == []
 
 
@@ -207,7 +207,7 @@ def test_a_users_file_is_registered_and_reported_as_unverified(root):
     result = run("--file", str(root / "mine.pth"), "--model", "resnet8", "--dataset", "digits")
     assert result.exit_code == 0, result.output
     assert "teacher_resnet8_digits: registered" in result.output
-    assert "not verified who trained it, how and on which images" in result.output
+    assert "not verified who trained it, how, on which images" in result.output
     assert "% of the 360 test images of digits\n" in result.output
     for wrong in (["--file", str(root / "mine.pth")], ["--model", "resnet8"]):
         assert "belong together" in run(*wrong).stderr

@@ -154,7 +154,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_written(root, di
         register.register(root / "seven.pth", "resnet8", digits)
     with pytest.raises(ValueError, match="model='resnet9' is unknown; use one of"):
         register.register(root / "seven.pth", "resnet9", digits)
-    with pytest.raises(ValueError, match="of another architecture than vgg8: lacks a matrix classifier.weight"):
+    with pytest.raises(ValueError, match="of another architecture than vgg8: lacks classifier.weight"):
         register.register(root / "seven.pth", "vgg8", digits)
     with pytest.raises(FileNotFoundError):
         register.register(root / "none.pth", "resnet8", digits)
@@ -169,8 +169,7 @@ def test_a_stem_is_identified_by_the_shapes(root, digits):
 
 
 @pytest.mark.parametrize(
-    ("weight", "fault"),
-    [(torch.tensor(1.0), "lacks a matrix fc.weight"), (torch.full((10, 64), torch.nan), "is not finite")],
+    ("weight", "fault"), [(torch.tensor(1.0), "lacks fc.weight"), (torch.full((10, 64), torch.nan), "is not finite")]
 )
 def test_weights_without_a_classifier_or_not_finite_are_refused(root, digits, weight, fault):
     state = build_model("resnet8", 10).state_dict() | {"fc.weight": weight}

@@ -33,11 +33,8 @@ def shift_hue(images: Tensor, turns: Tensor) -> Tensor:
     chroma = value - low
     red, green, blue = images.unbind(1)
     safe = chroma.clamp(min=torch.finfo(images.dtype).tiny)  # a grey pixel has chroma 0, so any hue will do
-    sixth = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
-    )
+    not_red = torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4)
+    sixth = torch.where(value == red, (green - blue) / safe, not_red)
     sixth = (sixth + 6 * turns[:, 0])[:, None]
     # Each channel is the value less a share of the chroma, by its distance from the hue on the colour circle.
     distances = torch.arange(5, 0, -2, device=images.device)[:, None, None]  # red, green, blue

@@ -17,9 +17,8 @@ class Windows:
         count, channels, self.height, self.width = images.shape
         self.padding, self.mirrored, self.count = padding or 0, mirrored, count
         self.rows, self.columns = self.height + 2 * self.padding, self.width + 2 * self.padding
-        store = torch.zeros(
-            1 + mirrored, count, self.rows, self.columns, channels, dtype=torch.uint8, device=device or images.device
-        )
+        shape = (1 + mirrored, count, self.rows, self.columns, channels)
+        store = torch.zeros(shape, dtype=torch.uint8, device=device or images.device)
         inner = store[:, :, self.padding : self.padding + self.height, self.padding : self.padding + self.width]
         inner[0].copy_(images.permute(0, 2, 3, 1))
         if mirrored:
@@ -49,9 +48,8 @@ class Windows:
     def gather(self, starts: Tensor) -> Tensor:
         """The windows at `starts` [B] as uint8 [B, H, W, 3]; rows lie `row_bytes` apart, pixels are contiguous."""
         spans = self.spans.index_select(0, starts)
-        return spans.as_strided(
-            (len(starts), self.height, self.width, self.channels), (spans.shape[1], self.row_bytes, self.channels, 1)
-        )
+        shape = (len(starts), self.height, self.width, self.channels)
+        return spans.as_strided(shape, (spans.shape[1], self.row_bytes, self.channels, 1))
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ STEPS = {
         (0.4, 0.1),
         _pair,
         lambda pair: 0 <= pair[0] <= 1 and 0 <= pair[1] <= 0.5,
-        "strength/hue with strength in [0, 1] and hue in [0, 0.5]",
+        "strength in [0, 1]/hue in [0, 0.5]",
     ),
     "cutout": Step(8, int, lambda pixels: pixels > 0, "a whole number of pixels above 0"),
 }
@@ -109,7 +109,7 @@ def parse_recipe(text: str | Recipe) -> Recipe:
         name, _, value = word.partition("=")
         if name not in STEPS:
             raise ValueError(
-                f"augmentation {text!r}: unknown step {name!r}; known: {', '.join(STEPS)} (as in {_EXAMPLE})"
+                f"augmentation {text!r}: unknown step {name!r}; known: {', '.join(STEPS)} ({_EXAMPLE})"
             )
         if name in steps:
             raise ValueError(f"augmentation {text!r}: step {name!r} occurs twice; name it once")

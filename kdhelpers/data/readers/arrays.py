@@ -88,7 +88,7 @@ def _numbered(labels: np.ndarray, where: Path) -> list[str]:
     highest = labels.max(initial=0) if np.issubdtype(labels.dtype, np.integer) else 0
     if (classes := len(np.unique(labels))) <= highest:
         raise ValueError(
-            f"{where}: labels have {classes} classes up to {highest}; renumber them 0..C-1 or save class_names"
+            f"{where}: labels have {classes} classes up to {highest}; renumber 0..C-1 or save class_names"
         )
     return [str(label) for label in range(highest + 1)]
 
@@ -111,7 +111,7 @@ def checked_split(images: np.ndarray, labels: np.ndarray, classes: int, where: P
     images, labels = np.asarray(images), np.asarray(labels)
     if images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(
-            f"{where}: images have shape {list(images.shape)}; they must be [N, H, W, 3] (repeat grey three times)"
+            f"{where}: images are {list(images.shape)}; save [N, H, W, 3] (repeat grey three times)"
         )
     if np.issubdtype(images.dtype, np.floating) and np.isnan(images).any():
         first = int(np.isnan(images).any(axis=(1, 2, 3)).argmax())
@@ -120,7 +120,7 @@ def checked_split(images: np.ndarray, labels: np.ndarray, classes: int, where: P
         raise ValueError(f"{where}: images are {images.dtype}; save them as uint8 in 0..255")
     if labels.shape != (len(images),):
         raise ValueError(
-            f"{where}: {len(images)} images but labels of shape {list(labels.shape)}; give one label per image"
+            f"{where}: {len(images)} images, labels of shape {list(labels.shape)}; give one label per image"
         )
     if len(labels) == 0:
         raise ValueError(f"{where}: has no images; add some")
@@ -129,7 +129,7 @@ def checked_split(images: np.ndarray, labels: np.ndarray, classes: int, where: P
     if labels.min() < 0 or labels.max() >= classes:
         wrong = int(((labels < 0) | (labels >= classes)).argmax())
         raise ValueError(
-            f"{where}: label {labels[wrong]} of image {wrong} is out of range; labels go from 0 to {classes - 1}"
+            f"{where}: label {labels[wrong]} of image {wrong} is out of range; use 0..{classes - 1}"
         )
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     return Split(pixels, torch.from_numpy(labels.astype(np.int64)))

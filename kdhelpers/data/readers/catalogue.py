@@ -44,7 +44,7 @@ def _parquet(folder: str) -> dict[str, str]:
 
 DATASETS: dict[str, Source] = {
     "digits": Source(
-        "scikit-learn's 1,797 handwritten digits, tinted, 32 px; embedded", image_size=32, classes=10, read=read_digits
+        "scikit-learn's 1,797 handwritten digits, tinted, 32 px; embedded", 32, 10, read=read_digits
     ),
     "cifar10": Source(
         "60,000 photographs of 10 classes, 32 px",
@@ -92,7 +92,7 @@ DATASETS: dict[str, Source] = {
         archive=Archive(f"{CIFAR_URL}/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),
     ),
     "imagenette": Source(
-        "13,394 photographs of 10 ImageNet classes, 96 px unless image_size says otherwise; its val is the test split",
+        "13,394 photographs of 10 ImageNet classes, 96 px by default; its val is the test split",
         image_size=96,
         classes=10,
         statistics=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

@@ -17,6 +17,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from kdhelpers import artifacts
 from kdhelpers.data.dataset import Split
@@ -141,7 +142,7 @@ class _Table:
 
 def _damaged(path: Path, error: Exception) -> ValueError:
     return ValueError(
-        f"{path}: is a damaged parquet file ({str(error).splitlines()[0]}); delete it and download it again"
+        f"{path}: is a damaged parquet file ({str(error).splitlines()[0]}); delete and download it again"
     )
 
 
@@ -206,8 +207,6 @@ def _cached(
     cache: Path, folder: Path, paths: list[Path], image_size: int | None, build: Callable[[], dict[str, Split]]
 ) -> dict[str, Split]:
     """The result of `build`, from the cache if the same files were decoded to the same size before."""
-    import torch
-
     file = cache / f"{folder.name}-{_content(folder, paths, image_size)[:16]}.npz"
     if file.is_file():
         try:

@@ -17,7 +17,7 @@ from kdhelpers.data.readers.safe_pickle import restricted_load
 
 LONGEST = 1000
 SOURCES = (
-    "test, train:16000 (16,000 training images), train:-4000 (all except 4,000), a pickle {data, ids}, or a folder"
+    "test, train:16000 (16,000 training images), train:-4000 (all except 4,000), a pickle {data, ids}, a folder"
 )
 
 
@@ -151,11 +151,11 @@ def _read_folder(folder: Path, image_size: int | None) -> tuple[np.ndarray, list
     if files and (others := sorted(path.name for path in set(entries) - set(files))):
         named = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
         warnings.warn(
-            f"{folder}: {len(others)} entries are not images of a supported type and are ignored: {named}", stacklevel=4
+            f"{folder}: {len(others)} entries are not image files and are ignored: {named}", stacklevel=4
         )
     if not files:
         raise ValueError(
-            f"{folder}: has no images; put them there without class folders ({', '.join(sorted(EXTENSIONS))})"
+            f"{folder}: has no images; add some without class folders ({', '.join(sorted(EXTENSIONS))})"
         )
     return decode([(str(path), path) for path in files], image_size, folder.name), [path.stem for path in files]
 

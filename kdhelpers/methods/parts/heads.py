@@ -30,6 +30,5 @@ class ProjectionHead(nn.Module):
 
 def mlp_head(width: int, hidden: int, dim: int) -> nn.Sequential:
     """Linear, BatchNorm, ReLU, linear: [B, width] -> [B, dim]; in training B is 2 or more (Fu et al. 2023)."""
-    return nn.Sequential(
-        nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dim)
-    )
+    layers = nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dim)
+    return nn.Sequential(*layers)

@@ -18,7 +18,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def check_shapes(layout: str, *tensors: Tensor | None) -> None:
-    """Raise ValueError with all shapes unless the tensors have those of `layout`; None fits every shape.
+    """Raise ValueError with all shapes unless they fit `layout`; None fits every shape.
 
     layout: names and sizes in the order of `tensors`, then a remedy: "logits [B, C], labels [B]; pass one label an
     image". A letter stands for one size everywhere.

@@ -91,10 +91,8 @@ class ShakeBlock(nn.Module):
             return torch.lerp(second, first, 0.5)
         ahead, back, per_image = self.shaken
         shape = (len(first) if per_image else 1, 1, 1, 1)
-        forward, backward = (
-            torch.rand(shape, device=first.device) if drawn else torch.full(shape, 0.5, device=first.device)
-            for drawn in (ahead, back)
-        )
+        half = first.new_full(shape, 0.5)
+        forward, backward = (torch.rand(shape, device=first.device) if drawn else half for drawn in (ahead, back))
         return shake(first, second, forward, backward)
 
 

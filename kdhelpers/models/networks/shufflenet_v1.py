@@ -51,7 +51,7 @@ class ShuffleNetV1(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         inputs = (STEM, *(channels for channels, _ in STAGES))
         self.layer1, self.layer2, self.layer3 = (
-            stage(ShuffleUnit, inputs[i], channels, count, 2) for i, (channels, count) in enumerate(STAGES)
+            stage(ShuffleUnit, inputs[i], *sizes, 2) for i, sizes in enumerate(STAGES)
         )
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(inputs[-1], num_classes)  # default initialisation throughout, as in the benchmark

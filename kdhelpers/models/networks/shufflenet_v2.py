@@ -61,9 +61,7 @@ class ShuffleNetV2(nn.Module):
         self.conv1, self.bn1 = _pointwise(3, STEM)
         self.relu = nn.ReLU(inplace=True)
         inputs = (STEM, *(channels for channels, _ in STAGES))
-        self.layer1, self.layer2, self.layer3 = (
-            _stage(inputs[i], channels, count) for i, (channels, count) in enumerate(STAGES)
-        )
+        self.layer1, self.layer2, self.layer3 = (_stage(inputs[i], *sizes) for i, sizes in enumerate(STAGES))
         self.conv2, self.bn2 = _pointwise(inputs[-1], FEATURES)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(FEATURES, num_classes)  # default initialisation throughout, as in the benchmark

@@ -66,9 +66,7 @@ def _imagenet_weights(name: str) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(f"pretrained: {path} is damaged; delete it and fetch {url} again") from error
     except OSError as error:
-        raise FileNotFoundError(
-            f"pretrained: no ImageNet weights of {name}: download failed ({error}); put {url} at {path}"
-        ) from error
+        raise FileNotFoundError(f"pretrained: {name}: download failed ({error}); put {url} at {path}") from error
 
 
 _MAPS = {"stem": "relu", "layer1": "layer1", "layer2": "layer2", "layer3": "layer3", "layer4": "layer4"}

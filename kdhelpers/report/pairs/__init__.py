@@ -1,4 +1,4 @@
-"""Teacher-student pairs: the CRD benchmark's printed figures beside our stored runs, as frames, tables and bars."""
+"""Teacher-student pairs: the CRD benchmark's printed figures next to our stored runs, as frames, tables and bars."""
 
 from kdhelpers.report.pairs.bars import bars
 from kdhelpers.report.pairs.frame import OTHER_STYLE, OUR_OWN, SAME_STYLE, beside_ours

@@ -6,7 +6,7 @@ from textwrap import wrap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from kdhelpers.display.plots import PALETTE, TEACHER_LINE, new_figure, shorten, styled
+from kdhelpers.display.plots import PALETTE, TEACHER_LINE, grid_shape, new_figure, panel_grid, shorten, styled
 from kdhelpers.display.text import MARK, evidence_note, mark_meaning
 from kdhelpers.zoo.benchmark import BASELINE, in_order
 
@@ -23,17 +23,14 @@ def bars(frame):
     A bar starts at our student trained without a teacher; without one there is a point, and no bar.
     """
     columns = list(frame.groupby(["dataset", "teacher", "student", "budget"], sort=False))
-    across = min(PANELS_PER_ROW, len(columns))
-    rows = math.ceil(len(columns) / across)
+    rows, across = grid_shape(len(columns), PANELS_PER_ROW)
     with styled():
         figure = new_figure(3.3 * across + 0.4, 3.2 * rows + 0.6)
-        grid = figure.subplots(rows, across, squeeze=False).ravel()
-        for axes in grid[len(columns) :]:
-            axes.set_axis_off()
+        grid = panel_grid(figure, (rows, across), len(columns)).ravel()
         for axes, ((_, teacher, student, budget), column) in zip(grid, columns, strict=False):
             _draw(axes, column.set_index("method"))
             mark = MARK * bool(column["notes"].fillna("").any())
-            subtitle = _wrapped(budget or "not run yet")
+            subtitle = "\n".join(wrap(budget or "not run yet", 44, break_on_hyphens=False)[:2])
             axes.set_title(f"{teacher} → {student}{mark}", pad=9 + 9 * (1 + subtitle.count("\n")))
             axes.annotate(subtitle, (0.5, 1.01), xycoords="axes fraction", ha="center", fontsize=7)
         for axes in grid[::across]:
@@ -42,10 +39,6 @@ def bars(frame):
         if notes := list(filter(None, [evidence_note(frame["dataset"]), mark_meaning(frame["notes"].fillna(""))])):
             figure.suptitle(" · ".join(notes), color="#B03A2E")
     return figure
-
-
-def _wrapped(text: str) -> str:
-    return "\n".join(wrap(text, 44, break_on_hyphens=False)[:2])
 
 
 def _draw(axes, column) -> None:

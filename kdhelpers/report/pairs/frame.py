@@ -17,7 +17,7 @@ def beside_ours(dataset: str | None = None) -> dict:
     """Group of pairs -> DataFrame with a row per method and column of the table; empty groups are left out.
 
     The groups are the benchmark's pairs of same and of different style, on cifar100 whether we ran them or not, then
-    the other pairs of our stored runs. Columns are dataset, teacher, student, budget and those of `beside`; gains are
+    the other pairs of our stored runs. Columns are dataset, teacher, student, budget and `beside.COLUMNS`; gains are
     in points over our student trained without a teacher.
     """
     groups: dict[str, list[dict]] = {SAME_STYLE: [], OTHER_STYLE: [], OUR_OWN: []}
@@ -42,14 +42,14 @@ def _columns(dataset: str | None) -> dict[tuple[str, str, str], list]:
     summary = settings(results(dataset))
     alone = summary[summary["teacher_sha256"].isna()]
     columns: dict[tuple[str, str, str], list] = {}
-    for (_, budget), taught in summary.groupby(["teacher_sha256", "budget_key"], sort=False):
-        first = taught.iloc[0]
+    for (_, budget), distilled in summary.groupby(["teacher_sha256", "budget_key"], sort=False):
+        first = distilled.iloc[0]
         teacher = first["teacher"] if pandas.isna(first["teacher_model"]) else first["teacher_model"]
-        column = pandas.concat([taught, alone[alone["budget_key"] == budget]])
+        column = pandas.concat([distilled, alone[alone["budget_key"] == budget]])
         columns.setdefault((first["dataset"], teacher, first["model"]), []).append(column)
     for pair in published_pairs() if dataset in (None, DATASET) else []:
-        untaught = alone[(alone["dataset"] == DATASET) & (alone["model"] == pair[1])]
-        budgets = [column for _, column in untaught.groupby("budget_key", sort=False)]
+        baselines = alone[(alone["dataset"] == DATASET) & (alone["model"] == pair[1])]
+        budgets = [column for _, column in baselines.groupby("budget_key", sort=False)]
         columns.setdefault((DATASET, *pair), budgets or [summary.iloc[:0]])
     return columns
 

@@ -52,12 +52,9 @@ def _sides(column, printed: bool):
     fields = (column[name] for name in ("test_top1_std_pct", "n", "selection", "notes"))
     yield OURS, [_our_text(*row) for row in zip(top1, *fields, _arrows(top1), strict=True)], _best(top1)
     if printed:
-        rows = zip(column["printed"], _arrows(published), column["published_selection"], strict=True)
-        yield PUBLISHED, [" ".join(filter(None, row)) if row[0] else "–" for row in _texts(rows)], _best(published)
-
-
-def _texts(rows):
-    return ([text if isinstance(text, str) else "" for text in row] for row in rows)
+        texts, kept = (column[name].fillna("") for name in ("printed", "published_selection"))
+        rows = zip(texts, _arrows(published), kept, strict=True)
+        yield PUBLISHED, [" ".join(filter(None, row)) if row[0] else "–" for row in rows], _best(published)
 
 
 def _our_text(mean: float, std: float, n: float, selection: str, notes: str, arrow: str) -> str:

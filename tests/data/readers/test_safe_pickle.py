@@ -1,5 +1,6 @@
 """Restricted unpickling: what passes, and that nothing else is called, however the pickle is forged."""
 
+import io
 import os
 import pickle
 import subprocess
@@ -12,6 +13,7 @@ import torch
 
 from kdhelpers.data import restricted_load
 from kdhelpers.data.readers import safe_pickle as pickles
+from kdhelpers.weights import safe_pickle
 
 
 class Evil:
@@ -116,7 +118,7 @@ BYTE = call("numpy.dtype", text("u1"))
 
 BUFFER = "numpy.core.numeric._frombuffer"
 SCALAR = "numpy.core.multiarray.scalar"
-UNCALLED = "'str' object is not callable"
+UNCALLED = "a class or dtype replaces a value"
 DTYPE = "pickle has an array of dtype 'V8'"
 LIST = "an array of objects needs a list of the same length"
 SIZE = "the bytes of an array do not fit its shape"
@@ -137,8 +139,14 @@ FORGED = {
         "the shape of an arr",
     ),
     "a size in the state of a dtype": (call(BUFFER, POINTER, LONG + b"b", those(number(2)), text("C")), SIZE),
-    "a dtype by other words": (call("numpy.dtype", b"]" + those(text("a"), text("O")) + b"a"), "expected string"),
-    "a dtype that goes on": (call("numpy.dtype", text("u1,O")), "pickle has an array of dtype"),
+    "a dtype by other words": (
+        call(SCALAR, call("numpy.dtype", b"]" + those(text("a"), text("O")) + b"a"), POINTER),
+        "expected string",
+    ),
+    "a dtype that goes on": (
+        call(SCALAR, call("numpy.dtype", text("u1,O")), POINTER),
+        "pickle has an array of dtype",
+    ),
     "no character": (
         call(BUFFER, b"C\x08" + b"\xff" * 8, call("numpy.dtype", text("U2")), ONE, text("C")),
         "a text contains an invalid character",
@@ -189,21 +197,29 @@ def test_a_forged_pickle_is_refused_and_neither_ends_the_process_nor_reads_other
         assert reason in said, name
 
 
-def test_what_a_pickle_may_call_is_a_handful_and_none_of_it_numpys():
-    assert {name: kind.__module__ for name, kind in pickles.ALLOWED.items() if callable(kind)} == {
-        "numpy.dtype": pickles.__name__,
-        "numpy._core.multiarray._reconstruct": pickles.__name__,
-        "numpy._core.numeric._frombuffer": pickles.__name__,
-        "numpy._core.multiarray.scalar": pickles.__name__,
-        "_codecs.encode": pickles.__name__,
-        "collections.OrderedDict": "builtins",
-        "builtins.set": "builtins",
-        "builtins.frozenset": "builtins",
-        "builtins.complex": "builtins",
-        "builtins.bytes": pickles.__name__,
-        "builtins.bytearray": pickles.__name__,
+def test_what_a_pickle_may_call_is_a_handful_of_placeholders():
+    assert pickles.ALLOWED == {
+        "numpy.dtype",
+        "numpy.ndarray",
+        "numpy._core.multiarray._reconstruct",
+        "numpy._core.numeric._frombuffer",
+        "numpy._core.multiarray.scalar",
+        "_codecs.encode",
+        "collections.OrderedDict",
+        "builtins.set",
+        "builtins.frozenset",
+        "builtins.complex",
+        "builtins.bytes",
+        "builtins.bytearray",
     }
+    unpickler = pickles._Unpickler(io.BytesIO())
+    for path in pickles.ALLOWED:
+        kind = unpickler.find_class(*path.rsplit(".", 1))
+        assert kind.__module__ in (safe_pickle.__name__, pickles.__name__)
+        assert issubclass(kind, dict if path == "collections.OrderedDict" else safe_pickle.Placeholder)
     assert pickle._Unpickler.dispatch[pickle.BUILD[0]] is pickle._Unpickler.load_build  # the original is left alone
+    assert pickles._Unpickler.dispatch[pickle.BUILD[0]] is safe_pickle.SafeUnpickler.load_build
+    assert pickles._Unpickler.dispatch[pickle.BYTEARRAY8[0]] is safe_pickle.SafeUnpickler.load_bytearray8
 
 
 @pytest.mark.parametrize("protocol", range(6))

@@ -118,7 +118,7 @@ def test_a_folder_without_classes_is_read_in_natural_order(tmp_path, images, mon
     assert found.ids == ["1", "2", "10", "a", "b7", "b12"]
     assert torch.equal(found.images[1], torch.from_numpy(images[0]).permute(2, 0, 1))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="has no images; put them there without class folders"):
+    with pytest.raises(ValueError, match="has no images; add some without class folders"):
         read_unlabelled("empty")
 
 
@@ -128,7 +128,7 @@ def test_what_is_passed_over_in_a_folder_is_said(tmp_path, images):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / "readme.txt").write_text("not an image")
-    with pytest.warns(UserWarning, match=r"3 entries are not images .*ignored: folder.png, gone.png, readme.txt$"):
+    with pytest.warns(UserWarning, match=r"3 entries are not image files .*ignored: folder.png, gone.png, readme.txt$"):
         assert read_unlabelled(tmp_path).ids == ["01", "1"]
 
 
