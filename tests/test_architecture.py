@@ -57,11 +57,7 @@ HEAVY = ("torchvision", "pandas", "sklearn", "matplotlib", "pytorch_grad_cam", "
 
 
 @pytest.mark.parametrize(
-    ("statement", "absent"),
-    [
-        ("import kdhelpers", (*HEAVY, "torch", "pydantic")),
-        ("from kdhelpers import *", HEAVY),
-    ],
+    ("statement", "absent"), [("import kdhelpers", (*HEAVY, "torch", "pydantic")), ("from kdhelpers import *", HEAVY)]
 )
 def test_imports_stay_light(statement, absent):
     code = f"{statement}; import sys; print(sorted(set({absent!r}) & set(sys.modules)))"

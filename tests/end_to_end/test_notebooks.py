@@ -23,6 +23,12 @@ def code_cells(path):
 
 
 @every_notebook
+def test_notebooks_import_from_the_package_itself_alone(path):
+    """Its public names stay where they are, when files move."""
+    assert not [cell.source for cell in code_cells(path) if re.search(r"(from|import) kdhelpers\.", cell.source)]
+
+
+@every_notebook
 def test_sources_are_clean_nbformat_with_ids_and_no_outputs(path):
     notebook = nbformat.read(path, 4)
     nbformat.validate(notebook)
