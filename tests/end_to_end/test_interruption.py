@@ -109,7 +109,7 @@ def test_two_processes_train_the_same_run_together(root):
         "--standalone",
         "--nproc_per_node=2",
         "-m",
-        "kdhelpers.training.fit",
+        "kdhelpers.training",
     ]
     done = subprocess.run(
         [*command, str(root / "run.json")],
