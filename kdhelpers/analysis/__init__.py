@@ -4,7 +4,15 @@ from kdhelpers.analysis.agreement import agreement, divergence, linear_cka, logi
 from kdhelpers.analysis.agreement_figures import kl_bars, logit_correlation_maps, reliability
 from kdhelpers.analysis.capacity import capacity, capacity_bars
 from kdhelpers.analysis.confusion import class_frame, confusion_frame, confusion_map, confusion_matrix
-from kdhelpers.analysis.embedding import embedding_quality, hypersphere, tsne
+from kdhelpers.analysis.embedding import (
+    alignment,
+    class_alignment,
+    embedding_quality,
+    hypersphere,
+    nearest_neighbour_pct,
+    tsne,
+    uniformity,
+)
 from kdhelpers.analysis.embedding_figures import choose_classes, hypersphere_picture, tsne_maps
 from kdhelpers.analysis.gradcam import gradcam_agreement, gradcam_bars, gradcam_maps
 from kdhelpers.analysis.gradcam_panel import gradcam_panel

@@ -13,7 +13,12 @@ from kdhelpers.methods.independent import IndependentStudent
 from kdhelpers.methods.info_nce import InBatchContrast, info_nce_loss
 from kdhelpers.methods.label_smoothing import LabelSmoothing, label_smoothing_loss
 from kdhelpers.methods.logit_matching import LogitMatching, kd_loss
-from kdhelpers.methods.logit_standardization import StandardizedDecoupledKD, StandardizedLogitMatching
+from kdhelpers.methods.logit_standardization import (
+    StandardizedDecoupledKD,
+    StandardizedLogitMatching,
+    standardize,
+    standardized_kd_loss,
+)
 from kdhelpers.methods.semi_supervised import UnlabelledDistillation
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
 from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
