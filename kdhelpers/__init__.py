@@ -9,7 +9,7 @@ print(evaluate(infer(student.model, load_data("digits"))))
 
 import sys
 from importlib import import_module
-from importlib.util import LazyLoader, find_spec, module_from_spec
+from types import ModuleType
 
 __version__ = "0.1.0"
 
@@ -51,7 +51,8 @@ __all__ = [*_HOME, *_MODULES]
 
 def __getattr__(name: str):
     if name in _MODULES:
-        value = _lazy_module(f"{__name__}.{_MODULES[name]}")
+        path = f"{__name__}.{_MODULES[name]}"
+        value = sys.modules.get(path) or _LazyModule(path)
     elif name in _HOME:
         value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     else:
@@ -60,14 +61,23 @@ def __getattr__(name: str):
     return value
 
 
-def _lazy_module(name: str):
-    """The module, executed when its first attribute is read: `from kdhelpers import *` must not cost pandas."""
-    if name not in sys.modules:
-        spec = find_spec(name)
-        spec.loader = LazyLoader(spec.loader)
-        sys.modules[name] = module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
+class _LazyModule(ModuleType):
+    """Imports the module of its name when an attribute is first read: `from kdhelpers import *` must not cost pandas.
+
+    It is not in `sys.modules`: `inspect` reads all modules there, in the middle of torch's import too.
+    """
+
+    def __getattr__(self, name: str):
+        return getattr(import_module(self.__name__), name)
+
+    def __setattr__(self, name: str, value) -> None:
+        setattr(import_module(self.__name__), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(import_module(self.__name__), name)
+
+    def __dir__(self) -> list[str]:
+        return dir(import_module(self.__name__))
 
 
 def __dir__() -> list[str]:

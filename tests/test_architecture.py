@@ -75,6 +75,12 @@ def test_functions_win_over_modules_whatever_is_imported_first():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_module_that_is_not_yet_loaded_survives_the_import_of_torch():
+    """torch's import reads every module in `sys.modules`, which would load a lazy one in the middle of it."""
+    code = "from kdhelpers import analysis, plots, tables, infer; print(analysis.agreement, plots.curves, dir(tables))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(AttributeError, match="no attribute 'train_it'; it offers .*fit"):
         kdhelpers.train_it  # noqa: B018
