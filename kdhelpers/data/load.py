@@ -81,9 +81,7 @@ def _read_or_download(name: str, source: Source, root: Path, size: int | None) -
             return _read(name, source, root, size)
         except (OSError, ValueError) as error:
             reasons.append(str(error))
-    layout = (
-        f"{source.pickles.folder}/" if source.pickles else f"{(*source.folders, name)[0]}/{{train,val}}/<class>/*"
-    )
+    layout = f"{source.pickles.folder}/" if source.pickles else f"{(*source.folders, name)[0]}/{{train,val}}/<class>/*"
     by_hand = f"{layout} (from {source.archive.url}), or " if source.archive else ""
     raise ConnectionError(
         f"{name} is not under {root} and could not be downloaded ({'; '.join(reasons) or 'no url'}); put there by hand "

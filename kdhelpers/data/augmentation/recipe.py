@@ -86,10 +86,7 @@ STEPS = {
     ),
     "rotation": Step(15, int, lambda degrees: 0 < degrees <= 180, "whole degrees in 1..180"),
     "jitter": Step(
-        (0.4, 0.1),
-        _pair,
-        lambda pair: 0 <= pair[0] <= 1 and 0 <= pair[1] <= 0.5,
-        "strength in [0, 1]/hue in [0, 0.5]",
+        (0.4, 0.1), _pair, lambda pair: 0 <= pair[0] <= 1 and 0 <= pair[1] <= 0.5, "strength in [0, 1]/hue in [0, 0.5]"
     ),
     "cutout": Step(8, int, lambda pixels: pixels > 0, "a whole number of pixels above 0"),
 }
@@ -108,9 +105,7 @@ def parse_recipe(text: str | Recipe) -> Recipe:
     for word in words:
         name, _, value = word.partition("=")
         if name not in STEPS:
-            raise ValueError(
-                f"augmentation {text!r}: unknown step {name!r}; known: {', '.join(STEPS)} ({_EXAMPLE})"
-            )
+            raise ValueError(f"augmentation {text!r}: unknown step {name!r}; known: {', '.join(STEPS)} ({_EXAMPLE})")
         if name in steps:
             raise ValueError(f"augmentation {text!r}: step {name!r} occurs twice; name it once")
         steps[name] = _read_value(name, value) if "=" in word else STEPS[name].default

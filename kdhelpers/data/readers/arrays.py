@@ -87,9 +87,7 @@ def _numbered(labels: np.ndarray, where: Path) -> list[str]:
     """Class names "0", "1", ... of integer labels. Raises ValueError if a class in 0..highest has no image."""
     highest = labels.max(initial=0) if np.issubdtype(labels.dtype, np.integer) else 0
     if (classes := len(np.unique(labels))) <= highest:
-        raise ValueError(
-            f"{where}: labels have {classes} classes up to {highest}; renumber 0..C-1 or save class_names"
-        )
+        raise ValueError(f"{where}: labels have {classes} classes up to {highest}; renumber 0..C-1 or save class_names")
     return [str(label) for label in range(highest + 1)]
 
 
@@ -110,9 +108,7 @@ def checked_split(images: np.ndarray, labels: np.ndarray, classes: int, where: P
     """Arrays [N, H, W, 3] and [N] -> Split. Raises ValueError for another type or shape, NaN, labels out of range."""
     images, labels = np.asarray(images), np.asarray(labels)
     if images.ndim != 4 or images.shape[3] != 3:
-        raise ValueError(
-            f"{where}: images are {list(images.shape)}; save [N, H, W, 3] (repeat grey three times)"
-        )
+        raise ValueError(f"{where}: images are {list(images.shape)}; save [N, H, W, 3] (repeat grey three times)")
     if np.issubdtype(images.dtype, np.floating) and np.isnan(images).any():
         first = int(np.isnan(images).any(axis=(1, 2, 3)).argmax())
         raise ValueError(f"{where}: image {first} holds NaN; repair or leave out such images and save uint8 in 0..255")
@@ -128,9 +124,7 @@ def checked_split(images: np.ndarray, labels: np.ndarray, classes: int, where: P
         raise ValueError(f"{where}: labels are {labels.dtype}; save them as integers in 0..{classes - 1}")
     if labels.min() < 0 or labels.max() >= classes:
         wrong = int(((labels < 0) | (labels >= classes)).argmax())
-        raise ValueError(
-            f"{where}: label {labels[wrong]} of image {wrong} is out of range; use 0..{classes - 1}"
-        )
+        raise ValueError(f"{where}: label {labels[wrong]} of image {wrong} is out of range; use 0..{classes - 1}")
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     return Split(pixels, torch.from_numpy(labels.astype(np.int64)))
 

@@ -43,9 +43,7 @@ def _parquet(folder: str) -> dict[str, str]:
 
 
 DATASETS: dict[str, Source] = {
-    "digits": Source(
-        "scikit-learn's 1,797 handwritten digits, tinted, 32 px; embedded", 32, 10, read=read_digits
-    ),
+    "digits": Source("scikit-learn's 1,797 handwritten digits, tinted, 32 px; embedded", 32, 10, read=read_digits),
     "cifar10": Source(
         "60,000 photographs of 10 classes, 32 px",
         classes=10,

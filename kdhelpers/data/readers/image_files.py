@@ -141,9 +141,7 @@ class _Table:
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path}: is a damaged parquet file ({str(error).splitlines()[0]}); delete and download it again"
-    )
+    return ValueError(f"{path}: is a damaged parquet file ({str(error).splitlines()[0]}); delete and download it again")
 
 
 def decode(items: list[Item], image_size: int | None, title: str) -> np.ndarray:

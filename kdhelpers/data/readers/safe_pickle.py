@@ -119,7 +119,7 @@ def _array(shape: Sequence[int], dtype: Placeholder, fortran: bool, content: Any
     if not all(type(side) is int and side >= 0 for side in shape):
         raise ValueError("the shape of an array is invalid")
     kind, count = _dtype(dtype), math.prod(shape)
-    if kind == object:
+    if kind.hasobject:
         if not isinstance(content, list) or len(content) != count:
             raise ValueError("an array of objects needs a list of the same length")
         flat = np.empty(count, dtype=object)

@@ -16,9 +16,7 @@ from kdhelpers.data.readers.image_files import EXTENSIONS, decode, is_image
 from kdhelpers.data.readers.safe_pickle import restricted_load
 
 LONGEST = 1000
-SOURCES = (
-    "test, train:16000 (16,000 training images), train:-4000 (all except 4,000), a pickle {data, ids}, a folder"
-)
+SOURCES = "test, train:16000 (16,000 training images), train:-4000 (all except 4,000), a pickle {data, ids}, a folder"
 
 
 def check_unlabelled(source: str) -> None:
@@ -150,13 +148,9 @@ def _read_folder(folder: Path, image_size: int | None) -> tuple[np.ndarray, list
     files = sorted(filter(is_image, entries), key=_natural)
     if files and (others := sorted(path.name for path in set(entries) - set(files))):
         named = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
-        warnings.warn(
-            f"{folder}: {len(others)} entries are not image files and are ignored: {named}", stacklevel=4
-        )
+        warnings.warn(f"{folder}: {len(others)} entries are not image files and are ignored: {named}", stacklevel=4)
     if not files:
-        raise ValueError(
-            f"{folder}: has no images; add some without class folders ({', '.join(sorted(EXTENSIONS))})"
-        )
+        raise ValueError(f"{folder}: has no images; add some without class folders ({', '.join(sorted(EXTENSIONS))})")
     return decode([(str(path), path) for path in files], image_size, folder.name), [path.stem for path in files]
 
 
