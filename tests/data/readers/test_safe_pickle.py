@@ -209,7 +209,7 @@ def test_what_a_pickle_may_call_is_a_handful_of_placeholders():
         "builtins.bytes",
         "builtins.bytearray",
     }
-    assert pickles.ALLOWED == expected
+    assert expected == pickles.ALLOWED
     unpickler = pickles._Unpickler(io.BytesIO())
     for path in pickles.ALLOWED:
         kind = unpickler.find_class(*path.rsplit(".", 1))
