@@ -33,17 +33,20 @@ def wing(path: Path) -> str:
 
 def imported_wings(path: Path) -> set[str]:
     """The wings that a file imports, at its top or inside a function; its own wing left out."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    text, names = path.read_text(), set()
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path.name}: relative imports hide where they lead"
+            names |= {f"{node.module}.{PUBLIC.get(alias.name, alias.name)}" for alias in node.names} | {node.module}
+    assert "import_module(" not in text, f"{path.name}: an import by a text hides from this test"
     parts = {name.split(".")[1] for name in names if name.startswith("kdhelpers.")}
     wings = {wing(other) for other in PACKAGE.rglob("*.py")}
     return (parts & wings) - {wing(path)}
 
 
+PUBLIC = {**kdhelpers._HOME, **kdhelpers._MODULES}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 

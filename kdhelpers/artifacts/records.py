@@ -36,7 +36,8 @@ def reserve(name: str, identity: str, stub: dict) -> str:
     """
     with lock(folder("checkpoints") / "names.lock"):
         own = f"{name}-{identity[:8]}"
-        for candidate in (name, own):
+        stored = [r["name"] for r in records() if (r["identity"], r["status"]) == (identity, "finished")]
+        for candidate in (*stored, name, own):
             record = _record_or_none(candidate) or {}
             same, finished = record.get("identity") == identity, record.get("status") == "finished"
             taken = record and not same and (finished or is_at_work(record["identity"]))

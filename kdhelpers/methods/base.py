@@ -55,6 +55,13 @@ class Method(nn.Module):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        own, inherited = cls.__dict__.get("__annotations__", {}), getattr(cls, "__dataclass_fields__", {})
+        for name in vars(cls):
+            if name in inherited and name not in own:
+                raise TypeError(f"{cls.__name__}.{name}: is a hyperparameter; annotate the new default, too")
+        for name, hint in own.items():
+            if hasattr(Method, name) and name not in inherited and "ClassVar" not in str(hint):
+                raise TypeError(f"{cls.__name__}.{name}: is not a hyperparameter; leave its annotation out")
         dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)
         for field in dataclasses.fields(cls):
             if field.name in vars(cls):

@@ -69,7 +69,8 @@ def _setting(record: dict) -> dict:
 def _hashes(record: dict) -> dict:
     data, teacher, start = (record.get(part) or {} for part in ("data", "teacher", "start"))
     hashes = {"data_hash": data.get("hash"), "teacher_sha256": teacher.get("sha256")}
-    return hashes | ({"start_sha256": start["sha256"]} if start.get("sha256") else {})
+    hashes |= {"start_sha256": start["sha256"]} if start.get("sha256") else {}
+    return hashes | ({"origin_sha256": record["origin"]["file_sha256"]} if "origin" in record else {})
 
 
 def _canonical(value: dict) -> str:

@@ -22,7 +22,7 @@ from kdhelpers.artifacts import root
 from kdhelpers.suite.matrix import expand
 
 PACKAGE = Path(__file__).resolve().parent.parent
-SOURCES = (".py", ".j2", ".css")
+SOURCES = (".py", ".j2", ".css", ".csv")
 
 
 class Entry(BaseModel):

@@ -2,14 +2,16 @@
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch.distributed as dist
 from torch import nn
 
 from kdhelpers import artifacts
-from kdhelpers.training.inputs import Inputs, facts_of_record
+from kdhelpers.training.inputs import Inputs, earlier_identity, facts_of_record
 from kdhelpers.training.run import Run
 from kdhelpers.weights.load import find_weights, load_model
 
@@ -71,18 +73,26 @@ def adopt_earlier_files(inputs: Inputs) -> None:
 
     So an interrupted training continues from its checkpoint, and a training that is repeated replaces its own files.
     """
-    for record in _records_of(inputs) if is_writer() else ():
-        earlier = record["identity"]
-        if earlier == inputs.identity or "origin" in record:
+    earlier_identities = {earlier_identity(inputs), *(record["identity"] for record in _records_of(inputs))}
+    for earlier in earlier_identities - {inputs.identity} if is_writer() else ():
+        checkpoint, present = artifacts.checkpoint_path(earlier), artifacts.checkpoint_path(inputs.identity)
+        records = [artifacts.record_path(record["name"]) for record in artifacts.records()]
+        # Records come last, so that an interrupted adoption is repeated.
+        paths = [path for path in (*artifacts.folder("weights").glob("*.json"), *records) if _has(path, earlier)]
+        if not paths and not checkpoint.is_file():
             continue
         with run_lock(earlier):
-            checkpoint = artifacts.checkpoint_path(earlier)
-            if checkpoint.is_file() and not artifacts.checkpoint_path(inputs.identity).is_file():
-                os.replace(checkpoint, artifacts.checkpoint_path(inputs.identity))
-            for path in (artifacts.record_path(record["name"]), *artifacts.folder("weights").glob("*.json")):
-                content = artifacts.load_json(path)
-                if isinstance(content, dict) and content.get("identity") == earlier:
-                    artifacts.save_json(path, content | {"identity": inputs.identity})
+            if checkpoint.is_file() and not present.is_file():
+                os.replace(checkpoint, present)
+            for path in paths:
+                artifacts.save_json(path, artifacts.load_json(path) | {"identity": inputs.identity})
+
+
+def _has(path: Path, identity: str) -> bool:
+    with contextlib.suppress(OSError, ValueError):  # a damaged file is of no run
+        content = artifacts.load_json(path)
+        return isinstance(content, dict) and content.get("identity") == identity
+    return False
 
 
 def add_alias(run: Run, record: dict) -> None:
@@ -92,8 +102,8 @@ def add_alias(run: Run, record: dict) -> None:
     it; what this run left unfinished under its name is removed.
     """
     name, identity = run.artifact_name, record["identity"]
-    own_names = (name, f"{name}-{identity[:8]}")
-    if not is_writer() or not run.name or record["name"] in own_names or record["status"] != "finished":
+    own_name = re.fullmatch(rf"{re.escape(name)}(-[0-9a-f]{{8}})?", record["name"])
+    if not is_writer() or not run.name or own_name or record["status"] != "finished":
         return
     path, original = artifacts.weights_path(name), artifacts.weights_path(record["name"])
     description = artifacts.load_json(original.with_suffix(".json")) | {"name": name, "copy_of": record["name"]}

@@ -10,6 +10,9 @@ import torch
 
 from kdhelpers.data import Data, load_data
 from kdhelpers.device import DTYPES, resolve_precision
+from kdhelpers.methods import METHODS
+from kdhelpers.models import MODELS
+from kdhelpers.models.networks.torchvision_resnet import STOCK
 from kdhelpers.training.run import Run, distinctive
 from kdhelpers.training.teacher import Teacher, load_teacher
 from kdhelpers.weights.load import Weights, find_teacher
@@ -47,10 +50,26 @@ def same_training(run: dict, data_hash: str | None, teacher_sha256: str | None, 
     return {"run": distinctive(run), "data": data_hash, "weights": [teacher_sha256, start_sha256]}
 
 
-def facts_of_record(record: dict) -> dict:
-    """`Inputs.facts` of the training that wrote a record."""
-    teacher, start, data = ((record.get(part) or {}) for part in ("teacher", "start", "data"))
-    return same_training(record.get("run") or {}, data.get("hash"), teacher.get("sha256"), start.get("sha256"))
+def facts_of_record(record: dict) -> dict | None:
+    """`Inputs.facts` of the training that wrote a record; None for weights made elsewhere, of unknown training."""
+    if "origin" in record:
+        return None
+    parts = (record.get(part) for part in ("run", "teacher", "start", "data"))
+    run, teacher, start, data = (part if isinstance(part, dict) else {} for part in parts)
+    return same_training(run, data.get("hash"), teacher.get("sha256"), start.get("sha256"))
+
+
+def earlier_identity(inputs: Inputs) -> str:
+    """The identity that versions before 0.2 gave: of all fields, defaults and options since retired included."""
+    run = inputs.run
+    later = {field for field in ("start_from", "unlabelled", "unlabelled_batch_size") if getattr(run, field) is None}
+    fields = run.model_dump(exclude={"name"} | later)
+    fields["hyperparameters"] = METHODS[run.method].retired | fields["hyperparameters"]
+    if MODELS[run.model].pretrained and run.model_options["base_channels"] == STOCK:
+        del fields["model_options"]["base_channels"]
+    run_id = hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    weights = [inputs.teacher.sha256 if inputs.teacher else "", *([inputs.start.sha256] if inputs.start else [])]
+    return hashlib.sha256(" ".join([run_id, inputs.data.content_hash, *weights]).encode()).hexdigest()
 
 
 def resolve(runs: Sequence[Run], data: Data | None, device: torch.device) -> list[Inputs]:

@@ -8,6 +8,8 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+REQUIRED = inspect.Parameter.empty
+
 
 def check_known(field: str, name: Any, registry: Mapping[str, Any]) -> None:
     if name not in registry:
@@ -29,22 +31,38 @@ def named_values(text: str, what: str, example: str) -> dict[str, str]:
 
 
 def complete_options(target: Callable, given: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The keyword-only parameters of `target`: `given` values coerced to the annotated types, defaults for the rest."""
-    parameters = {n: p for n, p in inspect.signature(target).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    """The keyword-only parameters of `target`: `given` values coerced to the annotated types, defaults for the rest.
+
+    Options that a method has retired are dropped at the value that they had.
+    """
+    parameters, retired = _parameters(target), getattr(target, "retired", {})
+    given = {name: value for name, value in given.items() if name not in retired or value != retired[name]}
     if unknown := sorted(set(given) - set(parameters)):
         raise ValueError(f"{what}: unknown {', '.join(unknown)}; known: {', '.join(parameters) or 'none'}")
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    complete = {}
-    for name, parameter in parameters.items():
-        try:
-            value = TypeAdapter(hints[name]).validate_python(given.get(name, parameter.default))
-        except ValidationError as error:
-            raise ValueError(f"{what}: {name} = {given[name]!r}: {error.errors()[0]['msg']}") from None
-        complete[name] = list(value) if isinstance(value, tuple) else value  # as JSON gives it back
-    return complete
+    if missing := [name for name, default in parameters.items() if default is REQUIRED and name not in given]:
+        raise ValueError(f"{what}: {missing[0]} has no default; give a value")
+    return _coerced(target, parameters | given, what)
 
 
 @cache
 def option_defaults(configured: Callable) -> dict[str, Any]:
     """The default of each option; of a method also the value that options had which no longer exist."""
-    return getattr(configured, "retired", {}) | complete_options(configured, {}, configured.__name__)
+    defaults = {name: default for name, default in _parameters(configured).items() if default is not REQUIRED}
+    return getattr(configured, "retired", {}) | _coerced(configured, defaults, configured.__name__)
+
+
+def _parameters(target: Callable) -> dict[str, Any]:
+    """Name -> default of each keyword-only parameter."""
+    parameters = inspect.signature(target).parameters.values()
+    return {option.name: option.default for option in parameters if option.kind is option.KEYWORD_ONLY}
+
+
+def _coerced(target: Callable, values: Mapping[str, Any], what: str) -> dict[str, Any]:
+    hints, coerced = get_type_hints(target.__init__ if inspect.isclass(target) else target), {}
+    for name, value in values.items():
+        try:
+            value = TypeAdapter(hints[name]).validate_python(value)
+        except ValidationError as error:
+            raise ValueError(f"{what}: {name} = {value!r}: {error.errors()[0]['msg']}") from None
+        coerced[name] = list(value) if isinstance(value, tuple) else value  # as JSON gives it back
+    return coerced

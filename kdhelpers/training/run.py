@@ -200,9 +200,9 @@ def distinctive(run: dict) -> dict:
     """
     fields = {}
     for field, value in run.items():
-        if field in (*OPTIONS, "model_options"):
+        if field in (*OPTIONS, "model_options") and isinstance(value, dict):
             defaults = _default_options(run, field)
-            value = {name: option for name, option in (value or {}).items() if defaults.get(name, _MISSING) != option}
+            value = {name: option for name, option in value.items() if defaults.get(name, _MISSING) != option}
         default = Run.model_fields[field].default if field in Run.model_fields else None
         if field not in ("name", *WEIGHT_NAMES) and value != default:
             fields[field] = value

@@ -102,3 +102,17 @@ def test_shapes_are_checked_by_letter_number_and_length():
         with pytest.raises(ValueError) as caught:
             check_shapes(layout, torch.zeros(a), torch.zeros(b), torch.zeros(3))
         assert str(caught.value) == f"a {a}, b {b}, c (3,): must be {layout}"
+
+
+def test_a_default_that_is_changed_without_annotation_is_refused():
+    with pytest.raises(TypeError, match="Mine.temperature: is a hyperparameter; annotate the new default"):
+
+        class Mine(METHODS["lm"]):
+            temperature = 2.0
+
+
+def test_an_attribute_of_every_method_that_is_annotated_is_refused():
+    with pytest.raises(TypeError, match="Mine.views: is not a hyperparameter; leave its annotation out"):
+
+        class Mine(METHODS["lm"]):
+            views: int = 2

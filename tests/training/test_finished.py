@@ -1,12 +1,17 @@
 """Finished trainings: one trainer at a time, a second name as a copy, what every rank of a group sees."""
 
+import json
 import threading
+from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
+import torch
 from training_fixtures import QUICK, Recorder, same
 
 from kdhelpers import Run, artifacts, fit, load_model, stored_students
 from kdhelpers.training import finished as stored
+from kdhelpers.training.inputs import Inputs, earlier_identity
 
 RUN = Run(**QUICK | {"epochs": 1})
 
@@ -191,3 +196,46 @@ def test_a_run_that_an_earlier_version_finished_is_found_and_replaces_its_own_fi
     retrained = fit(RUN, data, progress=Recorder(), force_retrain=True)
     assert retrained.name == trained.name
     assert [record["name"] for record in artifacts.records()] == [trained.name]
+
+
+def test_the_identity_of_earlier_versions_is_known(data):
+    """It finds a checkpoint whose record another run has replaced."""
+    run = Run(**QUICK, method="crd", teacher="resnet8")
+    inputs = Inputs(run, data, torch.device("cpu"), "fp32", SimpleNamespace(sha256="a" * 64))
+    fields = run.model_dump(exclude={"name", "unlabelled", "unlabelled_batch_size", "start_from"})
+    fields["hyperparameters"] |= {"positive": "exact", "normalizer": "frozen"}
+    run_id = sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    expected = sha256(f"{run_id} {data.content_hash} {'a' * 64}".encode()).hexdigest()
+    assert earlier_identity(inputs) == expected
+    assert Run(**fields).id == run.id  # options that are gone are taken at the value that they had
+
+
+def test_a_checkpoint_of_an_earlier_version_is_found_without_its_record(root, data):
+    run = Run(**QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        fit(run, data, progress=Recorder(stop_after=1))
+    earlier = earlier_identity(Inputs(run, data, torch.device("cpu"), "fp32"))
+    artifacts.checkpoint_path(artifacts.load_record(run.artifact_name)["identity"]).rename(
+        artifacts.checkpoint_path(earlier)
+    )
+    artifacts.record_path(run.artifact_name).unlink()
+    (artifacts.folder("weights") / "foreign.json").write_text("{damaged")
+    progress = Recorder()
+    fit(run, data, progress=progress)
+    assert progress.done == 1
+
+
+def test_a_repeated_training_keeps_the_name_that_it_is_stored_under(trained, data):
+    other = fit(Run(**QUICK | {"epochs": 1, "lr": 0.01}), data, progress=Recorder())
+    assert other.name.startswith(f"{trained.name}-")
+    with_an_earlier_identity(other.name)
+    for _ in range(2):
+        again = fit(other.run, data, progress=Recorder(), force_retrain=True)
+        assert again.name == other.name
+    assert len(artifacts.records()) == 2
+
+
+def test_weights_made_elsewhere_are_no_finished_training(trained, data):
+    path = artifacts.record_path(trained.name)
+    artifacts.save_json(path, artifacts.load_json(path) | {"origin": {"file_sha256": "a" * 64}})
+    assert not fit(RUN, data, progress=Recorder()).cached

@@ -216,7 +216,7 @@ def test_one_process_fills_a_table_the_others_read_it(data, asked, capsys):
 def test_beyond_its_share_of_the_memory_the_teacher_is_asked_again(data, asked, monkeypatch):
     live = train(data, stored=False)
     width = 10 * 4
-    monkeypatch.setattr(outputs, "free_memory", lambda device: 70 * width / outputs.SHARE)
+    monkeypatch.setattr(outputs, "free_memory", lambda device: 70 * width / outputs.MEMORY_SHARE)
     assert same(live, train(data))
     assert same(live, train(data))
     assert table_files("keys")[0].stat().st_size < 16 * 120
