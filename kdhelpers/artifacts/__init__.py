@@ -1,15 +1,6 @@
 """Where artifacts live and how they are written: paths, files, result records. Imports the standard library alone."""
 
-from kdhelpers.artifacts.files import (
-    append,
-    load_json,
-    load_tensors,
-    lock,
-    save_json,
-    save_tensors,
-    sha256,
-    write_atomic,
-)
+from kdhelpers.artifacts.files import load_json, load_tensors, lock, save_json, save_tensors, sha256, write_atomic
 from kdhelpers.artifacts.paths import (
     FOLDERS,
     checkpoint_path,

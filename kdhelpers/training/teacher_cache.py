@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from kdhelpers import artifacts
+from kdhelpers.artifacts.files import append
 from kdhelpers.data import Batch, Batches, Data
 from kdhelpers.device import free_memory, to_device
 from kdhelpers.models import Outputs
@@ -83,8 +84,8 @@ class TeacherCache:
             return
         raw = self.rows[self.saved : self.count].cpu().contiguous().view(torch.uint8).numpy()
         entries = np.stack([self.view_ids[self.saved : self.count].numpy(), _checksums(raw)], 1)
-        artifacts.append(self.rows_file, self.saved * self.row_bytes, raw.tobytes())
-        artifacts.append(self.keys_file, self.saved * entries.itemsize * 2, entries.tobytes())
+        append(self.rows_file, self.saved * self.row_bytes, raw.tobytes())
+        append(self.keys_file, self.saved * entries.itemsize * 2, entries.tobytes())
         self.saved = self.count
 
 

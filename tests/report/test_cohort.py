@@ -24,11 +24,11 @@ def found(**options):
 
 def test_students_of_one_budget_stand_in_the_methods_order(train):
     train(LS, LM, SI, SI | {"epochs": 2})
-    lineup = stored_students("digits", "resnet8", "resnet8")
-    assert lineup.teacher == "teacher_resnet8_digits"
-    assert list(lineup.students[0]) == ["CE (no teacher)", "KD", "label smoothing"]
-    assert artifacts.load_record(lineup.students[0]["CE (no teacher)"])["run"]["epochs"] == 1
-    assert lineup.data == ("digits", None, 0.1, 0)
+    cohort = stored_students("digits", "resnet8", "resnet8")
+    assert cohort.teacher == "teacher_resnet8_digits"
+    assert list(cohort.students[0]) == ["CE (no teacher)", "KD", "label smoothing"]
+    assert artifacts.load_record(cohort.students[0]["CE (no teacher)"])["run"]["epochs"] == 1
+    assert cohort.data == ("digits", None, 0.1, 0)
 
 
 def test_all_seeds_are_of_one_budget(train):

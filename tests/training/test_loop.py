@@ -189,7 +189,7 @@ def test_students_that_are_finished_are_loaded_not_trained(expected, data):
     assert progress.steps == 0
 
 
-def test_force_retrain_starts_afresh_what_is_interrupted_or_finished(expected, data):
+def test_force_retrain_starts_again_what_is_interrupted_or_finished(expected, data):
     with pytest.raises(KeyboardInterrupt):
         fit_sweep([SI, LM], data, progress=Recorder(stop_after=1))
     for _ in ("interrupted", "finished"):
