@@ -231,4 +231,4 @@ def test_the_table_grows_without_losing_a_row(tmp_path):
         table.add(keys, values[keys])
         table.save()
     for found in (table, TeacherCache(stem, 10_000, 3, torch.float32, torch.device("cpu"), writes=False)):
-        assert torch.equal(found.rows[found.place], values)
+        assert torch.equal(found.rows[found.row_of], values)
