@@ -82,7 +82,7 @@ def test_the_images_are_the_same_bit_for_bit_whatever_the_threads_and_on_every_m
 
 def test_a_jitter_out_of_range_is_refused_with_the_range():
     for strength, hue in ((1.2, 0.1), (0.2, 0.6), (-0.1, 0)):
-        with pytest.raises(ValueError, match=r"strength in \[0, 1\] and hue in \[0, 0.5\]"):
+        with pytest.raises(ValueError, match=r"strength in \[0, 1\]/hue in \[0, 0.5\]"):
             jittered(split(2), strength, hue)
 
 
