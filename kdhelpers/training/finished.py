@@ -49,9 +49,11 @@ def find_finished_on_all_ranks(inputs: Inputs) -> tuple[nn.Module, dict] | None:
 
 def find_finished(inputs: Inputs) -> tuple[nn.Module, dict] | None:
     """Network and record of the finished training of these inputs, if its record, sidecar and weights agree."""
-    for record in _records_of(inputs):
+    for record in artifacts.records():
         # A record may have come with the checkout, which has no weights.
         if record["status"] != "finished" or not artifacts.weights_path(record["name"]).is_file():
+            continue
+        if facts_of_record(record) != inputs.facts:
             continue
         try:
             weights = find_weights(record["name"])
@@ -64,21 +66,18 @@ def find_finished(inputs: Inputs) -> tuple[nn.Module, dict] | None:
     return None
 
 
-def _records_of(inputs: Inputs) -> list[dict]:
-    return [record for record in artifacts.records() if facts_of_record(record) == inputs.facts]
-
-
 def adopt_earlier_files(inputs: Inputs) -> None:
     """Give the files of this training that an earlier version stored under another identity the present one.
 
     So an interrupted training continues from its checkpoint, and a training that is repeated replaces its own files.
     """
-    earlier_identities = {earlier_identity(inputs), *(record["identity"] for record in _records_of(inputs))}
-    for earlier in earlier_identities - {inputs.identity} if is_writer() else ():
+    records = artifacts.records()
+    same = {record["identity"] for record in records if facts_of_record(record) == inputs.facts}
+    for earlier in {earlier_identity(inputs), *same} - {inputs.identity} if is_writer() else ():
         checkpoint, present = artifacts.checkpoint_path(earlier), artifacts.checkpoint_path(inputs.identity)
-        records = [artifacts.record_path(record["name"]) for record in artifacts.records()]
+        paths = [path for path in artifacts.folder("weights").glob("*.json") if _has(path, earlier)]
         # Records come last, so that an interrupted adoption is repeated.
-        paths = [path for path in (*artifacts.folder("weights").glob("*.json"), *records) if _has(path, earlier)]
+        paths += [artifacts.record_path(record["name"]) for record in records if record["identity"] == earlier]
         if not paths and not checkpoint.is_file():
             continue
         with run_lock(earlier):
