@@ -70,7 +70,7 @@ def _hashes(record: dict) -> dict:
     data, teacher, start = (record.get(part) or {} for part in ("data", "teacher", "start"))
     hashes = {"data_hash": data.get("hash"), "teacher_sha256": teacher.get("sha256")}
     hashes |= {"start_sha256": start["sha256"]} if start.get("sha256") else {}
-    return hashes | ({"origin_sha256": record["origin"]["file_sha256"]} if "origin" in record else {})
+    return hashes | ({"origin": record.get("identity")} if "origin" in record else {})  # made elsewhere
 
 
 def _canonical(value: dict) -> str:
