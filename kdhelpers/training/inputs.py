@@ -60,7 +60,7 @@ def facts_of_record(record: dict) -> dict | None:
 
 
 def earlier_identity(inputs: Inputs) -> str:
-    """The identity that versions before 0.2 gave: of all fields, defaults and options since retired included."""
+    """The identity that earlier versions gave: of all fields, with defaults and with options that are now retired."""
     run = inputs.run
     later = {field for field in ("start_from", "unlabelled", "unlabelled_batch_size") if getattr(run, field) is None}
     fields = run.model_dump(exclude={"name"} | later)
