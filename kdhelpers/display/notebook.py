@@ -20,6 +20,7 @@ from kdhelpers import artifacts
 from kdhelpers.device import pick_device, resolve_precision
 from kdhelpers.display import plots
 from kdhelpers.display.progress import TerminalProgress, TimedProgress, duration, record_text, row_text
+from kdhelpers.display.teaching import check, random_logits, source  # noqa: F401  public: notebook.source
 
 
 def device() -> str:
