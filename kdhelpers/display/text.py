@@ -80,7 +80,9 @@ def magnitude_text(value: float) -> str:
 
 def evidence_note(datasets: Iterable[str]) -> str:
     """The warning next to every result on the embedded digits; empty for other data."""
-    return "digits: machinery check, not evidence" if "digits" in set(datasets) else ""
+    return (
+        "digits: this shows that the code works, it is not evidence for a method" if "digits" in set(datasets) else ""
+    )
 
 
 def mark_meaning(notes) -> str:

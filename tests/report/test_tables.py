@@ -139,7 +139,7 @@ def test_results_table_shows_columns_for_what_varies(root):
     assert rows[1][-1] == "2 epochs, batch 64"
     assert table.more.data["device"][1] == "NVIDIA H200 bf16"
     assert not bold  # neither has a rival
-    assert caption_of(table).startswith("digits: machinery check, not evidence")
+    assert caption_of(table).startswith("digits: this shows that the code works, it is not evidence for a method")
 
 
 def test_results_table_without_runs_says_what_to_do(root):
