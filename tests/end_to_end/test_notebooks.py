@@ -1,4 +1,4 @@
-"""The committed notebooks: anatomy, parameters, exercises, figures. That they run is the smoke suite's job (test_readme)."""
+"""The committed notebooks: anatomy, parameters, exercises, figures. The smoke suite shows that they run (test_readme)."""
 
 import functools
 import re
