@@ -1,4 +1,4 @@
-"""The committed notebooks: anatomy, parameters, exercises, figures. The smoke suite shows that they run (test_readme)."""
+"""The committed notebooks: anatomy, parameters, exercises, figures. That they run, the smoke suite shows."""
 
 import functools
 import re
