@@ -13,7 +13,7 @@ from kdhelpers.evaluation.predictions import Predictions
 
 WORST = 10  # classes
 CONFIDENCE_BINS = 20
-CORRECT = "#1B7F3B"
+CORRECT, WRONG = "#1B7F3B", "#B03A2E"
 
 
 def per_class(predictions: Predictions, class_names):

@@ -1,4 +1,4 @@
-"""Information for the user: on stderr, but in a Jupyter kernel on stdout, because Jupyter displays stderr as an error."""
+"""Information for the user: on stderr, in a Jupyter kernel on stdout, because Jupyter displays stderr as an error."""
 
 import sys
 

@@ -178,7 +178,7 @@ class TerminalProgress(TimedProgress):
 
 
 def progress_bar(iterable: Iterable | None = None, **options):
-    """A tqdm bar with a redraw every 0.5 s on a terminal, 2 s in a notebook, and 30 s in a log, which keeps every line."""
+    """A tqdm bar, redrawn every 0.5 s on a terminal, 2 s in a notebook, and 30 s in a log, which keeps every line."""
     from tqdm import tqdm
 
     interval = 0.5 if stream().isatty() else 2 if kernel_shell() else 30
