@@ -59,7 +59,7 @@ def soft_targets(
             true = int(teacher.labels[i])
             picture.imshow(images[i].permute(1, 2, 0))
             picture.set_axis_off()
-            picture.set_title(f"true class: {class_names[true]}", color=CORRECT, fontsize=9)
+            picture.set_title(f"true: {class_names[true]}", color=CORRECT, fontsize=9)
             _probabilities(bars, p_teacher[i], p_student[i], class_names, top, true)
             bars.set_title(title, loc="left", fontsize=9)
             bars.set_ylabel(f"probability, T = {temperature:g}", fontsize=8)

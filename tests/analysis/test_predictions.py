@@ -41,7 +41,7 @@ def test_soft_targets_shows_a_sure_a_close_and_a_wrong_prediction():
     teacher, student = (predictions(z, torch.tensor([0, 0, 0, 2, 1])) for z in (logits, -logits))
     figure = soft_targets(pictures(5), teacher, student, CLASSES, 2.0)
     shown = list(zip(figure.axes[::2], figure.axes[1::2], strict=True))
-    assert [picture.get_title() for picture, _ in shown] == ["true class: a", "true class: a", "true class: c"]
+    assert [picture.get_title() for picture, _ in shown] == ["true: a", "true: a", "true: c"]
     titles = [bars.get_title(loc="left").partition(":")[0] for _, bars in shown]
     assert titles == ["The teacher is sure", "Two classes compete", "The teacher is wrong"]
     for (_, bars), image in zip(shown, (1, 2, 3), strict=True):
