@@ -78,3 +78,14 @@ def test_maps_have_a_labelled_row_each():
         "student\n2 × 2 × 2",
     ]
     assert sum(bool(axes.images) for axes in figure.axes) == 5
+
+
+def test_circles_have_a_point_per_angle():
+    left, right = sketches.circles({"a": torch.zeros(3), "b": torch.arange(3.0)}, [0, 0, 1]).axes
+    assert [tuple(line.get_data()) for line in left.lines[1:]] == [([1.0], [0.0])] * 3
+    assert len(right.lines) == 4
+
+
+def test_heat_maps_share_a_scale_around_zero():
+    figure = sketches.heat({"a": torch.full((2, 2), -3.0), "b": torch.ones(2, 2)})
+    assert {image.get_clim() for axes in figure.axes for image in axes.images} == {(-3.0, 3.0)}
