@@ -109,7 +109,20 @@ def test_what_we_saw_was_measured(path):
 
 
 SOLUTIONS = {  # exercise -> what the learner changes to correct the mistake
-    "04_logit_matching": ("return torch", "return temperature**2 * torch")
+    "04_logit_matching": ("return torch", "return temperature**2 * torch"),
+    "14_teacher_capacity": ("correction=0", "correction=1"),
+    "20_distribution_quality": (
+        "log_student.exp() * (log_student - log_teacher)",
+        "log_teacher.exp() * (log_teacher - log_student)",
+    ),
+    "21_gradcam": (
+        "first.flatten().double(), second.flatten().double()",
+        "(first - first.mean()).flatten().double(), (second - second.mean()).flatten().double()",
+    ),
+    "22_tsne": (
+        "labels[:, None] == labels[None]",
+        "(labels[:, None] == labels[None]) & ~torch.eye(len(labels), dtype=torch.bool)",
+    ),
 }
 
 
