@@ -49,12 +49,13 @@ def forces(losses: dict[str, Callable], angles: Tensor, classes: list[int], keys
 def circles(named: dict[str, Tensor], classes: list[int]):
     """Points on a circle, a panel for each set of angles [N], in radians; their class gives the colour."""
     with styled():
-        figure = new_figure(2.9 * len(named), 3.2)
+        figure = new_figure(2.8 * len(named), 3.3)
         grid = figure.subplots(1, len(named), squeeze=False)[0]
         for axes, (title, angles) in zip(grid, named.items(), strict=True):
             _circle(axes, title)
-            for angle, kind in zip(angles.tolist(), classes, strict=True):
+            for angle, kind in sorted(zip(angles.tolist(), classes, strict=True)):  # the next one is on top
                 _point(axes, angle, kind, marker="o", radius=1.0)
+        figure.get_layout_engine().set(h_pad=0.1)  # else titles of two lines are cut off
     return figure
 
 
