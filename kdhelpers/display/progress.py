@@ -4,6 +4,8 @@ import sys
 import time
 from collections.abc import Iterable
 
+from kdhelpers.display.text import state_text
+
 # The columns of a history row that are not loss terms. A method names its own terms: they are the other columns.
 MEASUREMENTS = frozenset(
     "epoch lr loss train_top1_pct val_top1_pct val_nll seconds images_per_second peak_memory_mib lockstep".split()
@@ -40,7 +42,7 @@ def row_text(row: dict) -> str:
 def record_text(record: dict) -> str:
     """The end of a run as a line: test accuracy, selected epoch and training time, or the error."""
     if record.get("status") == "failed":
-        return f"failed: {record.get('error') or 'no reason recorded'}"
+        return state_text(record)
     metrics, selection = record.get("metrics") or {}, record.get("selection") or {}
     parts = [record.get("status", "ended")]
     if metrics.get("test_top1_pct") is not None:
@@ -49,6 +51,8 @@ def record_text(record: dict) -> str:
         parts.append(f"epoch {selection['epoch']} chosen by {selection.get('rule')}")
     if metrics.get("train_seconds") is not None:
         parts.append(f"trained in {duration(metrics['train_seconds'])}")
+    if times := record.get("resumed"):
+        parts.append(f"resumed {times[-1]}")
     return " · ".join(parts)
 
 
@@ -133,6 +137,8 @@ class TerminalProgress(TimedProgress):
                 bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
             )
         super().begin(name, epochs, steps, done)
+        if done:
+            self._print(f"resumed after epoch {done} of {epochs}")
 
     def draw(self) -> None:
         if self.bar is None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pandas
 
 from kdhelpers import artifacts
-from kdhelpers.display.text import accuracy_text, caption, gain_text, magnitude_text, pace_text, paired_text
+from kdhelpers.display.text import accuracy_text, caption, gain_text, magnitude_text, pace_text, paired_text, state_text
 from kdhelpers.methods import METHODS
 from kdhelpers.models import build_model, count_macs, count_parameters
+from kdhelpers.nearest import known_names
 from kdhelpers.report.results import results, summarize
 from kdhelpers.report.styling import column_texts, plain, table_of
 from kdhelpers.weights.load import find_teacher, load_model
@@ -145,8 +146,8 @@ def results_table(dataset: str | None = None, highlight: str | None = None):
     summary = summarize(frame)
     shaded = frame.loc[frame["name"] == highlight, "setting"]
     if highlight is not None and shaded.empty:
-        names = ", ".join(frame["name"]) or "none"
-        raise ValueError(f"highlight = {highlight}: not a finished run on {dataset or 'any data set'}; known: {names}")
+        names = known_names(highlight, frame["name"])
+        raise ValueError(f"highlight = {highlight}: not a finished run on {dataset or 'any data set'}; {names}")
     best = _best(summary)
     styler = _result_texts(summary).style.apply(_mark, axis=1, flags=summary["setting"].isin(shaded), css=SHADE)
     styler = styler.apply(_mark, axis=1, flags=best, css="font-weight: bold")
@@ -205,7 +206,7 @@ def missing(dataset: str | None = None):
     stored = [r for r in artifacts.records() if "run" in r and dataset in (None, r["run"]["dataset"])]
     finished = [r["run"] for r in stored if r.get("status") == "finished"]
     unfinished = [r for r in stored if r.get("status") != "finished"]
-    rows = [(r["name"], r.get("error") or "not finished; run its notebook again to go on") for r in unfinished]
+    rows = [(r["name"], state_text(r)) for r in unfinished]
     reason = "no finished run; `python -m kdhelpers list` names the notebooks"
     for name in [dataset] if dataset else sorted({r["run"]["dataset"] for r in stored}) or ["any data set"]:
         runs = [run for run in finished if name in (run["dataset"], "any data set")]

@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kdhelpers.artifacts import root
+from kdhelpers.nearest import known_names
 from kdhelpers.suite.matrix import expand
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -61,6 +62,10 @@ def notebooks_folder() -> Path:
     return own if any(own.glob("*.ipynb")) else PACKAGE.parent / "notebooks"
 
 
+def notebook_names() -> list[str]:
+    return sorted(path.stem for path in notebooks_folder().glob("*.ipynb"))
+
+
 def profile_names() -> list[str]:
     return sorted(path.stem for path in (notebooks_folder() / "profiles").glob("*.yaml"))
 
@@ -70,7 +75,7 @@ def profile_path(profile: str) -> Path:
     named = notebooks_folder() / "profiles" / f"{profile}.yaml"
     path = named if named.is_file() else Path(profile)
     if not path.is_file():
-        raise ValueError(f"profile {profile!r}: no such name or file; known: {', '.join(profile_names()) or 'none'}")
+        raise ValueError(f"profile = {profile}: no such name or file; {known_names(profile, profile_names())}")
     return path
 
 
@@ -142,8 +147,8 @@ def _needs(path: Path, entry: Entry, seed: int | None, entries: list[Entry], see
         others = [name for name in by_name if name != entry.name and fnmatchcase(name, pattern)]
         needed = [pattern] if pattern in by_name else others
         if not needed:
-            jobs = ", ".join(by_name)
-            raise ValueError(f"{path}: job {entry.name!r} needs {pattern!r}, which is not a job here; jobs: {jobs}")
+            jobs = known_names(pattern, by_name)
+            raise ValueError(f"{path}: job {entry.name!r} needs {pattern!r}, which is not a job here; {jobs}")
         for need in needed:
             replicas = [None] if by_name[need].seeds != "each" else seeds if seed is None else [seed]
             yield from (_replica(need, replica) for replica in replicas)
@@ -153,18 +158,16 @@ def _notebook(path: Path, entry: Entry) -> tuple[Path, frozenset[str]]:
     """The entry's notebook and the names in its parameters cell, which include every parameter of the entry."""
     notebook = notebooks_folder() / f"{entry.notebook.removesuffix('.ipynb')}.ipynb"
     if not notebook.is_file():
-        names = ", ".join(sorted(other.stem for other in notebooks_folder().glob("*.ipynb"))) or "none"
-        raise ValueError(f"{path}: job {entry.name!r}: unknown notebook {entry.notebook!r}; known: {names}")
+        names = known_names(notebook.stem, notebook_names())
+        raise ValueError(f"{path}: job {entry.name!r}: unknown notebook {entry.notebook!r}; {names}")
     accepts = frozenset(parameters_of(notebook))
     seeding = {"each": ["seed"], "all": ["seeds"]}.get(entry.seeds, [])
     if set(seeding) & set(entry.parameters):
         sets = f"`seeds: {entry.seeds}` sets the parameter {seeding[0]}"
         raise ValueError(f"{path}: job {entry.name!r}: {sets}; remove one of the two")
     if missing := [name for name in (*entry.parameters, *seeding) if name not in accepts]:
-        raise ValueError(
-            f"{path}: job {entry.name!r}: notebook {notebook.stem} has no parameter {missing[0]!r}; "
-            f"it has {', '.join(sorted(accepts)) or 'none'}"
-        )
+        fault = f"notebook {notebook.stem} has no parameter {missing[0]!r}"
+        raise ValueError(f"{path}: job {entry.name!r}: {fault}; {known_names(missing[0], sorted(accepts))}")
     return notebook, accepts
 
 
@@ -219,7 +222,8 @@ def _select(path: Path, jobs: list[Job], only: Sequence[str]) -> list[Job]:
     by_name = {job.name: job for job in jobs}
     wanted = [job.name for job in jobs if job.is_named(only)]
     if unknown := {name for name in only if not any(job.is_named([name]) for job in jobs)}:
-        raise ValueError(f"{path}: --only {sorted(unknown)[0]!r} is not a job here; jobs: {', '.join(by_name)}")
+        wrong = sorted(unknown)[0]
+        raise ValueError(f"{path}: --only {wrong!r} is not a job here; {known_names(wrong, by_name)}")
     kept: set[str] = set()
     while wanted:
         name = wanted.pop()

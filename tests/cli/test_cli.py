@@ -80,10 +80,10 @@ def test_suite_writes_the_report_and_exits_with_1_after_a_failure(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["suite", "--profile", "huge"], "profile 'huge': no such name or file; known: tiny"),
-        (["suite", "--profile", "tiny", "--only", "x"], "--only 'x' is not a job here; jobs: a"),
+        (["suite", "--profile", "huge"], "profile = huge: no such name or file; known: tiny"),
+        (["suite", "--profile", "tiny", "--only", "x"], "--only 'x' is not a job here; known: a"),
         (["compare", "first", "second"], "no stored run 'first'"),
-        (["data", "nothing"], "unknown data set 'nothing'"),
+        (["data", "nothing"], "dataset = nothing: unknown; known: digits"),
     ],
 )
 def test_errors_are_one_line_on_stderr(root: Path, arguments: list[str], message: str):

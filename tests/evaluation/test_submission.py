@@ -237,7 +237,7 @@ def test_weights_without_a_description_need_the_data_set_they_were_trained_on(ro
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"--model": "nobody"}, "nobody has not been trained yet"),
+        ({"--model": "nobody"}, "nobody: not trained yet"),
         ({"--data": "nowhere"}, "nowhere: no such file or folder here or in"),
     ],
 )

@@ -175,7 +175,7 @@ def test_networks_lists_teacher_and_student(root):
     assert [row[:3] for row in rows] == [["teacher", "resnet8", "78 k"], ["student", "resnet14", "175 k"]]
     assert float(rows[0][4]) > 0
     assert rows[1][4] == "to be trained"
-    with pytest.raises(FileNotFoundError, match="01_teacher"):
+    with pytest.raises(FileNotFoundError, match="role=teacher"):
         tables.networks(Run(method="lm", teacher="resnet20"), data)
 
 

@@ -50,7 +50,7 @@ def test_weights_are_path_description_and_hash(stored):
     assert weights.description == artifacts.load_json(path.with_suffix(".json"))
     path.with_suffix(".json").unlink()
     assert find_weights(str(path)).description == {}
-    with pytest.raises(FileNotFoundError, match="teacher_vgg8_digits has not been trained yet"):
+    with pytest.raises(FileNotFoundError, match="teacher_vgg8_digits: not trained yet"):
         find_teacher("vgg8", "digits")
 
 
@@ -88,8 +88,11 @@ def test_a_checkpoint_without_a_state_dict_is_refused(root):
         load_model(str(path), model="resnet8", num_classes=10)
 
 
-def test_an_untrained_teacher_names_the_notebook(root):
-    with pytest.raises(FileNotFoundError, match="teacher_resnet20_digits has not been trained yet.*01_teacher"):
+def test_an_untrained_teacher_names_its_command(root):
+    with pytest.raises(
+        FileNotFoundError,
+        match="teacher_resnet20_digits: not trained yet.*train dataset=digits model=[a-z0-9]* role=teacher",
+    ):
         load_teacher("teacher_resnet20_digits")
 
 
