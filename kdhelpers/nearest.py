@@ -16,8 +16,13 @@ def known_names(name: object, known: Iterable[str], other: str = "") -> str:
     """`did you mean adamw? known: sgd, adamw, lion`: the names nearest to `name`, then all names."""
     names = list(dict.fromkeys(known))
     listed = [*names[:MOST], *["..."][: len(names) > MOST], *[other][: len(other)]]
-    guess = "".join(f"did you mean {close}? " for close in nearest(name, names))
-    return f"{guess}known: {', '.join(listed) or 'none'}"
+    return f"{guess(name, names)}known: {', '.join(listed) or 'none'}"
+
+
+def guess(name: object, known: Iterable[str], count: int = 1) -> str:
+    """`did you mean adamw? `, or an empty text if no name is near."""
+    close = nearest(name, known, count)
+    return f"did you mean {' or '.join(close)}? " if close else ""
 
 
 def nearest(name: object, known: Iterable[str], count: int = 1) -> list[str]:

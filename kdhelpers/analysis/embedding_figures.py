@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from kdhelpers.data import Data
 from kdhelpers.display.plots import PALETTE, new_figure, panel_grid, styled
-from kdhelpers.nearest import nearest
+from kdhelpers.nearest import guess
 
 MARKERS = tuple((colour, marker) for marker in "o^s" for colour in PALETTE)  # 21 distinct ones
 DEFAULT_CLASSES = 10  # of a data set with more classes than styles
@@ -38,8 +38,9 @@ def _class_number(data: Data, name: str) -> int:
         return names.index(name)
     if name.isdecimal() and int(name) < len(names):
         return int(name)
-    hint = "".join(f"did you mean {close}? " for close in nearest(name, names))
-    raise ValueError(f"classes = {name}: unknown; {hint}give names, or numbers from 0 to {len(names) - 1}")
+    raise ValueError(
+        f"classes = {name}: unknown; {guess(name, names)}give names, or numbers from 0 to {len(names) - 1}"
+    )
 
 
 def tsne_maps(frame, class_names, superclasses=None):

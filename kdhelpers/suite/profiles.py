@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kdhelpers.artifacts import root
-from kdhelpers.nearest import known_names
+from kdhelpers.nearest import guess, known_names
 from kdhelpers.suite.matrix import expand
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -41,7 +41,7 @@ class Entry(BaseModel):
 
 @dataclass(frozen=True)
 class Job:
-    """A notebook to replay; `accepts` has the names in its parameters cell."""
+    """A notebook to replay; `accepts` has the names of the parameters that it takes."""
 
     name: str
     entry: str
@@ -155,20 +155,30 @@ def _needs(path: Path, entry: Entry, seed: int | None, entries: list[Entry], see
 
 
 def _notebook(path: Path, entry: Entry) -> tuple[Path, frozenset[str]]:
-    """The entry's notebook and the names in its parameters cell, which include every parameter of the entry."""
+    """The entry's notebook and the names that it accepts, which include every parameter of the entry."""
     notebook = notebooks_folder() / f"{entry.notebook.removesuffix('.ipynb')}.ipynb"
     if not notebook.is_file():
         names = known_names(notebook.stem, notebook_names())
         raise ValueError(f"{path}: job {entry.name!r}: unknown notebook {entry.notebook!r}; {names}")
-    accepts = frozenset(parameters_of(notebook))
+    accepts = accepted_by(notebook)
     seeding = {"each": ["seed"], "all": ["seeds"]}.get(entry.seeds, [])
     if set(seeding) & set(entry.parameters):
         sets = f"`seeds: {entry.seeds}` sets the parameter {seeding[0]}"
         raise ValueError(f"{path}: job {entry.name!r}: {sets}; remove one of the two")
     if missing := [name for name in (*entry.parameters, *seeding) if name not in accepts]:
-        fault = f"notebook {notebook.stem} has no parameter {missing[0]!r}"
-        raise ValueError(f"{path}: job {entry.name!r}: {fault}; {known_names(missing[0], sorted(accepts))}")
+        raise ValueError(
+            f"{path}: job {entry.name!r}: notebook {notebook.stem} has no parameter {missing[0]!r}; "
+            f"{guess(missing[0], sorted(accepts))}it has {', '.join(parameters_of(notebook)) or 'none'}"
+        )
     return notebook, accepts
+
+
+def accepted_by(notebook: Path) -> frozenset[str]:
+    """The names in the parameters cell; with `training` among them also every name of a run that `settings` takes."""
+    from kdhelpers.training.named import all_names  # imports torch
+
+    declared = parameters_of(notebook)
+    return frozenset(declared) | (all_names() if "training" in declared else frozenset())
 
 
 def parameters_of(notebook: Path) -> dict[str, str]:

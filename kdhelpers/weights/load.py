@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdhelpers import artifacts
 from kdhelpers.methods import METHODS
 from kdhelpers.models import COUNTS, MODELS, build_model, identify_architecture
-from kdhelpers.nearest import nearest
+from kdhelpers.nearest import guess
 from kdhelpers.weights.third_party import load_state
 
 
@@ -52,15 +52,14 @@ def find_weights(name: str) -> Weights:
 
 def _missing(name: str, stored: Path) -> str:
     """Why there are no such weights, the stored names that are nearest, and the command that trains them."""
-    close = nearest(stored.stem, sorted(path.stem for path in stored.parent.glob("*.pth")), 3)
-    guess = f"did you mean {' or '.join(close)}? " if close else ""
+    close = guess(stored.stem, sorted(path.stem for path in stored.parent.glob("*.pth")), 3)
     if record := artifacts.record_path(stored.stem).is_file() and artifacts.load_record(stored.stem):
         path = os.path.relpath(artifacts.record_path(stored.stem))
         made_elsewhere = "`python -m kdhelpers teachers` fetches or registers them"
         again = made_elsewhere if "origin" in record else f"`python -m kdhelpers train {path}` trains them again"
         return f"weights = {name}: only their record is stored here, not {stored}; {again}"
     remedy = _training(stored.stem) or "`python -m kdhelpers list runs` lists the stored names"
-    return f"weights = {name}: not trained yet, {stored} does not exist; {guess}{remedy}; or give a path of a .pth file"
+    return f"weights = {name}: not trained yet, {stored} does not exist; {close}{remedy}; or give a path of a .pth file"
 
 
 def _training(stem: str) -> str:
