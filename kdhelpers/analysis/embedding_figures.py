@@ -38,9 +38,7 @@ def _class_number(data: Data, name: str) -> int:
         return names.index(name)
     if name.isdecimal() and int(name) < len(names):
         return int(name)
-    raise ValueError(
-        f"classes = {name}: unknown; {guess(name, names)}give names, or numbers from 0 to {len(names) - 1}"
-    )
+    raise ValueError(f"classes = {name}: unknown; {guess(name, names)}give names, or numbers to {len(names) - 1}")
 
 
 def tsne_maps(frame, class_names, superclasses=None):

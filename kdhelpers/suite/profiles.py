@@ -7,11 +7,13 @@ error is a ValueError of one line with the file, the job and the remedy.
 import ast
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -77,6 +79,13 @@ def profile_path(profile: str) -> Path:
     if not path.is_file():
         raise ValueError(f"profile = {profile}: no such name or file; {known_names(profile, profile_names())}")
     return path
+
+
+def summary_of(profile: str) -> str:
+    """The first clause of the comment that a profile begins with, without the profile's name."""
+    lines = profile_path(profile).read_text(encoding="utf-8", errors="replace").splitlines()
+    comment = " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), lines))
+    return re.split(r"[.:;] ", comment.removeprefix(f"{profile}: ") + " ")[0].strip()
 
 
 def load_profile(profile: str, seeds: Sequence[int] = (0,), only: Sequence[str] = ()) -> list[Job]:
@@ -204,6 +213,18 @@ def _assigned(statement: ast.stmt) -> Iterable[tuple[str, str]]:
             | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
         ):
             yield name, ast.unparse(value)
+
+
+def title_of(notebook: Path) -> str:
+    """The first heading of a notebook."""
+    prose = "\n".join(source_of(cell) for cell in cells_of(notebook) if cell["cell_type"] == "markdown")
+    return next((line.lstrip("# ") for line in prose.splitlines() if line.startswith("#")), "(no title)")
+
+
+def meanings_of(notebook: Path) -> dict[str, str]:
+    """Name -> comment of every line `name: type = default  # comment` in the cell tagged `parameters`."""
+    cells = [source_of(cell) for cell in cells_of(notebook) if "parameters" in cell["metadata"].get("tags", ())]
+    return dict(re.findall(r"^(\w+)\b[^#\n]*?=.*?  # (.*)$", "\n".join(cells), re.MULTILINE))
 
 
 def cells_of(notebook: Path) -> list[dict]:

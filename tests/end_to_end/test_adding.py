@@ -6,7 +6,7 @@ import pytest
 from training_fixtures import QUICK
 
 from kdhelpers import DATASETS, METHODS, MODELS, Run, fit, load_model
-from kdhelpers.cli.output import listing
+from kdhelpers.cli.listing import listing
 
 METHOD = '''
 """Squared difference of the logits: a method in one file."""
@@ -89,7 +89,7 @@ def test_a_method(root, data, module_of, monkeypatch):
         Run(method="difference", teacher="resnet8", hyperparameters={"weight": -1})
     with pytest.raises(ValueError, match="unknown gamma; known: weight"):
         Run(method="difference", teacher="resnet8", hyperparameters={"gamma": 1})
-    assert "difference  " in listing()
+    assert "difference  " in listing("methods")
 
 
 def test_a_network(root, data, module_of, monkeypatch):
@@ -98,7 +98,7 @@ def test_a_network(root, data, module_of, monkeypatch):
     trained = fit(Run(**QUICK | {"epochs": 1, "model": "tiny"}), data)
     assert trained.name == "student_si_tiny_digits"
     assert load_model(trained.name)[3].out_features == 10
-    assert "tiny" in listing()
+    assert "tiny" in listing("models")
 
 
 def test_a_data_set(root, module_of, monkeypatch):
@@ -115,4 +115,4 @@ def test_a_data_set(root, module_of, monkeypatch):
         "test": 40,
     }
     assert trained.metrics["test_top1_pct"] >= 50
-    assert "squares" in listing()
+    assert "squares" in listing("data")
