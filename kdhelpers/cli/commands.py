@@ -144,7 +144,7 @@ def train(settings: tuple, force: bool, cache_teacher: bool, dry_run: bool) -> N
 @click.argument("section", required=False)
 @click.argument("text", required=False, metavar="[FILTER]")
 def list_(section: str | None, text: str | None) -> None:
-    """List notebooks, profiles, data sets, models, methods, optimisers, runs.
+    """List names: notebooks, profiles, data sets, runs, ...
 
     Without SECTION: the names of each section. SECTION is one of notebooks, profiles, data, models, methods,
     optimisers, runs. FILTER keeps the rows that contain this text; a row that is alone is shown in full.

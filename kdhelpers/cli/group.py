@@ -22,12 +22,12 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except click.UsageError as error:
             command = (error.ctx or ctx).command_path
-            click.echo(f"error: {error.format_message().rstrip('.')}; see `{command} --help`", err=True)
+            click.echo(f"error: {error.format_message()} See `{command} --help`", err=True)
             sys.exit(2)
         except FAULTS as error:
             if os.environ.get("KD_TRACEBACK") or isinstance(error, BrokenPipeError):
                 raise
-            click.echo(f"error: {' '.join(str(error).split())}", err=True)
+            click.echo(f"error: {' '.join(str(error).split()).removeprefix('Run: ')}", err=True)
             sys.exit(1)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:

@@ -16,15 +16,19 @@ WIDTH = 80
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a section: `below` are lines under it, `full` makes those of a row that is shown alone."""
+    """A row of a section: `below` is under it, `full` makes the lines of a row that is shown alone.
+
+    A filter searches the cells and `words`.
+    """
 
     name: str
     cells: tuple[str, ...]
     below: str = ""
     full: Callable[[], str] | None = None
+    words: str = ""
 
     def contains(self, text: str) -> bool:
-        return any(text.lower() in cell.lower() for cell in (self.name, *self.cells))
+        return any(text.lower() in cell.lower() for cell in (*self.cells, self.words))
 
 
 def listing(section: str, text: str = "") -> str:
@@ -69,6 +73,10 @@ def wrapped(text: str, indent: int = 4) -> str:
     return fill(text, WIDTH, subsequent_indent=" " * indent, **options)
 
 
+def _named(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
 def _with_lines_below(rows: list[Row]) -> Iterable[str]:
     for line, row in zip(_aligned([row.cells for row in rows]) if rows else [], rows, strict=True):
         yield line
@@ -83,8 +91,8 @@ def _notebooks() -> list[Row]:
     for name in notebook_names():
         path = notebooks_folder() / f"{name}.ipynb"
         parameters = parameters_of(path)
-        below = ", ".join(f"{parameter}={default}" for parameter, default in parameters.items())
-        rows.append(Row(name, (name, title_of(path)), below, partial(_parameters, path)))
+        below = _named(parameters)
+        rows.append(Row(name, (name, title_of(path)), below, partial(_parameters, path), " ".join(parameters)))
     return rows
 
 
@@ -125,9 +133,9 @@ def _models() -> list[Row]:
 
     rows = []
     for name, architecture in MODELS.items():
-        options = ", ".join(f"{option}={value}" for option, value in default_options(name).items())
+        options = _named(default_options(name))
         weights = "ImageNet weights" * architecture.pretrained
-        rows.append(Row(name, (name, options, weights), full=partial(_model, name)))
+        rows.append(Row(name, (name, weights, options), full=partial(_model, name)))
     return rows
 
 
@@ -140,10 +148,7 @@ def _model(name: str) -> str:
     with torch.device("meta"):  # shapes alone
         parameters = count_parameters(build_model(name, 100))
     options = [
-        (
-            f"  {option}",
-            str(allowed) if "Choice" in type(allowed).__name__ else f"one of {', '.join(map(str, allowed))}",
-        )
+        (f"  {option}", f"one of {', '.join(allowed)}" if isinstance(allowed, tuple) else str(allowed))
         for option, allowed in MODELS[name].options.items()
     ]
     return "\n".join([f"  {parameters:,} parameters with 100 classes", *([table(options)] if options else [])])
@@ -208,7 +213,8 @@ def _run(record: dict) -> str:
         "resumed": ", ".join(record.get("resumed") or []),
         "notes": "; ".join(record.get("notes") or []),
     }
-    return table((f"  {name}", str(value)) for name, value in facts.items() if value)
+    texts = {name: _named(value) if isinstance(value, dict) else str(value) for name, value in facts.items() if value}
+    return table((f"  {name}", text) for name, text in texts.items())
 
 
 SECTIONS: dict[str, Callable[[], list[Row]]] = {

@@ -98,10 +98,8 @@ def _paired(a: dict, b: dict) -> str:
 def image_classes(labels: Any) -> str:
     """A line per image: its name, its class and the confidence."""
     head = ("image", "class", "confidence")
-    rows = zip(
-        labels.ids, labels.predicted_names, (f"{100 * value:.1f} %" for value in labels.confidences), strict=True
-    )
-    return columns([head, *rows], indent="")
+    confidences = [f"{100 * value:.1f} %" for value in labels.confidences]
+    return columns([head, *zip(labels.ids, labels.predicted_names, confidences, strict=True)], indent="")
 
 
 def predictions(labels: Any, path: Path, model: str) -> str:

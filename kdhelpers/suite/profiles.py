@@ -254,7 +254,7 @@ def _select(path: Path, jobs: list[Job], only: Sequence[str]) -> list[Job]:
     wanted = [job.name for job in jobs if job.is_named(only)]
     if unknown := {name for name in only if not any(job.is_named([name]) for job in jobs)}:
         wrong = sorted(unknown)[0]
-        raise ValueError(f"{path}: --only {wrong!r} is not a job here; {known_names(wrong, by_name)}")
+        raise ValueError(f"--only = {wrong}: is not a job of {path.stem}; {known_names(wrong, by_name)}")
     kept: set[str] = set()
     while wanted:
         name = wanted.pop()

@@ -81,7 +81,7 @@ def test_suite_writes_the_report_and_exits_with_1_after_a_failure(
     ("arguments", "message"),
     [
         (["suite", "--profile", "huge"], "profile = huge: no such name or file; known: tiny"),
-        (["suite", "--profile", "tiny", "--only", "x"], "--only 'x' is not a job here; known: a"),
+        (["suite", "--profile", "tiny", "--only", "x"], "--only = x: is not a job of tiny; known: a"),
         (["compare", "first", "second"], "no stored run 'first'"),
         (["data", "nothing"], "dataset = nothing: unknown; known: digits"),
     ],

@@ -112,7 +112,7 @@ def test_seeds_replicate_jobs_and_their_needs(root: Path):
         "b_seed2",
     ]
     assert [replica.name for replica in load_profile(name, [0, 2], only=["a"])] == ["teacher", "a", "a_seed2"]
-    with pytest.raises(ValueError, match="--only 'c' is not a job here; known: teacher, a"):
+    with pytest.raises(ValueError, match="--only = c: is not a job of tiny; known: teacher, a"):
         load_profile(name, only=["c"])
     with pytest.raises(ValueError, match="--seeds: 1 is given twice"):
         load_profile(name, [1, 1])
@@ -171,5 +171,5 @@ def test_patterns_choose_jobs(root: Path):
     assert [replica.name for replica in load_profile(name, [0, 1], only=["a_?"])] == ["t", "a_1", "a_2", "a_2_seed1"]
     assert [replica.name for replica in load_profile(name, [0, 1], only=["*_seed1"])] == ["a_2_seed1"]
     assert load_profile(name, [0, 1])[-1].needs == ("a_1", "a_2", "a_2_seed1")  # each once
-    with pytest.raises(ValueError, match=r"--only 'c\*' is not a job here; known: t, a_1"):
+    with pytest.raises(ValueError, match=r"--only = c\*: is not a job of tiny; known: t, a_1"):
         load_profile(name, only=["a_1", "c*"])
