@@ -134,8 +134,7 @@ def train(settings: tuple, force: bool, cache_teacher: bool, dry_run: bool) -> N
     try:
         trained = command.train(run, force_retrain=force, cache_teacher=cache_teacher)
     except KeyboardInterrupt:
-        click.echo("interrupted; the same command continues from the last finished epoch", err=True)
-        sys.exit(130)
+        sys.exit(130)  # the progress has printed how it goes on
     if trained:
         click.echo(command.ending(trained))
 

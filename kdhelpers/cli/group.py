@@ -22,7 +22,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except click.UsageError as error:
             command = (error.ctx or ctx).command_path
-            click.echo(f"error: {error.format_message()} See `{command} --help`", err=True)
+            click.echo(f"error: {error.format_message().rstrip('.')}. See `{command} --help`", err=True)
             sys.exit(2)
         except FAULTS as error:
             if os.environ.get("KD_TRACEBACK") or isinstance(error, BrokenPipeError):

@@ -54,7 +54,7 @@ def ending(trained: Trained) -> str:
     lines = [f"  {content:<12} {_short(path)}" for content, path in files.items()]
     loaded = " (loaded: it was trained before)" if trained.cached else ""
     accuracy = f"{trained.name}: test top-1 {trained.metrics['test_top1_pct']:.2f} %{loaded}"
-    return "\n".join([accuracy, *lines, f"next: python -m kdhelpers {_next(trained)}"])
+    return "\n".join([accuracy, *lines, "next:", f"  python -m kdhelpers {_next(trained)}"])
 
 
 def _short(path: Path) -> str:
@@ -65,7 +65,8 @@ def _next(trained: Trained) -> str:
     """Of a teacher the training of a student; of a student its comparison with the baseline, if that is stored."""
     run = trained.run
     if run.role == "teacher":
-        return f"train dataset={run.dataset} model=resnet8 method=lm teacher={trained.name}"
+        teacher = run.model if trained.name == f"teacher_{run.model}_{run.dataset}" else trained.name
+        return f"train dataset={run.dataset} model=resnet8 method=lm teacher={teacher}"
     baselines = [record["name"] for record in artifacts.records() if _is_baseline(record, run)]
     return f"compare {trained.name} {baselines[0]}" if baselines and run.method != "si" else "report --open"
 

@@ -173,7 +173,11 @@ def _read_files(paths: list[Path], names: list[str], image_size: int | None) -> 
         kinds = ", ".join(sorted(EXTENSIONS))
         raise ValueError(f"{other}: is not an image file; give image files ({kinds}), or one folder, or one pickle")
     items = [(str(path), path) for path in paths]
-    return decode(items, image_size, f"{len(items)} files"), names, image_sizes(items)
+    return (
+        decode(items, image_size, paths[0].name if len(paths) == 1 else f"{len(paths)} images"),
+        names,
+        image_sizes(items),
+    )
 
 
 def _read_folder(folder: Path, image_size: int | None) -> tuple[np.ndarray, list, list]:
