@@ -108,7 +108,7 @@ def test_suite_writes_the_report_and_exits_with_1_after_a_failure(
         (["suite", "--profile", "tinny"], "did you mean tiny?"),
         (["lisst"], "command = lisst: unknown; did you mean list?"),
         (["list", "notebook"], "section = notebook: unknown; did you mean notebooks?"),
-        (["list", "notebooks", "gud"], "filter = gud: no row of notebooks contains it; did you mean good?"),
+        (["list", "notebooks", "goood"], "filter = goood: no row of notebooks contains it; did you mean good?"),
         (["train", "resnet8"], "train = resnet8: is neither NAME=VALUE nor a JSON file"),
         (["train", "lr=1", "lr=2"], "train = lr: is given"),
         (["train", "missing.json"], "missing.json"),
