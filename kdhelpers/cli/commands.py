@@ -223,14 +223,14 @@ def predict(model: str, sources: tuple, output: str | None, names: bool, tta: bo
     from kdhelpers.cli.output import image_classes, predictions
     from kdhelpers.evaluation.submission import check_output, predict_stored, write_submission
 
-    if names and not output:
+    if names and output is None:
         raise click.UsageError("--names belongs to --output; without a file the names are printed")
-    if output:
+    if output is not None:
         check_output(output)
     labels = predict_stored(model, sources, tta, dataset)
     if labels.note:
         click.echo(labels.note)
-    if output:
+    if output is not None:
         click.echo(predictions(labels, write_submission(output, labels, names), model))
     else:
         click.echo(image_classes(labels))

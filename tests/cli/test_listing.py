@@ -8,8 +8,9 @@ import pytest
 import record_fixtures
 from suite_fixtures import job, make_root, profile
 
-from kdhelpers import artifacts
+from kdhelpers import artifacts, build_model
 from kdhelpers.cli.listing import SECTIONS, WIDTH, listing, overview
+from kdhelpers.models import count_parameters
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_every_section_fits_80_columns(root: Path, section: str):
 
 def test_a_notebook_alone_has_a_line_per_parameter_with_its_meaning(root: Path):
     text = listing("notebooks")
-    assert "good     The good one\n    name='one', seed=0, force_retrain=False" in text
+    assert "good    The good one\n    name='one', seed=0, force_retrain=False" in text
     alone = [line.split(maxsplit=3) for line in listing("notebooks", "good").splitlines()]
     assert alone[1:3] == [["name", "=", "'one'", "of the record"], ["seed", "=", "0", "seed"]]
     assert listing("notebooks", "force_retrain").startswith("good ")  # by the name of a parameter
@@ -54,7 +55,7 @@ def test_a_notebook_alone_has_a_line_per_parameter_with_its_meaning(root: Path):
 def test_profiles_are_counted_and_one_alone_names_its_jobs(root: Path):
     profile(root, job("a", seeds="each"), job("b", "killed"))
     profile(root, job("a", "nowhere"), name="broken")
-    assert "broken  faulty  " in listing("profiles")
+    assert listing("profiles").startswith("broken  faulty")
     assert "tiny    2 jobs" in listing("profiles")
     assert listing("profiles", "tiny").splitlines()[1:] == ["  a", "  b"]
 
@@ -67,13 +68,10 @@ def test_data_sets_include_folders(root: Path):
 
 
 def test_methods_and_models_alone_show_their_options(root: Path):
-    assert listing("methods", "lm").endswith(
-        "needs a teacher\n  temperature = 4.0\n  ce_weight = 0.5\n  kd_weight = 0.5"
-    )
+    method = [line.strip() for line in listing("methods", "lm").splitlines()]
+    assert method[-4:] == ["needs a teacher", "temperature = 4.0", "ce_weight = 0.5", "kd_weight = 0.5"]
     assert "one of cifar, imagenet" in listing("models", "resnet18")
-    assert "78,972 parameters with 100 classes" in listing("models", "resnet8") or "parameters" in listing(
-        "models", "resnet8"
-    )
+    assert f"{count_parameters(build_model('resnet8', 100)):,} parameters with 100" in listing("models", "resnet8")
 
 
 def test_a_killed_run_is_interrupted_and_a_resumed_one_says_so(root: Path):
@@ -91,8 +89,6 @@ def test_a_killed_run_is_interrupted_and_a_resumed_one_says_so(root: Path):
 
 def test_a_filter_that_matches_nothing_names_what_is_near(root: Path):
     record_fixtures.store(record_fixtures.record(60.0))
-    with pytest.raises(
-        ValueError, match="filter = student_si_resnet8_cifar10O: .*did you mean student_si_resnet8_cifar"
-    ):
+    with pytest.raises(ValueError, match="filter = .*: .*did you mean student_si_resnet8_cifar100"):
         listing("runs", "student_si_resnet8_cifar10O")
     assert listing("profiles") == "none yet"

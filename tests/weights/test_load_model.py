@@ -88,6 +88,35 @@ def test_a_checkpoint_without_a_state_dict_is_refused(root):
         load_model(str(path), model="resnet8", num_classes=10)
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("student_lm_wrn_16_2_cifar100", "dataset=cifar100 model=wrn_16_2 method=lm teacher=TEACHER`"),
+        ("student_lm_unlabelled_resnet8x4_my_birds_seed2", "dataset=my_birds model=resnet8x4 method=lm_unlabelled"),
+        ("student_si_resnet8_digits-0123abcd", "dataset=digits model=resnet8 method=si`"),
+        ("teacher_resnet56_cifar100", "model=resnet56 role=teacher` trains them; `python -m kdhelpers teachers`"),
+        ("my_own_name", "list runs"),
+        ("student_nothing_resnet8_digits", "list runs"),
+    ],
+)
+def test_missing_weights_name_the_command_that_trains_them(root, name, command):
+    with pytest.raises(FileNotFoundError, match=f"weights = {name}: not trained yet") as error:
+        find_weights(name)
+    assert command in str(error.value)
+    assert "01_teacher" not in str(error.value)
+
+
+def test_missing_weights_name_the_nearest_stored_ones(stored):
+    with pytest.raises(FileNotFoundError, match=f"did you mean {stored.name}"):
+        find_weights(stored.name.replace("digits", "digit"))
+
+
+def test_weights_that_a_checkout_lacks_are_trained_again_by_their_record(stored):
+    stored.weights_path.unlink()
+    with pytest.raises(FileNotFoundError, match=f"only their record is stored.*train .*{stored.name}.json`"):
+        find_weights(stored.name)
+
+
 def test_an_untrained_teacher_names_its_command(root):
     with pytest.raises(
         FileNotFoundError,
