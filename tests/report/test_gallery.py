@@ -138,13 +138,13 @@ def test_failed_running_and_interrupted_runs_are_shown_as_such(root: Path):
     assert "epoch 3: loss term kd is not finite" in page.text
     assert "interrupted" in page.text  # no process holds its lock
     assert "No run on this data is finished." in page.text
-    store(
-        root, "c", status="failed", error="interrupted; the same run continues", resumed=["2026-11-21T02:30:00+00:00"]
-    )
+    store(root, "c", status="failed", error="interrupted; the same run continues")
+    path = artifacts.record_path("c")
+    artifacts.save_json(path, artifacts.load_json(path) | {"resumed": ["2026-11-21T02:30:00+00:00"]})
     page = Page(write_gallery())
     assert page.text.count("Its process ended early") == 2
     assert "Resumed: 2026-11-21T02:30:00+00:00" in page.text
-    (root / "json_results" / "c.json").unlink()
+    path.unlink()
     with artifacts.lock(artifacts.run_lock_path(f"{'b':0<64}")):
         assert "interrupted" not in Page(write_gallery()).text
 

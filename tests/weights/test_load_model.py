@@ -1,4 +1,5 @@
 import pytest
+import record_fixtures
 import torch
 
 from kdhelpers import artifacts, load_model
@@ -107,14 +108,18 @@ def test_missing_weights_name_the_command_that_trains_them(root, name, command):
 
 
 def test_missing_weights_name_the_nearest_stored_ones(stored):
-    with pytest.raises(FileNotFoundError, match=f"did you mean {stored.name}"):
-        find_weights(stored.name.replace("digits", "digit"))
+    with pytest.raises(FileNotFoundError, match="did you mean teacher_resnet8_digits"):
+        find_weights("teacher_resnet8_digit")
 
 
-def test_weights_that_a_checkout_lacks_are_trained_again_by_their_record(stored):
-    stored.weights_path.unlink()
-    with pytest.raises(FileNotFoundError, match=f"only their record is stored.*train .*{stored.name}.json`"):
-        find_weights(stored.name)
+def test_weights_that_a_checkout_lacks_are_trained_again_by_their_record(root):
+    record = record_fixtures.record(50.0)
+    record_fixtures.store(record)
+    with pytest.raises(FileNotFoundError, match=f"only their record is stored.*train .*{record['name']}.json`"):
+        find_weights(record["name"])
+    record_fixtures.store(record | {"origin": {}})
+    with pytest.raises(FileNotFoundError, match="`python -m kdhelpers teachers` fetches or registers them"):
+        find_weights(record["name"])
 
 
 def test_an_untrained_teacher_names_its_command(root):
