@@ -43,13 +43,3 @@ def optimizer_runs(run: Run, others: str) -> list[Run]:
             name = optimizer_name(run, other)
             runs.append(Run(**fields, optimizer=other, lr=lr, weight_decay=decay, name=name))
     return runs
-
-
-def without_teacher(run: Run) -> Run:
-    """The control of a student: the same run by cross-entropy alone, without a teacher. Tables call it CE (no teacher).
-
-    With the last epoch kept, its name says so: student_si_last_resnet8_cifar100.
-    """
-    fields = run.model_dump(exclude={"method", "hyperparameters", "teacher", "unlabelled_batch_size", "name"})
-    last = f"student_si_last_{run.model}_{run.dataset}" if run.selection == "last" else None
-    return Run(**fields, name=last)

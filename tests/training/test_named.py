@@ -6,7 +6,6 @@ from kdhelpers.display import notebook
 from kdhelpers.training.named import all_names, run_of, settings
 from kdhelpers.training.options import named_values
 from kdhelpers.training.run import Run
-from kdhelpers.training.sweep import without_teacher
 
 
 def test_names_go_to_the_options_that_have_them():
@@ -83,11 +82,3 @@ def test_text_that_is_not_name_and_value_is_refused(text):
 
 def test_all_names_are_fields_and_options():
     assert {"lr", "temperature", "base_channels", "nesterov", "force_retrain"} <= all_names()
-
-
-def test_the_control_differs_in_the_method_alone():
-    run = Run(method="supcrd", teacher="resnet20", hyperparameters={"lam": 0.3}, lr=0.2, seed=3, selection="last")
-    control = without_teacher(run)
-    assert (control.method, control.teacher, control.lr, control.seed) == ("si", None, 0.2, 3)
-    assert control.artifact_name == "student_si_last_resnet8_digits_seed3"
-    assert without_teacher(Run(method="lm", teacher="resnet20")) == Run()
