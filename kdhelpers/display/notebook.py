@@ -16,8 +16,8 @@ import kdhelpers
 from kdhelpers import artifacts
 from kdhelpers.device import pick_device, resolve_precision
 from kdhelpers.display import plots
-from kdhelpers.display.messages import kernel_shell as _kernel_shell
 from kdhelpers.display.progress import TerminalProgress, TimedProgress, duration, record_text, row_text
+from kdhelpers.messages import kernel_shell as _kernel_shell
 
 
 def device() -> str:
