@@ -13,6 +13,7 @@ FACES = {"__init__", "__main__"}  # they only hand names on
 PURPOSE = {
     "artifacts": "paths, files, records",
     "device": "device, precision, memory",
+    "messages": "information for the user",
     "models": "networks by name",
     "methods": "one file per method",
     "display": "figures, texts, progress",

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 
-from kdhelpers.display.messages import inform, kernel_shell, stream
+from kdhelpers.messages import inform, kernel_shell, stream
 
 # The columns of a history row that are not loss terms. A method names its own terms: they are the other columns.
 MEASUREMENTS = frozenset(

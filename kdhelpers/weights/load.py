@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from kdhelpers import artifacts
-from kdhelpers.display.messages import inform
+from kdhelpers.messages import inform
 from kdhelpers.models import COUNTS, MODELS, build_model, identify_architecture
 from kdhelpers.weights.third_party import load_state
 
