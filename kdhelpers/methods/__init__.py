@@ -1,6 +1,6 @@
 """The distillation methods: one file each, its pure loss first, then the small `Method` that uses it.
 
-A new method is one file, its import and its line in `METHODS` here, and one test.
+A new method is one file, its import and its line here, and one test. `METHODS` holds the methods by name.
 """
 
 from kdhelpers.methods.base import Context, Method
@@ -22,8 +22,9 @@ from kdhelpers.methods.logit_standardization import (
 from kdhelpers.methods.semi_supervised import UnlabelledDistillation
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
 from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
+from kdhelpers.registry import Registry
 
-METHODS: dict[str, type[Method]] = {
+_OURS: dict[str, type[Method]] = {
     "si": IndependentStudent,
     "lm": LogitMatching,
     "ls": LabelSmoothing,
@@ -39,3 +40,9 @@ METHODS: dict[str, type[Method]] = {
     "cocord": CoCoRD,
     "lm_unlabelled": UnlabelledDistillation,
 }
+METHODS = Registry(
+    "METHODS",
+    _OURS,
+    lambda entry: isinstance(entry, type) and issubclass(entry, Method),
+    "is not a subclass of Method; register the class itself, without parentheses",
+)

@@ -19,8 +19,9 @@ from kdhelpers.models.networks import (
     vgg,
     wide_resnet,
 )
+from kdhelpers.registry import Registry
 
-MODELS: dict[str, Architecture] = {
+_OURS: dict[str, Architecture] = {
     **cifar_resnet.ARCHITECTURES,
     **wide_resnet.ARCHITECTURES,
     **vgg.ARCHITECTURES,
@@ -31,6 +32,12 @@ MODELS: dict[str, Architecture] = {
     **torchvision_resnet.ARCHITECTURES,
     **shake_shake.ARCHITECTURES,
 }
+MODELS = Registry(
+    "MODELS",
+    _OURS,
+    lambda entry: isinstance(entry, Architecture),
+    "is not an Architecture; write Architecture(build, feature_maps, classifier)",
+)
 
 
 def default_options(name: str) -> dict:
@@ -45,7 +52,10 @@ def check_model(name: str, pretrained: bool = False, options: Mapping[str, objec
     unknown name, option or value, and ValueError for ImageNet weights that do not exist or do not fit.
     """
     if name not in MODELS:
-        raise ValueError(f"model={name!r} is unknown; use one of {', '.join(MODELS)}")
+        raise ValueError(
+            f"model={name!r} is unknown; use one of {', '.join(MODELS)}; a network of your own must be registered in "
+            f"this process: MODELS[{name!r}] = Architecture(...)"
+        )
     complete = default_options(name)
     for option, value in (options or {}).items():
         if option not in complete:
@@ -90,6 +100,8 @@ def build_model(name: str, num_classes: int, pretrained: bool = False, **options
     options = check_model(name, pretrained, options)
     architecture = MODELS[name]
     model = architecture.build(num_classes, **options, **({"pretrained": True} if pretrained else {}))
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"MODELS[{name!r}].build: returned a {type(model).__name__}; return an nn.Module")
     model.return_nodes = architecture.return_nodes
     return model
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from kdhelpers.data.readers.arrays import PickleLayout, Raw
 from kdhelpers.data.readers.digits import read_digits
+from kdhelpers.registry import Registry
 
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and standard deviation per channel
 
@@ -42,7 +43,7 @@ def _parquet(folder: str) -> dict[str, str]:
     return {split: f"{url}/{split}-00000-of-00001.parquet" for split in ("train", "test")}
 
 
-DATASETS: dict[str, Source] = {
+_OURS: dict[str, Source] = {
     "digits": Source("scikit-learn's 1,797 handwritten digits, tinted, 32 px; embedded", 32, 10, read=read_digits),
     "cifar10": Source(
         "60,000 photographs of 10 classes, 32 px",
@@ -114,3 +115,9 @@ DATASETS: dict[str, Source] = {
         imagenet_leak="Imagenette re-splits images of ImageNet, so its test images were very probably trained on",
     ),
 }
+DATASETS = Registry(
+    "DATASETS",
+    _OURS,
+    lambda entry: isinstance(entry, Source),
+    "is not a Source; write Source(description, read=function)",
+)
