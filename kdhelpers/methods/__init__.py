@@ -1,6 +1,6 @@
 """The distillation methods: one file each, its pure loss first, then the small `Method` that uses it.
 
-A new method is one file, its import and its line here, and one test. `METHODS` holds the methods by name.
+A new method is one file, its import and its line in `METHODS` here, and one test.
 """
 
 from kdhelpers.methods.base import Context, Method
@@ -24,25 +24,24 @@ from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
 from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
 from kdhelpers.registry import Registry
 
-_OURS: dict[str, type[Method]] = {
-    "si": IndependentStudent,
-    "lm": LogitMatching,
-    "ls": LabelSmoothing,
-    "dkd": DecoupledKD,
-    "hints": Hints,
-    "crd": ContrastiveDistillation,
-    "crd_inbatch": InBatchContrast,
-    "lm_standardized": StandardizedLogitMatching,
-    "dkd_standardized": StandardizedDecoupledKD,
-    "supcon": SupervisedContrast,
-    "supcrd": SupervisedContrastiveDistillation,
-    "conkd": ConKD,
-    "cocord": CoCoRD,
-    "lm_unlabelled": UnlabelledDistillation,
-}
 METHODS = Registry(
     "METHODS",
-    _OURS,
     lambda entry: isinstance(entry, type) and issubclass(entry, Method),
-    "is not a subclass of Method; register the class itself, without parentheses",
+    "register a subclass of Method itself, without parentheses",
+    {
+        "si": IndependentStudent,
+        "lm": LogitMatching,
+        "ls": LabelSmoothing,
+        "dkd": DecoupledKD,
+        "hints": Hints,
+        "crd": ContrastiveDistillation,
+        "crd_inbatch": InBatchContrast,
+        "lm_standardized": StandardizedLogitMatching,
+        "dkd_standardized": StandardizedDecoupledKD,
+        "supcon": SupervisedContrast,
+        "supcrd": SupervisedContrastiveDistillation,
+        "conkd": ConKD,
+        "cocord": CoCoRD,
+        "lm_unlabelled": UnlabelledDistillation,
+    },
 )

@@ -59,6 +59,8 @@ class Method(nn.Module):
         for name in vars(cls):
             if name in inherited and name not in own:
                 raise TypeError(f"{cls.__name__}.{name}: is a hyperparameter; annotate the new default, too")
+        if "__init__" in vars(cls):
+            raise TypeError(f"{cls.__name__}.__init__: annotate hyperparameters instead, and make modules in build()")
         for name, value in vars(cls).items():
             is_declared = name in own or name == "title" or name.startswith("_") or hasattr(Method, name)
             if type(value) in (bool, int, float, str) and not is_declared:

@@ -21,22 +21,21 @@ from kdhelpers.models.networks import (
 )
 from kdhelpers.registry import Registry
 
-_OURS: dict[str, Architecture] = {
-    **cifar_resnet.ARCHITECTURES,
-    **wide_resnet.ARCHITECTURES,
-    **vgg.ARCHITECTURES,
-    **mobilenet_v2.ARCHITECTURES,
-    **shufflenet_v1.ARCHITECTURES,
-    **shufflenet_v2.ARCHITECTURES,
-    **bottleneck_resnet.ARCHITECTURES,
-    **torchvision_resnet.ARCHITECTURES,
-    **shake_shake.ARCHITECTURES,
-}
 MODELS = Registry(
     "MODELS",
-    _OURS,
     lambda entry: isinstance(entry, Architecture),
-    "is not an Architecture; write Architecture(build, feature_maps, classifier)",
+    "write Architecture(build, feature_maps, classifier)",
+    {
+        **cifar_resnet.ARCHITECTURES,
+        **wide_resnet.ARCHITECTURES,
+        **vgg.ARCHITECTURES,
+        **mobilenet_v2.ARCHITECTURES,
+        **shufflenet_v1.ARCHITECTURES,
+        **shufflenet_v2.ARCHITECTURES,
+        **bottleneck_resnet.ARCHITECTURES,
+        **torchvision_resnet.ARCHITECTURES,
+        **shake_shake.ARCHITECTURES,
+    },
 )
 
 
