@@ -17,8 +17,8 @@ def check_known(field: str, name: Any, registry: Mapping[str, Any]) -> None:
     if name not in registry:
         close = get_close_matches(str(name), registry, 1)
         hint = f"did you mean {close[0]}? " if close else ""
-        registered = f"{registry.name}[{name!r}] = ..." if isinstance(registry, Registry) else ""
-        own = f"; register your own in this process: {registered}" if registered else ""
+        example = f"{registry.name}[{name!r}] = ..." if isinstance(registry, Registry) else ""
+        own = f"; register your own in this process: {example}" if example else ""
         raise ValueError(f"{field} = {name}: unknown; {hint}known: {', '.join(registry)}{own}")
 
 
