@@ -11,6 +11,7 @@ DOCS = Path(__file__).resolve().parent
 PACKAGE = DOCS.parent / "kdhelpers"
 FACES = {"__init__", "__main__"}  # they only hand names on
 PURPOSE = {
+    "registry": "names of methods, networks, data",
     "artifacts": "paths, files, records",
     "device": "device, precision, memory",
     "messages": "information for the user",

@@ -19,18 +19,24 @@ from kdhelpers.models.networks import (
     vgg,
     wide_resnet,
 )
+from kdhelpers.registry import Registry
 
-MODELS: dict[str, Architecture] = {
-    **cifar_resnet.ARCHITECTURES,
-    **wide_resnet.ARCHITECTURES,
-    **vgg.ARCHITECTURES,
-    **mobilenet_v2.ARCHITECTURES,
-    **shufflenet_v1.ARCHITECTURES,
-    **shufflenet_v2.ARCHITECTURES,
-    **bottleneck_resnet.ARCHITECTURES,
-    **torchvision_resnet.ARCHITECTURES,
-    **shake_shake.ARCHITECTURES,
-}
+MODELS = Registry(
+    "MODELS",
+    lambda entry: isinstance(entry, Architecture),
+    "write Architecture(build, feature_maps, classifier)",
+    {
+        **cifar_resnet.ARCHITECTURES,
+        **wide_resnet.ARCHITECTURES,
+        **vgg.ARCHITECTURES,
+        **mobilenet_v2.ARCHITECTURES,
+        **shufflenet_v1.ARCHITECTURES,
+        **shufflenet_v2.ARCHITECTURES,
+        **bottleneck_resnet.ARCHITECTURES,
+        **torchvision_resnet.ARCHITECTURES,
+        **shake_shake.ARCHITECTURES,
+    },
+)
 
 
 def default_options(name: str) -> dict:
@@ -45,7 +51,10 @@ def check_model(name: str, pretrained: bool = False, options: Mapping[str, objec
     unknown name, option or value, and ValueError for ImageNet weights that do not exist or do not fit.
     """
     if name not in MODELS:
-        raise ValueError(f"model={name!r} is unknown; use one of {', '.join(MODELS)}")
+        raise ValueError(
+            f"model={name!r} is unknown; use one of {', '.join(MODELS)}; a network of your own must be registered in "
+            f"this process: MODELS[{name!r}] = Architecture(...)"
+        )
     complete = default_options(name)
     for option, value in (options or {}).items():
         if option not in complete:
@@ -90,6 +99,8 @@ def build_model(name: str, num_classes: int, pretrained: bool = False, **options
     options = check_model(name, pretrained, options)
     architecture = MODELS[name]
     model = architecture.build(num_classes, **options, **({"pretrained": True} if pretrained else {}))
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"MODELS[{name!r}].build: returned a {type(model).__name__}; return an nn.Module")
     model.return_nodes = architecture.return_nodes
     return model
 

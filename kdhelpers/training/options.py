@@ -10,6 +10,8 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from kdhelpers.registry import Registry
+
 REQUIRED = inspect.Parameter.empty
 
 
@@ -17,7 +19,9 @@ def check_known(field: str, name: Any, registry: Mapping[str, Any]) -> None:
     if name not in registry:
         close = get_close_matches(str(name), registry, 1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise ValueError(f"{field} = {name}: unknown; {hint}known: {', '.join(registry)}")
+        example = f"{registry.name}[{name!r}] = ..." if isinstance(registry, Registry) else ""
+        own = f"; register your own in this process: {example}" if example else ""
+        raise ValueError(f"{field} = {name}: unknown; {hint}known: {', '.join(registry)}{own}")
 
 
 def named_values(text: str, what: str, example: str) -> dict[str, str]:
