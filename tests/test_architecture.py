@@ -14,6 +14,7 @@ PACKAGE = Path(kdhelpers.__file__).parent
 # Lowest first. A file imports from its own wing and from lower floors only; a wing not named here fails the test.
 FLOORS = (
     "registry messages",
+    "nearest",
     "artifacts device models methods",
     "display weights",
     "data",

@@ -40,6 +40,7 @@ class Unlabelled:
     images: Tensor  # uint8 [N, 3, H, W], contiguous
     ids: list[str]  # one per image, in the same order
     source: str  # the argument that named them, see `take_unlabelled`
+    note: str = ""  # how the images were resized, if they were
 
     def __len__(self) -> int:
         return len(self.images)

@@ -19,6 +19,7 @@ from kdhelpers.models.networks import (
     vgg,
     wide_resnet,
 )
+from kdhelpers.nearest import check_known
 from kdhelpers.registry import Registry
 
 MODELS = Registry(
@@ -50,16 +51,10 @@ def check_model(name: str, pretrained: bool = False, options: Mapping[str, objec
     A text is read as a number or flag if the option is a `Choice`. Raises ValueError that lists the valid ones for an
     unknown name, option or value, and ValueError for ImageNet weights that do not exist or do not fit.
     """
-    if name not in MODELS:
-        raise ValueError(
-            f"model={name!r} is unknown; use one of {', '.join(MODELS)}; a network of your own must be registered in "
-            f"this process: MODELS[{name!r}] = Architecture(...)"
-        )
+    check_known("model", name, MODELS)
     complete = default_options(name)
     for option, value in (options or {}).items():
-        if option not in complete:
-            valid = ", ".join(complete) or "it has none"
-            raise ValueError(f"model option {option!r} is unknown to {name}; known options: {valid}")
+        check_known(f"option of model {name}", option, complete)
         complete[option] = _checked(name, option, value, MODELS[name].options[option])
     if pretrained:
         _check_pretrained(name, complete)
