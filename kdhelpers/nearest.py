@@ -3,13 +3,16 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from kdhelpers.registry import Registry
+
 MOST = 60  # names in an error; of more the first ones
 
 
 def check_known(field: str, name: object, known: Iterable[str], other: str = "") -> None:
     """ValueError with the nearest names unless `name` is known; `other` describes what else is allowed."""
     if name not in known:
-        raise ValueError(f"{field} = {name}: unknown; {known_names(name, known, other)}")
+        own = f"; register your own: {known.name}[{name!r}] = ..." if isinstance(known, Registry) else ""
+        raise ValueError(f"{field} = {name}: unknown; {known_names(name, known, other)}{own}")
 
 
 def known_names(name: object, known: Iterable[str], other: str = "") -> str:

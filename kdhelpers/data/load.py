@@ -105,7 +105,10 @@ def _read_or_download(name: str, source: Source, root: Path, size: int | None) -
 def _read(name: str, source: Source, root: Path, size: int | None) -> Raw | None:
     """The data set from its own reader or the first layout found; None if there is none."""
     if source.read:
-        return source.read(size)
+        if not isinstance(raw := source.read(size), Raw):
+            returned = type(raw).__name__
+            raise TypeError(f"DATASETS[{name!r}].read: returned a {returned}; return dataset_from_arrays(...)")
+        return raw
     if source.pickles and (raw := read_pickles(root, source.pickles)):
         return raw
     for folder in (name, *source.folders):

@@ -20,18 +20,24 @@ from kdhelpers.models.networks import (
     wide_resnet,
 )
 from kdhelpers.nearest import check_known
+from kdhelpers.registry import Registry
 
-MODELS: dict[str, Architecture] = {
-    **cifar_resnet.ARCHITECTURES,
-    **wide_resnet.ARCHITECTURES,
-    **vgg.ARCHITECTURES,
-    **mobilenet_v2.ARCHITECTURES,
-    **shufflenet_v1.ARCHITECTURES,
-    **shufflenet_v2.ARCHITECTURES,
-    **bottleneck_resnet.ARCHITECTURES,
-    **torchvision_resnet.ARCHITECTURES,
-    **shake_shake.ARCHITECTURES,
-}
+MODELS = Registry(
+    "MODELS",
+    lambda entry: isinstance(entry, Architecture),
+    "write Architecture(build, feature_maps, classifier)",
+    {
+        **cifar_resnet.ARCHITECTURES,
+        **wide_resnet.ARCHITECTURES,
+        **vgg.ARCHITECTURES,
+        **mobilenet_v2.ARCHITECTURES,
+        **shufflenet_v1.ARCHITECTURES,
+        **shufflenet_v2.ARCHITECTURES,
+        **bottleneck_resnet.ARCHITECTURES,
+        **torchvision_resnet.ARCHITECTURES,
+        **shake_shake.ARCHITECTURES,
+    },
+)
 
 
 def default_options(name: str) -> dict:
@@ -88,6 +94,8 @@ def build_model(name: str, num_classes: int, pretrained: bool = False, **options
     options = check_model(name, pretrained, options)
     architecture = MODELS[name]
     model = architecture.build(num_classes, **options, **({"pretrained": True} if pretrained else {}))
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"MODELS[{name!r}].build: returned a {type(model).__name__}; return an nn.Module")
     model.return_nodes = architecture.return_nodes
     return model
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdhelpers import artifacts
-from kdhelpers.display.messages import inform
+from kdhelpers.messages import inform
 from kdhelpers.methods import METHODS
 from kdhelpers.nearest import known_names
 from kdhelpers.report.labels import method_title

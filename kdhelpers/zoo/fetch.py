@@ -11,7 +11,7 @@ from pathlib import Path
 from kdhelpers import artifacts
 from kdhelpers.data import Data, load_data
 from kdhelpers.data.readers.download import download
-from kdhelpers.display.messages import inform
+from kdhelpers.messages import inform
 from kdhelpers.models import check_model
 from kdhelpers.nearest import known_names
 from kdhelpers.weights.load import read_weights

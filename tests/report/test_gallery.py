@@ -127,7 +127,10 @@ def test_digits_have_the_note_machinery_check_on_the_section_and_on_every_card(r
     store(root, "b", dataset="digits", seed=1)
     store(root, "c")
     page = write_gallery().read_text()
-    assert page.count('<span class="badge warn">machinery check, not evidence</span>') == 3
+    assert (
+        page.count('<span class="badge warn">this shows that the code works, it is not evidence for a method</span>')
+        == 3
+    )
     assert page.index("<h2>cifar100") < page.index("<h2>digits")
 
 

@@ -150,7 +150,7 @@ def test_results_table_without_runs_says_what_to_do(root):
 
 def test_results_table_refuses_to_highlight_a_run_that_is_not_there(root):
     fixtures.store(fixtures.record(50.0), fixtures.record(status="failed", **fixtures.LM))
-    with pytest.raises(ValueError, match="highlight = student_lm_.*: not a finished run .* names: student_si_"):
+    with pytest.raises(ValueError, match="highlight = student_lm_.*: not a finished run .*known: student_si_"):
         tables.results_table("cifar100", highlight="student_lm_resnet8_cifar100")
 
 

@@ -37,7 +37,7 @@ def saved(trained):
     if trained.record.get("notebook"):
         files["executed notebook"] = artifacts.root() / trained.record["notebook"]
     rows = [(kind, _relative(path), _size_text(path.stat().st_size)) for kind, path in files.items() if path.is_file()]
-    note = "loaded, it was trained before" if trained.cached else "trained now"
+    note = "loaded: trained before" if trained.cached else "trained now"
     name = trained.record.get("name")
     return table_of(rows, f"{name}: {note} · files in {artifacts.root()}", ["content", "file", "size"])
 
