@@ -3,13 +3,8 @@
 import time
 from collections.abc import Iterable
 
-<<<<<<< HEAD
-from kdhelpers.display.messages import inform, kernel_shell, stream
-from kdhelpers.display.text import state_text
-=======
 from kdhelpers.display.text import state_text
 from kdhelpers.messages import inform, kernel_shell, stream
->>>>>>> main
 
 # The columns of a history row that are not loss terms. A method names its own terms: they are the other columns.
 MEASUREMENTS = frozenset(

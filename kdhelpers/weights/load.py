@@ -9,11 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from kdhelpers import artifacts
-<<<<<<< HEAD
-from kdhelpers.display.messages import inform
-=======
 from kdhelpers.messages import inform
->>>>>>> main
 from kdhelpers.methods import METHODS
 from kdhelpers.models import COUNTS, MODELS, build_model, identify_architecture
 from kdhelpers.nearest import guess
