@@ -48,7 +48,7 @@ DATASETS = Registry(
     lambda entry: isinstance(entry, Source),
     "write Source(description, read=function)",
     {
-        "digits": Source("scikit-learn's 1,797 handwritten digits, tinted, 32 px; embedded", 32, 10, read=read_digits),
+        "digits": Source("scikit-learn's 1,797 handwritten digits, tinted, 16 px; embedded", 16, 10, read=read_digits),
         "cifar10": Source(
             "60,000 photographs of 10 classes, 32 px",
             classes=10,
