@@ -7,9 +7,11 @@ papermill's executed copies and nbconvert's pages.
 import base64
 import math
 import platform
+import re
 import sys
 import time
 from html import escape
+from typing import Any
 
 import torch
 
@@ -18,6 +20,7 @@ from kdhelpers import artifacts
 from kdhelpers.device import pick_device, resolve_precision
 from kdhelpers.display import plots
 from kdhelpers.display.progress import TerminalProgress, TimedProgress, duration, record_text, row_text
+from kdhelpers.display.teaching import check, random_logits, source  # noqa: F401  public: notebook.source
 
 
 def device() -> str:
@@ -54,6 +57,23 @@ def _kernel_shell():
     module = sys.modules.get("IPython")  # a kernel has imported it
     shell = module.get_ipython() if module else None
     return shell if hasattr(shell, "kernel") else None
+
+
+def added_parameters() -> dict[str, Any]:
+    """The parameters that papermill passed and that the notebook's parameter cell lacks; empty outside a notebook.
+
+    papermill writes them, with the others, into a cell of its own, whose first line is `# Parameters`.
+    """
+    shell = _kernel_shell()
+    cells = shell.user_ns["In"] if shell else []
+    declared = {name for cell in cells for name in re.findall(r"^(\w+): \w+ = ", cell, re.MULTILINE)}
+    passed = [
+        name
+        for cell in cells
+        if cell.startswith("# Parameters\n")
+        for name in re.findall(r"^(\w+) = ", cell, re.MULTILINE)
+    ]
+    return {name: shell.user_ns[name] for name in passed if name not in declared}
 
 
 class LiveProgress(TimedProgress):

@@ -5,6 +5,38 @@ import re
 from collections.abc import Iterable
 
 MARK = " †"  # after an accuracy that has notes, such as leakage
+UNITS = {"pct": "(%)", "points": "(points)", "nats": "(nats)"}  # the last part of a column's name
+HEADS = {
+    "n": "test images",
+    "top1_pct": "top-1 (%)",
+    "top5_pct": "top-5 (%)",
+    "nll": "NLL (nats)",
+    "ece_pct": "ECE (%)",
+    "difference_pct": "difference (points)",
+    "drop_pct": "drop (points)",
+    "agreement_pct": "same prediction (%)",
+    "kl_nats": "KL (nats)",
+    "kl_at_temperature_nats": "KL at T (nats)",
+    "kl_standardized_nats": "KL of standardised logits (nats)",
+    "teacher_top1_pct": "teacher top-1 (%)",
+    "student_top1_pct": "student top-1 (%)",
+    "train_top1_pct": "train top-1 (%)",
+    "val_top1_pct": "validation top-1 (%)",
+    "probe_pct": "linear probe (%)",
+    "cka": "CKA",
+    "retained": "retained share",
+    "undefined": "images without a map",
+}
+
+
+def head(column: str) -> str:
+    """The head of a table's column with this name in a frame: `KL (nats)` for kl_nats. Unknown names lose their "_"."""
+    *words, last = column.split("_")
+    return HEADS.get(column) or " ".join([*words, UNITS.get(last, last)])
+
+
+def interval_text(low: float, high: float, digits: int = 2) -> str:
+    return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def spread_text(mean: float, std: float, n: int) -> str:
@@ -59,18 +91,28 @@ def mark_meaning(notes) -> str:
 
 def caption(summary) -> str:
     """The conditions of a summary: n, spread, selection rule, budget, device, notes, and a warning for toy data."""
+    return " · ".join([headline(summary), *conditions(summary)])
+
+
+def headline(summary) -> str:
+    """What a summary's accuracies are: n and spread, after a warning for toy data."""
     if summary.empty:
         return "no finished run is stored"
     low, high = summary["n"].min(), summary["n"].max()
     seeds = f"n = {high} seed{'s' if high > 1 else ''}" if low == high else f"n = {low} to {high} seeds"
-    parts = [
-        evidence_note(summary["dataset"]),
-        f"test top-1 in %, mean ± sample standard deviation over {seeds}",
+    spread = f"test top-1 in %, mean ± sample standard deviation over {seeds}"
+    return " · ".join(filter(None, [evidence_note(summary["dataset"]), spread]))
+
+
+def conditions(summary) -> list[str]:
+    """Selection rule, budget, device, what a gain is, and the notes of a summary."""
+    if summary.empty:
+        return []
+    return [
         *(f"{field}: {_one_or_several(summary[field])}" for field in ("selection", "budget", "device")),
         "gain in points over the student trained without a teacher, of the same model and budget",
         *(f"{MARK.strip()} {note}" for note in summary["notes"].unique() if note),
     ]
-    return " · ".join(part for part in parts if part)
 
 
 def _one_or_several(values) -> str:

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kdhelpers.artifacts import root
 from kdhelpers.suite.matrix import expand
+from kdhelpers.training.named import all_names
 
 PACKAGE = Path(__file__).resolve().parent.parent
 SOURCES = (".py", ".j2", ".css", ".csv")
@@ -40,7 +42,7 @@ class Entry(BaseModel):
 
 @dataclass(frozen=True)
 class Job:
-    """A notebook to replay; `accepts` has the names in its parameters cell."""
+    """A notebook to replay; `accepts` has the names of the parameters that it takes."""
 
     name: str
     entry: str
@@ -150,22 +152,30 @@ def _needs(path: Path, entry: Entry, seed: int | None, entries: list[Entry], see
 
 
 def _notebook(path: Path, entry: Entry) -> tuple[Path, frozenset[str]]:
-    """The entry's notebook and the names in its parameters cell, which include every parameter of the entry."""
+    """The entry's notebook and the names that it accepts, which include every parameter of the entry."""
     notebook = notebooks_folder() / f"{entry.notebook.removesuffix('.ipynb')}.ipynb"
     if not notebook.is_file():
         names = ", ".join(sorted(other.stem for other in notebooks_folder().glob("*.ipynb"))) or "none"
         raise ValueError(f"{path}: job {entry.name!r}: unknown notebook {entry.notebook!r}; known: {names}")
-    accepts = frozenset(parameters_of(notebook))
+    accepts = accepted_by(notebook)
     seeding = {"each": ["seed"], "all": ["seeds"]}.get(entry.seeds, [])
     if set(seeding) & set(entry.parameters):
         sets = f"`seeds: {entry.seeds}` sets the parameter {seeding[0]}"
         raise ValueError(f"{path}: job {entry.name!r}: {sets}; remove one of the two")
     if missing := [name for name in (*entry.parameters, *seeding) if name not in accepts]:
+        close = get_close_matches(missing[0], accepts, 1)
         raise ValueError(
             f"{path}: job {entry.name!r}: notebook {notebook.stem} has no parameter {missing[0]!r}; "
-            f"it has {', '.join(sorted(accepts)) or 'none'}"
+            + (f"did you mean {close[0]}? " if close else "")
+            + f"it has {', '.join(parameters_of(notebook)) or 'none'}"
         )
     return notebook, accepts
+
+
+def accepted_by(notebook: Path) -> frozenset[str]:
+    """The names in the parameters cell; with `training` among them also every name of a run that `settings` takes."""
+    declared = parameters_of(notebook)
+    return frozenset(declared) | (all_names() if "training" in declared else frozenset())
 
 
 def parameters_of(notebook: Path) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """Options as texts and mappings: checked against the signature of what they configure, completed with its defaults."""
 
 import inspect
+import re
+import shlex
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import cache
@@ -19,12 +21,16 @@ def check_known(field: str, name: Any, registry: Mapping[str, Any]) -> None:
 
 
 def named_values(text: str, what: str, example: str) -> dict[str, str]:
-    """{"alpha": "1", "beta": "12"} of "alpha=1 beta=12", or of "alpha:1 beta:12", as papermill reads no parameter whose
-    line has a second equals sign. Raises ValueError for other text, and for a name twice."""
-    pairs = [word.partition("=" if "=" in word else ":") for word in text.split()]
-    if bad := [name + sign for name, sign, value in pairs if not (name and sign and value)]:
+    """{"alpha": "1", "steps": "crop flip"} of "alpha=1 steps='crop flip'", or of "alpha:1", as papermill reads no
+    parameter whose line has a second equals sign. Raises ValueError for other text, and for a name twice."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"{what}: {text.strip()!r}: {error}; write for instance {example}") from None
+    pairs = [re.fullmatch(r"(\w+)[=:](.+)", word, re.DOTALL) for word in words]
+    if bad := [word for word, pair in zip(words, pairs, strict=True) if not pair]:
         raise ValueError(f"{what}: {bad[0]!r} in {text.strip()!r} is not name=value; write for instance {example}")
-    named = {name: value for name, _, value in pairs}
+    named = {pair[1]: pair[2] for pair in pairs}
     if len(named) < len(pairs):
         raise ValueError(f"{what}: {text.strip()!r} gives a value twice; keep one")
     return named

@@ -110,8 +110,8 @@ class Run(BaseModel):
         values = {name: field.default for name, field in cls.model_fields.items()} | dict(values)
         if isinstance(values["model_options"], str):
             values["model_options"] = named_values(values["model_options"], "model_options", '"base_channels:16"')
-        for name in ("teacher", "name", "start_from", "unlabelled"):
-            values[name] = values[name] or None  # papermill passes "" for none
+        for name in ("teacher", "name", "start_from", "unlabelled", "image_size", "unlabelled_batch_size"):
+            values[name] = None if values[name] in ("", 0, "0") else values[name]  # papermill passes "" or 0 for none
         for options, (field, registry) in OPTIONS.items():
             name, given = values[field], values[options] or {}
             if isinstance(name, str) and isinstance(given, dict):  # else pydantic reports the type

@@ -222,7 +222,7 @@ def test_the_table_has_figures_seeds_rules_and_arrows_over_kd_of_the_same_source
 
 
 def test_the_best_of_each_source_is_bold_and_the_teacher_never(stored):
-    styler = pairs.table(pairs.beside_ours()[pairs.SAME_STYLE])
+    styler = pairs.table(pairs.beside_ours()[pairs.SAME_STYLE]).main
     styler._compute()
     heads = list(styler.data)
     rows = list(styler.data["", "", "method"])
@@ -253,7 +253,7 @@ def test_with_and_without_kd_are_two_rows_though_one_alone_is_stored(root):
     fixtures.store(student(72.34, "crd", hyper={"kd_weight": 0.5}), student(71.0))
     frame = pairs.beside_ours()[pairs.SAME_STYLE]
     assert column(frame)["test_top1_pct"].dropna().to_dict() == {"teacher": 72.34, "student": 71.0, "CRD+KD": 72.34}
-    styler = pairs.table(frame)
+    styler = pairs.table(frame).main
     styler._compute()
     row = list(styler.data["", "", "method"]).index("teacher")
     assert not any(css for (where, _), css in styler.ctx.items() if where == row)  # though no student is better

@@ -20,7 +20,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("jobs", "message"),
     [
         ([job("a", "nowhere")], "job 'a': unknown notebook 'nowhere'; known: good, killed"),
-        ([job("a", parameters={"epochs": 3})], "good has no parameter 'epochs'; it has force_retrain, name, seed"),
+        ([job("a", parameters={"epochs": 3})], "good has no parameter 'epochs'; it has name, seed, force_retrain"),
         ([job("a", "killed", seeds="each")], "notebook killed has no parameter 'seed'; it has x"),
         ([job("a", needs=["b"])], "job 'a' needs 'b', which is not a job here; jobs: a"),
         ([job("a", needs=["b"]), job("b", needs=["a"])], "in a circle: a -> b -> a"),

@@ -1,7 +1,6 @@
 """The table of a group of pairs: methods are rows, pairs are columns, each with our figure and the printed one."""
 
 import math
-from html import escape
 
 import pandas
 
@@ -38,12 +37,12 @@ def table(frame):
 
 
 def _columns(frame):
-    """((pair, budget), its rows); the texts are escaped, because the Styler does not escape headers."""
+    """((pair, budget), its rows)."""
     several = frame["dataset"].nunique() > 1
     keys = ["dataset", "teacher", "student", "budget"]
     for (dataset, teacher, student, budget), column in frame.groupby(keys, sort=False):
         head = f"{dataset}, {budget}" if several else budget
-        yield (escape(f"{teacher} → {student}"), escape(head or "not run yet")), column
+        yield (f"{teacher} → {student}", head or "not run yet"), column
 
 
 def _sides(column, printed: bool):

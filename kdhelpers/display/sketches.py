@@ -1,0 +1,88 @@
+"""Pictures of an idea: a few numbers as bars, points on a circle with their forces, feature maps."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from kdhelpers.display.plots import PALETTE, new_figure, styled
+
+
+def distributions(named: dict[str, Tensor], classes: list[str], label: str = "probability"):
+    """A panel of bars for each distribution [C], all on one scale, every bar with its value."""
+    with styled():
+        figure = new_figure(2.5 * len(named), 2.2)
+        grid = figure.subplots(1, len(named), sharey=True, squeeze=False)[0]
+        for axes, (title, values) in zip(grid, named.items(), strict=True):
+            axes.bar(classes, values.tolist(), color=PALETTE[0], width=0.7)
+            for place, value in enumerate(values.tolist()):
+                axes.annotate(f"{value:.2f}", (place, value), ha="center", va="bottom", fontsize=8)
+            axes.set_title(title)
+            axes.grid(False, axis="x")
+            axes.margins(y=0.15)
+        grid[0].set_ylabel(label)
+    return figure
+
+
+def forces(losses: dict[str, Callable], angles: Tensor, classes: list[int], keys: Tensor | None = None):
+    """Points on a circle, and an arrow along it for each: the direction in which a step of gradient descent moves it.
+
+    losses: title -> loss of unit vectors float64 [N, 2], a scalar. angles: [N], in radians. classes: number of each
+    point's class, its colour. keys: angles [M] of fixed embeddings, drawn as squares; point i and key i belong to one
+    image. The longest arrow has one length in all panels.
+    """
+    with styled():
+        figure = new_figure(3.3 * len(losses), 3.3)
+        grid = figure.subplots(1, len(losses), squeeze=False)[0]
+        for axes, (title, loss) in zip(grid, losses.items(), strict=True):
+            moved = angles.double().clone().requires_grad_()
+            (slope,) = torch.autograd.grad(loss(on_circle(moved)), moved)
+            _circle(axes, title)
+            for angle, kind in zip([] if keys is None else keys.tolist(), classes, strict=False):
+                _point(axes, angle, kind, marker="s", radius=1.12)
+            for angle, step, kind in zip(angles.tolist(), (-slope / slope.abs().max()).tolist(), classes, strict=True):
+                _point(axes, angle, kind, marker="o", radius=1.0)
+                _arrow(axes, angle, 0.5 * step, kind)
+    return figure
+
+
+def on_circle(angles: Tensor) -> Tensor:
+    """Unit vectors [N, 2] of angles [N]."""
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
+def _circle(axes, title: str) -> None:
+    round_trip = on_circle(torch.linspace(0, 6.2832, 200))
+    axes.plot(*round_trip.T.tolist(), color="0.85", linewidth=1)
+    axes.set_title(title)
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+    axes.set(xlim=(-1.35, 1.35), ylim=(-1.35, 1.35))
+
+
+def _point(axes, angle: float, kind: int, marker: str, radius: float) -> None:
+    x, y = (radius * on_circle(torch.tensor([angle]))[0]).tolist()
+    axes.plot(x, y, marker, color=PALETTE[kind], markersize=9, markeredgecolor="white")
+
+
+def _arrow(axes, angle: float, step: float, kind: int) -> None:
+    if abs(step) > 0.02:  # else the head alone would be longer
+        start, end = on_circle(torch.tensor([angle, angle + step])).tolist()
+        bend = f"arc3,rad={0.25 * step:.3f}"
+        style = {"arrowstyle": "-|>", "color": PALETTE[kind], "linewidth": 1.6, "connectionstyle": bend}
+        axes.annotate("", end, start, arrowprops=style)
+
+
+def maps(rows: dict[str, Tensor], columns: int = 8):
+    """A row of grey pictures for each [C, H, W]: its first channels; the row's label has its shape."""
+    with styled():
+        figure = new_figure(1.0 * columns + 1.2, 1.05 * len(rows))
+        grid = figure.subplots(len(rows), columns, squeeze=False)
+        for line, (label, channels) in zip(grid, rows.items(), strict=True):
+            for axes, channel in zip(line, channels.detach().float(), strict=False):
+                axes.imshow(channel, cmap="gray")
+            shape = " × ".join(map(str, channels.shape))
+            line[0].set_ylabel(f"{label}\n{shape}", rotation=0, ha="right", va="center")
+        for axes in grid.flat:
+            axes.set(xticks=[], yticks=[], frame_on=False)
+    return figure

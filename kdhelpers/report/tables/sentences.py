@@ -1,0 +1,69 @@
+"""A comparison of two networks as a sentence."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence that Jupyter displays with `strong` in bold; `str` is its plain text."""
+
+    before: str
+    strong: str
+    after: str
+
+    def __str__(self) -> str:
+        return self.before + self.strong + self.after
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        before, strong, after = map(escape, (self.before, self.strong, self.after))
+        return f"<p>{before}<b>{strong}</b>{after}</p>"
+
+
+def verdict(first: str, second: str, comparison: dict[str, float] | Sequence[dict[str, float]]) -> Sentence:
+    """Which of two networks is better, by how much, and how sure that is. first, second: their names.
+
+    comparison: the result of `compare` for these networks, or a list of such results, one per seed. The sentence on one
+    result has its 95 % interval over images; on several, the mean and the sample standard deviation over the seeds.
+    Raises ValueError for an empty list.
+    """
+    comparisons = [comparison] if isinstance(comparison, dict) else list(comparison)
+    if not comparisons:
+        raise ValueError("comparison = []: has no result; give what `compare` returns, one result per seed")
+    of_one = len(comparisons) == 1
+    return _of_one_seed(first, second, comparisons[0]) if of_one else _of_seeds(first, second, comparisons)
+
+
+def _of_one_seed(first: str, second: str, pair: dict[str, float]) -> Sentence:
+    points, images = pair["difference_pct"], _images(pair["n"])
+    interval = f"95 % interval {pair['low_pct']:.1f} to {pair['high_pct']:.1f}"
+    if pair["low_pct"] <= 0 <= pair["high_pct"]:
+        these = "this" if pair["n"] == 1 else "these"
+        before = f"{first} and {second} do not differ beyond chance on {these} {images}: "
+        return Sentence(before, f"{points:+.1f} points", f", {interval}, one seed.")
+    if points > 0:
+        return Sentence(f"{first} beats {second} by ", f"{points:.1f} points", f" ({interval}): {images}, one seed.")
+    return Sentence(f"{first} is ", f"{-points:.1f} points", f" below {second}: {interval}, {images}, one seed.")
+
+
+def _of_seeds(first: str, second: str, pairs: list[dict[str, float]]) -> Sentence:
+    differences = [pair["difference_pct"] for pair in pairs]
+    seeds, ahead = len(pairs), sum(difference > 0 for difference in differences)
+    behind = sum(difference < 0 for difference in differences)
+    if ahead == seeds:
+        before = f"{first} beats {second} with each of {seeds} seeds: "
+    elif behind == seeds:
+        before = f"{first} is below {second} with each of {seeds} seeds: "
+    else:
+        before = f"{first} beats {second} with {ahead} of {seeds} seeds: "
+    images = ", ".join(dict.fromkeys(_images(pair["n"]) for pair in pairs))
+    spread = f" on average, standard deviation {statistics.stdev(differences):.1f} over the seeds, {images}."
+    return Sentence(before, f"{statistics.fmean(differences):+.1f} points", spread)
+
+
+def _images(count: int) -> str:
+    return f"{count:,} test image{'' if count == 1 else 's'}"

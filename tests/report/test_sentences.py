@@ -1,0 +1,56 @@
+"""The sentence that says which of two networks is better."""
+
+import pytest
+
+from kdhelpers.report.tables import verdict
+
+
+def pair(points, low, high, n=360):
+    return {"difference_pct": points, "low_pct": low, "high_pct": high, "n": n}
+
+
+@pytest.mark.parametrize(
+    ("comparison", "text"),
+    [
+        (pair(5.83, 1.94, 9.72), "A beats B by 5.8 points (95 % interval 1.9 to 9.7): 360 test images, one seed."),
+        (
+            pair(0.83, -2.1, 3.89),
+            "A and B do not differ beyond chance on these 360 test images: "
+            "+0.8 points, 95 % interval -2.1 to 3.9, one seed.",
+        ),
+        (pair(-3.1, -5.0, -1.2), "A is 3.1 points below B: 95 % interval -5.0 to -1.2, 360 test images, one seed."),
+        ([pair(0.0, 0.0, 0.0, n=1)], "these"),
+    ],
+)
+def test_one_seed(comparison, text):
+    if text == "these":
+        assert "on this 1 test image: +0.0 points" in str(verdict("A", "B", comparison))
+    else:
+        assert str(verdict("A", "B", comparison)) == text
+
+
+@pytest.mark.parametrize(
+    ("points", "text"),
+    [
+        ((1.0, 3.0), "A beats B with each of 2 seeds: +2.0 points on average, standard deviation 1.4 over the seeds, "),
+        ((-1.0, -3.0), "A is below B with each of 2 seeds: -2.0 points on average, standard deviation 1.4 over the "),
+        ((1.0, -1.0, 3.0), "A beats B with 2 of 3 seeds: +1.0 points on average, standard deviation 2.0 over the seed"),
+    ],
+)
+def test_several_seeds(points, text):
+    sentence = str(verdict("A", "B", [pair(value, -9, 9, n=10_000) for value in points]))
+    assert sentence.startswith(text)
+    assert sentence.endswith("seeds, 10,000 test images.")
+
+
+def test_the_difference_is_bold_and_names_are_escaped():
+    assert (
+        verdict("<A>", "B", pair(5.83, 1.94, 9.72))
+        ._repr_html_()
+        .startswith("<p>&lt;A&gt; beats B by <b>5.8 points</b> (95 % interval")
+    )
+
+
+def test_no_result_is_refused():
+    with pytest.raises(ValueError, match=r"comparison = \[\]: has no result; give what `compare` returns"):
+        verdict("A", "B", [])
