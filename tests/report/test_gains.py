@@ -1,4 +1,4 @@
-"""Gains over the student alone: paired by seed, within one budget and teacher, sorted; drawn with every seed's point."""
+"""Gains over the student alone: paired by seed, of one budget and teacher, sorted; a point per seed."""
 
 import pytest
 import record_fixtures as fixtures
