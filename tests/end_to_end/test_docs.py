@@ -19,6 +19,8 @@ from kdhelpers import METHODS, artifacts, build_model, gains, results
 from kdhelpers.cli.commands import main
 from kdhelpers.report.results import has_no_teacher
 from kdhelpers.suite.profiles import accepted_by, load_profile, profile_names
+from kdhelpers.training.named import all_names
+from kdhelpers.training.options import named_values
 from kdhelpers.zoo.benchmark import figures_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +94,7 @@ def test_every_command_that_it_names_is_accepted(page):
         for profile in re.findall(r"--profile (\w+)", rest):
             patterns = re.findall(r"[\w*]+", rest.partition("--only ")[2])
             load_profile(profile, (0, 1, 2), patterns)  # raises ValueError for a name that the profile lacks
+        assert set(re.findall(r" (\w+)=", rest)) <= all_names()
 
 
 def test_every_profile_is_described():
@@ -107,6 +110,8 @@ def test_every_parameter_that_a_page_passes_to_a_notebook_exists():
         notebook = re.search(r"notebooks/\w+\.ipynb", call).group()
         for name in re.findall(r" -p (\w+) ", call):
             assert name in accepted_by(ROOT / notebook), f"{notebook} -p {name}"
+    for text in re.findall(r'-p training "(.*?)"', "\n".join(lines)):
+        assert named_values(text, "training", "").keys() <= all_names()
 
 
 @every_page
@@ -152,7 +157,7 @@ def test_published_figures_are_those_of_the_papers():
 
 @pytest.fixture(scope="module")
 def figures():
-    """`mean ± std` of the test accuracy of every stored setting, and of its gain over every student without a teacher."""
+    """`mean ± std` of the accuracy of every stored setting, and of its gain over each student without a teacher."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KD_ROOT", str(ROOT))
         settings = [group.set_index("seed") for _, group in results().groupby("setting")]
