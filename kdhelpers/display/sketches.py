@@ -80,7 +80,7 @@ def maps(rows: dict[str, Tensor], columns: int = 8):
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for line, (label, channels) in zip(grid, rows.items(), strict=True):
             for axes, channel in zip(line, channels.detach().float(), strict=False):
-                axes.imshow(channel, cmap="gray")
+                axes.imshow(channel.numpy(), cmap="gray")
             shape = " × ".join(map(str, channels.shape))
             line[0].set_ylabel(f"{label}\n{shape}", rotation=0, ha="right", va="center")
         for axes in grid.flat:

@@ -12,11 +12,29 @@ import torch
 TOLERANCE = 1e-4  # relative
 
 
-def source(*functions: Callable):
-    """The code of functions or classes, coloured, without their docstrings' indentation; a display for a notebook."""
-    from IPython.display import Code
+class Source:
+    """Python code, coloured in a notebook."""
 
-    return Code("\n\n".join(dedent(inspect.getsource(function)) for function in functions), language="python")
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    def __str__(self) -> str:
+        return self.code
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from pygments import highlight
+        from pygments.formatters import HtmlFormatter
+        from pygments.lexers import PythonLexer
+
+        style = "font-family: monospace; font-size: 95%; line-height: 1.35; margin: 0"
+        return highlight(self.code, PythonLexer(), HtmlFormatter(noclasses=True, nobackground=True, prestyles=style))
+
+
+def source(*functions: Callable) -> Source:
+    """The code of functions or classes, to read in a notebook."""
+    return Source("\n\n".join(dedent(inspect.getsource(function)) for function in functions))
 
 
 class Answer:

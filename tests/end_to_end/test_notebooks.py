@@ -1,5 +1,6 @@
-"""The committed notebooks: anatomy, parameters, no outputs. That they run is the smoke suite's job (test_readme)."""
+"""The committed notebooks: anatomy, parameters, exercises, figures. That they run, the smoke suite shows."""
 
+import functools
 import re
 import tomllib
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 import yaml
 from papermill import inspect_notebook
 
-from kdhelpers import Run
+from kdhelpers import Run, results, summarize
+from kdhelpers.display.text import paired_text, spread_text
 from kdhelpers.suite.profiles import parameters_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,12 +40,92 @@ def test_sources_are_clean_nbformat_with_ids_and_no_outputs(path):
 
 
 @every_notebook
-def test_cells_are_short_and_define_nothing(path):
-    assert 9 <= len(nbformat.read(path, 4).cells) <= 14
+def test_cells_are_short_and_define_nothing_except_in_exercises(path):
     for cell in code_cells(path):
-        assert not re.search(r"^\s*(def|class|while) ", cell.source, re.MULTILINE)
-        if "parameters" not in cell.metadata.get("tags", []):
-            assert cell.source.count("\n") < 12
+        tags = cell.metadata.get("tags", [])
+        assert "exercise" in tags or not re.search(r"^\s*(def|class|while) ", cell.source, re.MULTILINE)
+        assert cell.source.count("\n") < (18 if "notebook.setup()" in cell.source else 14), cell.source
+
+
+@every_notebook
+def test_prose_leads_through_the_notebook(path):
+    """At most two code cells follow each other, except around the parameters, where papermill adds one."""
+    kinds = "".join("c" if cell.cell_type == "code" else "m" for cell in nbformat.read(path, 4).cells)
+    assert "ccc" not in kinds
+    assert len(kinds) <= 32
+
+
+METHODS = [path for path in NOTEBOOKS if 3 <= int(path.stem[:2]) <= 12]
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_a_method_is_taught_before_it_trains(path):
+    """The idea, the equation with the code of the loss, expectations, results, what was measured, exercises."""
+    cells = nbformat.read(path, 4).cells
+    text = "\n".join(cell.source for cell in cells)
+    order = [
+        "## The idea",
+        "## The loss",
+        "notebook.source(",
+        "## The experiment",
+        "= fit",
+        "tables.verdict(",
+        "## Exercises",
+    ]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert re.search(r"## What we saw on (CIFAR|Imagenette)", text)
+    assert "**What do you expect" in text
+    assert re.search(r"^1\. .*^2\. .*^3\. ", text[places[-1] :], re.MULTILINE | re.DOTALL)
+    assert "<details>" in text
+    assert [cell for cell in cells if "exercise" in cell.metadata.get("tags", [])]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_pictures_that_it_shows_are_committed(path):
+    text = "\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown")
+    for target in re.findall(r"!\[[^\]]*\]\((?!https?:)([^)]+)\)", text):
+        assert (path.parent / target).resolve().is_file(), target
+
+
+@functools.cache
+def measured():
+    """`44.83 ± 0.25`: every mean and spread of the committed records, of accuracies and of paired gains."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KD_ROOT", str(ROOT))
+        rows = summarize(results()).to_dict("records")
+    accuracies = {spread_text(row["test_top1_pct"], row["test_top1_std_pct"], row["n"]) for row in rows}
+    pairs = ("paired_gain_points", "paired_gain_std_points", "paired_n")
+    return accuracies | {paired_text(*(row[field] for field in pairs)).partition(" (")[0] for row in rows}
+
+
+@every_notebook
+def test_what_we_saw_was_measured(path):
+    """Every `mean ± spread` of the section is a figure of the committed records."""
+    cells = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"]
+    for section in (part for cell in cells for part in re.findall(r"## What we saw.*?(?=\n## |\Z)", cell, re.DOTALL)):
+        figures = re.findall(r"[+−-]?\d+\.\d\d ± \d+\.\d\d", section)
+        assert {figure.replace("−", "-") for figure in figures} <= measured()
+
+
+SOLUTIONS = {  # exercise -> what the learner changes to correct the mistake
+    "04_logit_matching": ("return torch", "return temperature**2 * torch")
+}
+
+
+@pytest.mark.parametrize("name", SOLUTIONS)
+def test_the_check_of_an_exercise_finds_the_mistake_and_accepts_the_correction(name):
+    cells = code_cells(ROOT / "notebooks" / f"{name}.ipynb")
+    position = next(i for i, cell in enumerate(cells) if "exercise" in cell.metadata.get("tags", []))
+    imports = cells[0].source[cells[0].source.index("import torch") :].replace("notebook.setup()", "")
+    exercise, check = cells[position].source, cells[position + 1].source
+    wrong, right = SOLUTIONS[name]
+    assert exercise.count(wrong) == 1
+    for code, solved in ((exercise, False), (exercise.replace(wrong, right), True)):
+        names = {}
+        *statements, last = check.splitlines()
+        exec("\n".join([imports, code, *statements, f"answer = {last}"]), names)
+        assert names["answer"].solved is solved
 
 
 @every_notebook
@@ -52,6 +134,7 @@ def test_papermill_and_the_suite_read_the_same_parameters_and_every_parameter_is
     assert len(tagged) == 1
     inspected = inspect_notebook(str(path))
     assert list(inspected) == list(parameters_of(path))
+    assert len(inspected) <= 14
     for line in tagged[0].source.splitlines():
         assert re.fullmatch(r"\w+: (str|int|float|bool) = \S.*?  # \S.*", line), line
     assert all(parameter["help"] for parameter in inspected.values())
@@ -73,6 +156,7 @@ def test_the_first_cell_has_title_question_and_expected_time(path):
     assert first.startswith("# ")
     assert "?**" in first
     assert "Expected time" in first
+    assert "Run all" in first
 
 
 @every_notebook

@@ -188,7 +188,7 @@ def test_other_pairs_and_other_data_have_their_own_group_without_empty_rows(stor
     assert own["printed"].isna().all()
     assert list(pairs.beside_ours("digits")) == [pairs.OUR_OWN]
     shown = pairs.table(own)
-    assert "machinery check" in shown.to_html()
+    assert "not evidence for a method" in shown.to_html()
     assert [head[2] for head in shown.data] == ["method", "ours", "ours", "our setting"]
 
 

@@ -197,7 +197,7 @@ def test_caption_states_what_the_figures_rest_on(study):
         assert part in text
     assert "machinery" not in text
     mixed = pandas.concat([study, study.assign(dataset="digits", budget="2 epochs, batch 64")])
-    assert caption(mixed).startswith("digits: machinery check, not evidence")
+    assert caption(mixed).startswith("digits: this shows that the code works, it is not evidence for a method")
     assert "budget: several, see the column" in caption(mixed)
     assert evidence_note(["cifar10"]) == ""
 

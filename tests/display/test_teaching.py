@@ -1,0 +1,80 @@
+"""The source of a loss, checked exercises, and sketches."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kdhelpers import kd_loss, plots, supcon_loss
+from kdhelpers.display import notebook, sketches, teaching
+
+LOGITS = teaching.random_logits(seed=0), teaching.random_logits(seed=1)
+CASES = {f"T = {temperature}": (*LOGITS, temperature) for temperature in (1.0, 4.0)}
+
+
+def without_t_squared(student, teacher, temperature):
+    return kd_loss(student, teacher, temperature) / temperature**2
+
+
+def test_the_source_is_the_code_that_runs():
+    text = str(notebook.source(kd_loss, F.kl_div))
+    assert "def kd_loss(" in text
+    assert "def kl_div(" in text
+    assert "<pre" in notebook.source(kd_loss)._repr_html_()
+
+
+def test_a_right_solution_is_accepted_whatever_its_form():
+    answer = notebook.check(lambda s, t, T: torch.sum(kd_loss(s, t, T)), kd_loss, CASES)
+    assert answer.solved
+    assert "right in all 2 cases" in str(answer)
+
+
+def test_a_missing_factor_is_found_in_the_cases_that_show_it():
+    answer = notebook.check(without_t_squared, kd_loss, CASES)
+    assert answer.wrong == ["T = 4.0"]
+    assert "<td>0.0625</td>" in answer._repr_html_()
+
+
+@pytest.mark.parametrize("result", [math.nan, math.inf, "text", torch.ones(2)])
+def test_a_solution_that_fails_or_gives_no_number_is_wrong_and_does_not_stop_the_notebook(result):
+    answer = notebook.check(lambda *arguments: result, kd_loss, CASES)
+    assert not answer.solved
+    assert len(answer.wrong) == 2
+
+
+def test_the_label_of_a_failing_case_has_the_error_escaped():
+    def broken(*arguments):
+        raise TypeError("<b>")
+
+    assert "TypeError: &lt;b&gt;" in notebook.check(broken, kd_loss, CASES)._repr_html_()
+
+
+def test_distributions_are_a_panel_each_on_one_scale():
+    figure = sketches.distributions({"a": torch.tensor([0.2, 0.8]), "b": torch.tensor([0.5, 0.5])}, ["cat", "dog"])
+    left, right = figure.axes
+    assert [bar.get_height() for bar in left.patches] == pytest.approx([0.2, 0.8])
+    assert left.get_ylim() == right.get_ylim()
+
+
+def test_forces_point_where_gradient_descent_moves_the_points():
+    labels, angles = torch.tensor([0, 0]), torch.tensor([0.5, 1.5])
+    figure = sketches.forces({"attraction": lambda z: -(z[0] * z[1]).sum()}, angles, labels.tolist(), keys=angles)
+    first, second = [text for text in figure.axes[0].texts if text.arrow_patch]
+    assert first.xy == pytest.approx(sketches.on_circle(torch.tensor([1.0]))[0].tolist())  # towards the other point
+    assert second.xy == pytest.approx(sketches.on_circle(torch.tensor([1.0]))[0].tolist())
+
+
+def test_forces_take_the_losses_of_the_package():
+    angles, labels = torch.tensor([0.2, 1.0, 2.6, 3.6]), torch.tensor([0, 0, 1, 1])
+    figure = sketches.forces({"SupCon": lambda z: supcon_loss(z[:, None], labels, 0.5)}, angles, labels.tolist())
+    assert len(plots.png(figure)) > 5_000
+
+
+def test_maps_have_a_labelled_row_each():
+    figure = sketches.maps({"teacher": torch.rand(4, 2, 2), "student": torch.rand(2, 2, 2)}, columns=3)
+    assert [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()] == [
+        "teacher\n4 × 2 × 2",
+        "student\n2 × 2 × 2",
+    ]
+    assert sum(bool(axes.images) for axes in figure.axes) == 5
