@@ -1,21 +1,15 @@
-"""What README and docs promise: commands, options, parameters, links, names and figures exist; their examples run."""
+"""What README and docs promise: commands, options, parameters, links, names and figures exist."""
 
-import contextlib
 import dataclasses
-import io
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pandas
 import pytest
-import torch
 import yaml
+from pages import PAGES, README, ROOT, python_blocks, tables
 
 import kdhelpers
-from kdhelpers import METHODS, artifacts, build_model, gains, results
+from kdhelpers import METHODS, gains, results
 from kdhelpers.cli.commands import main
 from kdhelpers.report.results import has_no_teacher
 from kdhelpers.suite.profiles import accepted_by, load_profile, profile_names
@@ -23,32 +17,12 @@ from kdhelpers.training.named import all_names
 from kdhelpers.training.options import named_values
 from kdhelpers.zoo.benchmark import figures_of
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
-    (ROOT / "docs").rglob("*.md")
-)
-README = (ROOT / "README.md").read_text()
-TABLES_OF_RECORDS = [
-    "README.md",
-    "docs/methods.md",
-    *(f"docs/results/{name}.md" for name in "cifar100 supcrd cocord imagenette".split()),
-]
-TABLES_OF_RECORDS += ["docs/results/cifar10_unlabelled.md", "docs/results/capacity.md"]
+STUDIES = "cifar100 supcrd cocord imagenette cifar10_unlabelled capacity".split()
+PAGES_WITH_RECORDS = ["README.md", "docs/methods.md", *(f"docs/results/{study}.md" for study in STUDIES)]
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def python_blocks(page: Path) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-
-
-def tables(text: str) -> list[pandas.DataFrame]:
-    """Every Markdown table of a page, its cells as text."""
-    found = re.findall(r"^\|.*\|\n\|[ |-]+\|\n(?:\|.*\|\n)+", text, re.MULTILINE)
-    split = [[[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()] for table in found]
-    return [pandas.DataFrame(lines[2:], columns=lines[0]) for lines in split]
-
-
-def anchors(page: Path) -> set[str]:
+def anchors(page) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
@@ -174,7 +148,7 @@ def spread(values, sign: str) -> str:
     return f"{values.mean():{sign}.2f} ± {values.std(ddof=1):.2f}".replace("-", "−")
 
 
-@pytest.mark.parametrize("page", TABLES_OF_RECORDS)
+@pytest.mark.parametrize("page", PAGES_WITH_RECORDS)
 def test_accuracies_and_gains_in_its_tables_are_those_of_the_records(page, figures):
     accuracies, paired = figures
     checked = 0
@@ -204,86 +178,3 @@ def test_the_citation_is_of_this_version():
     assert {"message", "title", "authors"} <= set(citation)  # required by the format
     assert citation["version"] == kdhelpers.__version__
     assert f"[{kdhelpers.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
-
-
-def test_both_ways_to_use_a_torchvision_students_weights_agree(root, monkeypatch):
-    """`load_model` in one line, and plain PyTorch with two lines for the small stem, as in docs/weights.md."""
-    name, network = "student_lm_resnet18_cifar100", build_model("resnet18", 100)
-    path = artifacts.save_tensors(artifacts.weights_path(name), network.state_dict())
-    facts = {
-        "mean": [0.51, 0.49, 0.44],
-        "std": [0.27, 0.26, 0.28],
-        "sha256": artifacts.sha256(path),
-        "model": "resnet18",
-    }
-    artifacts.save_json(path.with_suffix(".json"), facts | {"model_options": {}, "num_classes": 100})
-    monkeypatch.chdir(root)
-    names = {}
-    one_line, plain = [block for block in python_blocks(ROOT / "docs/weights.md") if name in block]
-    exec(one_line, names)
-    student = names["student"]
-    exec(plain, names)
-    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
-    mean, std = (torch.tensor(facts[key]).view(3, 1, 1) for key in ("mean", "std"))
-    expected = student((images / 255 - mean) / std).argmax(1)
-    assert torch.equal(names["predict"](images), expected)
-    assert torch.equal(names["student"](images.float()), student(images.float()))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_the_readmes_python_prints_a_verdict_and_its_student_can_be_used(root, monkeypatch):
-    """Its blocks in order: three trainings, the stored student through `load_model`, the same in plain PyTorch."""
-    monkeypatch.chdir(root)
-    first, with_infer, plain = python_blocks(ROOT / "README.md")
-    (shown,) = re.findall(r"```text\n(.*)\n```", README)
-    printed = re.sub(r"[-+]?\d+\.\d", "0.0", output_of(first)[0].splitlines()[-1])
-    assert printed == re.sub(r"[-+]?\d+\.\d", "0.0", shown)
-    record = artifacts.load_record("student_lm_resnet8_digits")
-    top1_pct = record["metrics"]["test_top1_pct"]
-    assert float(output_of(with_infer)[0]) == pytest.approx(top1_pct)
-    names = output_of(plain)[1]
-    labels = kdhelpers.load_data("digits").test.labels
-    assert 100 * (names["logits"].argmax(1) == labels).double().mean().item() == pytest.approx(top1_pct)
-    raw = names["student"](kdhelpers.load_data("digits").test.images / 255)
-    assert 100 * (raw.argmax(1) == labels).double().mean().item() < 0.5 * top1_pct  # the reason to normalise
-
-
-def output_of(block: str) -> tuple[str, dict]:
-    """What a block prints, and its names."""
-    names, output = {}, io.StringIO()
-    with contextlib.redirect_stdout(output):
-        exec(block, names)
-    return output.getvalue(), names
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)  # minutes on an idle machine
-def test_the_smoke_suite_replays_every_notebook(root):
-    """What `make suite` does once the environment stands: every notebook, its records, plots and the results page."""
-    done = subprocess.run(
-        [sys.executable, "-m", "kdhelpers", "suite", "--profile", "smoke"],
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-        timeout=1800,
-        env=os.environ | {"KD_ROOT": str(root)},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    records = {record["name"]: record for record in artifacts.records()}
-    assert {record["status"] for record in records.values()} == {"finished"}
-    assert (
-        records["teacher_resnet20_digits"]["metrics"]["test_top1_pct"] > 60
-    )  # far above chance, even on two epochs' luck
-    assert {f"student_{method}_resnet8_digits" for method in ("si", "ls", "lm", "dkd", "hints", "crd")} <= set(records)
-    assert {"best_teacher_color_invariant_digits", "best_student_crd_color_invariant_digits"} <= set(records)
-    assert not [name for name in records if "-" in name]  # no notebook trained again what another one had trained
-    for name in records:
-        assert artifacts.weights_path(name).is_file()
-    page = (root / "plots" / "index.html").read_text()
-    assert all(name in page for name in records)
-    for picture in ("student_lm_resnet8_digits_curves", "distillation_grad_cam_comparison_resnet8_digits"):
-        assert (root / "plots" / f"{picture}.png").stat().st_size > 10_000
-    executed = {path.stem for path in (root / "notebooks" / "executed").glob("*.ipynb")}
-    assert executed >= {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
