@@ -60,6 +60,15 @@ def test_the_picture_has_each_seed_the_means_and_both_accuracies(stored):
     assert axes.get_title(loc="left") == "cifar100: resnet20 teaches resnet8, 8 epochs, batch 64"
 
 
+def test_a_leak_is_marked(stored):
+    fixtures.store(
+        fixtures.record(52.0, **fixtures.LM) | {"notes": ["leakage: its teacher's training had test images"]}
+    )
+    axes = gains.picture(gains.by_seed("cifar100")).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["DKD", "KD †"]
+    assert "† leakage" in axes.figure.get_supxlabel()
+
+
 def test_a_single_seed_has_no_whisker_and_no_run_still_draws(stored):
     texts = [text.get_text() for text in gains.picture(gains.by_seed("cifar100", like="short")).axes[0].texts]
     assert texts[0] == "+1.0"
