@@ -67,6 +67,7 @@ _HOME = {
 }
 _MODULES = {
     "analysis": "analysis",
+    "gains": "report.gains",
     "notebook": "display.notebook",
     "pairs": "report.pairs",
     "plots": "display.plots",
