@@ -57,6 +57,7 @@ _HOME = {
 }
 _MODULES = {
     "analysis": "analysis",
+    "gains": "report.gains",
     "notebook": "display.notebook",
     "pairs": "report.pairs",
     "plots": "display.plots",

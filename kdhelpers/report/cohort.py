@@ -45,7 +45,7 @@ def stored_students(
             f"no student {student} of seed {', '.join(map(str, seeds))} with its weights is stored for {dataset}; run "
             "the notebooks 02_independent_student to 07_crd first (or `python -m kdhelpers suite`)"
         )
-    labels = _labels(chosen.drop_duplicates("setting"))
+    labels = short_labels(chosen.drop_duplicates("setting"))
     order = {method: place for place, method in enumerate(METHODS)}
     by_seed = {
         int(seed): {labels[row["setting"]]: row["name"] for row in group.to_dict("records")}
@@ -92,7 +92,7 @@ def _of_one_budget(frame, student: str, teacher: str, seeds: Sequence[int]):
     return chosen
 
 
-def _labels(settings) -> dict[str, str]:
+def short_labels(settings) -> dict[str, str]:
     """setting -> its method's title; the label with hyperparameters if several share the title; else a run's name."""
     labels = settings["method"].map(method_title)
     for finer in (settings["label"], settings["name"]):
