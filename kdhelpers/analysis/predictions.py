@@ -38,36 +38,64 @@ def per_class(predictions: Predictions, class_names):
 
 
 def soft_targets(
-    images: Tensor, teacher: Predictions, student: Predictions, class_names, temperature: float, count=4, top=5
+    images: Tensor, teacher: Predictions, student: Predictions, class_names, temperature: float, top: int = 5
 ):
-    """The `count` test images of highest teacher entropy, with both networks' probabilities softmax(z / temperature).
+    """Three test images, with both networks' probabilities softmax(z / temperature).
 
-    images: uint8 [N, 3, H, W] in the order of the predictions. Bars show the teacher's `top` classes. A title gives the
-    true class, green if the student predicts it, else red.
+    The lead of an image is the difference between the teacher's two largest probabilities. Shown are the correctly
+    predicted image of the largest lead (the teacher is sure), the correctly predicted image of the smallest lead (two
+    classes compete), and the mistake of the largest lead (the teacher is wrong); of equal leads the first image. An
+    image that does not exist is left out, and a line below says so.
+
+    images: uint8 [N, 3, H, W] in the order of the predictions. Bars show the teacher's `top` classes, the last of them
+    replaced by the true class if it is not among them; the true class is in green.
     """
     p_teacher, p_student = ((p.logits.double() / temperature).softmax(1) for p in (teacher, student))
-    entropy = -(p_teacher * p_teacher.clamp(min=1e-300).log()).sum(1)
-    chosen = entropy.argsort(descending=True)[:count].tolist()
+    chosen, missing = _instructive(p_teacher, teacher.correct)
     with styled():
-        figure = new_figure(7.0, 1.5 * len(chosen))
-        grid = figure.subplots(len(chosen), 2, squeeze=False, width_ratios=[1, 3])
-        for (picture, bars), i in zip(grid, chosen, strict=True):
+        figure = new_figure(7.0, 1.85 * len(chosen) + 0.25 * len(missing))
+        grid = figure.subplots(len(chosen), 2, squeeze=False, width_ratios=[1, 3.2])
+        for (picture, bars), (title, i) in zip(grid, chosen.items(), strict=True):
+            true = int(teacher.labels[i])
             picture.imshow(images[i].permute(1, 2, 0))
             picture.set_axis_off()
-            colour = CORRECT if student.correct[i] else WRONG
-            picture.set_title(class_names[teacher.labels[i]], color=colour, fontsize=9)
-            _probabilities(bars, p_teacher[i], p_student[i], class_names, top)
+            picture.set_title(f"true: {class_names[true]}", color=CORRECT, fontsize=9)
+            _probabilities(bars, p_teacher[i], p_student[i], class_names, top, true)
+            bars.set_title(title, loc="left", fontsize=9)
+            bars.set_ylabel(f"probability, T = {temperature:g}", fontsize=8)
         grid[0, 1].legend(loc="upper right")
-        grid[0, 1].set_title(f"class probabilities at T = {temperature:g}")
+        figure.supxlabel("\n".join(missing), fontsize=8, x=0.01, ha="left")
     return figure
 
 
-def _probabilities(axes, teacher: Tensor, student: Tensor, class_names, top: int) -> None:
+def _instructive(probabilities: Tensor, correct: Tensor) -> tuple[dict[str, int], list[str]]:
+    """Title -> index of the images that `soft_targets` shows, and a sentence for each that does not exist."""
+    largest = probabilities.topk(2, 1).values
+    order = (largest[:, 0] - largest[:, 1]).argsort(descending=True, stable=True)
+    right, wrong = order[correct[order]].tolist(), order[~correct[order]].tolist()
+    chosen = {"The teacher is sure: its largest lead in a correct prediction": right[:1]}
+    chosen["Two classes compete: its smallest lead in a correct prediction"] = right[1:][-1:]
+    chosen["The teacher is wrong: its largest lead in a wrong prediction"] = wrong[:1]
+    images = f"of these {len(correct):,} images"
+    reasons = [
+        f"The teacher predicts none {images} correctly.",
+        "There is no second correct prediction, so no image where two classes compete.",
+        f"The teacher predicts all {images} correctly, so no image where it is wrong.",
+    ]
+    missing = [reason for reason, found in zip(reasons, chosen.values(), strict=True) if not found]
+    return {title: found[0] for title, found in chosen.items() if found}, missing
+
+
+def _probabilities(axes, teacher: Tensor, student: Tensor, class_names, top: int, true: int) -> None:
     classes = teacher.argsort(descending=True)[:top]
+    if true not in classes:
+        classes[-1] = true
     positions = torch.arange(len(classes)).double()
     for shift, network, colour, label in ((-0.2, teacher, "0.4", "teacher"), (0.2, student, PALETTE[0], "student")):
         axes.bar((positions + shift).tolist(), network[classes].tolist(), width=0.38, color=colour, label=label)
     axes.set_xticks(positions.tolist(), [class_names[label] for label in classes], fontsize=8)
+    for tick, label in zip(axes.get_xticklabels(), classes.tolist(), strict=True):
+        tick.set_color(CORRECT if label == true else "black")
     axes.set_ylim(0, 1.1 * max(teacher.max().item(), student.max().item(), math.ulp(1.0)))
     axes.grid(False, axis="x")
 

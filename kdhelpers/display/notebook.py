@@ -8,7 +8,6 @@ import base64
 import math
 import platform
 import re
-import sys
 import time
 from html import escape
 from typing import Any
@@ -19,6 +18,7 @@ import kdhelpers
 from kdhelpers import artifacts
 from kdhelpers.device import pick_device, resolve_precision
 from kdhelpers.display import plots
+from kdhelpers.display.messages import kernel_shell as _kernel_shell
 from kdhelpers.display.progress import TerminalProgress, TimedProgress, duration, record_text, row_text
 from kdhelpers.display.teaching import check, random_logits, source  # noqa: F401  public: notebook.source
 
@@ -52,13 +52,6 @@ def device_text() -> str:
     return f"{device.type.upper()}, {torch.get_num_threads()} threads, {precision}{note}"
 
 
-def _kernel_shell():
-    """The shell of this process's Jupyter kernel; None in a script or a terminal."""
-    module = sys.modules.get("IPython")  # a kernel has imported it
-    shell = module.get_ipython() if module else None
-    return shell if hasattr(shell, "kernel") else None
-
-
 def added_parameters() -> dict[str, Any]:
     """The parameters that papermill passed and that the notebook's parameter cell lacks; empty outside a notebook.
 
@@ -67,12 +60,8 @@ def added_parameters() -> dict[str, Any]:
     shell = _kernel_shell()
     cells = shell.user_ns["In"] if shell else []
     declared = {name for cell in cells for name in re.findall(r"^(\w+): \w+ = ", cell, re.MULTILINE)}
-    passed = [
-        name
-        for cell in cells
-        if cell.startswith("# Parameters\n")
-        for name in re.findall(r"^(\w+) = ", cell, re.MULTILINE)
-    ]
+    added = [cell for cell in cells if cell.startswith("# Parameters\n")]
+    passed = [name for cell in added for name in re.findall(r"^(\w+) = ", cell, re.MULTILINE)]
     return {name: shell.user_ns[name] for name in passed if name not in declared}
 
 
@@ -114,17 +103,21 @@ class LiveProgress(TimedProgress):
     def _lines(self) -> tuple[str, str]:
         latest = row_text(self.history[-1]) if self.history else ""
         if self.record is not None:
-            return f"{self.name}: {record_text(self.record)}", latest
+            ended = [record_text(self.record, self.loaded), self.resumed_text()]
+            return " · ".join(filter(None, [f"{self.name}: {ended[0]}", ended[1]])), latest
         elapsed, left = time.monotonic() - self.started, self.eta_seconds()
         parts = [f"{self.name}: epoch {min(self.done + 1, self.epochs)}/{self.epochs}", duration(elapsed)]
-        return " · ".join(parts + ([f"{duration(left)} left"] if left is not None else [])), latest
+        parts += [f"{duration(left)} left"] if left is not None else []
+        return " · ".join(filter(None, [*parts, self.resumed_text()])), latest
 
     def _notes(self) -> list[str]:
         return (self.record or {}).get("notes") or []
 
     def _html(self) -> str:
         headline, latest = map(escape, self._lines())
-        bar = f'<progress value="{self.count}" max="{self.epochs * self.steps or 1}" style="width: 100%"></progress>'
-        notes = "".join(f'<div style="color: #B03A2E">{escape(note)}</div>' for note in self._notes())
-        content = f"<div>{headline}</div>{bar}<div>{latest}</div>{notes}{self.picture}"
+        colour = ' style="color: #B03A2E"' if (self.record or {}).get("status") == "failed" else ""
+        steps = 1 if self.loaded else self.epochs * self.steps or 1
+        bar = f'<progress value="{steps if self.loaded else self.count}" max="{steps}" style="width: 100%"></progress>'
+        notes = "".join(f'<div style="color: #767676">{escape(note)}</div>' for note in self._notes())
+        content = f"<div{colour}>{headline}</div>{bar}<div>{latest}</div>{notes}{self.picture}"
         return f'<div style="max-width: 640px; font-size: 90%">{content}</div>'

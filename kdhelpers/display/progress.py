@@ -1,8 +1,9 @@
 """The progress of a training: the calls that `fit` makes, and their display on a terminal."""
 
-import sys
 import time
 from collections.abc import Iterable
+
+from kdhelpers.display.messages import inform, kernel_shell, stream
 
 # The columns of a history row that are not loss terms. A method names its own terms: they are the other columns.
 MEASUREMENTS = frozenset(
@@ -37,12 +38,17 @@ def row_text(row: dict) -> str:
     return " · ".join(parts)
 
 
-def record_text(record: dict) -> str:
-    """The end of a run as a line: test accuracy, selected epoch and training time, or the error."""
+def record_text(record: dict, loaded: bool = False) -> str:
+    """The end of a run as a line: test accuracy, selected epoch and training time, or the error.
+
+    loaded: the run was not trained now; the line has the date and time of its training.
+    """
     if record.get("status") == "failed":
         return f"failed: {record.get('error') or 'no reason recorded'}"
     metrics, selection = record.get("metrics") or {}, record.get("selection") or {}
-    parts = [record.get("status", "ended")]
+    finished = str((record.get("environment") or {}).get("finished") or "")[:16].replace("T", " ")
+    before = f"loaded: trained before{f' ({finished} UTC)' if finished else ''}"
+    parts = [before if loaded else record.get("status", "ended")]
     if metrics.get("test_top1_pct") is not None:
         parts.append(f"test top-1 {metrics['test_top1_pct']:.2f} %")
     if selection.get("epoch") is not None:
@@ -78,6 +84,7 @@ class TimedProgress(Progress):
         self.first = self.count = done * steps  # steps of the whole run: before this session, until now
         self.history: list[dict] = []
         self.record: dict | None = None
+        self.loaded = False
         self.started = time.monotonic()
         self._draw()
 
@@ -94,7 +101,9 @@ class TimedProgress(Progress):
 
     def end(self, record: dict) -> None:
         if not hasattr(self, "started") or self.record is not None:  # loaded, not trained
-            self.begin(record.get("name", ""), len(record.get("history") or []), 0, 0)
+            epochs = len(record.get("history") or [])
+            self.begin(record.get("name", ""), epochs, 0, epochs)
+            self.loaded = True
         self.history = record.get("history") or self.history
         self.record = record
         self._draw()
@@ -109,6 +118,10 @@ class TimedProgress(Progress):
     def draw(self) -> None:
         """Display the present state; `record` is None until the end."""
 
+    def resumed_text(self) -> str:
+        """From which epoch an interrupted run went on; empty for any other."""
+        return f"went on from epoch {self.first // self.steps + 1}" if self.first else ""
+
     def _draw(self) -> None:
         self.draw()
         self._drawn = time.monotonic()
@@ -119,12 +132,13 @@ class TerminalProgress(TimedProgress):
 
     def begin(self, name: str, epochs: int, steps: int, done: int) -> None:
         self.bar = None
-        if sys.stderr.isatty() and steps:
+        if stream().isatty() and steps:
             from tqdm import tqdm
 
             # `interval` limits the redraws, so mininterval=0; smoothing=0 takes the remaining time from the mean pace.
             self.bar = tqdm(
                 total=epochs * steps,
+                file=stream(),
                 initial=done * steps,
                 smoothing=0,
                 mininterval=0,
@@ -133,6 +147,8 @@ class TerminalProgress(TimedProgress):
                 bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
             )
         super().begin(name, epochs, steps, done)
+        if text := self.resumed_text():
+            self._print(text)
 
     def draw(self) -> None:
         if self.bar is None:
@@ -154,16 +170,16 @@ class TerminalProgress(TimedProgress):
         super().end(record)
         if self.bar is not None:
             self.bar.close()
-        for text in (record_text(record), *(record.get("notes") or [])):
+        for text in (record_text(record, self.loaded), *(record.get("notes") or [])):
             self._print(text)
 
     def _print(self, text: str) -> None:
-        print(f"{self.name}: {text}", file=sys.stderr, flush=True)
+        inform(f"{self.name}: {text}")
 
 
 def progress_bar(iterable: Iterable | None = None, **options):
-    """A tqdm bar with a redraw every 0.5 s on a terminal and every 30 s in a log, which keeps every line."""
+    """A tqdm bar, redrawn every 0.5 s on a terminal, 2 s in a notebook, and 30 s in a log, which keeps every line."""
     from tqdm import tqdm
 
-    interval = 0.5 if sys.stderr.isatty() else 30
-    return tqdm(iterable, mininterval=interval, maxinterval=interval, **options)
+    interval = 0.5 if stream().isatty() else 2 if kernel_shell() else 30
+    return tqdm(iterable, file=stream(), mininterval=interval, maxinterval=interval, **options)

@@ -25,7 +25,7 @@ HEADS = {
     "probe_pct": "linear probe (%)",
     "cka": "CKA",
     "retained": "retained share",
-    "undefined": "images without a map",
+    "undefined": "images left out (constant map)",
 }
 
 
@@ -107,15 +107,12 @@ def headline(summary) -> str:
 
 
 def conditions(summary) -> list[str]:
-    """Selection rule, budget, device, what a gain is, and the notes of a summary."""
+    """Selection rule, budget and device, if all rows share them; what a gain is; the notes of a summary."""
     if summary.empty:
         return []
+    fields = ("selection", "budget", "device")
     return [
-        *(f"{field}: {_one_or_several(summary[field])}" for field in ("selection", "budget", "device")),
+        *(f"{field}: {summary[field].iloc[0]}" for field in fields if summary[field].nunique() == 1),
         "gain in points over the student trained without a teacher, of the same model and budget",
         *(f"{MARK.strip()} {note}" for note in summary["notes"].unique() if note),
     ]
-
-
-def _one_or_several(values) -> str:
-    return str(values.iloc[0]) if values.nunique() == 1 else "several, see the column"

@@ -1,10 +1,10 @@
 """The stored networks that are compared: a teacher, and the students that were trained at one budget."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdhelpers import artifacts
+from kdhelpers.display.messages import inform
 from kdhelpers.methods import METHODS
 from kdhelpers.report.labels import method_title
 from kdhelpers.report.results import results
@@ -88,7 +88,7 @@ def _of_one_budget(frame, student: str, teacher: str, seeds: Sequence[int]):
     if len(budgets) > 1:
         names = ", ".join(frame.loc[~frame["name"].isin(chosen["name"]), "name"])
         message = f"students of {len(budgets)} budgets are stored; left out: {names} (`like` picks a budget)"
-        print(message, file=sys.stderr)
+        inform(message)
     return chosen
 
 

@@ -1,5 +1,6 @@
 """The finish of every table: escaped texts, at most 900 pixels, the rest in an element that unfolds."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from typing import Any
 import pandas
 
 WIDTH = 900  # CSS pixels
-LETTER, PADDING = 7, 16  # pixels of a letter in Jupyter's 13 px font, and of a cell's two sides
+LETTER, PADDING = 8, 16  # pixels of a letter in Jupyter's 13 px font, if it is a wide one, and of a cell's two sides
+KEY_WIDTH = 150  # of a column that names the rows, if its texts are so long
 BREAKS = re.compile(r"[\s_/]+")  # a cell's text wraps here
-TOGETHER = re.compile(r"(?<=\d) (±|to) (?=[-+\d])")
+TOGETHER = re.compile(r"(?<=\d) (?:±|to) (?=[-+\d])|\((?:\d+ seeds?|single run)\)")
 STYLES = [
     {"selector": "", "props": "margin: 0"},
     {"selector": "caption", "props": "caption-side: top; text-align: left"},
@@ -90,15 +92,29 @@ def plain(styler, caption_text: str) -> Table:
     return Table(styler.data, _finished(styler, caption_text), caption_text)
 
 
-def _fitting(frame, keys: int) -> list[str]:
-    """The first columns that fit into WIDTH when their texts wrap; at least `keys` and one more."""
-    ends = pandas.Series({name: _least_width(name, frame[name]) for name in frame}, dtype=float).cumsum()
-    return [name for place, (name, end) in enumerate(ends.items()) if place <= keys or end <= WIDTH]
+def _fitting(frame, keys: int) -> list:
+    """The first columns that fit into WIDTH when their texts wrap; at least `keys` and one more.
+
+    Columns under one head, the first levels of a MultiIndex, stay together.
+    """
+    widths = [_least_width(name, frame[name], place < keys) for place, name in enumerate(frame)]
+    names, ends = list(frame), itertools.accumulate(widths)
+    fitting = sum(place <= keys or end <= WIDTH for place, end in enumerate(ends))
+    while keys + 1 < fitting < len(names) and _group(names[fitting]) == _group(names[fitting - 1]):
+        fitting -= 1
+    return names[:fitting]
 
 
-def _least_width(name: str, values) -> int:
-    words = (word for text in (name, *map(str, values)) for word in BREAKS.split(TOGETHER.sub(r"~\1~", text)))
-    return LETTER * max(map(len, words)) + PADDING
+def _group(name):
+    return name[:-1] if isinstance(name, tuple) else name
+
+
+def _least_width(name, values, is_key: bool) -> int:
+    heads = name if isinstance(name, tuple) else (name,)
+    texts = [TOGETHER.sub(lambda match: match[0].replace(" ", "~"), text) for text in (*heads, *map(str, values))]
+    longest = max(len(word) for text in texts for word in BREAKS.split(text))
+    width = LETTER * longest + PADDING
+    return max(width, min(KEY_WIDTH, LETTER * max(map(len, texts)) + PADDING)) if is_key else width
 
 
 def _styler(frame, css):
@@ -117,5 +133,5 @@ def _cell(value) -> str:
 
 def _breakable(text: str) -> str:
     """Escaped; a name wraps after an underscore or a slash, a mean and its spread stay on one line."""
-    text = TOGETHER.sub("\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", str(text))
+    text = TOGETHER.sub(lambda match: match[0].replace(" ", "\N{NO-BREAK SPACE}"), str(text))
     return re.sub("([_/])(?=.)", r"\1<wbr>", escape(text))

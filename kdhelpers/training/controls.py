@@ -4,11 +4,22 @@ from kdhelpers.data import Data
 from kdhelpers.display.progress import Progress
 from kdhelpers.models import MODELS
 from kdhelpers.training.fit import fit
+from kdhelpers.training.named import EXAMPLE, run_of
+from kdhelpers.training.options import named_values
 from kdhelpers.training.run import Run
 from kdhelpers.weights.load import find_teacher
 
-OF_STUDENTS = {"method", "hyperparameters", "teacher", "unlabelled_batch_size", "name"}  # fields without use elsewhere
-OF_NETWORKS = {"model", "model_options", "pretrained", "start_from", "role", "selection", "seed"}
+OF_METHODS = {"method", "hyperparameters", "teacher", "name"}
+OF_STUDENTS = {
+    "model",
+    "model_options",
+    "pretrained",
+    "start_from",
+    "role",
+    "selection",
+    "seed",
+    "unlabelled_batch_size",
+}
 
 
 def without_teacher(run: Run) -> Run:
@@ -17,19 +28,28 @@ def without_teacher(run: Run) -> Run:
     With the last epoch kept, its name says so: student_si_last_resnet8_cifar100.
     """
     last = f"student_si_last_{run.model}_{run.dataset}" if run.selection == "last" else None
-    return Run(**run.model_dump(exclude=OF_STUDENTS), name=last)
+    return Run(**run.model_dump(exclude=OF_METHODS), name=last)
 
 
-def ensure_teacher(run: Run, data: Data | None = None, progress: Progress | None = None) -> None:
-    """Train the teacher of `run` if it is an architecture without stored weights: on the labels, by the run's recipe.
+def ensure_teacher(run: Run, data: Data | None = None, progress: Progress | None = None, recipe: str = "") -> Run:
+    """The run with a stored teacher: if its teacher is an architecture without weights, they are trained now.
 
-    It is the teacher of seed 0 that notebook 01_teacher trains with these settings. Raises FileNotFoundError for a
-    missing teacher that is not the name of an architecture, as `fit` does.
+    recipe: settings of the teacher as text, such as "epochs=20 base_channels=8"; the run gives the others. With a
+    recipe the run gets the teacher of exactly these settings, else any stored one. The teacher of seed 0 is trained on
+    the labels, as notebook 01_teacher does. Raises FileNotFoundError for a missing teacher that is not an architecture.
     """
+    if run.teacher in MODELS and (recipe or not _is_stored(run)):
+        values = run.model_dump(exclude=OF_METHODS | OF_STUDENTS) | named_values(recipe, "recipe", EXAMPLE)
+        values |= {} if run.val_fraction else {"selection": "last"}  # no held-out images to select an epoch by
+        trained = fit(run_of(values | {"role": "teacher", "model": run.teacher}), data, progress=progress)
+        return run.model_copy(update={"teacher": trained.name}) if recipe else run
+    find_teacher(run.teacher, run.dataset)
+    return run
+
+
+def _is_stored(run: Run) -> bool:
     try:
         find_teacher(run.teacher, run.dataset)
     except FileNotFoundError:
-        if run.teacher not in MODELS:
-            raise
-        recipe = run.model_dump(exclude=OF_STUDENTS | OF_NETWORKS)
-        fit(Run(role="teacher", model=run.teacher, **recipe), data, progress=progress)
+        return False
+    return True

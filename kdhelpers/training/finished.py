@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from kdhelpers import artifacts
+from kdhelpers.display.messages import inform
 from kdhelpers.training.inputs import Inputs, earlier_identity, facts_of_record
 from kdhelpers.training.run import Run
 from kdhelpers.weights.load import find_weights, load_model
@@ -32,7 +32,7 @@ def run_lock(identity: str) -> Iterator[None]:
         with artifacts.lock(path, wait=False):
             pass
     except BlockingIOError:
-        print("this run is being trained by another process; waiting for it to end", file=sys.stderr)
+        inform("this run is being trained by another process; waiting for it to end")
     with artifacts.lock(path):
         yield
 
@@ -62,7 +62,7 @@ def find_finished(inputs: Inputs) -> tuple[nn.Module, dict] | None:
                 raise ValueError(f"the weights of {record['name']} are not the weights of its record")
             return load_model(weights, device=str(inputs.device)), record
         except (OSError, ValueError) as error:
-            print(f"training again: {error}", file=sys.stderr)
+            inform(f"training again: {error}")
     return None
 
 
@@ -107,9 +107,9 @@ def add_alias(run: Run, record: dict) -> None:
     path, original = artifacts.weights_path(name), artifacts.weights_path(record["name"])
     description = artifacts.load_json(original.with_suffix(".json")) | {"name": name, "copy_of": record["name"]}
     if artifacts.belongs_to_another(name, identity):
-        print(f"this run is stored as {record['name']}; {name} is another run and stays", file=sys.stderr)
+        inform(f"this run is stored as {record['name']}; {name} is another run and stays")
     elif not path.is_file() or not path.with_suffix(".json").is_file():
         artifacts.record_path(name).unlink(missing_ok=True)
         artifacts.save_json(path.with_suffix(".json"), description)  # first: bare weights would load without it
         artifacts.write_atomic(path, original.read_bytes())
-        print(f"this run is stored as {record['name']}; {name} is a copy of it", file=sys.stderr)
+        inform(f"this run is stored as {record['name']}; {name} is a copy of it")

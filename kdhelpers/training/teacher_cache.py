@@ -10,7 +10,6 @@ that another seed filled may differ from the live teacher in the last digits.
 
 import contextlib
 import hashlib
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from kdhelpers import artifacts
 from kdhelpers.artifacts.files import append
 from kdhelpers.data import Batch, Batches, Data
 from kdhelpers.device import free_memory, to_device
+from kdhelpers.display.messages import inform
 from kdhelpers.models import Outputs
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.teacher import Teacher
@@ -191,7 +191,7 @@ def cached_teacher(teacher: Teacher, data: Data, batches: Batches, read: set[str
     of logits and embeddings serves runs that read logits alone, too.
     """
     if reason := _reason_against(batches, read):
-        print(f"teacher cache: {reason}; the teacher runs live", file=sys.stderr)
+        inform(f"teacher cache: {reason}; the teacher runs live")
         yield teacher
         return
     image = torch.zeros(1, 3, data.image_size, data.image_size, device=batches.device)
@@ -227,6 +227,6 @@ def _lock(stack: contextlib.ExitStack, path: Path) -> bool:
     try:
         stack.enter_context(artifacts.lock(path, wait=False))
     except BlockingIOError:
-        print(f"{path.stem}: another process fills it; its present rows are used", file=sys.stderr)
+        inform(f"{path.stem}: another process fills it; its present rows are used")
         return False
     return True

@@ -1,12 +1,12 @@
 """Trained networks from disk: the weight file of a name, its description, and `load_model`."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from kdhelpers import artifacts
+from kdhelpers.display.messages import inform
 from kdhelpers.models import COUNTS, MODELS, build_model, identify_architecture
 from kdhelpers.weights.third_party import load_state
 
@@ -63,7 +63,7 @@ def teacher_name(teacher: str, dataset: str) -> str:
     choices = ", ".join(map(_summary, stored))
     if teacher not in MODELS:
         if len(stored) > 1 and first.is_file():
-            print(f"teacher = {teacher}: the first of {choices} is used", file=sys.stderr)
+            inform(f"teacher = {teacher}: the first of {choices} is used")
         return teacher
     if len(stored) > 1:
         raise ValueError(f"teacher = {teacher}: there are {len(stored)}: {choices}; give the name of one of them")
@@ -119,7 +119,7 @@ def _identify(state: dict[str, Tensor], path: Path) -> tuple[str, int, dict]:
         raise ValueError(f"{path}: has no description, and {error}; give model='resnet20', num_classes=100") from None
     values = "".join(f", {option} {value}" for option, value in options.items())
     text = f"its tensors fit {model}{values}, {num_classes} classes"
-    print(f"{path}: has no description; {text}", file=sys.stderr)
+    inform(f"{path}: has no description; {text}")
     return model, num_classes, options
 
 

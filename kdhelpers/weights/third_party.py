@@ -1,7 +1,6 @@
 """Weight files made elsewhere: the state_dict inside a checkpoint."""
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdhelpers import artifacts
+from kdhelpers.display.messages import inform
 from kdhelpers.weights.safe_pickle import Placeholder, SafeCheckpoint, SavedTensor, Unreadable
 
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
@@ -97,7 +97,7 @@ def _report(path: Path, count: int, wrappers: list, prefixes: list, ignored: lis
     text += f"; left: {_listed(ignored)}" if ignored else ""
     text += f"; pickled objects that were neither imported nor called: {_listed(names)}" if names else ""
     if wrappers or prefixes or names:
-        print(text, file=sys.stderr)
+        inform(text)
 
 
 def _scores(content: dict, file: SafeCheckpoint | None) -> dict[str, float]:

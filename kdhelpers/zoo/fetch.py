@@ -4,7 +4,6 @@ Their authors publish no hashes. Verified instead: each tensor fits the architec
 here agrees with the published one.
 """
 
-import sys
 import tarfile
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -13,6 +12,7 @@ from pathlib import Path
 from kdhelpers import artifacts
 from kdhelpers.data import Data, load_data
 from kdhelpers.data.readers.download import download
+from kdhelpers.display.messages import inform
 from kdhelpers.models import check_model
 from kdhelpers.weights.load import read_weights
 from kdhelpers.zoo.benchmark import published_teachers
@@ -93,7 +93,7 @@ def fetch(model: str) -> dict:
             return _registered(path, model, data, source, downloaded)
         except (ConnectionError, ValueError) as error:
             reasons.append(str(error))
-            print(f"{model}: {error}", file=sys.stderr)
+            inform(f"{model}: {error}")
     raise ConnectionError(
         f"{model} could not be fetched ({'; '.join(reasons)}); try again later, or get "
         f"{HOST}/{FILES[model]}/{CHECKPOINT} by hand and run "
@@ -120,7 +120,7 @@ def _from_mirror(model: str, cache: Path) -> tuple[Path, str, Path]:
     except tarfile.TarError as error:
         archive.unlink()
         raise ValueError(f"{MIRROR}: not a valid archive ({error}); the download is discarded") from error
-    print(f"{archive} stays for the other teachers; delete it when you have those you want", file=sys.stderr)
+    inform(f"{archive} stays for the other teachers; delete it when you have those you want")
     return path, f"{MIRROR} ({members[0].name})", archive
 
 

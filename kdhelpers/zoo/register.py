@@ -6,7 +6,6 @@ Afterwards a Run's `teacher="resnet56"` uses them like a teacher that `01_teache
 import contextlib
 import hashlib
 import os
-import sys
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from kdhelpers import artifacts
 from kdhelpers.data import Data
 from kdhelpers.device import pick_device
+from kdhelpers.display.messages import inform
 from kdhelpers.evaluation.metrics import evaluate
 from kdhelpers.evaluation.predictions import infer
 from kdhelpers.models import MODELS, build_model, check_model, count_macs, count_parameters, identify_architecture
@@ -41,7 +41,7 @@ def register(path: Path, model: str, data: Data, source: str = "", published: di
         return stored
     state, scores = load_checkpoint(path)
     network, options = _network(state, model, data, path)
-    print(f"{path}: testing {model} on {len(data.test):,} images of {data.name}", file=sys.stderr)
+    inform(f"{path}: testing {model} on {len(data.test):,} images of {data.name}")
     metrics = evaluate(infer(network.to(pick_device()), data))
     _check_accuracy(metrics["top1_pct"], published, path)
     training = {key: value for key, value in (published or {}).items() if key != "test_top1_pct"}

@@ -29,12 +29,51 @@ def test_names_with_dollars_are_no_formulas():
     assert {label.get_text() for label in figure.axes[1].get_yticklabels()} == {"a$_$", "b"}
 
 
-def test_soft_targets_shows_the_images_of_which_the_teacher_is_least_sure():
-    logits = torch.tensor([[9.0, 0, 0], [1.0, 0.9, 0], [5.0, 0, 0]])
-    teacher, student = predictions(logits, torch.tensor([0, 1, 2])), predictions(-logits, torch.tensor([0, 1, 2]))
-    figure = soft_targets(torch.zeros(3, 3, 4, 4, dtype=torch.uint8), teacher, student, ["a", "b", "c"], 2.0, count=1)
-    picture, bars = figure.axes
-    assert picture.get_title() == "b"
-    heights = [bar.get_height() for bar in bars.patches]
-    assert heights == pytest.approx(torch.cat([(z / 2).softmax(0) for z in (logits[1], -logits[1])]).tolist(), rel=1e-5)
-    assert [label.get_text() for label in bars.get_xticklabels()] == ["a", "b", "c"]
+CLASSES = ["a", "b", "c"]
+
+
+def pictures(count):
+    return torch.zeros(count, 3, 4, 4, dtype=torch.uint8)
+
+
+def test_soft_targets_shows_a_sure_a_close_and_a_wrong_prediction():
+    logits = torch.tensor([[2.0, 0, 0], [9.0, 0, 0], [1.0, 0.9, 0], [5.0, 0, 0], [1.0, 0, 0]])
+    teacher, student = (predictions(z, torch.tensor([0, 0, 0, 2, 1])) for z in (logits, -logits))
+    figure = soft_targets(pictures(5), teacher, student, CLASSES, 2.0)
+    shown = list(zip(figure.axes[::2], figure.axes[1::2], strict=True))
+    assert [picture.get_title() for picture, _ in shown] == ["true: a", "true: a", "true: c"]
+    titles = [bars.get_title(loc="left").partition(":")[0] for _, bars in shown]
+    assert titles == ["The teacher is sure", "Two classes compete", "The teacher is wrong"]
+    for (_, bars), image in zip(shown, (1, 2, 3), strict=True):
+        heights = [bar.get_height() for bar in bars.patches]
+        order = logits[image].argsort(descending=True, stable=True)
+        expected = torch.cat([(z[image] / 2).softmax(0)[order] for z in (logits, -logits)]).tolist()
+        assert sorted(heights) == pytest.approx(sorted(expected), rel=1e-5)
+    assert [label.get_text() for label in shown[1][1].get_xticklabels()] == CLASSES
+    assert not figure.get_supxlabel()
+
+
+def test_soft_targets_without_a_mistake_says_so():
+    logits = torch.tensor([[9.0, 0], [1.0, 0.9]])  # two classes
+    right = predictions(logits, torch.tensor([0, 0]))
+    figure = soft_targets(pictures(2), right, right, ["a", "b"], 4.0)
+    assert len(figure.axes) == 4
+    assert (
+        figure.get_supxlabel() == "The teacher predicts all of these 2 images correctly, so no image where it is wrong."
+    )
+
+
+@pytest.mark.parametrize(("label", "title"), [(0, "The teacher is sure"), (1, "The teacher is wrong")])
+def test_soft_targets_of_one_image(label, title):
+    one = predictions(torch.tensor([[9.0, 0]]), torch.tensor([label]))
+    figure = soft_targets(pictures(1), one, one, ["a", "b"], 4.0)
+    (_, bars) = figure.axes
+    assert bars.get_title(loc="left").startswith(title)
+    assert len(figure.get_supxlabel().splitlines()) == 2
+
+
+def test_soft_targets_always_show_the_true_class():
+    logits = torch.arange(10.0)[None].repeat(2, 1)
+    wrong = predictions(logits, torch.tensor([0, 1]))
+    _, bars = soft_targets(pictures(2), wrong, wrong, list("abcdefghij"), 1.0, top=3).axes
+    assert [label.get_text() for label in bars.get_xticklabels()] == ["j", "i", "a"]

@@ -13,7 +13,7 @@ import pytest
 import record_fixtures as fixtures
 from nbclient import NotebookClient
 
-from kdhelpers.display import notebook
+from kdhelpers.display import messages, notebook
 from kdhelpers.display.progress import TerminalProgress
 
 TRAINING = """
@@ -156,3 +156,38 @@ def test_live_progress_costs_a_step_next_to_nothing(display):
     for step in range(10_000):
         live.step(step)
     assert (time.perf_counter() - started) / 10_000 < 50e-6
+
+
+def test_a_loaded_run_has_a_full_bar_and_its_date(display):
+    notebook.LiveProgress().end(fixtures.record(61.25, epochs=3))
+    page = display[-1]["text/html"]
+    assert "student_si_resnet8_cifar100: loaded: trained before (2026-11-21 03:00 UTC) · test top-1 61.25 %" in page
+    assert 'value="1" max="1"' in page
+    assert "data:image/png" in page
+
+
+def test_a_resumed_run_names_its_first_epoch(display):
+    live = notebook.LiveProgress()
+    live.begin("student", epochs=8, steps=10, done=2)
+    assert "went on from epoch 3" in display[-1]["text/html"]
+    live.end(fixtures.record(61.25, epochs=8))
+    assert "finished" in display[-1]["text/html"]
+    assert "went on from epoch 3" in display[-1]["text/html"]
+
+
+def test_notes_are_grey_and_failures_red(display):
+    notebook.LiveProgress().end(fixtures.record(61.25) | {"notes": ["leakage: <test> images"]})
+    assert '<div style="color: #767676">leakage: &lt;test&gt; images</div>' in display[-1]["text/html"]
+    assert "#B03A2E" not in display[-1]["text/html"]
+    notebook.LiveProgress().end(fixtures.record(status="failed"))
+    assert '<div style="color: #B03A2E">student' in display[-1]["text/html"]
+
+
+def test_information_is_on_stdout_in_a_kernel_alone(monkeypatch, capsys):
+    messages.inform("first")
+    monkeypatch.setattr(messages, "kernel_shell", lambda: True)
+    messages.inform("second")
+    TerminalProgress().end(fixtures.record(61.25))
+    output = capsys.readouterr()
+    assert output.err == "first\n"
+    assert output.out.startswith("second\nstudent_si_resnet8_cifar100: loaded: trained before")

@@ -140,7 +140,9 @@ def test_a_terminal_gets_one_bar_over_the_run(monkeypatch):
 
 def test_end_without_begin_prints_the_result_of_a_stored_run(capsys):
     TerminalProgress().end(fixtures.record(61.25))
-    assert capsys.readouterr().err.startswith("student_si_resnet8_cifar100: finished · test top-1 61.25 %")
+    assert capsys.readouterr().err.startswith(
+        "student_si_resnet8_cifar100: loaded: trained before (2026-11-21 03:00 UTC) · "
+    )
 
 
 def test_every_loaded_run_is_printed_under_its_own_name(capsys):

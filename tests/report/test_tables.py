@@ -262,6 +262,16 @@ def test_columns_that_do_not_fit_are_folded():
 
 
 def test_long_names_wrap_and_spreads_do_not():
-    table = styling.table_of([{"a_b": "teacher_resnet20", "top-1": "52.00 ± 0.50"}], "in /work_dir")
+    table = styling.table_of([{"a_b": "teacher_resnet20", "top-1": "52.00 ± 0.50 (3 seeds)"}], "in /work_dir")
+    assert "(3\N{NO-BREAK SPACE}seeds)" in table.to_html()
     assert "teacher_<wbr>resnet20" in table.to_html()
     assert "52.00\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.50" in table.to_html()
+
+
+def test_columns_under_one_head_stay_together():
+    heads = [("", "method")] + [(f"pair {place}", source) for place in range(12) for source in ("ours", "published")]
+    frame = pandas.DataFrame([["KD"] + ["70.66"] * 24], columns=pandas.MultiIndex.from_tuples(heads))
+    table = styling.table_of(frame, "")
+    shown = list(table.main.data)
+    assert shown[-1][1] == "published"
+    assert list(table.more.data) == [heads[0], *heads[len(shown) :]]

@@ -21,7 +21,7 @@ def test_a_missing_teacher_is_trained_once_by_the_runs_recipe(root):
     run = Run(method="lm", teacher="resnet8", selection="last", seed=3, **recipe)
     data = load_data(run.dataset, run.image_size)
     for _ in range(2):
-        ensure_teacher(run, data)
+        assert ensure_teacher(run, data) == run
     (record,) = records()
     assert record["run"] == Run(role="teacher", model="resnet8", **recipe).model_dump()
 
@@ -29,3 +29,15 @@ def test_a_missing_teacher_is_trained_once_by_the_runs_recipe(root):
 def test_a_missing_teacher_that_is_not_an_architecture_is_an_error(root):
     with pytest.raises(FileNotFoundError, match="my_teacher"):
         ensure_teacher(Run(method="lm", teacher="my_teacher"))
+
+
+def test_a_recipe_gives_the_run_the_teacher_of_its_settings(root):
+    run = Run(method="lm", teacher="resnet8", image_size=8, epochs=1, batch_size=256, unlabelled="train:800")
+    first = ensure_teacher(run, recipe="lr=0.2 augmentation='crop jitter'")
+    other = ensure_teacher(run, recipe="lr=0.3")
+    trained = {record["name"]: record["run"] for record in records()}
+    assert first.teacher == "teacher_resnet8_digits"
+    assert other.teacher.startswith("teacher_resnet8_digits-")
+    assert (trained[first.teacher]["lr"], trained[first.teacher]["augmentation"]) == (0.2, "crop jitter")
+    assert trained[first.teacher]["unlabelled"] == "train:800"
+    assert trained[other.teacher]["lr"] == 0.3

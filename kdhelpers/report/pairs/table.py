@@ -5,7 +5,7 @@ import math
 import pandas
 
 from kdhelpers.display.text import MARK, evidence_note, spread_text
-from kdhelpers.report.styling import plain
+from kdhelpers.report.styling import table_of
 from kdhelpers.zoo.benchmark import REFERENCE, in_order
 
 WITHOUT_ARROW = ("teacher", "student", REFERENCE)
@@ -20,7 +20,7 @@ LEGEND = (
 
 
 def table(frame):
-    """A group of `beside_ours` as a Styler."""
+    """A group of `beside_ours` as a table; pairs that do not fit are folded."""
     printed = bool(frame["published_pct"].notna().any())
     methods = in_order(frame["method"])
     cells, bold = {("", "", "method"): methods}, {}
@@ -33,7 +33,8 @@ def table(frame):
     css = pandas.DataFrame("", index=texts.index, columns=texts.columns)
     for head, best in bold.items():
         css[head] = ["font-weight: bold" if flag else "" for flag in best]
-    return plain(texts.style.apply(lambda _: css, axis=None), " · ".join(_caption(frame, printed)))
+    caption = " · ".join(filter(None, [evidence_note(frame["dataset"]), *LEGEND[:1], *LEGEND[2:]]))
+    return table_of(texts, caption, conditions=" · ".join(_conditions(frame, printed)), css=css)
 
 
 def _columns(frame):
@@ -84,9 +85,9 @@ def _settings(frame, methods: list[str]) -> list[str]:
     return ["; ".join(label for label in labels.get(method, []) if label != method) for method in methods]
 
 
-def _caption(frame, printed: bool) -> list[str]:
+def _conditions(frame, printed: bool) -> list[str]:
     rows = frame[["method", "published_note"]].dropna().drop_duplicates().itertuples(index=False)
     published = [f"{method}, published: {note}" for method, note in rows if note]
     abbreviations = ["+LS: logit standardisation; FitNet: labels and hint in one stage"] if printed else []
     notes = [f"{MARK.strip()} {note}" for note in frame["notes"].dropna().unique() if note]
-    return [text for text in (evidence_note(frame["dataset"]), *LEGEND, *published, *abbreviations, *notes) if text]
+    return [text for text in (LEGEND[1], *published, *abbreviations, *notes) if text]

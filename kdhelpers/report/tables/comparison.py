@@ -75,7 +75,7 @@ def _css(texts, shaded, best):
 
 
 def _result_texts(summary):
-    """The summary as texts; a column with one value in all rows is left to the caption."""
+    """The summary as texts; a column with one value in all rows is left to the conditions."""
     texts = partial(column_texts, summary)
     columns = {
         "data": summary["dataset"],
@@ -111,7 +111,7 @@ def _results_caption(summary, dataset: str | None, bold: bool, highlight: str | 
     if summary.empty:
         return f"no finished run on {dataset or 'any data set'} yet: run notebooks 01_teacher, 02_independent_student"
     parts = [
-        dataset,
+        "" if dataset and headline(summary).startswith(dataset) else dataset,
         headline(summary),
         mark_meaning(summary["notes"]),
         "bold: best student of its model and budget" if bold else "",
