@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdhelpers import artifacts
-from kdhelpers.display.messages import inform
+from kdhelpers.messages import inform
 from kdhelpers.methods import METHODS
+from kdhelpers.nearest import known_names
 from kdhelpers.report.labels import method_title
 from kdhelpers.report.results import results
 from kdhelpers.weights.load import find_weights, read_weights, teacher_name
@@ -69,8 +70,8 @@ def _is_usable(frame) -> dict[str, bool]:
 def _picked(frame, names: list[str], dataset: str):
     names = [artifacts.original_name(name) for name in names]
     if missing := [name for name in names if name not in set(frame["name"])]:
-        names = ", ".join(frame["name"]) or "none"
-        raise FileNotFoundError(f"students: {missing[0]} is not stored for {dataset} with its weights; known: {names}")
+        names = known_names(missing[0], frame["name"])
+        raise FileNotFoundError(f"students: {missing[0]} is not stored for {dataset} with its weights; {names}")
     return frame[frame["name"].isin(names)]
 
 

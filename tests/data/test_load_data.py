@@ -16,7 +16,7 @@ from tests.data.readers.test_image_files import write_folders
 def test_an_unknown_name_lists_the_known_ones(tmp_path, name):
     (tmp_path / ".cache").mkdir()
     with pytest.raises(
-        ValueError, match="unknown data set .*known: digits, cifar10, cifar100, imagenette, or the name"
+        ValueError, match="dataset = .*: unknown; .*known: digits, cifar10, cifar100, imagenette, or the name"
     ):
         load_data(name, root=tmp_path)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from kdhelpers.data.augmentation.colour import jitter
 from kdhelpers.data.augmentation.geometry import Windows, resized_crop, rotate
 from kdhelpers.data.augmentation.randaugment import randaugment
+from kdhelpers.nearest import known_names
 
 Draws = dict[str, Tensor]
 
@@ -105,7 +106,7 @@ def parse_recipe(text: str | Recipe) -> Recipe:
     for word in words:
         name, _, value = word.partition("=")
         if name not in STEPS:
-            raise ValueError(f"augmentation {text!r}: unknown step {name!r}; known: {', '.join(STEPS)} ({_EXAMPLE})")
+            raise ValueError(f"augmentation {text!r}: unknown step {name!r}; {known_names(name, STEPS)} ({_EXAMPLE})")
         if name in steps:
             raise ValueError(f"augmentation {text!r}: step {name!r} occurs twice; name it once")
         steps[name] = _read_value(name, value) if "=" in word else STEPS[name].default
