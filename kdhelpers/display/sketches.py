@@ -24,7 +24,7 @@ def distributions(named: dict[str, Tensor], classes: list[str], label: str = "pr
     return figure
 
 
-def histograms(named: dict[str, Tensor], label: str, bins: int = 30):
+def histograms(named: dict[str, Tensor], label: str, bins: int = 20):
     """A panel for each sample [N], all on one scale: its histogram; the title has the mean and the middle 95 %."""
     span = (
         min(values.min().item() for values in named.values()),

@@ -62,7 +62,7 @@ def test_histograms_share_a_scale_and_name_the_middle_of_each_sample():
     left, right = figure.axes
     assert left.get_title() == "few\nmean 50.00, middle 95 %: 2.50 to 97.50"
     assert left.get_xlim() == right.get_xlim()
-    assert sum(bar.get_height() for bar in right.patches[:30]) == 10
+    assert sum(bar.get_height() for bar in right.patches[:20]) == 10
 
 
 def test_forces_point_where_gradient_descent_moves_the_points():
