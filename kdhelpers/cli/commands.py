@@ -9,62 +9,14 @@ from pathlib import Path
 import click
 
 from kdhelpers import __version__
+from kdhelpers.cli import examples
 from kdhelpers.cli.group import Commands, SpacedOptions, SuiteCommand, TrainCommand
-
-GROUP_EXAMPLES = """
-\b
-Examples:
-  python -m kdhelpers suite
-  python -m kdhelpers train dataset=digits model=resnet20 role=teacher
-  python -m kdhelpers list runs cifar100
-"""
-SUITE_EXAMPLES = """
-\b
-Examples:
-  python -m kdhelpers suite --only 04_logit_matching
-  python -m kdhelpers suite --profile laptop --seeds 0 1 2
-"""
-TRAIN_EXAMPLES = """
-\b
-Examples:
-  python -m kdhelpers train dataset=digits model=resnet20 role=teacher
-  python -m kdhelpers train model=resnet8 method=lm teacher=resnet20 epochs=6
-  python -m kdhelpers train model=resnet8 lr=0.1 --dry-run > RUN.json
-  python -m kdhelpers train RUN.json
-  torchrun --nproc_per_node=2 -m kdhelpers.training RUN.json
-"""
-LIST_EXAMPLES = """
-\b
-Examples:
-  python -m kdhelpers list notebooks 04
-  python -m kdhelpers list methods lm
-  python -m kdhelpers list runs cifar100
-"""
-COMPARE_EXAMPLE = """
-\b
-Example:
-  python -m kdhelpers compare student_lm_resnet8_digits \\
-      student_si_resnet8_digits
-"""
-PREDICT_EXAMPLES = """
-\b
-Examples:
-  python -m kdhelpers predict --model teacher_resnet20_digits --data a.png b.png
-  python -m kdhelpers predict --model teacher_resnet20_digits --data photos/ \\
-      --output labels.csv --names
-"""
-TEACHERS_EXAMPLES = """
-\b
-Examples:
-  python -m kdhelpers teachers resnet56
-  python -m kdhelpers teachers --file mine.pth --model resnet20 --dataset cifar10
-"""
 
 
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog=GROUP_EXAMPLES,
+    epilog=examples.GROUP_EXAMPLES,
 )
 @click.version_option(package_name=None, version=__version__, prog_name="kdhelpers")
 def main() -> None:
@@ -74,7 +26,7 @@ def main() -> None:
     """
 
 
-@main.command(cls=SuiteCommand, epilog=SUITE_EXAMPLES)
+@main.command(cls=SuiteCommand, epilog=examples.SUITE_EXAMPLES)
 @click.option(
     "--profile", default="smoke", show_default=True, metavar="NAME|PATH", help="A name from below, or a YAML file."
 )
@@ -113,7 +65,7 @@ def suite(profile: str, only: tuple, seeds: tuple, workers: int | None, ray: str
     sys.exit(0 if finished else 1)
 
 
-@main.command(cls=TrainCommand, epilog=TRAIN_EXAMPLES)
+@main.command(cls=TrainCommand, epilog=examples.TRAIN_EXAMPLES)
 @click.argument("settings", nargs=-1, required=True, metavar="NAME=VALUE|RUN.json...")
 @click.option("--force", is_flag=True, help="Train again even if the run is finished.")
 @click.option("--cache-teacher", is_flag=True, help="Keep the teacher's outputs on the disk; reuse them (crop, flip).")
@@ -139,7 +91,7 @@ def train(settings: tuple, force: bool, cache_teacher: bool, dry_run: bool) -> N
         click.echo(command.ending(trained))
 
 
-@main.command("list", epilog=LIST_EXAMPLES)
+@main.command("list", epilog=examples.LIST_EXAMPLES)
 @click.argument("section", required=False)
 @click.argument("text", required=False, metavar="[FILTER]")
 def list_(section: str | None, text: str | None) -> None:
@@ -165,7 +117,7 @@ def report(show: bool) -> None:
         click.launch(page.as_uri())
 
 
-@main.command(epilog=COMPARE_EXAMPLE)
+@main.command(epilog=examples.COMPARE_EXAMPLE)
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 def compare(first: str, second: str) -> None:
@@ -194,7 +146,7 @@ def data(name: str, image_size: int | None) -> None:
     click.echo(data_card(load_data(name, image_size=image_size)))
 
 
-@main.command(cls=SpacedOptions, epilog=PREDICT_EXAMPLES)
+@main.command(cls=SpacedOptions, epilog=examples.PREDICT_EXAMPLES)
 @click.option("--model", required=True, metavar="NAME|PATH", help="Stored weights: a name from `list`, or a .pth file.")
 @click.option(
     "--data",
@@ -236,7 +188,7 @@ def predict(model: str, sources: tuple, output: str | None, names: bool, tta: bo
         click.echo(image_classes(labels))
 
 
-@main.command(epilog=TEACHERS_EXAMPLES)
+@main.command(epilog=examples.TEACHERS_EXAMPLES)
 @click.argument("models", nargs=-1, metavar="[ARCHITECTURE]...")
 @click.option("--list", "show", is_flag=True, help="Print the table, as the command without arguments does.")
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A weight file to register.")

@@ -85,7 +85,7 @@ def _with_lines_below(rows: list[Row]) -> Iterable[str]:
 
 
 def _notebooks() -> list[Row]:
-    from kdhelpers.suite.profiles import notebook_names, notebooks_folder, parameters_of, title_of
+    from kdhelpers.suite.notebooks import notebook_names, notebooks_folder, parameters_of, title_of
 
     rows = []
     for name in notebook_names():
@@ -98,7 +98,7 @@ def _notebooks() -> list[Row]:
 
 def _parameters(notebook) -> str:
     """A line per parameter: name, default, meaning."""
-    from kdhelpers.suite.profiles import meanings_of, parameters_of
+    from kdhelpers.suite.notebooks import meanings_of, parameters_of
 
     meanings = meanings_of(notebook)
     rows = [(f"  {name} = {default}", meanings.get(name, "")) for name, default in parameters_of(notebook).items()]

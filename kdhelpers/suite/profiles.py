@@ -4,7 +4,6 @@ papermill ignores a parameter that the notebook lacks, so this module checks eve
 error is a ValueError of one line with the file, the job and the remedy.
 """
 
-import ast
 import hashlib
 import json
 import re
@@ -20,11 +19,18 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kdhelpers.artifacts import root
 from kdhelpers.nearest import guess, known_names
 from kdhelpers.suite.matrix import expand
+from kdhelpers.suite.notebooks import (
+    PACKAGE,
+    accepted_by,
+    cells_of,
+    notebook_names,
+    notebooks_folder,
+    parameters_of,
+    source_of,
+)
 
-PACKAGE = Path(__file__).resolve().parent.parent
 SOURCES = (".py", ".j2", ".css", ".csv")
 
 
@@ -56,16 +62,6 @@ class Job:
     def is_named(self, patterns: Sequence[str]) -> bool:
         """Whether a pattern (`07_crd_*`) matches the job's name, or its entry's name, which stands for all seeds."""
         return any(fnmatchcase(name, pattern) for pattern in patterns for name in (self.name, self.entry))
-
-
-def notebooks_folder() -> Path:
-    """The notebooks under the artifacts' root, else in this package's checkout."""
-    own = root() / "notebooks"
-    return own if any(own.glob("*.ipynb")) else PACKAGE.parent / "notebooks"
-
-
-def notebook_names() -> list[str]:
-    return sorted(path.stem for path in notebooks_folder().glob("*.ipynb"))
 
 
 def profile_names() -> list[str]:
@@ -180,62 +176,6 @@ def _notebook(path: Path, entry: Entry) -> tuple[Path, frozenset[str]]:
             f"{guess(missing[0], sorted(accepts))}it has {', '.join(parameters_of(notebook)) or 'none'}"
         )
     return notebook, accepts
-
-
-def accepted_by(notebook: Path) -> frozenset[str]:
-    """The names in the parameters cell; with `training` among them also every name of a run that `settings` takes."""
-    from kdhelpers.training.named import all_names  # imports torch
-
-    declared = parameters_of(notebook)
-    return frozenset(declared) | (all_names() if "training" in declared else frozenset())
-
-
-def parameters_of(notebook: Path) -> dict[str, str]:
-    """Name -> default, as written, of every assignment in the cell tagged `parameters`.
-
-    The cell is parsed as Python: papermill's own inspection loses a line whose comment holds a quote or an equals
-    sign. Raises ValueError for a cell that Python cannot parse.
-    """
-    for cell in cells_of(notebook):
-        if "parameters" in cell["metadata"].get("tags", ()):
-            try:
-                statements = ast.parse(source_of(cell)).body
-            except SyntaxError as error:
-                raise ValueError(f"{notebook}: its parameters cell is not plain Python: {error}") from error
-            return dict(pair for statement in statements for pair in _assigned(statement))
-    return {}
-
-
-def _assigned(statement: ast.stmt) -> Iterable[tuple[str, str]]:
-    match statement:
-        case (
-            ast.Assign(targets=[ast.Name(id=name)], value=value)
-            | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
-        ):
-            yield name, ast.unparse(value)
-
-
-def title_of(notebook: Path) -> str:
-    """The first heading of a notebook."""
-    prose = "\n".join(source_of(cell) for cell in cells_of(notebook) if cell["cell_type"] == "markdown")
-    return next((line.lstrip("# ") for line in prose.splitlines() if line.startswith("#")), "(no title)")
-
-
-def meanings_of(notebook: Path) -> dict[str, str]:
-    """Name -> comment of every line `name: type = default  # comment` in the cell tagged `parameters`."""
-    cells = [source_of(cell) for cell in cells_of(notebook) if "parameters" in cell["metadata"].get("tags", ())]
-    return dict(re.findall(r"^(\w+)\b[^#\n]*?=.*?  # (.*)$", "\n".join(cells), re.MULTILINE))
-
-
-def cells_of(notebook: Path) -> list[dict]:
-    try:
-        return json.loads(notebook.read_bytes())["cells"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{notebook}: not a notebook (damaged JSON or no cells); restore it") from error
-
-
-def source_of(cell: dict) -> str:
-    return "".join(cell["source"])  # a text or, as nbformat also allows, a list of lines
 
 
 def _repeated(values: Iterable) -> str | None:
