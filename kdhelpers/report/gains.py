@@ -5,11 +5,12 @@ import math
 import pandas
 
 from kdhelpers.display.plots import PALETTE, TEACHER_LINE, new_figure, styled
-from kdhelpers.display.text import evidence_note
+from kdhelpers.display.text import MARK, evidence_note, mark_meaning
 from kdhelpers.report.cohort import short_labels
 from kdhelpers.report.results import has_no_teacher, results
 
-COLUMNS = "dataset teacher student budget method seed test_top1_pct alone_top1_pct teacher_top1_pct gain_points".split()
+COLUMNS = "dataset teacher student budget method seed test_top1_pct alone_top1_pct teacher_top1_pct".split()
+COLUMNS += "gain_points notes".split()
 
 
 def by_seed(dataset: str, like: str = ""):
@@ -65,7 +66,8 @@ def picture(frame):
         for row, method in enumerate(methods):
             _draw(axes, row, frame[frame["method"] == method])
         axes.axvline(0, color="0.3", linewidth=1, zorder=0.9)
-        axes.set_yticks(range(len(methods)), methods)
+        noted = set(frame.loc[frame["notes"].astype(bool), "method"])
+        axes.set_yticks(range(len(methods)), [method + MARK * (method in noted) for method in methods])
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(max(1, len(methods)) - 0.5, -0.5)
         axes.grid(False, axis="y")
@@ -101,4 +103,5 @@ def _describe(axes, frame) -> None:
     title = f"{first['dataset']}: {teacher_model} teaches {first['student']}, {first['budget']}"
     axes.set_title(title, loc="left", pad=28)
     note = f"small points: one seed · diamond: mean ± std over {seeds} seeds · grey: a method without a teacher"
-    axes.figure.supxlabel(" · ".join(filter(None, [note, evidence_note(frame["dataset"])])), fontsize=8, color="0.3")
+    notes = [note, mark_meaning(frame["notes"]), evidence_note(frame["dataset"])]
+    axes.figure.supxlabel(" · ".join(filter(None, notes)), fontsize=8, color="0.3")

@@ -1,4 +1,4 @@
-"""Gains over the student alone: paired by seed, within one budget and teacher, sorted; drawn with every seed's point."""
+"""Gains over the student alone: paired by seed, of one budget and teacher, sorted; a point per seed."""
 
 import pytest
 import record_fixtures as fixtures
@@ -58,6 +58,15 @@ def test_the_picture_has_each_seed_the_means_and_both_accuracies(stored):
     texts = [text.get_text() for text in axes.texts]
     assert texts == ["+5.7 ± 0.6", "+2.0 ± 0.5", "student alone\n50.0 %", "teacher\n60.0 %"]
     assert axes.get_title(loc="left") == "cifar100: resnet20 teaches resnet8, 8 epochs, batch 64"
+
+
+def test_a_leak_is_marked(stored):
+    fixtures.store(
+        fixtures.record(52.0, **fixtures.LM) | {"notes": ["leakage: its teacher's training had test images"]}
+    )
+    axes = gains.picture(gains.by_seed("cifar100")).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["DKD", "KD †"]
+    assert "† leakage" in axes.figure.get_supxlabel()
 
 
 def test_a_single_seed_has_no_whisker_and_no_run_still_draws(stored):
