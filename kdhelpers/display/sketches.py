@@ -1,4 +1,4 @@
-"""Pictures of an idea: a few numbers as bars, points on a circle with their forces, feature maps."""
+"""Pictures of an idea: a few numbers as bars, histograms, points on a circle with their forces, feature maps."""
 
 from collections.abc import Callable
 
@@ -21,6 +21,26 @@ def distributions(named: dict[str, Tensor], classes: list[str], label: str = "pr
             axes.grid(False, axis="x")
             axes.margins(y=0.15)
         grid[0].set_ylabel(label)
+    return figure
+
+
+def histograms(named: dict[str, Tensor], label: str, bins: int = 20):
+    """A panel for each sample [N], all on one scale: its histogram; the title has the mean and the middle 95 %."""
+    span = (
+        min(values.min().item() for values in named.values()),
+        max(values.max().item() for values in named.values()),
+    )
+    with styled():
+        figure = new_figure(3.4 * len(named), 2.3)
+        grid = figure.subplots(1, len(named), sharex=True, squeeze=False)[0]
+        for axes, (title, values) in zip(grid, named.items(), strict=True):
+            low, high = values.double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+            axes.hist(values.tolist(), bins=bins, range=span, color=PALETTE[0])
+            axes.axvspan(low, high, color="0.88", zorder=0)
+            axes.set_title(f"{title}\nmean {values.double().mean():.2f}, middle 95 %: {low:.2f} to {high:.2f}")
+            axes.set_xlabel(label)
+            axes.set_yticks([])
+            axes.grid(False)
     return figure
 
 

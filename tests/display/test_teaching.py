@@ -57,6 +57,14 @@ def test_distributions_are_a_panel_each_on_one_scale():
     assert left.get_ylim() == right.get_ylim()
 
 
+def test_histograms_share_a_scale_and_name_the_middle_of_each_sample():
+    figure = sketches.histograms({"few": torch.arange(1001) / 10, "many": torch.full((10,), 50.0)}, "accuracy (%)")
+    left, right = figure.axes
+    assert left.get_title() == "few\nmean 50.00, middle 95 %: 2.50 to 97.50"
+    assert left.get_xlim() == right.get_xlim()
+    assert sum(bar.get_height() for bar in right.patches[:20]) == 10
+
+
 def test_forces_point_where_gradient_descent_moves_the_points():
     labels, angles = torch.tensor([0, 0]), torch.tensor([0.5, 1.5])
     figure = sketches.forces({"attraction": lambda z: -(z[0] * z[1]).sum()}, angles, labels.tolist(), keys=angles)
