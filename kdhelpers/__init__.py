@@ -18,6 +18,7 @@ _HOME = {
     "DATASETS": "data",
     "build_model": "models",
     "MODELS": "models",
+    "FeatureExtractor": "models",
     "METHODS": "methods",
     "load_model": "weights.load",
     "fit": "training.fit",

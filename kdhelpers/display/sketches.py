@@ -106,3 +106,27 @@ def maps(rows: dict[str, Tensor], columns: int = 8):
         for axes in grid.flat:
             axes.set(xticks=[], yticks=[], frame_on=False)
     return figure
+
+
+def candidates(images: Tensor, titles: list[str], scores: dict[str, Tensor]):
+    """A row of uint8 images [1 + N, 3, H, W] with their titles; below it a row of bars for each scores [N].
+
+    The first image is the anchor, which the N others are scored against. A row's label names its scores.
+    """
+    with styled():
+        figure = new_figure(1.15 * len(images), 1.3 + 1.1 * len(scores))
+        grid = figure.subplots(1 + len(scores), len(images), sharey="row")
+        for axes, image, title in zip(grid[0], images, titles, strict=True):
+            axes.imshow(image.permute(1, 2, 0).numpy())
+            axes.set_title(title, fontsize=8, fontweight="normal", pad=3)
+        for line, (label, values) in zip(grid[1:], scores.items(), strict=True):
+            line[0].set_ylabel(label, rotation=0, ha="right", va="center")
+            for axes, value in zip(line[1:], values.tolist(), strict=True):
+                axes.bar([0], [value], color=PALETTE[0], width=0.5)
+                axes.axhline(0, color="0.5", linewidth=0.8)
+                axes.annotate(f"{value:.2f}", (0, max(value, 0)), ha="center", va="bottom", fontsize=8)
+                axes.set_xlim(-0.5, 0.5)
+                axes.margins(y=0.3)
+        for axes in grid.flat:
+            axes.set(xticks=[], yticks=[], frame_on=False)
+    return figure

@@ -86,3 +86,11 @@ def test_maps_have_a_labelled_row_each():
         "student\n2 × 2 × 2",
     ]
     assert sum(bool(axes.images) for axes in figure.axes) == 5
+
+
+def test_candidates_are_a_picture_each_and_a_bar_for_all_but_the_anchor():
+    images, scores = torch.zeros(3, 3, 4, 4, dtype=torch.uint8), torch.tensor([0.9, -0.2])
+    figure = sketches.candidates(images, ["image", "positive", "negative"], {"cosine": scores})
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "positive", "negative"]
+    assert [bar.get_height() for axes in figure.axes[3:] for bar in axes.patches] == pytest.approx([0.9, -0.2])
+    assert figure.axes[3].get_ylabel() == "cosine"

@@ -111,6 +111,10 @@ def test_what_we_saw_was_measured(path):
 SOLUTIONS = {  # exercise -> what the learner changes to correct the mistake
     "03_label_smoothing": ("spread = (1 - label) / (classes - 1)", "spread = 1 / classes"),
     "04_logit_matching": ("return torch", "return temperature**2 * torch"),
+    "05_dkd": ("(teacher_logits / temperature)", "(teacher_logits / temperature).masked_fill(true_class, -1e9)"),
+    "06_hints": ("sum(dim=(1, 2, 3))", "mean(dim=(1, 2, 3))"),
+    "07_crd": ("noise = 1 / len(bank)", "noise = (rows.shape[1] - 1) / len(bank)"),
+    "08_supcon": ("scores.log_softmax(1)", "scores.masked_fill(itself, -1e9).log_softmax(1)"),
 }
 
 
