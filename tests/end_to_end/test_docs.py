@@ -13,7 +13,8 @@ import kdhelpers
 from kdhelpers import METHODS, gains, results
 from kdhelpers.cli.commands import main
 from kdhelpers.report.results import has_no_teacher
-from kdhelpers.suite.profiles import accepted_by, load_profile, profile_names
+from kdhelpers.suite.notebooks import accepted_by
+from kdhelpers.suite.profiles import load_profile, profile_names
 from kdhelpers.training.named import all_names
 from kdhelpers.training.options import named_values
 from kdhelpers.zoo.benchmark import figures_of
