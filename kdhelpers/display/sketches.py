@@ -28,8 +28,8 @@ def forces(losses: dict[str, Callable], angles: Tensor, classes: list[int], keys
     """Points on a circle, and an arrow along it for each: the direction in which a step of gradient descent moves it.
 
     losses: title -> loss of unit vectors float64 [N, 2], a scalar. angles: [N], in radians. classes: number of each
-    point's class, its colour. keys: angles [M] of fixed embeddings, drawn as squares; point i and key i belong to one
-    image. The longest arrow has one length in all panels.
+    image's class, its colour. keys: angles [M] of fixed embeddings, drawn as squares; point i and key i belong to image
+    i, and the last images may have a key alone. The longest arrow has one length in all panels.
     """
     with styled():
         figure = new_figure(3.3 * len(losses), 3.3)
@@ -40,7 +40,7 @@ def forces(losses: dict[str, Callable], angles: Tensor, classes: list[int], keys
             _circle(axes, title)
             for angle, kind in zip([] if keys is None else keys.tolist(), classes, strict=False):
                 _point(axes, angle, kind, marker="s", radius=1.12)
-            for angle, step, kind in zip(angles.tolist(), (-slope / slope.abs().max()).tolist(), classes, strict=True):
+            for angle, step, kind in zip(angles.tolist(), (-slope / slope.abs().max()).tolist(), classes, strict=False):
                 _point(axes, angle, kind, marker="o", radius=1.0)
                 _arrow(axes, angle, 0.5 * step, kind)
     return figure

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from kdhelpers import kd_loss, plots, supcon_loss
-from kdhelpers.display import notebook, sketches, teaching
+from kdhelpers.display import diagrams, notebook, sketches, teaching
 
 LOGITS = teaching.random_logits(seed=0), teaching.random_logits(seed=1)
 CASES = {f"T = {temperature}": (*LOGITS, temperature) for temperature in (1.0, 4.0)}
@@ -78,3 +78,24 @@ def test_maps_have_a_labelled_row_each():
         "student\n2 × 2 × 2",
     ]
     assert sum(bool(axes.images) for axes in figure.axes) == 5
+
+
+def test_forces_draw_keys_of_images_without_a_point():
+    figure = sketches.forces({"pull": lambda z: -z[:, 1].sum()}, torch.zeros(1), [0, 1, 2], keys=torch.arange(3.0))
+    circle, *marks = figure.axes[0].lines
+    assert [mark.get_marker() for mark in marks] == ["s", "s", "s", "o"]
+
+
+def test_a_diagram_has_a_box_for_each_name_and_an_arrow_for_each_pair():
+    boxes = {"view": (0, 0), "student": (1, 0), "loss": (2, 0)}
+    figure = diagrams.diagram(boxes, [("view", "student")], [("student", "loss")])
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts if text.get_text()] == list(boxes)
+    solid, dashed = [text.arrow_patch for text in axes.texts if not text.get_text()]
+    assert (solid.get_linestyle(), dashed.get_linestyle() == solid.get_linestyle()) == ("solid", False)
+    assert len(plots.png(figure)) > 3_000
+
+
+def test_a_diagram_refuses_an_arrow_to_a_box_that_does_not_exist():
+    with pytest.raises(ValueError, match="'los' is not a box; the boxes are view, loss"):
+        diagrams.diagram({"view": (0, 0), "loss": (1, 0)}, [("view", "los")])
