@@ -16,7 +16,8 @@ def distributions(named: dict[str, Tensor], classes: list[str], label: str = "pr
         for axes, (title, values) in zip(grid, named.items(), strict=True):
             axes.bar(classes, values.tolist(), color=PALETTE[0], width=0.7)
             for place, value in enumerate(values.tolist()):
-                axes.annotate(f"{value:.2f}", (place, value), ha="center", va="bottom", fontsize=8)
+                end = "bottom" if value >= 0 else "top"
+                axes.annotate(f"{value:.2f}", (place, value), ha="center", va=end, fontsize=8)
             axes.set_title(title)
             axes.grid(False, axis="x")
             axes.margins(y=0.15)
