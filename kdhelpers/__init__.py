@@ -33,6 +33,8 @@ _HOME = {
     "sweep_runs": "training.sweep",
     "optimizer_runs": "training.sweep",
     "starting_point": "training.optim",
+    "build_optimizer": "training.optim",
+    "method_label": "report.labels",
     "settings": "training.named",
     "run_of": "training.named",
     "without_teacher": "training.controls",
@@ -69,6 +71,7 @@ _HOME = {
 _MODULES = {
     "analysis": "analysis",
     "gains": "report.gains",
+    "diagrams": "display.diagrams",
     "notebook": "display.notebook",
     "pairs": "report.pairs",
     "plots": "display.plots",
