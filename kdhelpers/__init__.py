@@ -28,6 +28,7 @@ _HOME = {
     "compare": "evaluation.metrics",
     "results": "report.results",
     "stored_students": "report.cohort",
+    "ensure_students": "report.cohort",
     "summarize": "report.results",
     "histories": "report.results",
     "sweep_runs": "training.sweep",

@@ -1,4 +1,4 @@
-"""Pictures of an idea: a few numbers as bars, histograms, points on a circle with their forces, feature maps."""
+"""Pictures of an idea: numbers as bars, histograms, points on a circle, their forces, feature maps."""
 
 from collections.abc import Callable
 
@@ -67,6 +67,18 @@ def forces(losses: dict[str, Callable], angles: Tensor, classes: list[int], keys
     return figure
 
 
+def circles(named: dict[str, Tensor], classes: list[int]):
+    """Points on a circle, a panel for each set of angles [N], in radians; their class gives the colour."""
+    with styled():
+        figure = new_figure(2.9 * len(named), 3.2)
+        grid = figure.subplots(1, len(named), squeeze=False)[0]
+        for axes, (title, angles) in zip(grid, named.items(), strict=True):
+            _circle(axes, title)
+            for angle, kind in zip(angles.tolist(), classes, strict=True):
+                _point(axes, angle, kind, marker="o", radius=1.0)
+    return figure
+
+
 def on_circle(angles: Tensor) -> Tensor:
     """Unit vectors [N, 2] of angles [N]."""
     return torch.stack([angles.cos(), angles.sin()], 1)
@@ -129,5 +141,17 @@ def candidates(images: Tensor, titles: list[str], scores: dict[str, Tensor]):
                 axes.set_xlim(-0.5, 0.5)
                 axes.margins(y=0.3)
         for axes in grid.flat:
+            axes.set(xticks=[], yticks=[], frame_on=False)
+    return figure
+
+
+def heat(named: dict[str, Tensor]):
+    """A row of maps [H, W] under their titles, on one scale around 0: red above, blue below."""
+    largest = max(values.abs().max().item() for values in named.values())
+    with styled():
+        figure = new_figure(2.1 * len(named), 2.3)
+        for axes, (title, values) in zip(figure.subplots(1, len(named), squeeze=False)[0], named.items(), strict=True):
+            axes.imshow(values.numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest)
+            axes.set_title(title)
             axes.set(xticks=[], yticks=[], frame_on=False)
     return figure

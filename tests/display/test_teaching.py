@@ -115,3 +115,14 @@ def test_a_diagram_has_a_box_for_each_name_and_an_arrow_for_each_pair():
 def test_a_diagram_refuses_an_arrow_to_a_box_that_does_not_exist():
     with pytest.raises(ValueError, match="'los' is not a box; the boxes are view, loss"):
         diagrams.diagram({"view": (0, 0), "loss": (1, 0)}, [("view", "los")])
+
+
+def test_circles_have_a_point_per_angle():
+    left, right = sketches.circles({"a": torch.zeros(3), "b": torch.arange(3.0)}, [0, 0, 1]).axes
+    assert [tuple(line.get_data()) for line in left.lines[1:]] == [([1.0], [0.0])] * 3
+    assert len(right.lines) == 4
+
+
+def test_heat_maps_share_a_scale_around_zero():
+    figure = sketches.heat({"a": torch.full((2, 2), -3.0), "b": torch.ones(2, 2)})
+    assert {image.get_clim() for axes in figure.axes for image in axes.images} == {(-3.0, 3.0)}
