@@ -1,6 +1,13 @@
 """Analyses of trained networks: functions of `Predictions` (or of models) that return figures and data frames."""
 
-from kdhelpers.analysis.agreement import agreement, divergence, linear_cka, logit_correlation, standardized_divergence
+from kdhelpers.analysis.agreement import (
+    agreement,
+    divergence,
+    kl_divergence,
+    linear_cka,
+    logit_correlation,
+    standardized_divergence,
+)
 from kdhelpers.analysis.agreement_figures import kl_bars, logit_correlation_maps, reliability
 from kdhelpers.analysis.capacity import capacity, capacity_bars
 from kdhelpers.analysis.confusion import class_frame, confusion_frame, confusion_map, confusion_matrix
@@ -14,9 +21,16 @@ from kdhelpers.analysis.embedding import (
     uniformity,
 )
 from kdhelpers.analysis.embedding_figures import choose_classes, hypersphere_picture, tsne_maps
-from kdhelpers.analysis.gradcam import gradcam_agreement, gradcam_bars, gradcam_maps
+from kdhelpers.analysis.gradcam import gradcam_agreement, gradcam_bars, gradcam_maps, map_correlation
 from kdhelpers.analysis.gradcam_panel import gradcam_panel
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
-from kdhelpers.analysis.intervals import mean_interval
+from kdhelpers.analysis.intervals import mean_interval, paired_difference
 from kdhelpers.analysis.predictions import label_figure, label_frame, per_class, soft_targets
-from kdhelpers.analysis.robustness import colour_robustness, colour_robustness_bars, jittered, jittered_samples
+from kdhelpers.analysis.robustness import (
+    STRENGTHS,
+    colour_robustness,
+    colour_robustness_bars,
+    drop_difference,
+    jittered,
+    jittered_samples,
+)

@@ -12,14 +12,22 @@ from kdhelpers.evaluation.metrics import calibration_error_pct, compare, top_k_p
 from kdhelpers.evaluation.predictions import Predictions, require_same_images
 
 
+def kl_divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(p_t || p_s) of each image in nats [N] from logits [N, C], with p = softmax(z / T); no T^2."""
+    if not temperature > 0:
+        raise ValueError(f"temperature = {temperature}: must be above 0, such as 4")
+    log_teacher, log_student = ((logits / temperature).log_softmax(1) for logits in (teacher_logits, student_logits))
+    return (log_teacher.exp() * (log_teacher - log_student)).sum(1)
+
+
 def divergence(teacher: Predictions, student: Predictions, temperature: float = 1.0) -> Tensor:
-    """KL(p_t || p_s) of each image in nats, float64 [N], with p = softmax(z / T); summed over classes, no T^2.
+    """`kl_divergence` of the same images, float64 [N]; summed over classes, no T^2.
 
     Computed in log space, so it is finite for saturated logits. Raises ValueError for different images, and for a
     temperature that is not above 0.
     """
     require_same_images(teacher, student)
-    return _divergence(teacher.logits.double(), student.logits.double(), temperature)
+    return kl_divergence(teacher.logits.double(), student.logits.double(), temperature)
 
 
 def standardized_divergence(teacher: Predictions, student: Predictions, temperature: float = 1.0) -> Tensor:
@@ -29,14 +37,7 @@ def standardized_divergence(teacher: Predictions, student: Predictions, temperat
     Constant logits count as uniform.
     """
     require_same_images(teacher, student)
-    return _divergence(_standardized(teacher.logits), _standardized(student.logits), temperature)
-
-
-def _divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    if not temperature > 0:
-        raise ValueError(f"temperature = {temperature}: must be above 0, such as 4")
-    log_teacher, log_student = ((logits / temperature).log_softmax(1) for logits in (teacher, student))
-    return (log_teacher.exp() * (log_teacher - log_student)).sum(1)
+    return kl_divergence(_standardized(teacher.logits), _standardized(student.logits), temperature)
 
 
 def _standardized(logits: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def _diagram(axes, bins) -> None:
     axes.set(xlim=(0, 100), ylim=(0, 100), xticks=(0, 50, 100), yticks=(0, 50, 100), box_aspect=1)
 
 
-def logit_correlation_maps(teacher: Predictions, students: dict[str, Predictions], data=None, columns: int = 3):
+def logit_correlation_maps(teacher: Predictions, students: dict[str, Predictions], data=None, columns: int = 2):
     """The teacher's `logit_correlation` [C, C], then |student - teacher| for each student, all students on one scale.
 
     With `data` (the Data predicted on) the classes of a superclass are adjacent, and the axis has names. A student's
@@ -74,8 +74,8 @@ def logit_correlation_maps(teacher: Predictions, students: dict[str, Predictions
     largest = max((difference.max().item() for difference in differences), default=0.0) or 1.0
     shape = grid_shape(len(students), columns)
     with styled():
-        widths = [3.8 + 0.06 * max(map(len, names.values()), default=0), 2.2 * shape[1] + 0.8]
-        height = max(3.4, 2.4 * shape[0])
+        widths = [2.9 + 0.06 * max(map(len, names.values()), default=0), 1.8 * shape[1] + 0.7]
+        height = max(3.4, 2.2 * shape[0])
         figure = new_figure(sum(widths), height)
         left, right = figure.subfigures(1, 2, width_ratios=widths)
         axes = left.subplots()

@@ -39,12 +39,12 @@ def alignment(first: Tensor, second: Tensor) -> float:
     return (_unit(first) - _unit(second)).square().sum(1).mean().item()
 
 
-def class_alignment(predictions: Predictions) -> float:
-    """`alignment` over all pairs of different images of one class: 0 (best) to 4.
+def class_alignment(embeddings: Tensor, labels: Tensor) -> float:
+    """`alignment` over all pairs of different images of one class, embeddings [N, d], labels [N]: 0 (best) to 4.
 
     The pairs of a class sum to 2 n_c sum_i ||f_i - mean_c||^2, which needs no loop. NaN if every class has one image.
     """
-    unit, labels = _unit(predictions.embeddings), predictions.labels
+    unit = _unit(embeddings)
     count = torch.bincount(labels).double()
     means = torch.zeros(len(count), unit.shape[1], dtype=torch.float64).index_add_(0, labels, unit)
     means /= count.clamp(min=1)[:, None]
@@ -99,7 +99,7 @@ def embedding_quality(train: Networks, test: Networks, k: int = 1):
 
 def _quality(train: Predictions, test: Predictions, k: int) -> dict[str, float]:
     return {
-        "alignment": class_alignment(test),
+        "alignment": class_alignment(test.embeddings, test.labels),
         "uniformity": uniformity(test.embeddings),
         "nearest_neighbour_pct": nearest_neighbour_pct(train, test, k),
         "probe_pct": probe_accuracy_pct(train, test),

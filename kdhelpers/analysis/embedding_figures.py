@@ -14,8 +14,8 @@ from kdhelpers.nearest import guess
 
 MARKERS = tuple((colour, marker) for marker in "o^s" for colour in PALETTE)  # 21 distinct ones
 DEFAULT_CLASSES = 10  # of a data set with more classes than styles
-MAX_COLUMNS = 4
-PANEL_SIDE = 2.9  # inches
+MAX_COLUMNS = 3
+PANEL_SIDE = 2.9  # inches; three fit in plots.MAX_WIDTH
 
 
 def choose_classes(data: Data, names: str = "") -> list[int]:

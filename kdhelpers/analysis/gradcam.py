@@ -61,7 +61,7 @@ def _deepest_layer(model: nn.Module, data: Data) -> nn.Module:
     raise ValueError(f"model: no map is larger than 1x1 ({sizes or 'it has none'}); use larger images or another stem")
 
 
-def correlation(first: Tensor, second: Tensor) -> Tensor:
+def map_correlation(first: Tensor, second: Tensor) -> Tensor:
     """Pearson correlation of two networks' maps [n, H, W] over the positions of each image: float64 [n].
 
     NaN for a constant map. Raises ValueError for unequal shapes.
@@ -99,10 +99,10 @@ def gradcam_agreement(
     if control is not None and control not in students:
         raise ValueError(f"control = {control}: is not one of the students {', '.join(students)}")
     maps = gradcam_maps(teacher, data, index)
-    of_student = {name: correlation(maps, gradcam_maps(student, data, index)) for name, student in students.items()}
+    of_student = {name: map_correlation(maps, gradcam_maps(student, data, index)) for name, student in students.items()}
     rows = [_row(name, values, of_student.get(control)) for name, values in of_student.items()]
     cycle = torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))  # pairs different images
-    rows.append(_row(CHANCE, correlation(maps[cycle], maps[cycle.roll(1)])))
+    rows.append(_row(CHANCE, map_correlation(maps[cycle], maps[cycle.roll(1)])))
     return pandas.DataFrame(rows)
 
 

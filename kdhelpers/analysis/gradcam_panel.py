@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from kdhelpers.analysis.gradcam import Networks, gradcam_maps
 from kdhelpers.analysis.predictions import CORRECT, WRONG
 from kdhelpers.data import Data, Split
-from kdhelpers.display.plots import new_figure, styled
+from kdhelpers.display.plots import MAX_WIDTH, new_figure, styled
 from kdhelpers.evaluation.predictions import infer
 
 CANDIDATES = 500  # test images to choose from; inference on all 10,000 would take minutes
@@ -55,7 +55,8 @@ def _draw(split: Split, columns: list[tuple[str, Tensor, Tensor]], class_names, 
     """columns: (network's name, predicted class [n], maps [n, H, W])."""
     count, names = len(split), ["true class", *(name for name, _, _ in columns)]
     with styled():
-        figure = new_figure(1.25 * len(names), 1.45 * count + 0.9)
+        side = min(1.25, MAX_WIDTH / len(names))  # inches of a column
+        figure = new_figure(side * len(names), (side + 0.2) * count + 0.9)
         grid = figure.subplots(1 + count, len(names), squeeze=False, height_ratios=[0.01, *[1] * count])
         for axes, name in zip(grid[0], names, strict=True):
             axes.set_axis_off()

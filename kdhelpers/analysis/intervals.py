@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from kdhelpers.display.plots import PALETTE, new_figure, styled
+from kdhelpers.display.plots import MAX_WIDTH, PALETTE, new_figure, styled
 
 LEVELS = (0.025, 0.975)
 
@@ -30,6 +30,16 @@ def mean_interval(values: Tensor, resamples: int = 2000, seed: int = 0) -> tuple
     return mean, low, high
 
 
+def paired_difference(first: Tensor, second: Tensor) -> dict[str, float]:
+    """The mean of first - second [N], measures of two networks on the same images; `tables.difference` words it.
+
+    Returns difference, low, high (see `mean_interval`) and n. Images where a measure is NaN are left out.
+    """
+    values = first.double() - second.double()
+    values = values[~values.isnan()]
+    return dict(zip(("difference", "low", "high"), mean_interval(values), strict=True)) | {"n": len(values)}
+
+
 def interval_bars(names, panels: dict[str, list[tuple[float, float, float]]], label: str, one_scale: bool = True):
     """Horizontal bars, a panel per title, a bar per name: (value, low, high); a NaN interval is not drawn.
 
@@ -37,7 +47,7 @@ def interval_bars(names, panels: dict[str, list[tuple[float, float, float]]], la
     """
     with styled():
         width = 1.0 + 0.075 * max(map(len, names), default=0) + 2.1 * len(panels)
-        figure = new_figure(width, 0.8 + 0.27 * max(1, len(names)))
+        figure = new_figure(min(width, MAX_WIDTH), 0.8 + 0.27 * max(1, len(names)))
         grid = figure.subplots(1, len(panels), squeeze=False, sharex=one_scale, sharey=True)[0]
         for axes, (title, rows) in zip(grid, panels.items(), strict=True):
             for position, row in enumerate(rows):

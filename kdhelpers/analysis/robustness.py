@@ -6,7 +6,7 @@ import pandas
 import torch
 from torch import Tensor, nn
 
-from kdhelpers.analysis.intervals import interval_bars
+from kdhelpers.analysis.intervals import interval_bars, paired_difference
 from kdhelpers.data import Data, Split, parse_recipe, plan_epoch
 from kdhelpers.data.augmentation.colour import jitter
 from kdhelpers.device import one_thread
@@ -59,6 +59,18 @@ def colour_robustness(
             drop = _drop(plain[name], infer(model, data, images), seed)
             rows.append({"model": name, "strength": strength, **drop})
     return pandas.DataFrame(rows)
+
+
+def drop_difference(
+    first: nn.Module, second: nn.Module, data: Data, setting: tuple[float, float] = STRENGTHS["medium"], seed: int = 0
+) -> dict[str, float]:
+    """The drop of first minus the drop of second in points, paired over the test images, as `paired_difference`."""
+    images = jittered(data.test, *setting, seed)
+    drops = [
+        100 * (infer(model, data).correct.double() - infer(model, data, images).correct.double())
+        for model in (first, second)
+    ]
+    return paired_difference(*drops)
 
 
 def _drop(plain: Predictions, jittered: Predictions, seed: int) -> dict[str, float]:

@@ -16,6 +16,7 @@ from kdhelpers import artifacts
 from kdhelpers.display.progress import VALIDATION, loss_terms
 from kdhelpers.display.text import MARK, evidence_note, mark_meaning
 
+MAX_WIDTH = 9.0  # inches of a figure; notebooks show 100 dots per inch, and 900 fit on a page
 DOTS_PER_INCH = 150
 # Okabe and Ito's colours, distinct for colour-blind readers too; black is the teacher's.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B")

@@ -1,4 +1,4 @@
-"""Pictures of an idea: a few numbers as bars, histograms, points on a circle with their forces, feature maps."""
+"""Pictures of an idea: numbers as bars, histograms, points on a circle, their forces, feature maps."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,8 @@ def distributions(named: dict[str, Tensor], classes: list[str], label: str = "pr
         for axes, (title, values) in zip(grid, named.items(), strict=True):
             axes.bar(classes, values.tolist(), color=PALETTE[0], width=0.7)
             for place, value in enumerate(values.tolist()):
-                axes.annotate(f"{value:.2f}", (place, value), ha="center", va="bottom", fontsize=8)
+                end = "bottom" if value >= 0 else "top"
+                axes.annotate(f"{value:.2f}", (place, value), ha="center", va=end, fontsize=8)
             axes.set_title(title)
             axes.grid(False, axis="x")
             axes.margins(y=0.15)
@@ -48,8 +49,8 @@ def forces(losses: dict[str, Callable], angles: Tensor, classes: list[int], keys
     """Points on a circle, and an arrow along it for each: the direction in which a step of gradient descent moves it.
 
     losses: title -> loss of unit vectors float64 [N, 2], a scalar. angles: [N], in radians. classes: number of each
-    point's class, its colour. keys: angles [M] of fixed embeddings, drawn as squares; point i and key i belong to one
-    image. The longest arrow has one length in all panels.
+    image's class, its colour. keys: angles [M] of fixed embeddings, drawn as squares; point i and key i belong to image
+    i, and the last images may have a key alone. The longest arrow has one length in all panels.
     """
     with styled():
         figure = new_figure(3.3 * len(losses), 3.3)
@@ -60,9 +61,21 @@ def forces(losses: dict[str, Callable], angles: Tensor, classes: list[int], keys
             _circle(axes, title)
             for angle, kind in zip([] if keys is None else keys.tolist(), classes, strict=False):
                 _point(axes, angle, kind, marker="s", radius=1.12)
-            for angle, step, kind in zip(angles.tolist(), (-slope / slope.abs().max()).tolist(), classes, strict=True):
+            for angle, step, kind in zip(angles.tolist(), (-slope / slope.abs().max()).tolist(), classes, strict=False):
                 _point(axes, angle, kind, marker="o", radius=1.0)
                 _arrow(axes, angle, 0.5 * step, kind)
+    return figure
+
+
+def circles(named: dict[str, Tensor], classes: list[int]):
+    """Points on a circle, a panel for each set of angles [N], in radians; their class gives the colour."""
+    with styled():
+        figure = new_figure(2.9 * len(named), 3.2)
+        grid = figure.subplots(1, len(named), squeeze=False)[0]
+        for axes, (title, angles) in zip(grid, named.items(), strict=True):
+            _circle(axes, title)
+            for angle, kind in zip(angles.tolist(), classes, strict=True):
+                _point(axes, angle, kind, marker="o", radius=1.0)
     return figure
 
 
@@ -128,5 +141,17 @@ def candidates(images: Tensor, titles: list[str], scores: dict[str, Tensor]):
                 axes.set_xlim(-0.5, 0.5)
                 axes.margins(y=0.3)
         for axes in grid.flat:
+            axes.set(xticks=[], yticks=[], frame_on=False)
+    return figure
+
+
+def heat(named: dict[str, Tensor]):
+    """A row of maps [H, W] under their titles, on one scale around 0: red above, blue below."""
+    largest = max(values.abs().max().item() for values in named.values())
+    with styled():
+        figure = new_figure(2.1 * len(named), 2.3)
+        for axes, (title, values) in zip(figure.subplots(1, len(named), squeeze=False)[0], named.items(), strict=True):
+            axes.imshow(values.numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest)
+            axes.set_title(title)
             axes.set(xticks=[], yticks=[], frame_on=False)
     return figure

@@ -1,5 +1,7 @@
 """Linear probe: the classifier of a network, fitted to its frozen embeddings."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,9 +34,14 @@ def fit_probe(network: nn.Module, data: Data) -> dict[str, float]:
 
 
 def probe_accuracy_pct(train: Predictions, test: Predictions) -> float:
-    """Test accuracy in percent of a probe fitted to the training embeddings with weight decay 1e-4."""
+    """Test accuracy in percent of `probe_predictions`."""
+    return 100 * probe_predictions(train, test).correct.double().mean().item()
+
+
+def probe_predictions(train: Predictions, test: Predictions) -> Predictions:
+    """`test` with the logits of a probe fitted to the training embeddings with weight decay 1e-4."""
     weight, bias, _ = choose_probe(train, None, train.logits.shape[1])
-    return _accuracy_pct(test, weight, bias)
+    return replace(test, logits=test.embeddings @ weight.T + bias, probabilities=None)
 
 
 def choose_probe(train: Predictions, held_out: Predictions | None, classes: int) -> tuple[Tensor, Tensor, dict]:

@@ -4,12 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdhelpers import artifacts
+from kdhelpers.data import load_data
+from kdhelpers.display.progress import Progress
 from kdhelpers.messages import inform
 from kdhelpers.methods import METHODS
 from kdhelpers.nearest import known_names
 from kdhelpers.report.labels import method_title
 from kdhelpers.report.results import results
-from kdhelpers.weights.load import find_weights, read_weights, teacher_name
+from kdhelpers.training.controls import ensure_teacher, without_teacher
+from kdhelpers.training.fit import fit
+from kdhelpers.training.run import Run
+from kdhelpers.weights.load import find_teacher, find_weights, read_weights, teacher_name
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,36 @@ def stored_students(
         for seed, group in chosen.sort_values("method", key=lambda m: m.map(order), kind="stable").groupby("seed")
     }
     return Cohort(teacher_artifact, by_seed, _data_arguments(chosen))
+
+
+def ensure_students(
+    run: Run, seeds: Sequence[int] = (0,), names: str = "", like: str = "", progress: Progress | None = None, **options
+) -> Cohort:
+    """`stored_students` of the run's data set, model and teacher. If its teacher has none, train two per seed now.
+
+    These are the run itself, such as KD, and the same run without a teacher; a missing teacher is trained too. With
+    `names` or `like` nothing is trained. options: further arguments of `fit`. Raises as `stored_students` and `fit` do.
+    """
+    wanted = (run.dataset, run.model, run.teacher, seeds, names)
+    if names or like or _has_students(run, seeds):
+        return stored_students(*wanted, like)
+    inform(f"No student {run.model} of the teacher {run.teacher} is stored for {run.dataset}: two are trained now.")
+    data = load_data(run.dataset, run.image_size, run.val_fraction, run.split_seed)
+    run = ensure_teacher(run, data, progress)
+    students = [Run(**run.model_dump() | {"seed": seed}) for seed in seeds]
+    trained = [fit(one, data, progress=progress, **options) for own in students for one in (without_teacher(own), own)]
+    return stored_students(*wanted, like=trained[0].name)
+
+
+def _has_students(run: Run, seeds: Sequence[int]) -> bool:
+    """Whether a student of these seeds with its weights is stored that the run's teacher has trained."""
+    try:
+        sha256 = find_teacher(run.teacher, run.dataset).sha256
+    except FileNotFoundError:
+        return False
+    frame = results(run.dataset)
+    frame = frame[(frame["teacher_sha256"] == sha256) & (frame["model"] == run.model) & frame["seed"].isin(seeds)]
+    return any(_is_usable(frame).values())
 
 
 def _is_usable(frame) -> dict[str, bool]:

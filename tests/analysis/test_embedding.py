@@ -40,14 +40,14 @@ def test_class_alignment_equals_the_loop_over_pairs_of_one_class(count):
     found = network(0, count)
     rows, labels = units(found.embeddings), found.labels.tolist()
     pairs = [squared(rows[i], rows[j]) for i in range(count) for j in range(count) if i != j and labels[i] == labels[j]]
-    assert class_alignment(found) == pytest.approx(sum(pairs) / len(pairs), rel=1e-9)
+    assert class_alignment(found.embeddings, found.labels) == pytest.approx(sum(pairs) / len(pairs), rel=1e-9)
 
 
 def test_class_alignment_of_a_class_in_one_point_is_0_and_classes_of_one_image_have_none():
     labels = torch.arange(12) % 3
-    assert class_alignment(predictions(torch.eye(5)[labels] * 3, labels)) == 0
-    assert class_alignment(predictions(torch.eye(4), [2, 2, 2, 2])) == pytest.approx(2)
-    assert math.isnan(class_alignment(predictions(torch.eye(4), [0, 1, 2, 3])))
+    assert class_alignment(torch.eye(5)[labels] * 3, labels) == 0
+    assert class_alignment(torch.eye(4), torch.tensor([2, 2, 2, 2])) == pytest.approx(2)
+    assert math.isnan(class_alignment(torch.eye(4), torch.tensor([0, 1, 2, 3])))
 
 
 @pytest.mark.parametrize("t", [2.0, 0.5])
@@ -78,7 +78,7 @@ def test_fewer_than_two_images_have_no_uniformity():
 def test_a_zero_embedding_stays_at_the_centre():
     with_zero = torch.tensor([[0.0, 0.0], [5.0, 0.0]])
     assert alignment(with_zero, torch.tensor([[0.0, 0.0], [3.0, 0.0]])) == 0
-    assert class_alignment(predictions(with_zero, [0, 0])) == pytest.approx(1)
+    assert class_alignment(with_zero, torch.tensor([0, 0])) == pytest.approx(1)
     assert uniformity(with_zero) == pytest.approx(-2)
     tiny = torch.tensor([[1e-30, 0.0], [0.0, 1e-30]])  # small, but not without direction
     assert uniformity(tiny) == pytest.approx(-4)
@@ -132,7 +132,7 @@ def test_embedding_quality_has_a_row_of_the_test_images_per_network():
     assert frame["network"].tolist() == ["b", "a"]
     assert frame["width"].tolist() == [9, 6]
     first = frame.iloc[0]
-    assert first["alignment"] == class_alignment(test["b"])
+    assert first["alignment"] == class_alignment(test["b"].embeddings, test["b"].labels)
     assert first["uniformity"] == uniformity(test["b"].embeddings)
     assert first["nearest_neighbour_pct"] == nearest_neighbour_pct(train["b"], test["b"], 5)
     assert first["probe_pct"] == probe_accuracy_pct(train["b"], test["b"]) > 90

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kdhelpers.analysis import gradcam, gradcam_agreement, gradcam_maps, gradcam_panel
-from kdhelpers.analysis.gradcam import correlation
+from kdhelpers.analysis.gradcam import map_correlation
 from kdhelpers.analysis.predictions import CORRECT, WRONG
 from kdhelpers.data import Data, Split
 from kdhelpers.models import ReturnNodes, build_model
@@ -192,11 +192,11 @@ def test_a_model_of_other_classes_is_refused_and_not_swallowed(data):
 def test_correlation_is_pearsons_of_each_image():
     first, second = torch.rand(2, 5, 6, 7, generator=torch.Generator().manual_seed(0)).unbind()
     expected = [np.corrcoef(a.flatten(), b.flatten())[0, 1] for a, b in zip(first, second, strict=True)]
-    found = correlation(first, second)
+    found = map_correlation(first, second)
     assert found.dtype == torch.float64
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
-    assert correlation(first, 3 * first + 2).tolist() == pytest.approx([1] * 5)
-    assert correlation(first, 1 - first).tolist() == pytest.approx([-1] * 5)
+    assert map_correlation(first, 3 * first + 2).tolist() == pytest.approx([1] * 5)
+    assert map_correlation(first, 1 - first).tolist() == pytest.approx([-1] * 5)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.3])  # of 6 x 6 times 0.3 the mean is not 0.3
@@ -204,14 +204,14 @@ def test_a_constant_map_correlates_with_nothing(value):
     maps = torch.rand(2, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     flat = maps.clone()
     flat[1] = value
-    for found in (correlation(maps, flat), correlation(flat, maps)):
+    for found in (map_correlation(maps, flat), map_correlation(flat, maps)):
         assert found[0] == pytest.approx(1)
         assert found[1].isnan()
 
 
 def test_maps_of_unequal_shape_are_refused():
     with pytest.raises(ValueError, match=r"\(1, 4, 4\) and \(2, 4, 4\) differ"):
-        correlation(torch.rand(1, 4, 4), torch.rand(2, 4, 4))
+        map_correlation(torch.rand(1, 4, 4), torch.rand(2, 4, 4))
 
 
 def test_agreement_has_a_row_per_student_and_the_floor_last(data):

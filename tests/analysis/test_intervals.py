@@ -6,7 +6,7 @@ import numpy
 import pytest
 import torch
 
-from kdhelpers.analysis.intervals import interval_bars, mean_interval
+from kdhelpers.analysis.intervals import interval_bars, mean_interval, paired_difference
 
 
 def sample(count=400, seed=0):
@@ -69,3 +69,10 @@ def test_bars_are_as_long_as_the_values_with_the_first_on_top():
     assert [text.xy[0] for text in strong.texts] == [4, 9]  # beyond the interval
     assert strong.get_xlim()[1] > 9
     assert interval_bars(["a"], {"x": [(1.0, 1, 1)], "y": [(9.0, 9, 9)]}, "", one_scale=False).axes[0].get_xlim()[1] < 2
+
+
+def test_a_paired_difference_leaves_out_images_without_a_measure():
+    first = torch.tensor([1.0, 2.0, math.nan, 4.0])
+    found = paired_difference(first, torch.tensor([0.0, 0.0, 0.0, 3.0]))
+    assert (found["difference"], found["n"]) == (pytest.approx(4 / 3), 3)
+    assert found["low"] <= found["difference"] <= found["high"]

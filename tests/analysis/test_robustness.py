@@ -13,6 +13,7 @@ from kdhelpers.analysis.robustness import (
     STRENGTHS,
     colour_robustness,
     colour_robustness_bars,
+    drop_difference,
     jittered,
     jittered_samples,
 )
@@ -149,6 +150,14 @@ def test_all_networks_see_the_same_images_and_rows_follow_the_strengths():
     assert one.equals(two)
     columns = "model strength plain_pct jittered_pct drop_pct drop_low_pct drop_high_pct retained n"
     assert list(frame.columns) == columns.split()
+
+
+def test_the_difference_of_two_drops_is_paired_over_the_images():
+    data = data_of(coloured())
+    frame = colour_robustness({"bluer": BLUER, "constant": ALWAYS_ODD}, data, {"hue": STRENGTHS["strong"]})
+    found = drop_difference(BLUER, ALWAYS_ODD, data, STRENGTHS["strong"])
+    assert found["difference"] == pytest.approx(frame["drop_pct"].iloc[0] - frame["drop_pct"].iloc[1])
+    assert found["low"] < found["difference"] < found["high"]
 
 
 def test_a_network_that_is_never_right_retains_nothing_that_is_defined():

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from kdhelpers import kd_loss, plots, supcon_loss
-from kdhelpers.display import notebook, sketches, teaching
+from kdhelpers.display import diagrams, notebook, sketches, teaching
 
 LOGITS = teaching.random_logits(seed=0), teaching.random_logits(seed=1)
 CASES = {f"T = {temperature}": (*LOGITS, temperature) for temperature in (1.0, 4.0)}
@@ -94,3 +94,35 @@ def test_candidates_are_a_picture_each_and_a_bar_for_all_but_the_anchor():
     assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "positive", "negative"]
     assert [bar.get_height() for axes in figure.axes[3:] for bar in axes.patches] == pytest.approx([0.9, -0.2])
     assert figure.axes[3].get_ylabel() == "cosine"
+
+
+def test_forces_draw_keys_of_images_without_a_point():
+    figure = sketches.forces({"pull": lambda z: -z[:, 1].sum()}, torch.zeros(1), [0, 1, 2], keys=torch.arange(3.0))
+    circle, *marks = figure.axes[0].lines
+    assert [mark.get_marker() for mark in marks] == ["s", "s", "s", "o"]
+
+
+def test_a_diagram_has_a_box_for_each_name_and_an_arrow_for_each_pair():
+    boxes = {"view": (0, 0), "student": (1, 0), "loss": (2, 0)}
+    figure = diagrams.diagram(boxes, [("view", "student")], [("student", "loss")])
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts if text.get_text()] == list(boxes)
+    solid, dashed = [text.arrow_patch for text in axes.texts if not text.get_text()]
+    assert (solid.get_linestyle(), dashed.get_linestyle() == solid.get_linestyle()) == ("solid", False)
+    assert len(plots.png(figure)) > 3_000
+
+
+def test_a_diagram_refuses_an_arrow_to_a_box_that_does_not_exist():
+    with pytest.raises(ValueError, match="'los' is not a box; the boxes are view, loss"):
+        diagrams.diagram({"view": (0, 0), "loss": (1, 0)}, [("view", "los")])
+
+
+def test_circles_have_a_point_per_angle():
+    left, right = sketches.circles({"a": torch.zeros(3), "b": torch.arange(3.0)}, [0, 0, 1]).axes
+    assert [tuple(line.get_data()) for line in left.lines[1:]] == [([1.0], [0.0])] * 3
+    assert len(right.lines) == 4
+
+
+def test_heat_maps_share_a_scale_around_zero():
+    figure = sketches.heat({"a": torch.full((2, 2), -3.0), "b": torch.ones(2, 2)})
+    assert {image.get_clim() for axes in figure.axes for image in axes.images} == {(-3.0, 3.0)}

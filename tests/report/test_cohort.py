@@ -3,7 +3,7 @@
 import pytest
 from training_fixtures import QUICK
 
-from kdhelpers import Run, artifacts, fit, stored_students
+from kdhelpers import Run, artifacts, ensure_students, fit, stored_students
 from kdhelpers.weights.load import describe_teacher
 
 ONCE = QUICK | {"epochs": 1}
@@ -113,3 +113,29 @@ def test_a_description_says_what_a_teacher_is(train):
     artifacts.weights_path("teacher_resnet8_digits").with_suffix(".json").unlink()
     with pytest.raises(ValueError, match="has no description; `python -m kdhelpers teachers"):
         describe_teacher("resnet8", "digits")
+
+
+@pytest.fixture
+def few_images(data, monkeypatch):
+    monkeypatch.setattr("kdhelpers.report.cohort.load_data", lambda *arguments: data)
+
+
+def test_missing_students_and_their_teacher_are_trained_once(root, few_images, capsys):
+    run = Run(**ONCE | LM)
+    first = ensure_students(run, seeds=[0, 1])
+    assert "No student resnet8 of the teacher resnet8 is stored for digits: two are" in capsys.readouterr().err
+    assert {seed: list(students) for seed, students in first.students.items()} == {
+        seed: ["CE (no teacher)", "KD"] for seed in (0, 1)
+    }
+    assert ensure_students(run, seeds=[0, 1]) == first
+    assert "are trained" not in capsys.readouterr().err
+
+
+def test_students_without_a_teacher_alone_are_not_enough(train, few_images):
+    train(SI)
+    assert list(ensure_students(Run(**ONCE | LM)).students[0]) == ["CE (no teacher)", "KD"]
+
+
+def test_named_students_are_never_replaced_by_new_ones(train):
+    (name,) = train(SI)
+    assert ensure_students(Run(**ONCE | LM), names=name).students == {0: {"CE (no teacher)": name}}

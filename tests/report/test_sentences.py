@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kdhelpers.report.tables import score, verdict
+from kdhelpers.report.tables import difference, score, verdict
 
 
 def pair(points, low, high, n=360):
@@ -79,3 +79,29 @@ def test_an_accuracy_has_wilsons_interval(right, count, text):
 def test_an_accuracy_of_no_images_is_refused():
     with pytest.raises(ValueError, match="predictions: of no images"):
         score("A", hits(0, 0))
+
+
+def measured(value, low, high, n=360):
+    return {"difference": value, "low": low, "high": high, "n": n}
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "text"),
+    [
+        (-0.071, -0.09, -0.055, "KL: A has 0.071 nats less than B, 95 % interval 0.055 to 0.090: 360 test images, "),
+        (0.071, 0.055, 0.09, "KL: A has 0.071 nats more than B, 95 % interval 0.055 to 0.090: 360 test images, "),
+        (0.01, -0.02, 0.04, "KL: A and B do not differ beyond chance on 360 test images: +0.010 nats, 95 % interval "),
+    ],
+)
+def test_the_difference_of_a_measure(value, low, high, text):
+    assert str(difference("KL", "A", "B", measured(value, low, high), "nats")).startswith(text)
+
+
+def test_the_difference_of_a_measure_over_seeds():
+    pairs = [measured(value, -9, 9, 10_000) for value in (-2.0, -3.0, 1.0)]
+    assert str(difference("Drop", "A", "B", pairs, "points", digits=1)) == (
+        "Drop: A has less than B with 2 of 3 seeds: -1.3 points on average, standard deviation 2.1 over the seeds, "
+        "10,000 test images."
+    )
+    with pytest.raises(ValueError, match=r"pair = \[\]: has no result"):
+        difference("Drop", "A", "B", [])

@@ -1,4 +1,4 @@
-"""The accuracy of a network, and a comparison of two, as a sentence."""
+"""The accuracy of a network, and a comparison of two by any measure, as a sentence."""
 
 import math
 import statistics
@@ -63,6 +63,51 @@ def verdict(first: str, second: str, comparison: dict[str, float] | Sequence[dic
         raise ValueError("comparison = []: has no result; give what `compare` returns, one result per seed")
     of_one = len(comparisons) == 1
     return _of_one_seed(first, second, comparisons[0]) if of_one else _of_seeds(first, second, comparisons)
+
+
+def difference(
+    measure: str,
+    first: str,
+    second: str,
+    pair: dict[str, float] | Sequence[dict[str, float]],
+    unit: str = "",
+    digits: int = 3,
+) -> Sentence:
+    """Which of two networks has more of a measure that is not an accuracy, by how much, and how sure that is.
+
+    pair: the result of `analysis.paired_difference` (difference, low, high, n), or a list of such results, one per
+    seed. Raises ValueError for an empty list.
+    """
+    pairs = [pair] if isinstance(pair, dict) else list(pair)
+    if not pairs:
+        raise ValueError("pair = []: has no result; give what `paired_difference` returns, one result per seed")
+    parts = f"{measure}: {first}", second, f" {unit}".rstrip(), digits
+    return _measured_once(*parts, pairs[0]) if len(pairs) == 1 else _measured_by_seed(*parts, pairs)
+
+
+def _measured_once(first: str, second: str, unit: str, digits: int, pair: dict[str, float]) -> Sentence:
+    value, low, high, images = pair["difference"], pair["low"], pair["high"], _images(pair["n"])
+    if low <= 0 <= high:
+        interval = f", 95 % interval {low:.{digits}f} to {high:.{digits}f}, one seed."
+        before = f"{first} and {second} do not differ beyond chance on {images}: "
+        return Sentence(before, f"{value:+.{digits}f}{unit}", interval)
+    low, high = sorted((abs(low), abs(high)))
+    interval = f" than {second}, 95 % interval {low:.{digits}f} to {high:.{digits}f}: {images}, one seed."
+    return Sentence(f"{first} has ", f"{abs(value):.{digits}f}{unit} {_order(value)}", interval)
+
+
+def _measured_by_seed(first: str, second: str, unit: str, digits: int, pairs: list[dict[str, float]]) -> Sentence:
+    values = [pair["difference"] for pair in pairs]
+    mean, order = statistics.fmean(values), _order(statistics.fmean(values))
+    agreeing = sum(_order(value) == order for value in values)
+    images = ", ".join(dict.fromkeys(_images(pair["n"]) for pair in pairs))
+    before = f"{first} has {order} than {second} with {agreeing} of {len(pairs)} seeds: "
+    spread = f" on average, standard deviation {statistics.stdev(values):.{digits}f} over the seeds, {images}."
+    return Sentence(before, f"{mean:+.{digits}f}{unit}", spread)
+
+
+def _order(value: float) -> str:
+    return "more" if value > 0 else "less"
 
 
 def _of_one_seed(first: str, second: str, pair: dict[str, float]) -> Sentence:
