@@ -112,7 +112,7 @@ def digits():
 
 def test_digits_are_embedded_stratified_and_always_the_same(digits):
     assert (len(digits.train) + len(digits.val), len(digits.test)) == (1437, 360)
-    assert digits.image_size == 32
+    assert digits.image_size == 16
     assert digits.train.images.dtype == torch.uint8
     assert digits.train.images.is_contiguous()
     assert digits.superclasses is None

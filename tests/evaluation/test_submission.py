@@ -260,19 +260,19 @@ def write_images(folder, *sizes):
 def test_single_images_are_predicted_as_a_folder_of_them_is(trained, root):
     folder = root / "photos"
     folder.mkdir()
-    paths = write_images(folder, (32, 32), (48, 40), (48, 40))
+    paths = write_images(folder, (16, 16), (48, 40), (48, 40))
     single, together = predict_stored(trained.name, paths), predict_stored(trained.name, str(folder))
     assert torch.equal(single.probabilities, together.probabilities)
     assert single.ids == paths
     assert together.ids == ["image0", "image1", "image2"]
-    assert single.note == together.note == "2 images of 48x40 pixels: the central square was resized to 32x32"
+    assert single.note == together.note == "2 images of 48x40 pixels: the central square was resized to 16x16"
     assert predict_stored(trained.name, paths[0]).note == ""
     with pytest.raises(ValueError, match="is not an image file; give image files"):
         predict_stored(trained.name, [paths[0], str(trained.record_path)])
 
 
 def test_without_a_file_classes_and_confidences_are_printed(trained, root):
-    paths = write_images(root, (32, 32), (48, 40))
+    paths = write_images(root, (16, 16), (48, 40))
     result = run("--model", trained.name, "--data", *paths)
     assert result.exit_code == 0, result.output
     found = predict_stored(trained.name, paths)
