@@ -61,7 +61,8 @@ def picture(frame):
     """The frame of `by_seed` as a Figure: a row per method, a point per seed, the mean and ± standard deviation."""
     methods = list(frame["method"].unique())
     with styled():
-        figure = new_figure(6.8, 1.5 + 0.34 * max(1, len(methods)))
+        width = 5.675 + 0.075 * max(map(len, methods), default=15)
+        figure = new_figure(width, 1.5 + 0.34 * max(1, len(methods)))
         axes = figure.subplots()
         for row, method in enumerate(methods):
             _draw(axes, row, frame[frame["method"] == method])
