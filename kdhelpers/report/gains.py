@@ -61,7 +61,8 @@ def picture(frame):
     """The frame of `by_seed` as a Figure: a row per method, a point per seed, the mean and ± standard deviation."""
     methods = list(frame["method"].unique())
     with styled():
-        figure = new_figure(6.8, 1.5 + 0.34 * max(1, len(methods)))
+        width = 5.675 + 0.075 * max(map(len, methods), default=15)
+        figure = new_figure(width, 1.5 + 0.34 * max(1, len(methods)))
         axes = figure.subplots()
         for row, method in enumerate(methods):
             _draw(axes, row, frame[frame["method"] == method])
@@ -100,8 +101,9 @@ def _describe(axes, frame) -> None:
     for place, text in ((0, f"student alone\n{alone:.1f} %"), (teacher - alone, f"teacher\n{teacher:.1f} %")):
         axes.annotate(text, (place, 1), (0, 3), ("data", "axes fraction"), "offset points", ha="center", fontsize=8)
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    seeds += " seeds" if counts[-1] > 1 else " seed"
     title = f"{first['dataset']}: {teacher_model} teaches {first['student']}, {first['budget']}"
     axes.set_title(title, loc="left", pad=28)
-    note = f"small points: one seed · diamond: mean ± std over {seeds} seeds · grey: a method without a teacher"
+    note = f"small points: one seed · diamond: mean ± std over {seeds} · grey: a method without a teacher"
     notes = [note, mark_meaning(frame["notes"]), evidence_note(frame["dataset"])]
-    axes.figure.supxlabel(" · ".join(filter(None, notes)), fontsize=8, color="0.3")
+    axes.figure.supxlabel("\n".join(filter(None, notes)), fontsize=8, color="0.3")
