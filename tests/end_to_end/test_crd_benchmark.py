@@ -33,11 +33,9 @@ def runs_of(job) -> list[Run]:
     In a notebook, `settings` adds the parameters that the parameter cell lacks.
     """
     sources = [source_of(cell) for cell in cells_of(job.notebook) if cell["cell_type"] == "code"]
-    names, declared = {}, parameters_of(job.notebook)
+    names, declared = {}, {*parameters_of(job.notebook), *FIT_OPTIONS}
     exec(sources[0][sources[0].index("from kdhelpers") :].replace("notebook.setup()", ""), names)
-    beyond = {
-        name: value for name, value in job.parameters.items() if name not in declared | dict.fromkeys(FIT_OPTIONS)
-    }
+    beyond = {name: value for name, value in job.parameters.items() if name not in declared}
     names["settings"] = lambda training="", **values: settings(training, **values, **beyond)
     names["tables"] = SimpleNamespace(run_table=lambda run: None)
     for source in sources[1:]:
