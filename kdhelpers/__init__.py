@@ -24,6 +24,7 @@ _HOME = {
     "fit": "training.fit",
     "fit_sweep": "training.fit",
     "infer": "evaluation.predictions",
+    "probe_predictions": "evaluation.linear_probe",
     "evaluate": "evaluation.metrics",
     "compare": "evaluation.metrics",
     "results": "report.results",

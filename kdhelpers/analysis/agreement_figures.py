@@ -75,7 +75,7 @@ def logit_correlation_maps(teacher: Predictions, students: dict[str, Predictions
     shape = grid_shape(len(students), columns)
     with styled():
         widths = [2.9 + 0.06 * max(map(len, names.values()), default=0), 1.8 * shape[1] + 0.7]
-        height = max(3.4, 2.2 * shape[0])
+        height = max(3.0, 2.2 * shape[0])
         figure = new_figure(sum(widths), height)
         left, right = figure.subfigures(1, 2, width_ratios=widths)
         axes = left.subplots()

@@ -154,8 +154,8 @@ def test_all_networks_see_the_same_images_and_rows_follow_the_strengths():
 
 def test_the_difference_of_two_drops_is_paired_over_the_images():
     data = data_of(coloured())
-    frame = colour_robustness({"bluer": BLUER, "constant": ALWAYS_ODD}, data, {"hue": STRENGTHS["strong"]})
-    found = drop_difference(BLUER, ALWAYS_ODD, data, STRENGTHS["strong"])
+    frame = colour_robustness({"bluer": BLUER, "constant": ALWAYS_ODD}, data, HUE)
+    found = drop_difference(BLUER, ALWAYS_ODD, data, HUE["hue"])
     assert found["difference"] == pytest.approx(frame["drop_pct"].iloc[0] - frame["drop_pct"].iloc[1])
     assert found["low"] < found["difference"] < found["high"]
 

@@ -119,6 +119,19 @@ SOLUTIONS = {  # exercise -> what the learner changes to correct the mistake
     "10_conkd": ("(z - z.mean(0)) / z.std(0)", "(z - z.mean(1, keepdim=True)) / z.std(1, keepdim=True)"),
     "11_cocord": ("(negatives.logsumexp", "(torch.cat([positive[:, None], negatives], 1).logsumexp"),
     "15_optimisers": ("lr * step", "lr * step.sign()"),
+    "14_teacher_capacity": ("correction=0", "correction=1"),
+    "20_distribution_quality": (
+        "log_student.exp() * (log_student - log_teacher)",
+        "log_teacher.exp() * (log_teacher - log_student)",
+    ),
+    "21_gradcam": (
+        "first.flatten().double(), second.flatten().double()",
+        "(first - first.mean()).flatten().double(), (second - second.mean()).flatten().double()",
+    ),
+    "22_tsne": (
+        "labels[:, None] == labels[None]",
+        "(labels[:, None] == labels[None]) & ~torch.eye(len(labels), dtype=torch.bool)",
+    ),
 }
 
 
