@@ -11,8 +11,10 @@ DOCS = Path(__file__).resolve().parent
 PACKAGE = DOCS.parent / "kdhelpers"
 FACES = {"__init__", "__main__"}  # they only hand names on
 PURPOSE = {
+    "registry": "names of methods, networks, data",
     "artifacts": "paths, files, records",
     "device": "device, precision, memory",
+    "messages": "information for the user",
     "models": "networks by name",
     "methods": "one file per method",
     "display": "figures, texts, progress",

@@ -7,9 +7,7 @@ student = fit(Run(dataset="digits", model="resnet8", method="lm", teacher=teache
 print(evaluate(infer(student.model, load_data("digits"))))
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 
 __version__ = "0.1.0"
 
@@ -20,6 +18,7 @@ _HOME = {
     "DATASETS": "data",
     "build_model": "models",
     "MODELS": "models",
+    "FeatureExtractor": "models",
     "METHODS": "methods",
     "load_model": "weights.load",
     "fit": "training.fit",
@@ -36,6 +35,8 @@ _HOME = {
     "sweep_runs": "training.sweep",
     "optimizer_runs": "training.sweep",
     "starting_point": "training.optim",
+    "build_optimizer": "training.optim",
+    "method_label": "report.labels",
     "settings": "training.named",
     "run_of": "training.named",
     "without_teacher": "training.controls",
@@ -56,9 +57,23 @@ _HOME = {
     "standardized_kd_loss": "methods.logit_standardization",
     "cocord_contrast_loss": "methods.cocord",
     "cocord_prediction_loss": "methods.cocord",
+    # What a method, a network or a data set of your own is made of: docs/extending.md.
+    "Method": "methods",
+    "Weight": "methods.parts.ranges",
+    "NonNegative": "methods.parts.ranges",
+    "Fraction": "methods.parts.ranges",
+    "Temperature": "methods.parts.ranges",
+    "Count": "methods.parts.ranges",
+    "Range": "methods.parts.ranges",
+    "cross_entropy": "methods.parts.tensors",
+    "Architecture": "models",
+    "Source": "data",
+    "dataset_from_arrays": "data",
 }
 _MODULES = {
     "analysis": "analysis",
+    "gains": "report.gains",
+    "diagrams": "display.diagrams",
     "notebook": "display.notebook",
     "pairs": "report.pairs",
     "plots": "display.plots",
@@ -67,39 +82,17 @@ _MODULES = {
     "submission": "evaluation.submission",
     "tables": "report.tables",
 }
-__all__ = [*_HOME, *_MODULES]
+__all__ = [*_HOME]  # without the modules: `from kdhelpers import *` must not cost pandas and matplotlib
 
 
 def __getattr__(name: str):
-    if name in _MODULES:
-        path = f"{__name__}.{_MODULES[name]}"
-        value = sys.modules.get(path) or _LazyModule(path)
-    elif name in _HOME:
-        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
+    if name not in _HOME | _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(_HOME | _MODULES)}")
+    module = import_module(f"{__name__}.{_MODULES.get(name) or _HOME[name]}")
+    value = module if name in _MODULES else getattr(module, name)
     globals()[name] = value
     return value
 
 
-class _LazyModule(ModuleType):
-    """Imports the module of its name when an attribute is first read: `from kdhelpers import *` must not cost pandas.
-
-    It is not in `sys.modules`: `inspect` reads all modules there, in the middle of torch's import too.
-    """
-
-    def __getattr__(self, name: str):
-        return getattr(import_module(self.__name__), name)
-
-    def __setattr__(self, name: str, value) -> None:
-        setattr(import_module(self.__name__), name, value)
-
-    def __delattr__(self, name: str) -> None:
-        delattr(import_module(self.__name__), name)
-
-    def __dir__(self) -> list[str]:
-        return dir(import_module(self.__name__))
-
-
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted(globals() | _HOME | _MODULES)

@@ -1,7 +1,6 @@
 """Figures of embeddings: t-SNE maps and spheres, a panel per network with the same images and colours."""
 
 import math
-from difflib import get_close_matches
 from itertools import compress
 from textwrap import fill
 
@@ -11,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from kdhelpers.data import Data
 from kdhelpers.display.plots import PALETTE, new_figure, panel_grid, styled
+from kdhelpers.nearest import guess
 
 MARKERS = tuple((colour, marker) for marker in "o^s" for colour in PALETTE)  # 21 distinct ones
 DEFAULT_CLASSES = 10  # of a data set with more classes than styles
@@ -38,9 +38,7 @@ def _class_number(data: Data, name: str) -> int:
         return names.index(name)
     if name.isdecimal() and int(name) < len(names):
         return int(name)
-    close = get_close_matches(name, names, 1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise ValueError(f"classes = {name}: unknown; {hint}give names, or numbers from 0 to {len(names) - 1}")
+    raise ValueError(f"classes = {name}: unknown; {guess(name, names)}give names, or numbers to {len(names) - 1}")
 
 
 def tsne_maps(frame, class_names, superclasses=None):

@@ -11,4 +11,4 @@ from kdhelpers.artifacts.paths import (
     run_lock_path,
     weights_path,
 )
-from kdhelpers.artifacts.records import SCHEMA, belongs_to_another, load_record, original_name, records, reserve
+from kdhelpers.artifacts.records import SCHEMA, belongs_to_another, load_record, original_name, records, reserve, state

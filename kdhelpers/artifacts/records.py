@@ -85,8 +85,17 @@ def _has_foreign_weights(name: str, identity: str) -> bool:
     return not isinstance(description, dict) or description.get("identity") != identity
 
 
+def state(record: dict) -> str:
+    """The status of a record as it is now: a run that its process left unfinished is `interrupted`, not `running`."""
+    status, error = record.get("status", "unknown"), record.get("error") or ""
+    left = status == "running" and not is_at_work(record.get("identity") or "")
+    return "interrupted" if left or (status == "failed" and error.startswith("interrupted")) else status
+
+
 def is_at_work(identity: str) -> bool:
     """Whether a process trains the run now."""
+    if not run_lock_path(identity).is_file():
+        return False
     try:
         with lock(run_lock_path(identity), wait=False):
             return False

@@ -1,66 +1,34 @@
-"""The command line: python -m kdhelpers suite | list | report | compare | data | predict | teachers.
+"""The command line: python -m kdhelpers suite | train | list | report | compare | data | predict | teachers.
 
 A command imports heavy modules when it runs, so that `--help` is fast.
 """
 
-import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from kdhelpers import __version__
+from kdhelpers.cli import examples
+from kdhelpers.cli.group import Commands, SpacedOptions, SuiteCommand, TrainCommand
 
 
-class Commands(click.Group):
-    """A fault of the input or the machine ends as `error: ...` with exit code 1; KD_TRACEBACK=1 shows the traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (ValueError, OSError, FloatingPointError) as error:
-            if os.environ.get("KD_TRACEBACK") or isinstance(error, BrokenPipeError):
-                raise
-            click.echo(f"error: {' '.join(str(error).split())}", err=True)
-            sys.exit(1)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The optimisers, their first learning rate and weight decay, and Lion's rule, from `optim`."""
-        from kdhelpers.training.optim import LION_RULE, described
-
-        with formatter.section("Optimisers of a run"):
-            formatter.write_dl(described())
-            formatter.write_text(LION_RULE)
-
-
-class SpacedOptions(click.Command):
-    """A repeatable option takes several values at once: `--seeds 0 1 2` means `--seeds 0 --seeds 1 --seeds 2`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        repeatable = {flag for option in self.params if getattr(option, "multiple", False) for flag in option.opts}
-        option, repeated = "", []
-        for argument in args:
-            if argument.startswith("-"):
-                option = argument
-            elif option in repeatable and repeated[-1] != option:
-                repeated.append(option)
-            repeated.append(argument)
-        return super().parse_args(ctx, repeated)
-
-
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=examples.GROUP_EXAMPLES,
+)
 @click.version_option(package_name=None, version=__version__, prog_name="kdhelpers")
 def main() -> None:
-    """Knowledge distillation: replay the notebooks and inspect their results.
+    """Knowledge distillation: replay the notebooks, train runs, inspect results.
 
     Artifacts go to the checkout (or KD_ROOT). Data sets lie in its data/ folder (or KD_DATA).
     """
 
 
-@main.command(cls=SpacedOptions)
+@main.command(cls=SuiteCommand, epilog=examples.SUITE_EXAMPLES)
 @click.option(
-    "--profile", default="smoke", show_default=True, metavar="NAME|PATH", help="A name from `list`, or a YAML file."
+    "--profile", default="smoke", show_default=True, metavar="NAME|PATH", help="A name from below, or a YAML file."
 )
 @click.option(
     "--only", multiple=True, metavar="NAME ...", help="Run these jobs (or '07_crd_*') and the jobs they need."
@@ -97,15 +65,44 @@ def suite(profile: str, only: tuple, seeds: tuple, workers: int | None, ray: str
     sys.exit(0 if finished else 1)
 
 
-@main.command("list")
-def list_() -> None:
-    """List notebooks, profiles, data sets, models and runs.
+@main.command(cls=TrainCommand, epilog=examples.TRAIN_EXAMPLES)
+@click.argument("settings", nargs=-1, required=True, metavar="NAME=VALUE|RUN.json...")
+@click.option("--force", is_flag=True, help="Train again even if the run is finished.")
+@click.option("--cache-teacher", is_flag=True, help="Keep the teacher's outputs on the disk; reuse them (crop, flip).")
+@click.option("--dry-run", is_flag=True, help="Print the completed run as JSON; train nothing.")
+def train(settings: tuple, force: bool, cache_teacher: bool, dry_run: bool) -> None:
+    """Train one run.
 
-    Also methods, optimisers, and the parameters of every notebook.
+    NAME is a field of a Run (dataset, model, method, teacher, epochs, lr, seed, ...), or an option of its method,
+    network, optimiser or schedule. A JSON file holds the fields of a Run; a record in json_results/ is such a file too.
+    A finished run is loaded. An interrupted run continues from its last finished epoch.
     """
-    from kdhelpers.cli.output import listing
+    from kdhelpers.training import command
 
-    click.echo(listing())
+    run = command.run_from(settings)
+    if dry_run:
+        click.echo(run.model_dump_json(indent=1))
+        return
+    try:
+        trained = command.train(run, force_retrain=force, cache_teacher=cache_teacher)
+    except KeyboardInterrupt:
+        sys.exit(130)  # the progress has printed how it goes on
+    if trained:
+        click.echo(command.ending(trained))
+
+
+@main.command("list", epilog=examples.LIST_EXAMPLES)
+@click.argument("section", required=False)
+@click.argument("text", required=False, metavar="[FILTER]")
+def list_(section: str | None, text: str | None) -> None:
+    """List names: notebooks, profiles, data sets, runs, ...
+
+    Without SECTION: the names of each section. SECTION is one of notebooks, profiles, data, models, methods,
+    optimisers, runs. FILTER keeps the rows that contain this text; a row that is alone is shown in full.
+    """
+    from kdhelpers.cli.listing import listing, overview
+
+    click.echo(listing(section, text or "") if section else overview())
 
 
 @main.command()
@@ -120,7 +117,7 @@ def report(show: bool) -> None:
         click.launch(page.as_uri())
 
 
-@main.command()
+@main.command(epilog=examples.COMPARE_EXAMPLE)
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 def compare(first: str, second: str) -> None:
@@ -149,34 +146,49 @@ def data(name: str, image_size: int | None) -> None:
     click.echo(data_card(load_data(name, image_size=image_size)))
 
 
-@main.command()
+@main.command(cls=SpacedOptions, epilog=examples.PREDICT_EXAMPLES)
 @click.option("--model", required=True, metavar="NAME|PATH", help="Stored weights: a name from `list`, or a .pth file.")
-@click.option("--data", "source", required=True, metavar="PATH", help="A pickle {data, ids}, or a folder of images.")
+@click.option(
+    "--data",
+    "sources",
+    required=True,
+    multiple=True,
+    metavar="PATH ...",
+    help="Image files, a folder of images, or a pickle {data, ids}.",
+)
 @click.option(
     "--output",
-    required=True,
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="The CSV file, ID,Labels; it replaces only a file of this format.",
+    help="Write a CSV file, ID,Labels; it replaces only a file of this format.",
 )
+@click.option("--names", is_flag=True, help="Add the columns Class and Confidence to the CSV file.")
 @click.option("--tta", is_flag=True, help="Average the probabilities of every image and its mirror image.")
 @click.option("--dataset", metavar="NAME", help="Training data of the weights; needed without a description (.json).")
-def predict(model: str, source: str, output: str, tta: bool, dataset: str | None) -> None:
-    """Predict labels of images; write them as a CSV file.
+def predict(model: str, sources: tuple, output: str | None, names: bool, tta: bool, dataset: str | None) -> None:
+    """Predict the classes of images.
 
-    The rows have the images' order. The file is checked before it replaces an older one. The command prints and plots
-    the count and the mean confidence of every predicted class.
+    Without --output the command prints the class and the confidence of every image. With --output it writes a row per
+    image in the images' order, and prints and plots the count and the mean confidence of every predicted class. The
+    file is checked before it replaces an older one. Images of another size are resized as those of a data set are.
     """
-    from kdhelpers.cli.output import predictions
+    from kdhelpers.cli.output import image_classes, predictions
     from kdhelpers.evaluation.submission import check_output, predict_stored, write_submission
 
-    check_output(output)
-    labels = predict_stored(model, source, tta, dataset)
-    path = write_submission(output, labels)
-    click.echo(predictions(labels, path, model))
+    if names and output is None:
+        raise click.UsageError("--names belongs to --output; without a file the names are printed")
+    if output is not None:
+        check_output(output)
+    labels = predict_stored(model, sources, tta, dataset)
+    if labels.note:
+        click.echo(labels.note)
+    if output is not None:
+        click.echo(predictions(labels, write_submission(output, labels, names), model))
+    else:
+        click.echo(image_classes(labels))
 
 
-@main.command()
+@main.command(epilog=examples.TEACHERS_EXAMPLES)
 @click.argument("models", nargs=-1, metavar="[ARCHITECTURE]...")
 @click.option("--list", "show", is_flag=True, help="Print the table, as the command without arguments does.")
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A weight file to register.")

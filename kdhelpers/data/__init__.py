@@ -4,8 +4,8 @@ from kdhelpers.data.augmentation.plan import Plan, plan_epoch, plan_recycled
 from kdhelpers.data.augmentation.recipe import Normalise, Recipe, augment, parse_recipe
 from kdhelpers.data.batches import Batch, Batches, BatchSpec, evaluation_batches
 from kdhelpers.data.dataset import Data, Split, Unlabelled
-from kdhelpers.data.load import load_data
-from kdhelpers.data.readers.arrays import Raw
+from kdhelpers.data.load import known_datasets, load_data
+from kdhelpers.data.readers.arrays import Raw, dataset_from_arrays
 from kdhelpers.data.readers.catalogue import DATASETS, Source
 from kdhelpers.data.readers.safe_pickle import restricted_load
 from kdhelpers.data.readers.unlabelled import check_unlabelled, labelled_count, read_unlabelled

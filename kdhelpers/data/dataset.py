@@ -14,13 +14,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Split:
-    images: Tensor  # uint8 [N, 3, H, W], contiguous
+    images: Tensor  # uint8 [N, 3, H, W], made contiguous
     labels: Tensor  # int64 [N]
 
     def __post_init__(self):
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
             given = f"{self.images.dtype} {tuple(self.images.shape)}"
             raise ValueError(f"images: {given}; must be torch.uint8 [N, 3, H, W], pixels in 0..255")
+        object.__setattr__(self, "images", self.images.contiguous())
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
             given = f"{self.labels.dtype} {tuple(self.labels.shape)}"
             raise ValueError(f"labels: {given}; must be torch.int64 [N], one per image ({len(self.images)})")
@@ -39,6 +40,7 @@ class Unlabelled:
     images: Tensor  # uint8 [N, 3, H, W], contiguous
     ids: list[str]  # one per image, in the same order
     source: str  # the argument that named them, see `take_unlabelled`
+    note: str = ""  # how the images were resized, if they were
 
     def __len__(self) -> int:
         return len(self.images)

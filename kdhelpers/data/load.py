@@ -16,6 +16,7 @@ from kdhelpers.data.readers.catalogue import DATASETS, Source
 from kdhelpers.data.readers.download import download, unpack
 from kdhelpers.data.readers.image_files import read_class_folders, read_parquet
 from kdhelpers.data.readers.unlabelled import check_unlabelled, take_unlabelled
+from kdhelpers.nearest import known_names
 
 LAYOUTS = "{train,test}/<class>/*.png, {train,test}.npz or {train,test}*.parquet"
 
@@ -66,7 +67,19 @@ def _find_source(name: str, root: Path) -> Source:
         return DATASETS[name]
     if name and Path(name).name == name and not name.startswith(".") and (root / name).is_dir():
         return Source(f"the folder {root / name}")
-    raise ValueError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}, or the name of a folder under {root}")
+    raise ValueError(f"dataset = {name}: unknown; {known_names(name, *known_datasets(root))}")
+
+
+def known_datasets(root: Path | None = None) -> tuple[list[str], str]:
+    """The names that `load_data` takes, registered ones first, and what else it takes; hidden folders are left out."""
+    root = root or artifacts.data_root()
+    registered = {folder for name, source in DATASETS.items() for folder in _folders_of(name, source)}
+    folders = sorted(path.name for path in root.glob("[!.]*") if path.is_dir() and path.name not in registered)
+    return [*DATASETS, *folders], f"or the name of a folder under {root}"
+
+
+def _folders_of(name: str, source: Source) -> list[str]:
+    return [name, *source.folders, *([source.pickles.folder] if source.pickles else [])]
 
 
 def _read_or_download(name: str, source: Source, root: Path, size: int | None) -> Raw:
@@ -92,7 +105,10 @@ def _read_or_download(name: str, source: Source, root: Path, size: int | None) -
 def _read(name: str, source: Source, root: Path, size: int | None) -> Raw | None:
     """The data set from its own reader or the first layout found; None if there is none."""
     if source.read:
-        return source.read(size)
+        if not isinstance(raw := source.read(size), Raw):
+            returned = type(raw).__name__
+            raise TypeError(f"DATASETS[{name!r}].read: returned a {returned}; return dataset_from_arrays(...)")
+        return raw
     if source.pickles and (raw := read_pickles(root, source.pickles)):
         return raw
     for folder in (name, *source.folders):

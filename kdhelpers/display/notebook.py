@@ -18,9 +18,9 @@ import kdhelpers
 from kdhelpers import artifacts
 from kdhelpers.device import pick_device, resolve_precision
 from kdhelpers.display import plots
-from kdhelpers.display.messages import kernel_shell as _kernel_shell
 from kdhelpers.display.progress import TerminalProgress, TimedProgress, duration, record_text, row_text
-from kdhelpers.display.teaching import check, random_logits, source  # noqa: F401  public: notebook.source
+from kdhelpers.display.teaching import check, random_logits, source  # noqa: F401  public here
+from kdhelpers.messages import kernel_shell as _kernel_shell
 
 
 def device() -> str:

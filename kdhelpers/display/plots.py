@@ -235,7 +235,7 @@ def bars(summary):
         axes.set_xlim(0, 1.15 * max((row["test_top1_pct"] for row in rows), default=100))
         axes.set_xlabel("test top-1 accuracy (%), mean ± std over seeds")
         warnings = [evidence_note(summary["dataset"]), mark_meaning(summary["notes"])]
-        axes.set_title(" · ".join(filter(None, warnings)), loc="left", color="#B03A2E")
+        axes.set_title(" · ".join(filter(None, warnings)), loc="right", color="#B03A2E")
         axes.grid(False, axis="y")
     return figure
 

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Iterable
 
-from kdhelpers.display.messages import inform, kernel_shell, stream
+from kdhelpers.display.text import state_text
+from kdhelpers.messages import inform, kernel_shell, stream
 
 # The columns of a history row that are not loss terms. A method names its own terms: they are the other columns.
 MEASUREMENTS = frozenset(
@@ -44,7 +45,7 @@ def record_text(record: dict, loaded: bool = False) -> str:
     loaded: the run was not trained now; the line has the date and time of its training.
     """
     if record.get("status") == "failed":
-        return f"failed: {record.get('error') or 'no reason recorded'}"
+        return state_text(record)
     metrics, selection = record.get("metrics") or {}, record.get("selection") or {}
     finished = str((record.get("environment") or {}).get("finished") or "")[:16].replace("T", " ")
     before = f"loaded: trained before{f' ({finished} UTC)' if finished else ''}"
@@ -55,6 +56,8 @@ def record_text(record: dict, loaded: bool = False) -> str:
         parts.append(f"epoch {selection['epoch']} chosen by {selection.get('rule')}")
     if metrics.get("train_seconds") is not None:
         parts.append(f"trained in {duration(metrics['train_seconds'])}")
+    if times := record.get("resumed"):
+        parts.append(f"resumed {times[-1]}")
     return " · ".join(parts)
 
 

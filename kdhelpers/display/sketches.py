@@ -1,4 +1,4 @@
-"""Pictures of an idea: a few numbers as bars, points on a circle, their forces, feature maps."""
+"""Pictures of an idea: numbers as bars, histograms, points on a circle, their forces, feature maps."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,8 @@ def distributions(named: dict[str, Tensor], classes: list[str], label: str = "pr
         for axes, (title, values) in zip(grid, named.items(), strict=True):
             axes.bar(classes, values.tolist(), color=PALETTE[0], width=0.7)
             for place, value in enumerate(values.tolist()):
-                axes.annotate(f"{value:.2f}", (place, value), ha="center", va="bottom", fontsize=8)
+                end = "bottom" if value >= 0 else "top"
+                axes.annotate(f"{value:.2f}", (place, value), ha="center", va=end, fontsize=8)
             axes.set_title(title)
             axes.grid(False, axis="x")
             axes.margins(y=0.15)
@@ -24,12 +25,32 @@ def distributions(named: dict[str, Tensor], classes: list[str], label: str = "pr
     return figure
 
 
+def histograms(named: dict[str, Tensor], label: str, bins: int = 20):
+    """A panel for each sample [N], all on one scale: its histogram; the title has the mean and the middle 95 %."""
+    span = (
+        min(values.min().item() for values in named.values()),
+        max(values.max().item() for values in named.values()),
+    )
+    with styled():
+        figure = new_figure(3.4 * len(named), 2.3)
+        grid = figure.subplots(1, len(named), sharex=True, squeeze=False)[0]
+        for axes, (title, values) in zip(grid, named.items(), strict=True):
+            low, high = values.double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+            axes.hist(values.tolist(), bins=bins, range=span, color=PALETTE[0])
+            axes.axvspan(low, high, color="0.88", zorder=0)
+            axes.set_title(f"{title}\nmean {values.double().mean():.2f}, middle 95 %: {low:.2f} to {high:.2f}")
+            axes.set_xlabel(label)
+            axes.set_yticks([])
+            axes.grid(False)
+    return figure
+
+
 def forces(losses: dict[str, Callable], angles: Tensor, classes: list[int], keys: Tensor | None = None):
     """Points on a circle, and an arrow along it for each: the direction in which a step of gradient descent moves it.
 
     losses: title -> loss of unit vectors float64 [N, 2], a scalar. angles: [N], in radians. classes: number of each
-    point's class, its colour. keys: angles [M] of fixed embeddings, drawn as squares; point i and key i belong to one
-    image. The longest arrow has one length in all panels.
+    image's class, its colour. keys: angles [M] of fixed embeddings, drawn as squares; point i and key i belong to image
+    i, and the last images may have a key alone. The longest arrow has one length in all panels.
     """
     with styled():
         figure = new_figure(3.3 * len(losses), 3.3)
@@ -40,7 +61,7 @@ def forces(losses: dict[str, Callable], angles: Tensor, classes: list[int], keys
             _circle(axes, title)
             for angle, kind in zip([] if keys is None else keys.tolist(), classes, strict=False):
                 _point(axes, angle, kind, marker="s", radius=1.12)
-            for angle, step, kind in zip(angles.tolist(), (-slope / slope.abs().max()).tolist(), classes, strict=True):
+            for angle, step, kind in zip(angles.tolist(), (-slope / slope.abs().max()).tolist(), classes, strict=False):
                 _point(axes, angle, kind, marker="o", radius=1.0)
                 _arrow(axes, angle, 0.5 * step, kind)
     return figure
@@ -96,6 +117,30 @@ def maps(rows: dict[str, Tensor], columns: int = 8):
                 axes.imshow(channel.numpy(), cmap="gray")
             shape = " × ".join(map(str, channels.shape))
             line[0].set_ylabel(f"{label}\n{shape}", rotation=0, ha="right", va="center")
+        for axes in grid.flat:
+            axes.set(xticks=[], yticks=[], frame_on=False)
+    return figure
+
+
+def candidates(images: Tensor, titles: list[str], scores: dict[str, Tensor]):
+    """A row of uint8 images [1 + N, 3, H, W] with their titles; below it a row of bars for each scores [N].
+
+    The first image is the anchor, which the N others are scored against. A row's label names its scores.
+    """
+    with styled():
+        figure = new_figure(1.15 * len(images), 1.3 + 1.1 * len(scores))
+        grid = figure.subplots(1 + len(scores), len(images), sharey="row")
+        for axes, image, title in zip(grid[0], images, titles, strict=True):
+            axes.imshow(image.permute(1, 2, 0).numpy())
+            axes.set_title(title, fontsize=8, fontweight="normal", pad=3)
+        for line, (label, values) in zip(grid[1:], scores.items(), strict=True):
+            line[0].set_ylabel(label, rotation=0, ha="right", va="center")
+            for axes, value in zip(line[1:], values.tolist(), strict=True):
+                axes.bar([0], [value], color=PALETTE[0], width=0.5)
+                axes.axhline(0, color="0.5", linewidth=0.8)
+                axes.annotate(f"{value:.2f}", (0, max(value, 0)), ha="center", va="bottom", fontsize=8)
+                axes.set_xlim(-0.5, 0.5)
+                axes.margins(y=0.3)
         for axes in grid.flat:
             axes.set(xticks=[], yticks=[], frame_on=False)
     return figure

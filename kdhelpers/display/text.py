@@ -4,6 +4,8 @@ import math
 import re
 from collections.abc import Iterable
 
+from kdhelpers.artifacts import state
+
 MARK = " †"  # after an accuracy that has notes, such as leakage
 UNITS = {"pct": "(%)", "points": "(points)", "nats": "(nats)"}  # the last part of a column's name
 HEADS = {
@@ -37,6 +39,16 @@ def head(column: str) -> str:
 
 def interval_text(low: float, high: float, digits: int = 2) -> str:
     return f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def state_text(record: dict) -> str:
+    """`finished`, `running`, `failed: <error>` or `interrupted` with its remedy; and how often the run was resumed."""
+    now, times = state(record), len(record.get("resumed") or [])
+    texts = {
+        "interrupted": "interrupted; the same run continues from its last finished epoch",
+        "failed": f"failed: {record.get('error') or 'no reason recorded'}",
+    }
+    return texts.get(now, now) + (f"; resumed {times} time{'s' * (times > 1)}" if times else "")
 
 
 def spread_text(mean: float, std: float, n: int) -> str:

@@ -4,7 +4,8 @@
     7,3
     ...
 
-A row per image in the order of the images, labels 0..C-1. A file is checked before it replaces an older one.
+A row per image in the order of the images, labels 0..C-1; on request also the columns Class (its name) and Confidence.
+A file is checked before it replaces an older one.
 """
 
 import csv
@@ -26,21 +27,36 @@ from kdhelpers.weights.load import find_weights, load_model
 
 HEADER = ["ID", "Labels"]
 MAX_NAME_BYTES = 200  # most file systems allow 255; a temporary suffix is added during the write
-FIRST_LINE = ",".join(HEADER).encode() + b"\n"
+WITH_NAMES = [*HEADER, "Class", "Confidence"]
+FIRST_LINES = [",".join(header).encode() + b"\n" for header in (HEADER, WITH_NAMES)]
 
 
 @dataclass(frozen=True)
 class LabelPredictions:
-    """A network's predictions for unlabelled images; `probabilities` are float32 [N, C] on the CPU."""
+    """A network's predictions for unlabelled images; `probabilities` are float32 [N, C] on the CPU.
+
+    `note` describes how the images were resized, if they were.
+    """
 
     ids: list[str]
     probabilities: Tensor
     class_names: list[str]
+    note: str = ""
 
     @property
     def labels(self) -> list[int]:
         """The most probable class of each image."""
         return self.probabilities.argmax(1).tolist()
+
+    @property
+    def predicted_names(self) -> list[str]:
+        """The name of the most probable class of each image."""
+        return [self.class_names[label] for label in self.labels]
+
+    @property
+    def confidences(self) -> list[float]:
+        """The probability of the most probable class of each image."""
+        return self.probabilities.amax(1).tolist()
 
 
 def predict(
@@ -63,11 +79,13 @@ def predict(
         probabilities = infer(network, data, images, batch_size, tta=tta, progress=bar.update).probabilities
     if not probabilities.isfinite().all():
         raise ValueError("probabilities: they are not finite; train the network again at a lower learning rate")
-    return LabelPredictions(images.ids, probabilities, names)
+    return LabelPredictions(images.ids, probabilities, names, images.note)
 
 
-def predict_stored(model: str, source: str, tta: bool = False, dataset: str | None = None) -> LabelPredictions:
-    """`predict` with stored weights (name or path) on a pickle or folder, see `read_unlabelled`.
+def predict_stored(
+    model: str, source: str | Sequence[str], tta: bool = False, dataset: str | None = None
+) -> LabelPredictions:
+    """`predict` with stored weights (name or path) on image files, a folder or a pickle, see `read_unlabelled`.
 
     The description file of the weights gives image size, normalisation and class names; without one, `dataset` does.
     Raises FileNotFoundError or ValueError for missing or contradictory facts before it reads an image.
@@ -94,12 +112,12 @@ def check_output(path: Path | str) -> None:
     """ValueError unless a submission can be written to `path`: a new file, or one that holds an older submission."""
     path = Path(path)
     try:
-        first_line = _first_line(path) if path.exists() else FIRST_LINE
+        first_line = _first_line(path) if path.exists() else FIRST_LINES[0]
         path.parent.mkdir(parents=True, exist_ok=True)
         writable = os.access(path.parent, os.W_OK) and 0 < len(os.fsencode(path.name)) <= MAX_NAME_BYTES
     except OSError:
-        first_line, writable = FIRST_LINE, False
-    if first_line != FIRST_LINE:
+        first_line, writable = FIRST_LINES[0], False
+    if first_line not in FIRST_LINES:
         raise ValueError(f"output = {path}: exists and is not a submission; name a new file, or an older submission")
     if not writable:
         raise ValueError(f"output = {path}: cannot be written; name another file")
@@ -109,7 +127,7 @@ def _first_line(path: Path) -> bytes:
     if not path.is_file():
         return b""
     with path.open("rb") as file:
-        return file.read(len(FIRST_LINE))
+        return file.readline(100)
 
 
 def _dataset_facts(model: str, dataset: str | None) -> dict:
@@ -124,12 +142,18 @@ def _dataset_facts(model: str, dataset: str | None) -> dict:
     return {"image_size": source.image_size, "mean": mean, "std": std, "num_classes": source.classes}
 
 
-def write_submission(path: Path | str, predictions: LabelPredictions) -> Path:
-    """Check the submission, then write it to `path` as a whole. Raises as `check_submission` and `check_output`."""
+def write_submission(path: Path | str, predictions: LabelPredictions, names: bool = False) -> Path:
+    """Check the submission, then write it to `path` as a whole. Raises as `check_submission` and `check_output`.
+
+    names: with the columns Class and Confidence.
+    """
     check_output(path)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([HEADER, *zip(predictions.ids, predictions.labels, strict=True)])
+    columns = [predictions.ids, predictions.labels]
+    if names:
+        columns += [predictions.predicted_names, [f"{value:.4f}" for value in predictions.confidences]]
+    writer.writerows([WITH_NAMES if names else HEADER, *zip(*columns, strict=True)])
     content = text.getvalue().encode()
     check_submission(content, predictions.ids, len(predictions.class_names))
     return artifacts.write_atomic(path, content)
@@ -138,12 +162,12 @@ def write_submission(path: Path | str, predictions: LabelPredictions) -> Path:
 def check_submission(content: bytes, ids: Sequence[str], num_classes: int) -> None:
     """ValueError unless `content` is a CSV file with a row per id, in order, and labels in 0..num_classes - 1."""
     header, *rows = list(csv.reader(io.StringIO(content.decode(), newline=""))) or [[]]
-    if header != HEADER:
+    if header not in (HEADER, WITH_NAMES):
         raise ValueError(f"submission: begins with {','.join(header)}; must begin with {','.join(HEADER)}")
     if len(rows) != len(ids):
         raise ValueError(f"submission: {len(rows)} rows for {len(ids)} images; there must be one row per image")
     for number, (row, image_id) in enumerate(zip(rows, ids, strict=True), 1):
-        if len(row) != 2 or row[0] != image_id:
+        if len(row) != len(header) or row[0] != image_id:
             raise ValueError(f"submission: row {number} is {','.join(row)}; ids must be in order, here {image_id}")
         if not row[1].isdecimal() or int(row[1]) >= num_classes:
             raise ValueError(f"submission: row {number} has label {row[1]}; must be a class in 0..{num_classes - 1}")

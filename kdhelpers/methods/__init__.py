@@ -22,20 +22,26 @@ from kdhelpers.methods.logit_standardization import (
 from kdhelpers.methods.semi_supervised import UnlabelledDistillation
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
 from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
+from kdhelpers.registry import Registry
 
-METHODS: dict[str, type[Method]] = {
-    "si": IndependentStudent,
-    "lm": LogitMatching,
-    "ls": LabelSmoothing,
-    "dkd": DecoupledKD,
-    "hints": Hints,
-    "crd": ContrastiveDistillation,
-    "crd_inbatch": InBatchContrast,
-    "lm_standardized": StandardizedLogitMatching,
-    "dkd_standardized": StandardizedDecoupledKD,
-    "supcon": SupervisedContrast,
-    "supcrd": SupervisedContrastiveDistillation,
-    "conkd": ConKD,
-    "cocord": CoCoRD,
-    "lm_unlabelled": UnlabelledDistillation,
-}
+METHODS = Registry(
+    "METHODS",
+    lambda entry: isinstance(entry, type) and issubclass(entry, Method),
+    "register a subclass of Method itself, without parentheses",
+    {
+        "si": IndependentStudent,
+        "lm": LogitMatching,
+        "ls": LabelSmoothing,
+        "dkd": DecoupledKD,
+        "hints": Hints,
+        "crd": ContrastiveDistillation,
+        "crd_inbatch": InBatchContrast,
+        "lm_standardized": StandardizedLogitMatching,
+        "dkd_standardized": StandardizedDecoupledKD,
+        "supcon": SupervisedContrast,
+        "supcrd": SupervisedContrastiveDistillation,
+        "conkd": ConKD,
+        "cocord": CoCoRD,
+        "lm_unlabelled": UnlabelledDistillation,
+    },
+)

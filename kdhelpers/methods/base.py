@@ -6,7 +6,7 @@ from typing import Any, ClassVar, get_type_hints
 
 from torch import Tensor, nn
 
-from kdhelpers.methods.parts.ranges import check_range
+from kdhelpers.methods.parts.ranges import Range, check_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,13 @@ class Method(nn.Module):
         for name in vars(cls):
             if name in inherited and name not in own:
                 raise TypeError(f"{cls.__name__}.{name}: is a hyperparameter; annotate the new default, too")
+        if "__init__" in vars(cls):
+            raise TypeError(f"{cls.__name__}.__init__: annotate hyperparameters instead, and make modules in build()")
+        for name, value in vars(cls).items():
+            is_declared = name in own or name == "title" or name.startswith("_") or hasattr(Method, name)
+            if type(value) in (bool, int, float, str) and not is_declared:
+                line = f"{name}: {type(value).__name__} = {value!r}"
+                raise TypeError(f"{cls.__name__}.{name}: has no annotation; write `{line}`")
         for name, hint in own.items():
             if hasattr(Method, name) and name not in inherited and "ClassVar" not in str(hint):
                 raise TypeError(f"{cls.__name__}.{name}: is not a hyperparameter; leave its annotation out")
@@ -73,6 +80,8 @@ class Method(nn.Module):
         weights = {}
         for name, hint in get_type_hints(type(self).__init__, include_extras=True).items():
             for limits in getattr(hint, "__metadata__", ()):
+                if not isinstance(limits, Range):
+                    raise TypeError(f"{type(self).__name__}.{name}: {limits!r} is not a Range; write Range(low, high)")
                 check_range(name, getattr(self, name), limits.low, limits.high)
                 if limits.is_weight:
                     weights[name] = getattr(self, name)

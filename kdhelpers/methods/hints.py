@@ -107,6 +107,8 @@ class Hints(Method):
 def _choose(layer: str, maps: dict[str, Tensor]) -> str:
     """The map named `layer`; for "" the middle one: layer2 of a ResNet, block2 of a VGG."""
     names = list(maps)
+    if not names:
+        raise ValueError("layer: a network names no feature maps; give its Architecture feature_maps")
     if layer and layer not in names:
         raise ValueError(f"layer = {layer}: must be a map of both networks; one network has {', '.join(names)}")
     return layer or names[len(names) // 2]

@@ -1,4 +1,4 @@
-"""Networks by name, with named feature maps. Imports nothing else of the package."""
+"""Networks by name, with named feature maps. Imports nothing else of the package except `registry`."""
 
 from kdhelpers.models.architecture import Architecture
 from kdhelpers.models.complexity import count_macs, count_parameters

@@ -19,18 +19,25 @@ from kdhelpers.models.networks import (
     vgg,
     wide_resnet,
 )
+from kdhelpers.nearest import check_known
+from kdhelpers.registry import Registry
 
-MODELS: dict[str, Architecture] = {
-    **cifar_resnet.ARCHITECTURES,
-    **wide_resnet.ARCHITECTURES,
-    **vgg.ARCHITECTURES,
-    **mobilenet_v2.ARCHITECTURES,
-    **shufflenet_v1.ARCHITECTURES,
-    **shufflenet_v2.ARCHITECTURES,
-    **bottleneck_resnet.ARCHITECTURES,
-    **torchvision_resnet.ARCHITECTURES,
-    **shake_shake.ARCHITECTURES,
-}
+MODELS = Registry(
+    "MODELS",
+    lambda entry: isinstance(entry, Architecture),
+    "write Architecture(build, feature_maps, classifier)",
+    {
+        **cifar_resnet.ARCHITECTURES,
+        **wide_resnet.ARCHITECTURES,
+        **vgg.ARCHITECTURES,
+        **mobilenet_v2.ARCHITECTURES,
+        **shufflenet_v1.ARCHITECTURES,
+        **shufflenet_v2.ARCHITECTURES,
+        **bottleneck_resnet.ARCHITECTURES,
+        **torchvision_resnet.ARCHITECTURES,
+        **shake_shake.ARCHITECTURES,
+    },
+)
 
 
 def default_options(name: str) -> dict:
@@ -44,13 +51,10 @@ def check_model(name: str, pretrained: bool = False, options: Mapping[str, objec
     A text is read as a number or flag if the option is a `Choice`. Raises ValueError that lists the valid ones for an
     unknown name, option or value, and ValueError for ImageNet weights that do not exist or do not fit.
     """
-    if name not in MODELS:
-        raise ValueError(f"model={name!r} is unknown; use one of {', '.join(MODELS)}")
+    check_known("model", name, MODELS)
     complete = default_options(name)
     for option, value in (options or {}).items():
-        if option not in complete:
-            valid = ", ".join(complete) or "it has none"
-            raise ValueError(f"model option {option!r} is unknown to {name}; known options: {valid}")
+        check_known(f"option of model {name}", option, complete)
         complete[option] = _checked(name, option, value, MODELS[name].options[option])
     if pretrained:
         _check_pretrained(name, complete)
@@ -90,6 +94,8 @@ def build_model(name: str, num_classes: int, pretrained: bool = False, **options
     options = check_model(name, pretrained, options)
     architecture = MODELS[name]
     model = architecture.build(num_classes, **options, **({"pretrained": True} if pretrained else {}))
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"MODELS[{name!r}].build: returned a {type(model).__name__}; return an nn.Module")
     model.return_nodes = architecture.return_nodes
     return model
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from kdhelpers import artifacts
 from kdhelpers.data import load_data
-from kdhelpers.display.messages import inform
 from kdhelpers.display.progress import Progress
+from kdhelpers.messages import inform
 from kdhelpers.methods import METHODS
+from kdhelpers.nearest import known_names
 from kdhelpers.report.labels import method_title
 from kdhelpers.report.results import results
 from kdhelpers.training.controls import ensure_teacher, without_teacher
@@ -50,7 +51,7 @@ def stored_students(
             f"no student {student} of seed {', '.join(map(str, seeds))} with its weights is stored for {dataset}; run "
             "the notebooks 02_independent_student to 07_crd first (or `python -m kdhelpers suite`)"
         )
-    labels = _labels(chosen.drop_duplicates("setting"))
+    labels = short_labels(chosen.drop_duplicates("setting"))
     order = {method: place for place, method in enumerate(METHODS)}
     by_seed = {
         int(seed): {labels[row["setting"]]: row["name"] for row in group.to_dict("records")}
@@ -104,8 +105,8 @@ def _is_usable(frame) -> dict[str, bool]:
 def _picked(frame, names: list[str], dataset: str):
     names = [artifacts.original_name(name) for name in names]
     if missing := [name for name in names if name not in set(frame["name"])]:
-        names = ", ".join(frame["name"]) or "none"
-        raise FileNotFoundError(f"students: {missing[0]} is not stored for {dataset} with its weights; known: {names}")
+        names = known_names(missing[0], frame["name"])
+        raise FileNotFoundError(f"students: {missing[0]} is not stored for {dataset} with its weights; {names}")
     return frame[frame["name"].isin(names)]
 
 
@@ -127,7 +128,7 @@ def _of_one_budget(frame, student: str, teacher: str, seeds: Sequence[int]):
     return chosen
 
 
-def _labels(settings) -> dict[str, str]:
+def short_labels(settings) -> dict[str, str]:
     """setting -> its method's title; the label with hyperparameters if several share the title; else a run's name."""
     labels = settings["method"].map(method_title)
     for finer in (settings["label"], settings["name"]):

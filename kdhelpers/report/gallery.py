@@ -12,8 +12,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from kdhelpers.artifacts import folder, record_path, records, root, write_atomic
-from kdhelpers.artifacts.records import is_at_work
+from kdhelpers.artifacts import folder, record_path, records, root, state, write_atomic
 from kdhelpers.display.html import Markup, curve, render
 from kdhelpers.display.progress import loss_terms
 from kdhelpers.display.text import accuracy_text, caption, evidence_note, magnitude_text, pace_text
@@ -101,11 +100,11 @@ def _card_order(record: dict) -> tuple:
 
 
 def _card(record: dict) -> dict[str, Any]:
-    run, status = record.get("run", {}), record.get("status", "unknown")
+    run, status = record.get("run", {}), state(record)
     source = "made elsewhere" if "origin" in record else f"seed {run.get('seed', 0)}"
     return {
         "record": record,
-        "status": "interrupted" if status == "running" and not is_at_work(record.get("identity", "")) else status,
+        "status": status,
         "title": f"{method_label(run)} · {run.get('model', '?')} · {source}",
         "curves": _curves(record) if status == "finished" and "origin" not in record else "",
         "links": _links(record),

@@ -6,6 +6,7 @@ import pandas
 
 from kdhelpers import artifacts
 from kdhelpers.display.text import MARK, accuracy_text, evidence_note, gain_text, paired_text
+from kdhelpers.nearest import known_names
 from kdhelpers.report.beside import COLUMNS, GAINS, beside, settings
 from kdhelpers.report.labels import default_hyperparameters
 from kdhelpers.report.results import results
@@ -59,7 +60,7 @@ def beside_ours(study: str, name: str):
     """
     figures, frame = published(study), results()
     if name not in set(frame["name"]):
-        raise ValueError(f"name = {name}: not a finished run; known: {', '.join(frame['name']) or 'none'}")
+        raise ValueError(f"name = {name}: not a finished run; {known_names(name, frame['name'])}")
     reference = frame[frame["name"] == name].iloc[0]
     figures = [_completed(figure, reference["run"]) for figure in figures]
     baseline = next((figure for figure in figures if figure["role"] == "baseline"), None)

@@ -13,7 +13,7 @@ WIDTH = 900  # CSS pixels
 LETTER, PADDING = 8, 16  # pixels of a letter in Jupyter's 13 px font, if it is a wide one, and of a cell's two sides
 KEY_WIDTH = 150  # of a column that names the rows, if its texts are so long
 BREAKS = re.compile(r"[\s_/]+")  # a cell's text wraps here
-TOGETHER = re.compile(r"(?<=\d) (?:±|to) (?=[-+\d])|\((?:\d+ seeds?|single run)\)")
+TOGETHER = re.compile(r"(?<=\d) (?:±|to) (?=[-+\d])|\((?:\d+ seeds?|n \d+|single run)\)")
 STYLES = [
     {"selector": "", "props": "margin: 0"},
     {"selector": "caption", "props": "caption-side: top; text-align: left"},

@@ -1,7 +1,8 @@
 """The suite: papermill replays notebooks in dependency order, in processes of this machine or as Ray tasks.
 
-`profiles` reads and checks the jobs, `schedule` decides which job runs when and which counts as done, `workers` starts
-the processes, `replay` is such a process, `terminal` prints the progress. `run_suite` puts them together.
+`notebooks` reads notebooks, `profiles` reads and checks the jobs, `schedule` decides which job runs when and which is
+done, `workers` starts the processes, `replay` is such a process, `warm` is the process that they are forks of on Linux,
+`terminal` prints the progress. `run_suite` puts them together.
 """
 
 from collections.abc import Sequence

@@ -4,26 +4,33 @@ papermill ignores a parameter that the notebook lacks, so this module checks eve
 error is a ValueError of one line with the file, the job and the remedy.
 """
 
-import ast
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kdhelpers.artifacts import root
+from kdhelpers.nearest import guess, known_names
 from kdhelpers.suite.matrix import expand
-from kdhelpers.training.named import all_names
+from kdhelpers.suite.notebooks import (
+    PACKAGE,
+    accepted_by,
+    cells_of,
+    notebook_names,
+    notebooks_folder,
+    parameters_of,
+    source_of,
+)
 
-PACKAGE = Path(__file__).resolve().parent.parent
 SOURCES = (".py", ".j2", ".css", ".csv")
 
 
@@ -57,12 +64,6 @@ class Job:
         return any(fnmatchcase(name, pattern) for pattern in patterns for name in (self.name, self.entry))
 
 
-def notebooks_folder() -> Path:
-    """The notebooks under the artifacts' root, else in this package's checkout."""
-    own = root() / "notebooks"
-    return own if any(own.glob("*.ipynb")) else PACKAGE.parent / "notebooks"
-
-
 def profile_names() -> list[str]:
     return sorted(path.stem for path in (notebooks_folder() / "profiles").glob("*.yaml"))
 
@@ -72,8 +73,15 @@ def profile_path(profile: str) -> Path:
     named = notebooks_folder() / "profiles" / f"{profile}.yaml"
     path = named if named.is_file() else Path(profile)
     if not path.is_file():
-        raise ValueError(f"profile {profile!r}: no such name or file; known: {', '.join(profile_names()) or 'none'}")
+        raise ValueError(f"profile = {profile}: no such name or file; {known_names(profile, profile_names())}")
     return path
+
+
+def summary_of(profile: str) -> str:
+    """The first clause of the comment that a profile begins with, without the profile's name."""
+    lines = profile_path(profile).read_text(encoding="utf-8", errors="replace").splitlines()
+    comment = " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), lines))
+    return re.split(r"[.:;] ", comment.removeprefix(f"{profile}: ") + " ")[0].strip()
 
 
 def load_profile(profile: str, seeds: Sequence[int] = (0,), only: Sequence[str] = ()) -> list[Job]:
@@ -144,8 +152,8 @@ def _needs(path: Path, entry: Entry, seed: int | None, entries: list[Entry], see
         others = [name for name in by_name if name != entry.name and fnmatchcase(name, pattern)]
         needed = [pattern] if pattern in by_name else others
         if not needed:
-            jobs = ", ".join(by_name)
-            raise ValueError(f"{path}: job {entry.name!r} needs {pattern!r}, which is not a job here; jobs: {jobs}")
+            jobs = known_names(pattern, by_name)
+            raise ValueError(f"{path}: job {entry.name!r} needs {pattern!r}, which is not a job here; {jobs}")
         for need in needed:
             replicas = [None] if by_name[need].seeds != "each" else seeds if seed is None else [seed]
             yield from (_replica(need, replica) for replica in replicas)
@@ -155,63 +163,19 @@ def _notebook(path: Path, entry: Entry) -> tuple[Path, frozenset[str]]:
     """The entry's notebook and the names that it accepts, which include every parameter of the entry."""
     notebook = notebooks_folder() / f"{entry.notebook.removesuffix('.ipynb')}.ipynb"
     if not notebook.is_file():
-        names = ", ".join(sorted(other.stem for other in notebooks_folder().glob("*.ipynb"))) or "none"
-        raise ValueError(f"{path}: job {entry.name!r}: unknown notebook {entry.notebook!r}; known: {names}")
+        names = known_names(notebook.stem, notebook_names())
+        raise ValueError(f"{path}: job {entry.name!r}: unknown notebook {entry.notebook!r}; {names}")
     accepts = accepted_by(notebook)
     seeding = {"each": ["seed"], "all": ["seeds"]}.get(entry.seeds, [])
     if set(seeding) & set(entry.parameters):
         sets = f"`seeds: {entry.seeds}` sets the parameter {seeding[0]}"
         raise ValueError(f"{path}: job {entry.name!r}: {sets}; remove one of the two")
     if missing := [name for name in (*entry.parameters, *seeding) if name not in accepts]:
-        close = get_close_matches(missing[0], accepts, 1)
         raise ValueError(
             f"{path}: job {entry.name!r}: notebook {notebook.stem} has no parameter {missing[0]!r}; "
-            + (f"did you mean {close[0]}? " if close else "")
-            + f"it has {', '.join(parameters_of(notebook)) or 'none'}"
+            f"{guess(missing[0], sorted(accepts))}it has {', '.join(parameters_of(notebook)) or 'none'}"
         )
     return notebook, accepts
-
-
-def accepted_by(notebook: Path) -> frozenset[str]:
-    """The names in the parameters cell; with `training` among them also every name of a run that `settings` takes."""
-    declared = parameters_of(notebook)
-    return frozenset(declared) | (all_names() if "training" in declared else frozenset())
-
-
-def parameters_of(notebook: Path) -> dict[str, str]:
-    """Name -> default, as written, of every assignment in the cell tagged `parameters`.
-
-    The cell is parsed as Python: papermill's own inspection loses a line whose comment holds a quote or an equals
-    sign. Raises ValueError for a cell that Python cannot parse.
-    """
-    for cell in cells_of(notebook):
-        if "parameters" in cell["metadata"].get("tags", ()):
-            try:
-                statements = ast.parse(source_of(cell)).body
-            except SyntaxError as error:
-                raise ValueError(f"{notebook}: its parameters cell is not plain Python: {error}") from error
-            return dict(pair for statement in statements for pair in _assigned(statement))
-    return {}
-
-
-def _assigned(statement: ast.stmt) -> Iterable[tuple[str, str]]:
-    match statement:
-        case (
-            ast.Assign(targets=[ast.Name(id=name)], value=value)
-            | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
-        ):
-            yield name, ast.unparse(value)
-
-
-def cells_of(notebook: Path) -> list[dict]:
-    try:
-        return json.loads(notebook.read_bytes())["cells"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{notebook}: not a notebook (damaged JSON or no cells); restore it") from error
-
-
-def source_of(cell: dict) -> str:
-    return "".join(cell["source"])  # a text or, as nbformat also allows, a list of lines
 
 
 def _repeated(values: Iterable) -> str | None:
@@ -229,7 +193,8 @@ def _select(path: Path, jobs: list[Job], only: Sequence[str]) -> list[Job]:
     by_name = {job.name: job for job in jobs}
     wanted = [job.name for job in jobs if job.is_named(only)]
     if unknown := {name for name in only if not any(job.is_named([name]) for job in jobs)}:
-        raise ValueError(f"{path}: --only {sorted(unknown)[0]!r} is not a job here; jobs: {', '.join(by_name)}")
+        wrong = sorted(unknown)[0]
+        raise ValueError(f"--only = {wrong}: is not a job of {path.stem}; {known_names(wrong, by_name)}")
     kept: set[str] = set()
     while wanted:
         name = wanted.pop()

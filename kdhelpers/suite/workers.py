@@ -16,9 +16,9 @@ import psutil  # comes with ipykernel
 
 from kdhelpers.artifacts import data_root, folder, root, save_json
 from kdhelpers.suite.profiles import PACKAGE, Job
+from kdhelpers.suite.warm_process import ForkedJob, WarmProcess, end_process
 
 JOB_MEMORY_BYTES = 1.5e9  # a digits job: papermill plus a kernel with torch peak at about 1 GB
-STOP_SECONDS = 20  # a child closes its kernel within that time, see replay.py
 
 
 def cores() -> int:
@@ -86,13 +86,18 @@ def replay_process(order: dict, environment: dict[str, str], log: str) -> subpro
 
 
 class LocalWorkers:
-    """`count` processes of this machine; they take the GPUs in turn and share the cores evenly."""
+    """`count` processes of this machine; they take the GPUs in turn and share the cores evenly.
+
+    On Linux without a GPU they are forks of a `WarmProcess`. macOS's libraries and CUDA do not survive a fork.
+    """
 
     def __init__(self, count: int | None = None):
         self.gpus = visible_gpus()
         count = count or default_workers(len(self.gpus))
         self.threads = max(1, cores() // count)
         self.slots = list(range(count))
+        self.warm: WarmProcess | None = None
+        self.forks = sys.platform == "linux" and not self.gpus
         self.description = f"{count} workers, {self.threads} threads each, {len(self.gpus)} GPUs"
 
     def free(self) -> bool:
@@ -103,24 +108,28 @@ class LocalWorkers:
         environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(self.threads))}
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-        return slot, replay_process(order, job_environment(copy) | environment, log)
+        environment |= job_environment(copy)
+        if not self.forks:
+            return slot, replay_process(order, environment, log)
+        self.warm = self.warm or WarmProcess(environment)
+        return slot, self.warm.start(order, environment, log)
 
-    def poll(self, handle: tuple[int, subprocess.Popen]) -> int | None:
+    def poll(self, handle: tuple[int, subprocess.Popen | ForkedJob]) -> int | None:
         slot, process = handle
         if process.poll() is not None:
-            process.stdin.close()
+            if not self.forks:
+                process.stdin.close()
             self.slots.append(slot)
         return process.returncode
 
-    def stop(self, handles: list[tuple[int, subprocess.Popen]]) -> None:
+    def stop(self, handles: list[tuple[int, subprocess.Popen | ForkedJob]]) -> None:
+        if self.warm:
+            self.warm.stop()
+            return
         for _, process in handles:
             process.stdin.close()
         for _, process in handles:
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end_process(process)
 
 
 class RayWorkers:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from kdhelpers import artifacts
-from kdhelpers.display.messages import inform
+from kdhelpers.messages import inform
 from kdhelpers.training.inputs import Inputs, earlier_identity, facts_of_record
 from kdhelpers.training.run import Run
 from kdhelpers.weights.load import find_weights, load_model

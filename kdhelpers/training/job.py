@@ -30,6 +30,7 @@ class Job:
         self.training: Training | None = None
         self.error: BaseException | None = None
         facts, name = record.started(inputs), inputs.run.artifact_name
+        self.resumed = earlier_resumptions(inputs.identity)
         name = artifacts.reserve(name, inputs.identity, facts) if self.writes else "other rank"
         self.record = {"schema": artifacts.SCHEMA, "name": name, "identity": inputs.identity, **facts}
 
@@ -63,6 +64,9 @@ class Job:
                 "set precision in the Run, or delete the file to start again"
             )
         training.restore(state)
+        self.record["resumed"] = [*self.resumed, record.now()]
+        if self.writes:
+            artifacts.save_json(artifacts.record_path(self.name), self.record)
 
     @contextlib.contextmanager
     def isolate_failure(self) -> Iterator[None]:
@@ -121,6 +125,12 @@ class Job:
             stored = artifacts.load_record(self.name) if self.writes else None
             if stored and stored["status"] != "finished":
                 artifacts.save_json(artifacts.record_path(self.name), self.record)
+
+
+def earlier_resumptions(identity: str) -> list[str]:
+    """The times at which an unfinished run went on before, by its record, which the next start replaces."""
+    unfinished = [r for r in artifacts.records() if r["identity"] == identity and r["status"] != "finished"]
+    return [time for stored in unfinished for time in stored.get("resumed", [])]
 
 
 def write_scalars(name: str, row: dict) -> None:

@@ -7,6 +7,7 @@ from functools import reduce
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from kdhelpers.data import Batch, Batches, BatchSpec, parse_recipe
 from kdhelpers.device import autocast
@@ -55,6 +56,26 @@ def train_epoch(trainings: Sequence[Training], progress: Progress, teacher: Shar
     return time.perf_counter() - start
 
 
+HISTORY_COLUMNS = {"epoch", "loss", "lr", "seconds"}  # a loss term with such a name would overwrite it
+
+
+def total(method: str, terms: dict[str, Tensor]) -> Tensor:
+    """The sum of a method's loss terms. Raises TypeError unless they are scalars by name that depend on the student."""
+    forward = f"METHODS[{method!r}].forward"
+    if not isinstance(terms, dict) or not terms:
+        raise TypeError(f"{forward}: returned {type(terms).__name__}; return loss terms by name: {{'ce': ...}}")
+    if taken := HISTORY_COLUMNS & set(terms):
+        raise TypeError(f"{forward}: a loss term has the name {min(taken)!r} of another column; name it otherwise")
+    for name, term in terms.items():
+        if not isinstance(term, Tensor) or term.ndim:
+            kind = f"a tensor {tuple(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
+            raise TypeError(f"{forward}: the loss term {name!r} is {kind}; return a scalar tensor, such as its .mean()")
+    loss = reduce(torch.add, terms.values())
+    if not loss.requires_grad:
+        raise TypeError(f"{forward}: no loss term depends on the student; compute one from student(view)")
+    return loss
+
+
 def train_step(training: Training, batch: Batch) -> None:
     """One optimiser step. The host never waits for the device: losses and hits are summed there."""
     training.set_learning_rate()
@@ -62,7 +83,7 @@ def train_step(training: Training, batch: Batch) -> None:
     with training.random:  # backward may draw random numbers too
         with autocast(training.device, training.precision):
             terms, hits = training.module(batch.first(training.method.views), training.epoch)
-        loss = reduce(torch.add, terms.values())
+        loss = total(training.run.method, terms)
         training.scaler.scale(loss).backward()
     training.scaler.step(training.optimizer)
     training.scaler.update()

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from kdhelpers.methods import METHODS
 from kdhelpers.models import MODELS, default_options
+from kdhelpers.nearest import check_known, known_names
 from kdhelpers.training.optim import OPTIMIZERS, SCHEDULES
-from kdhelpers.training.options import check_known, named_values, option_defaults
+from kdhelpers.training.options import named_values, option_defaults
 from kdhelpers.training.run import OPTIONS, Run
 
 FIT_OPTIONS = ("force_retrain", "cache_teacher", "tensorboard")
@@ -27,9 +27,8 @@ def run_of(values: Mapping[str, Any]) -> Run:
         if name not in fields:
             field = next((field for field, known in options.items() if name in known), None)
             if field is None:
-                raise ValueError(
-                    _unknown(name, value, [*Run.model_fields, *(one for known in options.values() for one in known)])
-                )
+                known = [*Run.model_fields, *(option for names in options.values() for option in names)]
+                raise ValueError(f"{name} = {value}: unknown; {known_names(name, known)}")
             given = fields.get(field) or {}
             if isinstance(given, str):
                 given = named_values(given, field, EXAMPLE)
@@ -51,12 +50,6 @@ def _options_of(fields: Mapping[str, Any]) -> dict[str, list[str]]:
 def _parsed(value: Any) -> Any:
     """A list or mapping from its JSON text; a `Run` coerces other texts itself."""
     return json.loads(value) if isinstance(value, str) and value[:1] in ("[", "{") else value
-
-
-def _unknown(name: str, value: Any, known: list[str]) -> str:
-    close = get_close_matches(name, known, 1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{name} = {value}: unknown; {hint}known here: {', '.join(dict.fromkeys(known))}"
 
 
 def settings(training: str = "", **values: Any) -> tuple[dict[str, Any], dict[str, bool]]:

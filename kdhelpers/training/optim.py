@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from kdhelpers.nearest import check_known
+
 if TYPE_CHECKING:  # torch itself waits until something is trained: `--help` reads this module too
     from torch import nn
 
@@ -58,8 +60,7 @@ def starting_point(name: str, lr: float = 0, weight_decay: float = -1) -> tuple[
     Strings are coerced, since YAML reads 1e-2 as a string. Raises ValueError for an unknown optimiser and for a value
     that is not a number.
     """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer = {name}: unknown; known: {', '.join(OPTIMIZERS)}")
+    check_known("optimizer", name, OPTIMIZERS)
     first_lr, first_decay = DEFAULT_LR_AND_DECAY[name]
     lr, weight_decay = _number("lr", lr), _number("weight_decay", weight_decay)
     return lr or first_lr, first_decay if weight_decay < 0 else weight_decay

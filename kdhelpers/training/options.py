@@ -4,20 +4,14 @@ import inspect
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import cache
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from kdhelpers.nearest import known_names
+
 REQUIRED = inspect.Parameter.empty
-
-
-def check_known(field: str, name: Any, registry: Mapping[str, Any]) -> None:
-    if name not in registry:
-        close = get_close_matches(str(name), registry, 1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise ValueError(f"{field} = {name}: unknown; {hint}known: {', '.join(registry)}")
 
 
 def named_values(text: str, what: str, example: str) -> dict[str, str]:
@@ -44,7 +38,7 @@ def complete_options(target: Callable, given: Mapping[str, Any], what: str) -> d
     parameters, retired = _parameters(target), getattr(target, "retired", {})
     given = {name: value for name, value in given.items() if name not in retired or value != retired[name]}
     if unknown := sorted(set(given) - set(parameters)):
-        raise ValueError(f"{what}: unknown {', '.join(unknown)}; known: {', '.join(parameters) or 'none'}")
+        raise ValueError(f"{what}: unknown {', '.join(unknown)}; {known_names(unknown[0], parameters)}")
     if missing := [name for name, default in parameters.items() if default is REQUIRED and name not in given]:
         raise ValueError(f"{what}: {missing[0]} has no default; give a value")
     return _coerced(target, parameters | given, what)

@@ -11,11 +11,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kdhelpers import artifacts
-from kdhelpers.data import DATASETS, check_unlabelled, parse_recipe
+from kdhelpers.data import DATASETS, check_unlabelled, known_datasets, parse_recipe
 from kdhelpers.methods import METHODS, Method
 from kdhelpers.models import MODELS, check_model, default_options
+from kdhelpers.nearest import check_known, known_names
 from kdhelpers.training.optim import OPTIMIZERS, SCHEDULES, check_optimizer_options, learning_rate
-from kdhelpers.training.options import check_known, complete_options, named_values, option_defaults
+from kdhelpers.training.options import complete_options, named_values, option_defaults
 
 TRUE_WORDS = ("1", "true", "t", "yes", "y", "on")  # as pydantic reads a bool
 WEIGHT_NAMES = ("teacher", "start_from")  # the content of these weights counts, not their names
@@ -79,7 +80,7 @@ class Run(BaseModel):
     def _dataset_exists(cls, value: str) -> str:
         a_name = re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value)
         if value not in DATASETS and not (a_name and (artifacts.data_root() / value).is_dir()):
-            raise ValueError(f"is neither registered ({', '.join(DATASETS)}) nor a folder in {artifacts.data_root()}")
+            raise ValueError(f"unknown; {known_names(value, *known_datasets())}")
         return value
 
     @field_validator("unlabelled")
@@ -225,6 +226,6 @@ def _one_line(error: ValidationError) -> str:
     for problem in error.errors():
         field, message = ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = f"unknown field; known: {', '.join(Run.model_fields)}"
+            message = f"unknown field; {known_names(field, Run.model_fields)}"
         problems.append(f"{field} = {problem['input']!r}: {message}" if field else message)
     return "Run: " + "; ".join(problems)

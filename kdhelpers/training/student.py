@@ -106,8 +106,17 @@ class Training:
         with autocast(self.device, self.precision):
             outputs = self.student(images), teacher(images) if teacher else None
         self.network.train()
+        self._check_logits(outputs[0].logits)
         facts = self.data.train.labels, self.data.num_classes
         return Context(*outputs, self._copy_student, *facts, list(self.network.parameters()))
+
+    def _check_logits(self, logits: Tensor) -> None:
+        """Raises ValueError unless a network of the user's own outputs one logit per class; `logits` of two images."""
+        if logits.shape != (wanted := (2, self.data.num_classes)):
+            raise ValueError(
+                f"model = {self.run.model}: outputs logits {tuple(logits.shape)} for two images; must be {wanted}, one "
+                "per class: pass num_classes on to the classifier"
+            )
 
     def _copy_student(self) -> FeatureExtractor:
         return FeatureExtractor(copy.deepcopy(self.network)).requires_grad_(False)

@@ -21,7 +21,7 @@ from kdhelpers import artifacts
 from kdhelpers.artifacts.files import append
 from kdhelpers.data import Batch, Batches, Data
 from kdhelpers.device import free_memory, to_device
-from kdhelpers.display.messages import inform
+from kdhelpers.messages import inform
 from kdhelpers.models import Outputs
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.teacher import Teacher

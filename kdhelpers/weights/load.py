@@ -1,13 +1,18 @@
 """Trained networks from disk: the weight file of a name, its description, and `load_model`."""
 
+import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from kdhelpers import artifacts
-from kdhelpers.display.messages import inform
+from kdhelpers.messages import inform
+from kdhelpers.methods import METHODS
 from kdhelpers.models import COUNTS, MODELS, build_model, identify_architecture
+from kdhelpers.nearest import guess
 from kdhelpers.weights.third_party import load_state
 
 
@@ -35,18 +40,46 @@ def read_weights(path: Path) -> Weights:
 
 
 def find_weights(name: str) -> Weights:
-    """The weights of an artifact's name or of a path. Raises as `read_weights`; FileNotFoundError names the notebook to
+    """The weights of an artifact's name or of a path. Raises as `read_weights`; FileNotFoundError names the command to
     run."""
     stored, path = artifacts.weights_path(name.removesuffix(".pth")), Path(name)
     if path.suffix == ".pth" and path.is_file():
         return read_weights(path)
     if stored.is_file():
         return read_weights(stored)
-    raise FileNotFoundError(
-        f"{name} has not been trained yet: {stored} does not exist; run notebook 01_teacher with that model and "
-        "data set first (or `python -m kdhelpers suite`), or give the path of a .pth file; `python -m kdhelpers "
-        "teachers` fetches published ones for cifar100"
-    )
+    raise FileNotFoundError(_missing(name, stored))
+
+
+def _missing(name: str, stored: Path) -> str:
+    """Why there are no such weights, the stored names that are nearest, and the command that trains them."""
+    close = guess(stored.stem, sorted(path.stem for path in stored.parent.glob("*.pth")), 3)
+    if record := artifacts.record_path(stored.stem).is_file() and artifacts.load_record(stored.stem):
+        path = os.path.relpath(artifacts.record_path(stored.stem))
+        made_elsewhere = "`python -m kdhelpers teachers` fetches or registers them"
+        again = made_elsewhere if "origin" in record else f"`python -m kdhelpers train {path}` trains them again"
+        return f"weights = {name}: only their record is stored here, not {stored}; {again}"
+    remedy = _training(stored.stem) or "`python -m kdhelpers list runs` lists the stored names"
+    return f"weights = {name}: not trained yet, {stored} does not exist; {close}{remedy}; or give a path of a .pth file"
+
+
+def _training(stem: str) -> str:
+    """The command that trains weights of a derived name, `student_<method>_<model>_<dataset>`; "" for another name."""
+    role, _, rest = re.sub(r"(_seed\d+)?(-[0-9a-f]{8})?$", "", stem).partition("_")
+    method, rest = ("", rest) if role == "teacher" else _split(rest, METHODS)
+    model, dataset = _split(rest, MODELS)
+    if role not in ("teacher", "student") or not model or not dataset or (role == "student" and not method):
+        return ""
+    published = (role, dataset) == ("teacher", "cifar100")
+    fetch = "; `python -m kdhelpers teachers` fetches published ones" * published
+    parts = [f"dataset={dataset}", f"model={model}", f"method={method}" if method else "role=teacher"]
+    parts += ["teacher=TEACHER"] * bool(method and METHODS[method].needs_teacher)
+    return f"`python -m kdhelpers train {' '.join(parts)}` trains them{fetch}"
+
+
+def _split(text: str, registry: Iterable[str]) -> tuple[str, str]:
+    """(the longest name of the registry that the text begins with, the rest), or ("", text)."""
+    name = max((name for name in registry if text.startswith(f"{name}_")), key=len, default="")
+    return name, text[len(name) + 1 :] if name else text
 
 
 def teacher_name(teacher: str, dataset: str) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdhelpers import artifacts
-from kdhelpers.display.messages import inform
+from kdhelpers.messages import inform
 from kdhelpers.weights.safe_pickle import Placeholder, SafeCheckpoint, SavedTensor, Unreadable
 
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict")

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from kdhelpers.nearest import check_known
+
 FIGURES = Path(__file__).with_name("published.csv")
 STUDY, DATASET = "crd_benchmark", "cifar100"
 BASELINE, REFERENCE = "student", "KD"  # labels of the rows that bars and arrows start from
@@ -29,8 +31,7 @@ def published(study: str) -> tuple[dict, ...]:
     """
     with FIGURES.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
-    if study not in (studies := list(dict.fromkeys(row["study"] for row in rows))):
-        raise ValueError(f"study = {study}: unknown; known: {', '.join(studies)}")
+    check_known("study", study, [row["study"] for row in rows])
     return tuple(_parsed(row) for row in rows if row["study"] == study)
 
 

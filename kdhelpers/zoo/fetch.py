@@ -6,14 +6,14 @@ here agrees with the published one.
 
 import tarfile
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 
 from kdhelpers import artifacts
 from kdhelpers.data import Data, load_data
 from kdhelpers.data.readers.download import download
-from kdhelpers.display.messages import inform
+from kdhelpers.messages import inform
 from kdhelpers.models import check_model
+from kdhelpers.nearest import known_names
 from kdhelpers.weights.load import read_weights
 from kdhelpers.zoo.benchmark import published_teachers
 from kdhelpers.zoo.register import TOLERANCE, register
@@ -70,8 +70,7 @@ def check_known(models: Iterable[str]) -> None:
     """ValueError for an architecture without a published teacher; the message lists similar names."""
     for model in models:
         if model not in FILES:
-            names = ", ".join(get_close_matches(model, FILES, 3)) or ", ".join(FILES)
-            raise ValueError(f"teachers: {model} is not published; known: {names}")
+            raise ValueError(f"teachers = {model}: is not published; {known_names(model, FILES)}")
 
 
 def fetch(model: str) -> dict:

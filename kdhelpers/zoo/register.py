@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from kdhelpers import artifacts
 from kdhelpers.data import Data
 from kdhelpers.device import pick_device
-from kdhelpers.display.messages import inform
 from kdhelpers.evaluation.metrics import evaluate
 from kdhelpers.evaluation.predictions import infer
+from kdhelpers.messages import inform
 from kdhelpers.models import MODELS, build_model, check_model, count_macs, count_parameters, identify_architecture
 from kdhelpers.training import record
 from kdhelpers.weights.load import load_weights, read_weights

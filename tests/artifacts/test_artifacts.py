@@ -144,6 +144,18 @@ def test_an_unfinished_run_gives_its_name_up_unless_it_is_still_running(root):
     assert artifacts.reserve("student", "c" * 64, {"status": "running"}) == "student"
 
 
+def test_the_state_of_a_record_is_that_of_its_process(root):
+    record = {"identity": "a" * 64, "status": "running"}
+    assert artifacts.state(record) == "interrupted"
+    assert not artifacts.run_lock_path("a" * 64).exists()  # to look leaves no trace
+    with artifacts.lock(artifacts.run_lock_path("a" * 64)):
+        assert artifacts.state(record) == "running"
+    assert artifacts.state(record) == "interrupted"
+    assert artifacts.state({"status": "failed", "error": "interrupted; the same run continues"}) == "interrupted"
+    assert artifacts.state({"status": "failed", "error": "OSError: disk"}) == "failed"
+    assert artifacts.state({}) == "unknown"
+
+
 def test_a_foreign_json_is_left_alone(root):
     artifacts.folder("results")
     (root / "json_results" / "student.json").write_text("[1, 2]")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import record_fixtures
 from click.testing import CliRunner, Result
 from suite_fixtures import job, make_root, profile
 
@@ -15,7 +16,7 @@ from kdhelpers import Run, fit
 from kdhelpers.cli.commands import main
 from kdhelpers.display.progress import Progress
 
-COMMANDS = ("suite", "list", "report", "compare", "data", "predict", "teachers")
+COMMANDS = ("suite", "train", "list", "report", "compare", "data", "predict", "teachers")
 
 
 @pytest.fixture
@@ -35,8 +36,24 @@ def test_help_is_everywhere_and_needs_no_torch():
     process = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     assert all(f"  {command} " in process.stdout for command in COMMANDS)
+    assert process.stdout.count("\n    python -m kdhelpers ") == 3  # examples
     for command in COMMANDS:
         assert run(command, "--help").output.startswith(f"Usage: main {command}")
+
+
+def test_help_of_the_suite_names_the_profiles_without_torch(root: Path):
+    path = root / "notebooks" / "profiles" / "night.yaml"
+    path.write_text("# night: real data, for a GPU. It takes hours.\n# More\n- {name: a, notebook: good}\n")
+    profile(root, job("a"))
+    check = (
+        "import sys; from kdhelpers.cli.commands import main; main(['suite', '--help'], standalone_mode=False);"
+        "sys.exit(bool({'torch', 'pandas', 'papermill'} & set(sys.modules)))"
+    )
+    process = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    lines = [line.split(maxsplit=1) for line in process.stdout.splitlines()]
+    assert ["night", "real data, for a GPU"] in lines
+    assert ["tiny"] in lines  # a profile without a comment
 
 
 def test_suite_takes_several_values_per_option(monkeypatch: pytest.MonkeyPatch, root: Path):
@@ -63,7 +80,11 @@ def test_suite_takes_several_values_per_option(monkeypatch: pytest.MonkeyPatch, 
         ["extra"],
         ["--workers", "1", "2"],
     ):
-        assert run("suite", *wrong).exit_code == 2
+        result = run("suite", *wrong)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+    assert "--profile" in run("suite", "--profil", "x").stderr
 
 
 @pytest.mark.parametrize(("finished", "exit_code"), [(True, 0), (False, 1)])
@@ -80,10 +101,22 @@ def test_suite_writes_the_report_and_exits_with_1_after_a_failure(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["suite", "--profile", "huge"], "profile 'huge': no such name or file; known: tiny"),
-        (["suite", "--profile", "tiny", "--only", "x"], "--only 'x' is not a job here; jobs: a"),
-        (["compare", "first", "second"], "no stored run 'first'"),
-        (["data", "nothing"], "unknown data set 'nothing'"),
+        (["suite", "--profile", "huge"], "profile = huge: no such name or file; known: tiny"),
+        (["suite", "--profile", "tiny", "--only", "x"], "--only = x: is not a job of tiny; known: a"),
+        (["compare", "first", "second"], "run = first: not stored"),
+        (["data", "digts"], "dataset = digts: unknown; did you mean digits? known: digits"),
+        (["suite", "--profile", "tinny"], "did you mean tiny?"),
+        (["lisst"], "command = lisst: unknown; did you mean list?"),
+        (["list", "notebook"], "section = notebook: unknown; did you mean notebooks?"),
+        (["list", "notebooks", "goood"], "filter = goood: no row of notebooks contains it; did you mean good?"),
+        (["train", "resnet8"], "train = resnet8: is neither NAME=VALUE nor a JSON file"),
+        (["train", "lr=1", "lr=2"], "train = lr: is given"),
+        (["train", "missing.json"], "missing.json"),
+        (["train", "model=resnet9"], "model = resnet9: unknown; did you mean resnet8?"),
+        (["train", "method=lmm"], "method = lmm: unknown; did you mean lm?"),
+        (["train", "temprature=4"], "temprature = 4: unknown"),
+        (["train", "dataset=digts"], "error: dataset = 'digts': unknown; did you mean digits?"),
+        (["data", "nothing"], "dataset = nothing: unknown; known: digits"),
     ],
 )
 def test_errors_are_one_line_on_stderr(root: Path, arguments: list[str], message: str):
@@ -105,24 +138,6 @@ def test_a_read_only_folder_is_one_line_too_and_a_traceback_on_request(root: Pat
     assert isinstance(run("report").exception, OSError)
 
 
-def test_list_names_everything(root: Path):
-    profile(root, job("a", seeds="each"), job("b", "killed"))
-    profile(root, job("a", "nowhere"), name="broken")
-    result = run("list")
-    assert result.exit_code == 0, result.output
-    for text in (
-        "good: The good one",
-        "name = 'one', seed = 0",
-        "tiny: 2 jobs\n      a, b",
-        "broken: faulty: ",
-        "digits, cifar10",
-        "resnet8x4",
-        "lm ",
-        "Stored runs\n  none yet",
-    ):
-        assert text in result.output
-
-
 def test_data_prints_the_card(root: Path):
     result = run("data", "digits")
     assert result.exit_code == 0, result.output
@@ -138,16 +153,29 @@ def test_compare_two_stored_runs(root: Path):
     result = run("compare", first.name, second.name)
     assert result.exit_code == 0, result.output
     lines = [line.split() for line in result.output.splitlines()]
+    assert lines[:2] == [["A", first.name], ["B", second.name]]
     assert ["lr", "0.05", "0.01"] in lines
     assert ["seed", "0", "1"] in lines
     assert not any(line[:1] == ["epochs"] for line in lines)
     difference = first.metrics["test_top1_pct"] - second.metrics["test_top1_pct"]
-    assert f"{first.name} - {second.name}: {difference:+.2f} points top-1, 95 % interval" in result.output
-    assert "over 360 test images" in result.output
+    assert f"A - B: {difference:+.2f} points top-1, 95 % interval" in result.output
+    assert "over 360 test images" in " ".join(result.output.split())
 
     second.weights_path.unlink()
-    assert f"not possible: {second.weights_path} is missing" in run("compare", first.name, second.name).output
-    assert f"stored: {first.name}" in run("compare", "student_si_resnet8_digit", first.name).stderr
+    text = " ".join(run("compare", first.name, second.name).output.split())
+    assert f"not possible: {second.weights_path} is missing" in text
+    assert f"train {second.record_path}`" in text
+    assert f"did you mean {first.name}" in run("compare", "student_si_resnet8_digit", first.name).stderr
+
+
+def test_runs_of_different_data_sets_are_not_compared(root: Path, monkeypatch: pytest.MonkeyPatch):
+    first, second = record_fixtures.record(50.0), record_fixtures.record(90.0, dataset="digits")
+    record_fixtures.store(first, second)
+    monkeypatch.setattr("kdhelpers.cli.output._paired", None)
+    result = run("compare", first["name"], second["name"])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.endswith("cifar100 and digits; give runs of one data set\n")
 
 
 def test_report_can_open_the_page(root: Path, monkeypatch: pytest.MonkeyPatch):

@@ -112,7 +112,7 @@ def digits():
 
 def test_digits_are_embedded_stratified_and_always_the_same(digits):
     assert (len(digits.train) + len(digits.val), len(digits.test)) == (1437, 360)
-    assert digits.image_size == 32
+    assert digits.image_size == 16
     assert digits.train.images.dtype == torch.uint8
     assert digits.train.images.is_contiguous()
     assert digits.superclasses is None
@@ -150,3 +150,8 @@ def test_digits_can_be_recognised_by_shape_but_not_by_colour(digits):
 
 def test_digits_come_in_any_size():
     assert load_data("digits", image_size=16).train.images.shape[1:] == (3, 16, 16)
+
+
+def test_images_are_made_contiguous():
+    images = torch.zeros(2, 4, 4, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    assert Split(images, torch.tensor([0, 1])).images.is_contiguous()

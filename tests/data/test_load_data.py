@@ -16,7 +16,7 @@ from tests.data.readers.test_image_files import write_folders
 def test_an_unknown_name_lists_the_known_ones(tmp_path, name):
     (tmp_path / ".cache").mkdir()
     with pytest.raises(
-        ValueError, match="unknown data set .*known: digits, cifar10, cifar100, imagenette, or the name"
+        ValueError, match="dataset = .*: unknown; .*known: digits, cifar10, cifar100, imagenette, or the name"
     ):
         load_data(name, root=tmp_path)
 
@@ -82,7 +82,7 @@ def test_a_part_of_a_known_data_set_is_accepted_and_noted(tmp_path):
 def test_the_card_counts_and_can_be_written_as_json(tmp_path):
     card = load_data("digits").card()
     artifacts.save_json(tmp_path / "card.json", card)
-    assert (card["train"], card["val"], card["test"], card["classes"], card["image_size"]) == (1293, 144, 360, 10, 32)
+    assert (card["train"], card["val"], card["test"], card["classes"], card["image_size"]) == (1293, 144, 360, 10, 16)
 
 
 def test_imagenettes_classes_have_names_in_words(tmp_path):

@@ -13,7 +13,8 @@ import pytest
 import record_fixtures as fixtures
 from nbclient import NotebookClient
 
-from kdhelpers.display import messages, notebook
+from kdhelpers import messages
+from kdhelpers.display import notebook
 from kdhelpers.display.progress import TerminalProgress
 
 TRAINING = """

@@ -157,8 +157,8 @@ def test_bars_show_mean_deviation_and_n(summary):
 
 
 def test_bars_of_digits_carry_the_note_not_evidence(summary):
-    assert plots.bars(summary).axes[0].get_title(loc="left") == ""
-    assert "not evidence" in plots.bars(summary.assign(dataset="digits")).axes[0].get_title(loc="left")
+    assert plots.bars(summary).axes[0].get_title(loc="right") == ""
+    assert "not evidence" in plots.bars(summary.assign(dataset="digits")).axes[0].get_title(loc="right")
 
 
 def test_bars_of_no_run_still_draw(summary):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from kdhelpers import kd_loss, plots, supcon_loss
-from kdhelpers.display import notebook, sketches, teaching
+from kdhelpers.display import diagrams, notebook, sketches, teaching
 
 LOGITS = teaching.random_logits(seed=0), teaching.random_logits(seed=1)
 CASES = {f"T = {temperature}": (*LOGITS, temperature) for temperature in (1.0, 4.0)}
@@ -57,6 +57,14 @@ def test_distributions_are_a_panel_each_on_one_scale():
     assert left.get_ylim() == right.get_ylim()
 
 
+def test_histograms_share_a_scale_and_name_the_middle_of_each_sample():
+    figure = sketches.histograms({"few": torch.arange(1001) / 10, "many": torch.full((10,), 50.0)}, "accuracy (%)")
+    left, right = figure.axes
+    assert left.get_title() == "few\nmean 50.00, middle 95 %: 2.50 to 97.50"
+    assert left.get_xlim() == right.get_xlim()
+    assert sum(bar.get_height() for bar in right.patches[:20]) == 10
+
+
 def test_forces_point_where_gradient_descent_moves_the_points():
     labels, angles = torch.tensor([0, 0]), torch.tensor([0.5, 1.5])
     figure = sketches.forces({"attraction": lambda z: -(z[0] * z[1]).sum()}, angles, labels.tolist(), keys=angles)
@@ -78,6 +86,35 @@ def test_maps_have_a_labelled_row_each():
         "student\n2 × 2 × 2",
     ]
     assert sum(bool(axes.images) for axes in figure.axes) == 5
+
+
+def test_candidates_are_a_picture_each_and_a_bar_for_all_but_the_anchor():
+    images, scores = torch.zeros(3, 3, 4, 4, dtype=torch.uint8), torch.tensor([0.9, -0.2])
+    figure = sketches.candidates(images, ["image", "positive", "negative"], {"cosine": scores})
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "positive", "negative"]
+    assert [bar.get_height() for axes in figure.axes[3:] for bar in axes.patches] == pytest.approx([0.9, -0.2])
+    assert figure.axes[3].get_ylabel() == "cosine"
+
+
+def test_forces_draw_keys_of_images_without_a_point():
+    figure = sketches.forces({"pull": lambda z: -z[:, 1].sum()}, torch.zeros(1), [0, 1, 2], keys=torch.arange(3.0))
+    circle, *marks = figure.axes[0].lines
+    assert [mark.get_marker() for mark in marks] == ["s", "s", "s", "o"]
+
+
+def test_a_diagram_has_a_box_for_each_name_and_an_arrow_for_each_pair():
+    boxes = {"view": (0, 0), "student": (1, 0), "loss": (2, 0)}
+    figure = diagrams.diagram(boxes, [("view", "student")], [("student", "loss")])
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts if text.get_text()] == list(boxes)
+    solid, dashed = [text.arrow_patch for text in axes.texts if not text.get_text()]
+    assert (solid.get_linestyle(), dashed.get_linestyle() == solid.get_linestyle()) == ("solid", False)
+    assert len(plots.png(figure)) > 3_000
+
+
+def test_a_diagram_refuses_an_arrow_to_a_box_that_does_not_exist():
+    with pytest.raises(ValueError, match="'los' is not a box; the boxes are view, loss"):
+        diagrams.diagram({"view": (0, 0), "loss": (1, 0)}, [("view", "los")])
 
 
 def test_circles_have_a_point_per_angle():

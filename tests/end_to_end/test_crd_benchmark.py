@@ -6,10 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from kdhelpers import Run
-from kdhelpers.suite.profiles import cells_of, load_profile, source_of
-from kdhelpers.training.optim import starting_point
-from kdhelpers.training.sweep import optimizer_runs, sweep_runs
+from kdhelpers import Run, settings
+from kdhelpers.suite.profiles import cells_of, load_profile, parameters_of, source_of
+from kdhelpers.training.named import FIT_OPTIONS
 from kdhelpers.zoo import benchmark
 from kdhelpers.zoo.benchmark import matches, nearness
 
@@ -29,17 +28,24 @@ RECIPE = {
 
 
 def runs_of(job) -> list[Run]:
-    """What the job's notebook would train: its parameters and the cell that makes the Run, executed here."""
-    shown = SimpleNamespace(run_table=lambda run: None)
-    names = {"Run": Run, "tables": shown, "sweep_runs": sweep_runs}
-    names |= {"optimizer_runs": optimizer_runs, "starting_point": starting_point}
-    for cell in cells_of(job.notebook):
-        tagged = "parameters" in cell["metadata"].get("tags", [])
-        if tagged or "run = Run(" in source_of(cell) and cell["cell_type"] == "code":
-            exec(source_of(cell), names)
-        if tagged:
+    """What the job's notebook would train: its imports, its parameters, and the cell that makes the Run, executed here.
+
+    In a notebook, `settings` adds the parameters that the parameter cell lacks.
+    """
+    sources = [source_of(cell) for cell in cells_of(job.notebook) if cell["cell_type"] == "code"]
+    names, declared = {}, {*parameters_of(job.notebook), *FIT_OPTIONS}
+    exec(sources[0][sources[0].index("from kdhelpers") :].replace("notebook.setup()", ""), names)
+    beyond = {name: value for name, value in job.parameters.items() if name not in declared}
+    names["settings"] = lambda training="", **values: settings(training, **values, **beyond)
+    names["tables"] = SimpleNamespace(run_table=lambda run: None)
+    for source in sources[1:]:
+        if source.startswith("dataset: str = "):
+            exec(source, names)
             names |= job.parameters
-    return names.get("runs") or [names["run"]]
+        elif "run = run_of(" in source:
+            exec(source, names)
+            return names.get("runs") or [names["run"]]
+    raise AssertionError(f"{job.notebook}: makes no Run")
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 
 import pytest
 import torch
@@ -20,13 +21,23 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch_to_the_same_bits(root, d
     monkeypatch.setenv("KD_ROOT", str(root / "other"))
     with pytest.raises(KeyboardInterrupt):
         fit(run, data, progress=Recorder(stop_after=2))
-    assert artifacts.load_record(run.artifact_name)["status"] == "failed"
+    interrupted = artifacts.load_record(run.artifact_name)
+    assert (interrupted["status"], artifacts.state(interrupted)) == ("failed", "interrupted")
+    assert "resumed" not in interrupted
+    with pytest.raises(KeyboardInterrupt):
+        fit(run, data, progress=Recorder(stop_after=1))
+    assert len(artifacts.load_record(run.artifact_name)["resumed"]) == 1
     progress = Recorder()
     resumed = fit(run, data, progress=progress)
-    assert progress.done == 2
-    assert progress.rows == 2
+    assert progress.done == 3
+    assert len(resumed.record["resumed"]) == 2
+    assert all(datetime.fromisoformat(time).tzinfo for time in resumed.record["resumed"])
+    assert artifacts.load_record(run.artifact_name) == resumed.record
+    assert "resumed" not in whole.record
+    assert progress.rows == 1
     assert same(weights(resumed), weights(whole))
     assert [row["loss"] for row in resumed.history] == [row["loss"] for row in whole.history]
+    assert "resumed" not in fit(run, data, force_retrain=True).record
 
 
 KILLED = """

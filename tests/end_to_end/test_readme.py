@@ -1,80 +1,68 @@
-"""What the README promises: its commands exist, and `make suite`'s job runs from a bare checkout."""
+"""The examples of README and docs run: Python, weights, and `make suite`'s job from a bare checkout."""
 
+import contextlib
+import io
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from pages import README, ROOT, python_blocks
 
-from kdhelpers import artifacts, build_model
-from kdhelpers.suite.profiles import parameters_of
-
-ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
+from kdhelpers import artifacts, build_model, load_data
 
 
-def test_the_two_commands_and_the_plain_ones_are_there():
-    for command in (
-        "make suite",
-        "make test",
-        "python -m venv",
-        "pip install -r requirements.txt",
-        "python -m kdhelpers suite",
-    ):
-        assert command in README
-
-
-def test_every_command_that_it_names_is_accepted():
-    """`python -m kdhelpers NAME --option` and `python -m benchmarks NAME`: names and options exist."""
-    help_texts = {}
-    for module, name, rest in set(re.findall(r"python -m (kdhelpers|benchmarks) ([a-z_]+)([^\n`|#]*)", README)):
-        if module == "benchmarks":
-            assert name == "all" or (ROOT / "benchmarks" / f"{name}.py").is_file(), name
-            continue
-        if name not in help_texts:
-            help_texts[name] = subprocess.run(
-                [sys.executable, "-m", "kdhelpers", name, "--help"],
-                cwd=ROOT,
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout
-        for option in re.findall(r"--[a-z-]+", rest):
-            assert option in help_texts[name], f"{name} {option}"
-
-
-def test_every_parameter_that_it_passes_to_a_notebook_exists():
-    lines = README.replace("\\\n", " ").splitlines()
-    calls = [line for line in lines if re.search(r"papermill .*notebooks/\w+\.ipynb .*-p ", line)]
-    assert calls
-    for call in calls:
-        notebook = re.search(r"notebooks/\w+\.ipynb", call).group()
-        parameters = parameters_of(ROOT / notebook)
-        for name in re.findall(r" -p (\w+) ", call):
-            assert name in parameters, f"{notebook} -p {name}"
-
-
-def test_files_that_it_links_to_exist():
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README):
-        assert (ROOT / target).exists(), target
-
-
-def test_its_two_ways_to_use_a_students_weights_agree(root, monkeypatch):
-    """`load_model` in one line, and plain PyTorch with two lines for the small stem, as they stand in the README."""
-    network = build_model("resnet18", 100)
-    artifacts.save_tensors(artifacts.weights_path("student_hybrid_lambda_0.3_resnet18_cifar100"), network.state_dict())
+def test_both_ways_to_use_a_torchvision_students_weights_agree(root, monkeypatch):
+    """`load_model` in one line, and plain PyTorch with two lines for the small stem, as in docs/weights.md."""
+    name, network = "student_lm_resnet18_cifar100", build_model("resnet18", 100)
+    path = artifacts.save_tensors(artifacts.weights_path(name), network.state_dict())
+    facts = {
+        "mean": [0.51, 0.49, 0.44],
+        "std": [0.27, 0.26, 0.28],
+        "sha256": artifacts.sha256(path),
+        "model": "resnet18",
+    }
+    artifacts.save_json(path.with_suffix(".json"), facts | {"model_options": {}, "num_classes": 100})
     monkeypatch.chdir(root)
-    blocks = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "hybrid_lambda_0.3" in block]
-    images, logits = torch.rand(2, 3, 32, 32), []
-    for block in blocks:
-        names = {}
+    names = {}
+    one_line, plain = [block for block in python_blocks(ROOT / "docs/weights.md") if name in block]
+    exec(one_line, names)
+    student = names["student"]
+    exec(plain, names)
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+    mean, std = (torch.tensor(facts[key]).view(3, 1, 1) for key in ("mean", "std"))
+    expected = student((images / 255 - mean) / std).argmax(1)
+    assert torch.equal(names["predict"](images), expected)
+    assert torch.equal(names["student"](images.float()), student(images.float()))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_readmes_python_prints_a_verdict_and_its_student_can_be_used(root, monkeypatch):
+    """Its blocks in order: three trainings, the stored student through `load_model`, the same in plain PyTorch."""
+    monkeypatch.chdir(root)
+    first, with_infer, plain = python_blocks(ROOT / "README.md")
+    (shown,) = re.findall(r"```text\n(.*)\n```", README)
+    printed = re.sub(r"[-+]?\d+\.\d", "0.0", output_of(first)[0].splitlines()[-1])
+    assert printed == re.sub(r"[-+]?\d+\.\d", "0.0", shown)
+    record = artifacts.load_record("student_lm_resnet8_digits")
+    top1_pct = record["metrics"]["test_top1_pct"]
+    assert float(output_of(with_infer)[0]) == pytest.approx(top1_pct)
+    names = output_of(plain)[1]
+    test = load_data("digits").test
+    assert 100 * (names["logits"].argmax(1) == test.labels).double().mean().item() == pytest.approx(top1_pct)
+    raw = names["student"](test.images / 255)
+    assert 100 * (raw.argmax(1) == test.labels).double().mean().item() < 0.5 * top1_pct  # the reason to normalise
+
+
+def output_of(block: str) -> tuple[str, dict]:
+    """What a block prints, and its names."""
+    names, output = {}, io.StringIO()
+    with contextlib.redirect_stdout(output):
         exec(block, names)
-        logits.append(names["student"].eval()(images))
-    assert len(logits) == 2
-    assert torch.equal(*logits)
+    return output.getvalue(), names
 
 
 @pytest.mark.slow

@@ -237,7 +237,7 @@ def test_weights_without_a_description_need_the_data_set_they_were_trained_on(ro
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"--model": "nobody"}, "nobody has not been trained yet"),
+        ({"--model": "nobody"}, "nobody: not trained yet"),
         ({"--data": "nowhere"}, "nowhere: no such file or folder here or in"),
     ],
 )
@@ -247,3 +247,49 @@ def test_mistakes_are_one_line_before_any_work(trained, pickled, root, change, m
     assert result.exit_code == 1
     assert message in result.output
     assert not (root / "s.csv").exists()
+
+
+def write_images(folder, *sizes):
+    generator = np.random.RandomState(0)
+    paths = [folder / f"image{number}.png" for number in range(len(sizes))]
+    for path, (width, height) in zip(paths, sizes, strict=True):
+        Image.fromarray(generator.randint(0, 256, (height, width, 3)).astype(np.uint8)).save(path)
+    return [str(path) for path in paths]
+
+
+def test_single_images_are_predicted_as_a_folder_of_them_is(trained, root):
+    folder = root / "photos"
+    folder.mkdir()
+    paths = write_images(folder, (16, 16), (48, 40), (48, 40))
+    single, together = predict_stored(trained.name, paths), predict_stored(trained.name, str(folder))
+    assert torch.equal(single.probabilities, together.probabilities)
+    assert single.ids == paths
+    assert together.ids == ["image0", "image1", "image2"]
+    assert single.note == together.note == "2 images of 48x40 pixels: the central square was resized to 16x16"
+    assert predict_stored(trained.name, paths[0]).note == ""
+    with pytest.raises(ValueError, match="is not an image file; give image files"):
+        predict_stored(trained.name, [paths[0], str(trained.record_path)])
+
+
+def test_without_a_file_classes_and_confidences_are_printed(trained, root):
+    paths = write_images(root, (16, 16), (48, 40))
+    result = run("--model", trained.name, "--data", *paths)
+    assert result.exit_code == 0, result.output
+    found = predict_stored(trained.name, paths)
+    rows = [line.split() for line in result.stdout.splitlines()]
+    expected = zip(paths, found.predicted_names, found.confidences, strict=True)
+    assert rows[0][:4] == ["1", "image", "of", "48x40"]
+    assert rows[2:] == [[path, name, f"{100 * value:.1f}", "%"] for path, name, value in expected]
+
+
+def test_names_and_confidences_are_columns_on_request(trained, pickled, root):
+    arguments = ("--model", trained.name, "--data", pickled[0], "--output", root / "out.csv")
+    assert run(*arguments, "--names").exit_code == 0
+    rows = list(csv.reader((root / "out.csv").open()))
+    found = predict_stored(trained.name, str(pickled[0]))
+    assert rows[0] == ["ID", "Labels", "Class", "Confidence"]
+    assert [row[2] for row in rows[1:]] == [found.class_names[int(row[1])] for row in rows[1:]]
+    assert [float(row[3]) for row in rows[1:]] == pytest.approx(found.probabilities.amax(1).tolist(), abs=1e-4)
+    assert run(*arguments).exit_code == 0  # replaces it by the plain format
+    assert (root / "out.csv").read_text().startswith("ID,Labels\n")
+    assert run("--model", trained.name, "--data", pickled[0], "--names").exit_code == 2

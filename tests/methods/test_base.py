@@ -116,3 +116,26 @@ def test_an_attribute_of_every_method_that_is_annotated_is_refused():
 
         class Mine(METHODS["lm"]):
             views: int = 2
+
+
+def test_an_attribute_that_is_neither_a_field_nor_of_every_method_is_refused():
+    with pytest.raises(TypeError, match="Mine.weight: has no annotation; write `weight: float = 0.3`"):
+
+        class Mine(Method):
+            weight = 0.3
+
+
+def test_a_constructor_is_refused():
+    with pytest.raises(TypeError, match="Mine.__init__: annotate hyperparameters instead, and make modules in build"):
+
+        class Mine(Method):
+            def __init__(self, weight=1.0):
+                super().__init__()
+
+
+def test_an_annotation_other_than_a_range_is_refused():
+    class Mine(Method):
+        weight: Annotated[float, "large"] = 1.0
+
+    with pytest.raises(TypeError, match=r"Mine.weight: 'large' is not a Range; write Range\(low, high\)"):
+        Mine()

@@ -164,9 +164,9 @@ def test_counting_leaves_batchnorm_statistics_alone():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("resnet9", {}, "model='resnet9' is unknown; use one of resnet8, resnet14"),
-        ("resnet8", {"stem": "cifar"}, "'stem' is unknown to resnet8; known options: it has none"),
-        ("resnet18", {"stam": "cifar"}, "'stam' is unknown to resnet18; known options: stem"),
+        ("resnet9", {}, "model = resnet9: unknown; did you mean resnet8? known: resnet8, resnet14"),
+        ("resnet8", {"stem": "cifar"}, "option of model resnet8 = stem: unknown; known: none"),
+        ("resnet18", {"stam": "cifar"}, "option of model resnet18 = stam: unknown; did you mean stem? known: stem"),
         ("resnet18", {"stem": "mnist"}, "stem='mnist' of resnet18 must be one of 'cifar', 'imagenet'"),
         ("resnet20", {"pretrained": True}, "has no ImageNet weights; use one of resnet18, resnet34, resnet50"),
         ("resnet18", {"pretrained": True}, "need stem='imagenet', their shapes do not fit stem='cifar'"),

@@ -127,7 +127,10 @@ def test_digits_have_the_note_machinery_check_on_the_section_and_on_every_card(r
     store(root, "b", dataset="digits", seed=1)
     store(root, "c")
     page = write_gallery().read_text()
-    assert page.count('<span class="badge warn">machinery check, not evidence</span>') == 3
+    assert (
+        page.count('<span class="badge warn">this shows that the code works, it is not evidence for a method</span>')
+        == 3
+    )
     assert page.index("<h2>cifar100") < page.index("<h2>digits")
 
 
@@ -138,6 +141,13 @@ def test_failed_running_and_interrupted_runs_are_shown_as_such(root: Path):
     assert "epoch 3: loss term kd is not finite" in page.text
     assert "interrupted" in page.text  # no process holds its lock
     assert "No run on this data is finished." in page.text
+    store(root, "c", status="failed", error="interrupted; the same run continues")
+    path = artifacts.record_path("c")
+    artifacts.save_json(path, artifacts.load_json(path) | {"resumed": ["2026-11-21T02:30:00+00:00"]})
+    page = Page(write_gallery())
+    assert page.text.count("Its process ended early") == 2
+    assert "Resumed: 2026-11-21T02:30:00+00:00" in page.text
+    path.unlink()
     with artifacts.lock(artifacts.run_lock_path(f"{'b':0<64}")):
         assert "interrupted" not in Page(write_gallery()).text
 

@@ -1,8 +1,11 @@
-"""The sentence that says which of two networks is better."""
+"""The sentences on the accuracy of a network, and on which of two is better."""
+
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from kdhelpers.report.tables import difference, verdict
+from kdhelpers.report.tables import difference, score, verdict
 
 
 def pair(points, low, high, n=360):
@@ -54,6 +57,28 @@ def test_the_difference_is_bold_and_names_are_escaped():
 def test_no_result_is_refused():
     with pytest.raises(ValueError, match=r"comparison = \[\]: has no result; give what `compare` returns"):
         verdict("A", "B", [])
+
+
+def hits(right, count):
+    return SimpleNamespace(correct=torch.arange(count) < right, labels=torch.zeros(count))
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "text"),
+    [
+        (329, 360, "A reaches 91.4 % of 360 test images (95 % interval 88.0 to 93.9), one seed."),
+        (9000, 10000, "A reaches 90.0 % of 10,000 test images (95 % interval 89.4 to 90.6), one seed."),
+        (10, 10, "A reaches 100.0 % of 10 test images (95 % interval 72.2 to 100.0), one seed."),
+        (0, 1, "A reaches 0.0 % of 1 test image (95 % interval 0.0 to 79.3), one seed."),
+    ],
+)
+def test_an_accuracy_has_wilsons_interval(right, count, text):
+    assert str(score("A", hits(right, count))) == text
+
+
+def test_an_accuracy_of_no_images_is_refused():
+    with pytest.raises(ValueError, match="predictions: of no images"):
+        score("A", hits(0, 0))
 
 
 def measured(value, low, high, n=360):

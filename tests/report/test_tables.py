@@ -150,7 +150,7 @@ def test_results_table_without_runs_says_what_to_do(root):
 
 def test_results_table_refuses_to_highlight_a_run_that_is_not_there(root):
     fixtures.store(fixtures.record(50.0), fixtures.record(status="failed", **fixtures.LM))
-    with pytest.raises(ValueError, match="highlight = student_lm_.*: not a finished run .* names: student_si_"):
+    with pytest.raises(ValueError, match="highlight = student_lm_.*: not a finished run .*known: student_si_"):
         tables.results_table("cifar100", highlight="student_lm_resnet8_cifar100")
 
 
@@ -188,7 +188,7 @@ def test_networks_lists_teacher_and_student(root):
     assert [row[:3] for row in rows] == [["teacher", "resnet8", "78 k"], ["student", "resnet14", "175 k"]]
     assert float(rows[0][4]) > 0
     assert rows[1][4] == "to be trained"
-    with pytest.raises(FileNotFoundError, match="01_teacher"):
+    with pytest.raises(FileNotFoundError, match="role=teacher"):
         tables.networks(Run(method="lm", teacher="resnet20"), data)
 
 
@@ -198,6 +198,15 @@ def test_missing_names_methods_without_a_run_and_unfinished_runs(root):
     fixtures.store(fixtures.record(50.0), fixtures.record(status="failed", **fixtures.LM))
     rows, _ = text(tables.missing("cifar100"))
     assert [row[0] for row in rows][1:] == [f"cifar100: {what}" for what in ("teacher", *METHODS) if what != "si"]
+
+
+def test_missing_has_the_true_state_of_a_run(root):
+    killed = fixtures.record(status="running", **fixtures.LM) | {"resumed": ["2026-11-21T02:30:00+00:00"]}
+    fixtures.store(killed, fixtures.record(status="failed"))
+    reasons = {row[0]: row[1] for row in text(tables.missing("cifar100"))[0]}
+    assert reasons[killed["name"]].startswith("interrupted; the same run continues")
+    assert reasons[killed["name"]].endswith("resumed 1 time")
+    assert reasons["student_si_resnet8_cifar100"].startswith("failed: FloatingPointError: kd is not finite")
 
 
 def test_metrics_have_a_row_per_network():

@@ -22,7 +22,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([job("a", "nowhere")], "job 'a': unknown notebook 'nowhere'; known: good, killed"),
         ([job("a", parameters={"epochs": 3})], "good has no parameter 'epochs'; it has name, seed, force_retrain"),
         ([job("a", "killed", seeds="each")], "notebook killed has no parameter 'seed'; it has x"),
-        ([job("a", needs=["b"])], "job 'a' needs 'b', which is not a job here; jobs: a"),
+        ([job("a", needs=["b"])], "job 'a' needs 'b', which is not a job here; known: a"),
         ([job("a", needs=["b"]), job("b", needs=["a"])], "in a circle: a -> b -> a"),
         ([job("a"), job("a")], "two jobs are named 'a'"),
         ([job("a", seeds="each", parameters={"seed": 3})], "sets the parameter seed; remove one"),
@@ -32,7 +32,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([job("a", matrix=[{"x": 1}, {"x": 2}])], "two jobs are named 'a'"),
         ([job("a_$x", matrix=[{"x": "b c"}])], "job 'a_$x': name: String should match pattern"),
         ([job("a_$x", parameters={"size": "$x"}, matrix=[{"x": 1}])], "good has no parameter 'size'"),
-        ([job("a", needs=["b*"])], "job 'a' needs 'b*', which is not a job here; jobs: a"),
+        ([job("a", needs=["b*"])], "job 'a' needs 'b*', which is not a job here; known: a"),
         ([job("a", seeds="sometimes")], "job 'a': seeds: Input should be 'once', 'each' or 'all'"),
         (
             [job("a", need=["b"])],
@@ -112,7 +112,7 @@ def test_seeds_replicate_jobs_and_their_needs(root: Path):
         "b_seed2",
     ]
     assert [replica.name for replica in load_profile(name, [0, 2], only=["a"])] == ["teacher", "a", "a_seed2"]
-    with pytest.raises(ValueError, match="--only 'c' is not a job here; jobs: teacher, a"):
+    with pytest.raises(ValueError, match="--only = c: is not a job of tiny; known: teacher, a"):
         load_profile(name, only=["c"])
     with pytest.raises(ValueError, match="--seeds: 1 is given twice"):
         load_profile(name, [1, 1])
@@ -171,5 +171,5 @@ def test_patterns_choose_jobs(root: Path):
     assert [replica.name for replica in load_profile(name, [0, 1], only=["a_?"])] == ["t", "a_1", "a_2", "a_2_seed1"]
     assert [replica.name for replica in load_profile(name, [0, 1], only=["*_seed1"])] == ["a_2_seed1"]
     assert load_profile(name, [0, 1])[-1].needs == ("a_1", "a_2", "a_2_seed1")  # each once
-    with pytest.raises(ValueError, match=r"--only 'c\*' is not a job here; jobs: t, a_1"):
+    with pytest.raises(ValueError, match=r"--only = c\*: is not a job of tiny; known: t, a_1"):
         load_profile(name, only=["a_1", "c*"])

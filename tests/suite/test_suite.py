@@ -10,11 +10,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from suite_fixtures import FakeWorkers, job, make_root, profile, state
+from suite_fixtures import FakeWorkers, gone, job, make_root, profile, state, wait_for
 
 from kdhelpers.suite import run_suite
 from kdhelpers.suite.profiles import load_profile
@@ -171,25 +170,3 @@ def test_a_job_ends_with_the_suite_that_ordered_it(root: Path):
     process.stdin.close()
     assert process.wait(20) == 130
     assert gone(kernel)
-
-
-def wait_for(path: Path) -> int:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if path.is_file() and path.read_text():
-            return int(path.read_text())
-        time.sleep(0.1)
-    raise TimeoutError(path)
-
-
-def gone(pid: int) -> bool:
-    deadline = time.monotonic() + 25
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        if Path(f"/proc/{pid}/stat").is_file() and Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z":
-            return True
-        time.sleep(0.1)
-    return False

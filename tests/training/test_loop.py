@@ -9,6 +9,7 @@ from training_fixtures import QUICK, Recorder, same, weights
 from kdhelpers import Run, artifacts, fit, fit_sweep, load_model
 from kdhelpers.methods import METHODS
 from kdhelpers.training import loop as lockstep
+from kdhelpers.training.loop import total
 from kdhelpers.training.teacher import Teacher
 
 MEASURED = {"seconds", "images_per_second", "peak_memory_mib", "train_seconds", "seconds_per_epoch", "lockstep"}
@@ -292,3 +293,24 @@ def test_progress_is_told_of_one_training_with_loss_and_accuracy_per_student(exp
 )
 def test_names_lose_the_words_that_they_share_and_stay_distinct(names, short):
     assert lockstep._distinct(names) == short
+
+
+def test_the_total_is_the_sum_of_the_terms():
+    weight = torch.tensor(2.0, requires_grad=True)
+    assert total("mine", {"ce": weight, "kd": 3 * weight}).item() == 8
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        (torch.tensor(1.0), "returned Tensor; return loss terms by name"),
+        ({}, "returned dict; return loss terms by name"),
+        ({"ce": 1.0}, "the loss term 'ce' is float; return a scalar tensor"),
+        ({"ce": torch.zeros(3)}, r"the loss term 'ce' is a tensor \(3,\); return a scalar tensor"),
+        ({"lr": torch.tensor(1.0)}, "a loss term has the name 'lr' of another column"),
+        ({"kd": torch.tensor(1.0)}, "no loss term depends on the student"),
+    ],
+)
+def test_loss_terms_of_another_kind_are_refused(terms, message):
+    with pytest.raises(TypeError, match=rf"^METHODS\['mine'\].forward: {message}"):
+        total("mine", terms)

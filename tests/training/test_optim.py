@@ -76,7 +76,7 @@ def test_every_optimiser_says_where_to_begin_and_lions_start_keeps_its_rule():
     assert 3 <= decay / adamw_decay <= 10
     assert starting_point("lion") == (lr, decay)
     assert starting_point("lion", 0.5, 0) == (0.5, 0)  # what the user gives stands; no decay is a choice too
-    with pytest.raises(ValueError, match="optimizer = lyon: unknown; known: sgd, adamw, lion"):
+    with pytest.raises(ValueError, match=r"optimizer = lyon: unknown; did you mean lion\? known: sgd, adamw, lion"):
         starting_point("lyon")
 
 

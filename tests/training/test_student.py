@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from training_fixtures import QUICK, same, train_one_epoch, training_of, weights
 
-from kdhelpers import Run, fit
+from kdhelpers import MODELS, Architecture, Run, fit
 from kdhelpers.device import pick_device, resolve_precision
 from kdhelpers.methods import METHODS, Method
 
@@ -122,3 +123,12 @@ def test_precision_auto_is_one_that_the_device_has():
 def test_a_gpu_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="torch finds no GPU"):
         pick_device("cuda")
+
+
+def test_a_network_with_another_number_of_logits_is_refused(root, data, monkeypatch):
+    def build(num_classes):
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes + 2))
+
+    monkeypatch.setitem(MODELS, "wide", Architecture(build, {"pool": "0"}, "2"))
+    with pytest.raises(ValueError, match=r"model = wide: outputs logits \(2, 12\) for two images; must be \(2, 10\)"):
+        training_of(Run(**QUICK | {"model": "wide"}), data)

@@ -1,4 +1,5 @@
 import pytest
+import record_fixtures
 import torch
 
 from kdhelpers import artifacts, load_model
@@ -50,7 +51,7 @@ def test_weights_are_path_description_and_hash(stored):
     assert weights.description == artifacts.load_json(path.with_suffix(".json"))
     path.with_suffix(".json").unlink()
     assert find_weights(str(path)).description == {}
-    with pytest.raises(FileNotFoundError, match="teacher_vgg8_digits has not been trained yet"):
+    with pytest.raises(FileNotFoundError, match="teacher_vgg8_digits: not trained yet"):
         find_teacher("vgg8", "digits")
 
 
@@ -88,8 +89,44 @@ def test_a_checkpoint_without_a_state_dict_is_refused(root):
         load_model(str(path), model="resnet8", num_classes=10)
 
 
-def test_an_untrained_teacher_names_the_notebook(root):
-    with pytest.raises(FileNotFoundError, match="teacher_resnet20_digits has not been trained yet.*01_teacher"):
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("student_lm_wrn_16_2_cifar100", "dataset=cifar100 model=wrn_16_2 method=lm teacher=TEACHER`"),
+        ("student_lm_unlabelled_resnet8x4_my_birds_seed2", "dataset=my_birds model=resnet8x4 method=lm_unlabelled"),
+        ("student_si_resnet8_digits-0123abcd", "dataset=digits model=resnet8 method=si`"),
+        ("teacher_resnet56_cifar100", "model=resnet56 role=teacher` trains them; `python -m kdhelpers teachers`"),
+        ("my_own_name", "list runs"),
+        ("student_nothing_resnet8_digits", "list runs"),
+    ],
+)
+def test_missing_weights_name_the_command_that_trains_them(root, name, command):
+    with pytest.raises(FileNotFoundError, match=f"weights = {name}: not trained yet") as error:
+        find_weights(name)
+    assert command in str(error.value)
+    assert "01_teacher" not in str(error.value)
+
+
+def test_missing_weights_name_the_nearest_stored_ones(stored):
+    with pytest.raises(FileNotFoundError, match="did you mean teacher_resnet8_digits"):
+        find_weights("teacher_resnet8_digit")
+
+
+def test_weights_that_a_checkout_lacks_are_trained_again_by_their_record(root):
+    record = record_fixtures.record(50.0)
+    record_fixtures.store(record)
+    with pytest.raises(FileNotFoundError, match=f"only their record is stored.*train .*{record['name']}.json`"):
+        find_weights(record["name"])
+    record_fixtures.store(record | {"origin": {}})
+    with pytest.raises(FileNotFoundError, match="`python -m kdhelpers teachers` fetches or registers them"):
+        find_weights(record["name"])
+
+
+def test_an_untrained_teacher_names_its_command(root):
+    with pytest.raises(
+        FileNotFoundError,
+        match="teacher_resnet20_digits: not trained yet.*train dataset=digits model=[a-z0-9]* role=teacher",
+    ):
         load_teacher("teacher_resnet20_digits")
 
 

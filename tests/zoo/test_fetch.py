@@ -174,7 +174,7 @@ def test_a_hash_reported_by_others_is_called_so(server, content, monkeypatch):
 def test_an_unknown_name_is_refused_before_anything_is_fetched(server):
     result = run("resnet56", "resnet57")
     assert result.exit_code == 1
-    assert "resnet57 is not published; known: resnet56" in result.stderr
+    assert "resnet57: is not published; did you mean resnet56" in result.stderr
     assert server.paths == []
 
 
@@ -212,7 +212,7 @@ def test_a_users_file_is_registered_and_reported_as_unverified(root):
     for wrong in (["--file", str(root / "mine.pth")], ["--model", "resnet8"]):
         assert "belong together" in run(*wrong).stderr
     wrong = run("--file", str(root / "mine.pth"), "--model", "resnet9", "--dataset", "nothing")
-    assert "model='resnet9' is unknown" in wrong.stderr
+    assert "model = resnet9: unknown" in wrong.stderr
 
 
 def test_a_wrong_archive_is_fetched_again_and_an_interrupted_one_keeps_its_source(server, root, content, monkeypatch):

@@ -17,6 +17,7 @@ from torch import Tensor
 from kdhelpers.data.augmentation.colour import jitter
 from kdhelpers.data.augmentation.geometry import Windows, resized_crop, rotate
 from kdhelpers.data.augmentation.randaugment import randaugment
+from kdhelpers.nearest import known_names
 
 Draws = dict[str, Tensor]
 
@@ -96,6 +97,7 @@ _EXAMPLE = "crop=4 flip randaugment=2/9 rotation=15 jitter=0.4/0.1 cutout=8 or r
 def parse_recipe(text: str | Recipe) -> Recipe:
     """Read a recipe such as `"crop flip jitter=0.4/0.1"`; `""` and `"none"` mean no augmentation.
 
+    A value also follows a colon, since papermill reads no parameter whose line has a second equals sign: "crop:2".
     Raises ValueError for an unknown step, a value out of range, a repeated step, and crop with resized_crop.
     """
     if isinstance(text, Recipe):
@@ -103,12 +105,12 @@ def parse_recipe(text: str | Recipe) -> Recipe:
     words = text.split() if text.strip() != "none" else []
     steps = {}
     for word in words:
-        name, _, value = word.partition("=")
+        name, equals, value = word.replace(":", "=").partition("=")
         if name not in STEPS:
-            raise ValueError(f"augmentation {text!r}: unknown step {name!r}; known: {', '.join(STEPS)} ({_EXAMPLE})")
+            raise ValueError(f"augmentation {text!r}: unknown step {name!r}; {known_names(name, STEPS)} ({_EXAMPLE})")
         if name in steps:
             raise ValueError(f"augmentation {text!r}: step {name!r} occurs twice; name it once")
-        steps[name] = _read_value(name, value) if "=" in word else STEPS[name].default
+        steps[name] = _read_value(name, value) if equals else STEPS[name].default
     if "crop" in steps and "resized_crop" in steps:
         raise ValueError(f"augmentation {text!r}: crop and resized_crop exclude each other; keep one")
     return Recipe(**steps)

@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,10 @@ class Raw:
     superclasses: list[int] | None = None
     superclass_names: list[str] | None = None
     verified: bool = False  # the files have the official md5
+
+    def __post_init__(self):
+        if missing := {"train", "test"} - set(self.splits):
+            raise ValueError(f"{self.source}: has no split {' and no '.join(sorted(missing))}; add it")
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,24 @@ def read_npz(folder: Path) -> Raw | None:
     return Raw(official_splits(splits, folder), [str(name) for name in names], f"{folder}/*.npz")
 
 
-def _numbered(labels: np.ndarray, where: Path) -> list[str]:
+def dataset_from_arrays(
+    *,
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    val: tuple[np.ndarray, np.ndarray] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Raw:
+    """What the `read` of a `Source` returns: each split is (images uint8 [N, H, W, 3], labels integer [N]).
+
+    Without `class_names` the classes are "0", "1", ... Without `val` a share of `train` is held out. Raises ValueError
+    for another type or shape, and for labels out of range.
+    """
+    arrays = {"train": train, "test": test} | ({"val": val} if val is not None else {})
+    names = _numbered(np.asarray(train[1]), "train") if class_names is None else [str(name) for name in class_names]
+    return Raw({name: checked_split(*part, len(names), name) for name, part in arrays.items()}, names, "arrays")
+
+
+def _numbered(labels: np.ndarray, where: Path | str) -> list[str]:
     """Class names "0", "1", ... of integer labels. Raises ValueError if a class in 0..highest has no image."""
     highest = labels.max(initial=0) if np.issubdtype(labels.dtype, np.integer) else 0
     if (classes := len(np.unique(labels))) <= highest:

@@ -149,14 +149,20 @@ def decode(items: list[Item], image_size: int | None, title: str) -> np.ndarray:
 
     Raises ValueError for an unreadable image and, without an `image_size`, for images that are not squares of one size.
     """
+    if image_size is None:
+        image_size = _common_size(set(image_sizes(items)), title)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        if image_size is None:
-            image_size = _common_size(set(pool.map(partial(_read_image, take=lambda image: image.size), items)), title)
         images = np.empty((len(items), image_size, image_size, 3), np.uint8)
         done = pool.map(partial(_decode_one, size=image_size), items)
         for place, image in enumerate(progress_bar(done, total=len(items), desc=f"decoding {title}", unit="image")):
             images[place] = image
     return images
+
+
+def image_sizes(items: list[Item]) -> list[tuple[int, int]]:
+    """(width, height) of each image, from its header. Raises ValueError for an unreadable image."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(partial(_read_image, take=lambda image: image.size), items))
 
 
 def _common_size(sizes: set[tuple[int, int]], title: str) -> int:

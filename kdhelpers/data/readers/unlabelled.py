@@ -4,6 +4,7 @@ import re
 import reprlib
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from kdhelpers import artifacts
 from kdhelpers.data.dataset import Split, Unlabelled, stratified
 from kdhelpers.data.readers.arrays import resize
-from kdhelpers.data.readers.image_files import EXTENSIONS, decode, is_image
+from kdhelpers.data.readers.image_files import EXTENSIONS, decode, image_sizes, is_image
 from kdhelpers.data.readers.safe_pickle import restricted_load
 
 LONGEST = 1000
@@ -67,21 +68,21 @@ def _repr(value: object) -> str:
         return "(very long)"
 
 
-def read_unlabelled(source: str | Path, image_size: int | None = None) -> Unlabelled:
+def read_unlabelled(source: str | Path | Sequence[str | Path], image_size: int | None = None) -> Unlabelled:
     """Read a pickled {data: uint8 [N, H, W, 3] or [N, 3 * S * S] (channel by channel, as in CIFAR's files), ids: [N]},
-    or a folder of images, whose ids are the files' names without extension.
+    a folder of images, whose ids are the files' names without extension, or image files, whose ids are their paths.
 
     A relative path is searched in the working folder, then under the data root. The central square of each image is
     resized to `image_size` (None: not resized). Other entries of a pickle are ignored; none of its code runs. Raises
     ValueError for a path that does not exist, other content, and ids that are not unique or not one per image.
     """
-    try:
-        path = _locate(str(source))
-    except ValueError as error:
-        raise ValueError(f"{source or 'nothing'}: {error}") from None
-    if not path.is_dir() and not path.is_file():
-        raise ValueError(f"{path}: is neither a file nor a folder")
-    images, ids = _read_folder(path, image_size) if path.is_dir() else _read_pickle(path)
+    sources = [str(one) for one in ([source] if isinstance(source, (str, Path)) else source)]
+    paths = [_existing(one) for one in sources]
+    path = paths[0]
+    if len(paths) > 1 or is_image(path):
+        images, ids, sizes = _read_files(paths, sources, image_size)
+    else:
+        images, ids, sizes = _read_folder(path, image_size) if path.is_dir() else _read_pickle(path)
     if len(ids) != len(images) or not len(ids):
         raise ValueError(f"{path}: {len(images)} images but {len(ids)} ids; give one id per image, and at least one")
     ids = [_text(value, path) for value in ids]
@@ -89,7 +90,27 @@ def read_unlabelled(source: str | Path, image_size: int | None = None) -> Unlabe
         [(repeated, times)] = Counter(ids).most_common(1)
         raise ValueError(f"{path}: id {repeated} occurs {times} times; give every image a unique id")
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    return Unlabelled(resize(pixels, image_size or min(pixels.shape[2:])), ids, str(source))
+    pixels = resize(pixels, image_size or min(pixels.shape[2:]))
+    return Unlabelled(pixels, ids, " ".join(sources), _resizing(sizes, pixels.shape[-1]))
+
+
+def _existing(source: str) -> Path:
+    try:
+        path = _locate(source)
+    except ValueError as error:
+        raise ValueError(f"{source or 'nothing'}: {error}") from None
+    if not path.is_dir() and not path.is_file():
+        raise ValueError(f"{path}: is neither a file nor a folder")
+    return path
+
+
+def _resizing(sizes: list[tuple[int, int]], side: int) -> str:
+    """What was done to the images that are not squares of this side, or an empty text."""
+    others = [size for size in sizes if size != (side, side)]
+    listed = sorted(set(others))
+    text = ", ".join(f"{width}x{height}" for width, height in listed[:3]) + ", ..." * (len(listed) > 3)
+    one = f"{len(others)} image{'s' * (len(others) > 1)}"
+    return f"{one} of {text} pixels: the central square was resized to {side}x{side}" if others else ""
 
 
 def _text(value: object, path: Path) -> str:
@@ -118,7 +139,8 @@ def _numbered(count: int) -> list[str]:
     return [str(number) for number in range(count)]
 
 
-def _read_pickle(path: Path) -> tuple[np.ndarray, list]:
+def _read_pickle(path: Path) -> tuple[np.ndarray, list, list]:
+    """(images, ids, sizes)."""
     content = restricted_load(path)
     if isinstance(content, dict):  # keys are bytes in files of Python 2
         content = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
@@ -128,7 +150,9 @@ def _read_pickle(path: Path) -> tuple[np.ndarray, list]:
     ids = content["ids"]
     if not isinstance(ids, (list, tuple, np.ndarray)):
         raise ValueError(f"{path}: ids is {type(ids).__name__}; must be a list, a tuple or an array")
-    return _as_images(content["data"], path), ids.ravel().tolist() if isinstance(ids, np.ndarray) else list(ids)
+    images = _as_images(content["data"], path)
+    sizes = [(images.shape[2], images.shape[1])] * len(images)
+    return images, ids.ravel().tolist() if isinstance(ids, np.ndarray) else list(ids), sizes
 
 
 def _as_images(images: object, path: Path) -> np.ndarray:
@@ -143,7 +167,21 @@ def _as_images(images: object, path: Path) -> np.ndarray:
     return images
 
 
-def _read_folder(folder: Path, image_size: int | None) -> tuple[np.ndarray, list]:
+def _read_files(paths: list[Path], names: list[str], image_size: int | None) -> tuple[np.ndarray, list, list]:
+    """(images, ids, sizes) of image files; the ids are `names`. Raises ValueError for a file of another kind."""
+    if other := next((path for path in paths if not is_image(path)), None):
+        kinds = ", ".join(sorted(EXTENSIONS))
+        raise ValueError(f"{other}: is not an image file; give image files ({kinds}), or one folder, or one pickle")
+    items = [(str(path), path) for path in paths]
+    return (
+        decode(items, image_size, paths[0].name if len(paths) == 1 else f"{len(paths)} images"),
+        names,
+        image_sizes(items),
+    )
+
+
+def _read_folder(folder: Path, image_size: int | None) -> tuple[np.ndarray, list, list]:
+    """(images, ids, sizes)."""
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
     files = sorted(filter(is_image, entries), key=_natural)
     if files and (others := sorted(path.name for path in set(entries) - set(files))):
@@ -151,7 +189,8 @@ def _read_folder(folder: Path, image_size: int | None) -> tuple[np.ndarray, list
         warnings.warn(f"{folder}: {len(others)} entries are not image files and are ignored: {named}", stacklevel=4)
     if not files:
         raise ValueError(f"{folder}: has no images; add some without class folders ({', '.join(sorted(EXTENSIONS))})")
-    return decode([(str(path), path) for path in files], image_size, folder.name), [path.stem for path in files]
+    items = [(str(path), path) for path in files]
+    return decode(items, image_size, folder.name), [path.stem for path in files], image_sizes(items)
 
 
 def _natural(path: Path) -> list:

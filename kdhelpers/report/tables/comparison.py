@@ -1,7 +1,6 @@
 """The stored settings in one table."""
 
 import math
-from difflib import get_close_matches
 from functools import partial
 
 import pandas
@@ -17,6 +16,7 @@ from kdhelpers.display.text import (
     pace_text,
     paired_text,
 )
+from kdhelpers.nearest import known_names
 from kdhelpers.report.results import has_no_teacher, results, summarize
 from kdhelpers.report.styling import column_texts, table_of
 
@@ -56,9 +56,8 @@ def _settings_of(frame, argument: str, runs, dataset: str | None) -> set[str]:
     names = [artifacts.original_name(getattr(run, "name", run)) for run in runs]
     stored = dict(zip(frame["name"], frame["setting"], strict=True))
     if unknown := [name for name in names if name not in stored]:
-        known = ", ".join(get_close_matches(unknown[0], stored, 3, 0) or ["none"])
         where = dataset or "any data set"
-        raise ValueError(f"{argument} = {unknown[0]}: not a finished run on {where}; the nearest names: {known}")
+        raise ValueError(f"{argument} = {unknown[0]}: not a finished run on {where}; {known_names(unknown[0], stored)}")
     return {stored[name] for name in names}
 
 

@@ -1,9 +1,12 @@
-"""A comparison of two networks as a sentence: of their accuracy, or of any measure."""
+"""The accuracy of a network, and a comparison of two by any measure, as a sentence."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+
+Z_95 = 1.959964  # 97.5 % quantile of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,30 @@ class Sentence:
     def _repr_html_(self) -> str:
         before, strong, after = map(escape, (self.before, self.strong, self.after))
         return f"<p>{before}<b>{strong}</b>{after}</p>"
+
+
+def score(name: str, predictions) -> Sentence:
+    """The accuracy of a network on the images of its `Predictions`, with a 95 % interval over images (Wilson 1927).
+
+    name: the network's, as a sentence begins with it. Raises ValueError for predictions of no images.
+    """
+    hits, count = int(predictions.correct.sum()), len(predictions.labels)
+    if not count:
+        raise ValueError("predictions: of no images; an accuracy needs at least one")
+    low, high = (100 * bound for bound in _wilson(hits, count))
+    return Sentence(
+        f"{name} reaches ",
+        f"{100 * hits / count:.1f} %",
+        f" of {_images(count)} (95 % interval {low:.1f} to {high:.1f}), one seed.",
+    )
+
+
+def _wilson(hits: int, count: int) -> tuple[float, float]:
+    """The shares that a test of level 5 % does not reject after `hits` of `count`; within 0 and 1, also at the ends."""
+    share, inflation = hits / count, 1 + Z_95**2 / count
+    middle = (share + Z_95**2 / (2 * count)) / inflation
+    half = Z_95 * math.sqrt(share * (1 - share) / count + Z_95**2 / (4 * count**2)) / inflation
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def verdict(first: str, second: str, comparison: dict[str, float] | Sequence[dict[str, float]]) -> Sentence:

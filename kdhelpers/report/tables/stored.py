@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from kdhelpers import artifacts
+from kdhelpers.display.text import state_text
 from kdhelpers.methods import METHODS
 from kdhelpers.report.styling import table_of
 
@@ -12,7 +13,7 @@ def missing(dataset: str | None = None):
     stored = [r for r in artifacts.records() if "run" in r and dataset in (None, r["run"]["dataset"])]
     finished = [r["run"] for r in stored if r.get("status") == "finished"]
     unfinished = [r for r in stored if r.get("status") != "finished"]
-    rows = [(r["name"], r.get("error") or "not finished; run its notebook again to go on") for r in unfinished]
+    rows = [(r["name"], state_text(r)) for r in unfinished]
     reason = "no finished run; `python -m kdhelpers list` names the notebooks"
     for name in [dataset] if dataset else sorted({r["run"]["dataset"] for r in stored}) or ["any data set"]:
         runs = [run for run in finished if name in (run["dataset"], "any data set")]
@@ -36,7 +37,7 @@ def saved(trained):
     if trained.record.get("notebook"):
         files["executed notebook"] = artifacts.root() / trained.record["notebook"]
     rows = [(kind, _relative(path), _size_text(path.stat().st_size)) for kind, path in files.items() if path.is_file()]
-    note = "loaded, it was trained before" if trained.cached else "trained now"
+    note = "loaded: trained before" if trained.cached else "trained now"
     name = trained.record.get("name")
     return table_of(rows, f"{name}: {note} · files in {artifacts.root()}", ["content", "file", "size"])
 

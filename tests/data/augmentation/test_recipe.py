@@ -148,6 +148,7 @@ def test_augment_does_not_write_on_its_input(images):
         ("randaugment=2/9 crop", "crop randaugment"),
         ("randaugment=3/5", "randaugment=3/5"),
         ("flip resized_crop=0.2", "resized_crop=0.2 flip"),
+        ("crop:2 jitter:0.5/0.2", "crop=2 jitter=0.5/0.2"),
     ],
 )
 def test_recipes_have_one_canonical_text(text, canonical):

@@ -1,0 +1,50 @@
+"""The examples at the end of each help; `\\b` keeps click from wrapping them."""
+
+GROUP_EXAMPLES = """
+\b
+Examples:
+  python -m kdhelpers suite
+  python -m kdhelpers train dataset=digits model=resnet20 role=teacher
+  python -m kdhelpers list runs cifar100
+"""
+SUITE_EXAMPLES = """
+\b
+Examples:
+  python -m kdhelpers suite --only 04_logit_matching
+  python -m kdhelpers suite --profile laptop --seeds 0 1 2
+"""
+TRAIN_EXAMPLES = """
+\b
+Examples:
+  python -m kdhelpers train dataset=digits model=resnet20 role=teacher
+  python -m kdhelpers train model=resnet8 method=lm teacher=resnet20 epochs=6
+  python -m kdhelpers train model=resnet8 lr=0.1 --dry-run > RUN.json
+  python -m kdhelpers train RUN.json
+  torchrun --nproc_per_node=2 -m kdhelpers.training RUN.json
+"""
+LIST_EXAMPLES = """
+\b
+Examples:
+  python -m kdhelpers list notebooks 04
+  python -m kdhelpers list methods lm
+  python -m kdhelpers list runs cifar100
+"""
+COMPARE_EXAMPLE = """
+\b
+Example:
+  python -m kdhelpers compare student_lm_resnet8_digits \\
+      student_si_resnet8_digits
+"""
+PREDICT_EXAMPLES = """
+\b
+Examples:
+  python -m kdhelpers predict --model teacher_resnet20_digits --data a.png b.png
+  python -m kdhelpers predict --model teacher_resnet20_digits --data photos/ \\
+      --output labels.csv --names
+"""
+TEACHERS_EXAMPLES = """
+\b
+Examples:
+  python -m kdhelpers teachers resnet56
+  python -m kdhelpers teachers --file mine.pth --model resnet20 --dataset cifar10
+"""

@@ -1,0 +1,36 @@
+"""A wrong name is answered with the nearest right ones: on the command line, in notebooks and in Python alike."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from kdhelpers.registry import Registry
+
+MOST = 60  # names in an error; of more the first ones
+
+
+def check_known(field: str, name: object, known: Iterable[str], other: str = "") -> None:
+    """ValueError with the nearest names unless `name` is known; `other` describes what else is allowed."""
+    if name not in known:
+        own = f"; register your own: {known.name}[{name!r}] = ..." if isinstance(known, Registry) else ""
+        raise ValueError(f"{field} = {name}: unknown; {known_names(name, known, other)}{own}")
+
+
+def known_names(name: object, known: Iterable[str], other: str = "") -> str:
+    """`did you mean adamw? known: sgd, adamw, lion`: the names nearest to `name`, then all names."""
+    names = list(dict.fromkeys(known))
+    listed = [*names[:MOST], *["..."][: len(names) > MOST], *[other][: len(other)]]
+    return f"{guess(name, names)}known: {', '.join(listed) or 'none'}"
+
+
+def guess(name: object, known: Iterable[str], count: int = 1) -> str:
+    """`did you mean adamw? `, or an empty text if no name is near."""
+    close = nearest(name, known, count)
+    return f"did you mean {' or '.join(close)}? " if close else ""
+
+
+def nearest(name: object, known: Iterable[str], count: int = 1) -> list[str]:
+    """Up to `count` names like `name` (case does not matter), then those that contain it or that it contains."""
+    text, names = str(name).lower(), {other.lower(): other for other in known}
+    close = get_close_matches(text, names, count)
+    contained = [other for other in names if len(text) > 2 and (text in other or (len(other) > 2 and other in text))]
+    return [names[other] for other in dict.fromkeys([*close, *contained])][:count]

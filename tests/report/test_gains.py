@@ -1,0 +1,75 @@
+"""Gains over the student alone: paired by seed, of one budget and teacher, sorted; a point per seed."""
+
+import pytest
+import record_fixtures as fixtures
+
+from kdhelpers import gains
+
+DKD = fixtures.LM | {"method": "dkd", "hyperparameters": {}}
+
+
+@pytest.fixture
+def stored(root):
+    """At one budget: alone, KD and DKD with seeds 0 to 2, KD also with seed 3; at another one: alone and KD."""
+    fixtures.store(
+        *(fixtures.record(top1, seed=seed) for seed, top1 in enumerate((50.0, 51.0, 49.0))),
+        *(fixtures.record(top1, seed=seed, **fixtures.LM) for seed, top1 in enumerate((52.0, 52.5, 51.5, 60.0))),
+        *(fixtures.record(top1, seed=seed, **DKD) for seed, top1 in enumerate((55.0, 57.0, 55.0))),
+        fixtures.record(40.0, epochs=2, name="short"),
+        fixtures.record(41.0, epochs=2, **fixtures.LM | {"name": "short_lm"}),
+    )
+
+
+def test_gains_are_paired_by_seed_and_sorted(stored):
+    frame = gains.by_seed("cifar100")
+    assert list(frame["method"]) == ["DKD"] * 3 + ["KD"] * 3  # the fourth seed of KD has no student alone
+    assert list(frame["gain_points"]) == pytest.approx([5.0, 6.0, 6.0, 2.0, 1.5, 2.5])
+    assert set(frame["budget"]) == {"8 epochs, batch 64"}
+    assert set(frame["teacher"]) == {"resnet20"}
+
+
+def test_a_stored_student_picks_the_budget(stored):
+    frame = gains.by_seed("cifar100", like="short_lm")
+    assert list(frame["gain_points"]) == pytest.approx([1.0])
+    with pytest.raises(ValueError, match="like = nobody: not a student"):
+        gains.by_seed("cifar100", like="nobody")
+
+
+def test_students_of_another_teacher_are_left_out(stored):
+    other = fixtures.record(90.0, **DKD | {"name": "other"})
+    other["teacher"] |= {"sha256": "c" * 64, "model": "resnet56"}
+    fixtures.store(other)
+    assert set(gains.by_seed("cifar100")["teacher"]) == {"resnet20"}
+
+
+def test_methods_without_a_teacher_are_in_the_frame_and_grey(stored):
+    fixtures.store(fixtures.record(49.0, method="ls", hyperparameters={"smoothing": 0.1}))
+    frame = gains.by_seed("cifar100")
+    assert list(frame[frame["method"] == "label smoothing"]["teacher"]) == [""]
+    axes = gains.picture(frame).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["DKD", "KD", "label smoothing"]
+    assert {line.get_color() for line in axes.lines} >= {"0.5"}
+
+
+def test_the_picture_has_each_seed_the_means_and_both_accuracies(stored):
+    axes = gains.picture(gains.by_seed("cifar100")).axes[0]
+    points = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"]
+    assert points == [pytest.approx([5.0, 6.0, 6.0]), pytest.approx([2.0, 1.5, 2.5])]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == ["+5.7 ± 0.6", "+2.0 ± 0.5", "student alone\n50.0 %", "teacher\n60.0 %"]
+    assert axes.get_title(loc="left") == "cifar100: resnet20 teaches resnet8, 8 epochs, batch 64"
+
+
+def test_a_leak_is_marked(stored):
+    fixtures.store(
+        fixtures.record(52.0, **fixtures.LM) | {"notes": ["leakage: its teacher's training had test images"]}
+    )
+    axes = gains.picture(gains.by_seed("cifar100")).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["DKD", "KD †"]
+    assert "† leakage" in axes.figure.get_supxlabel()
+
+
+def test_a_single_seed_has_no_whisker_and_no_run_still_draws(stored):
+    texts = [text.get_text() for text in gains.picture(gains.by_seed("cifar100", like="short")).axes[0].texts]
+    assert texts[0] == "+1.0"
+    assert gains.picture(gains.by_seed("cifar10")).axes[0].get_yticklabels() == []
