@@ -25,10 +25,11 @@ OF_STUDENTS = {
 def without_teacher(run: Run) -> Run:
     """The control of a student: the same run by cross-entropy alone, without a teacher. Tables call it CE (no teacher).
 
-    With the last epoch kept, its name says so: student_si_last_resnet8_cifar100.
+    Its name says if the last epoch is kept, or an optimiser other than SGD trains: student_si_last_resnet8_cifar100.
     """
-    last = f"student_si_last_{run.model}_{run.dataset}" if run.selection == "last" else None
-    return Run(**run.model_dump(exclude=OF_METHODS), name=last)
+    words = ["last"] * (run.selection == "last") + [run.optimizer] * (run.optimizer != "sgd")
+    name = "_".join(["student_si", *words, run.model, run.dataset]) if words else None
+    return Run(**run.model_dump(exclude=OF_METHODS), name=name)
 
 
 def ensure_teacher(run: Run, data: Data | None = None, progress: Progress | None = None, recipe: str = "") -> Run:

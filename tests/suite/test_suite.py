@@ -145,7 +145,7 @@ def test_ctrl_c_ends_the_kernels_and_the_same_suite_continues(root: Path, capsys
     process = command(root, "suite", "--profile", name, "--workers", "1")
     kernel = wait_for(root / "pid")
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "the same command continues" in errors
     assert gone(kernel)

@@ -14,6 +14,10 @@ def test_the_control_differs_in_the_method_alone():
     assert (control.method, control.teacher, control.lr, control.seed) == ("si", None, 0.2, 3)
     assert control.artifact_name == "student_si_last_resnet8_digits_seed3"
     assert without_teacher(Run(method="lm", teacher="resnet20")) == Run()
+    assert (
+        without_teacher(Run(method="lm", teacher="resnet20", optimizer="adamw")).name
+        == "student_si_adamw_resnet8_digits"
+    )
 
 
 def test_a_missing_teacher_is_trained_once_by_the_runs_recipe(root):

@@ -19,7 +19,7 @@ def test_the_record_says_everything(root, data):
     assert record["weights"]["sha256"] == artifacts.sha256(trained.weights_path)
     assert record["data"] | {"hash": ""} == {
         "name": "digits",
-        "image_size": 32,
+        "image_size": 16,
         "classes": 10,
         "hash": "",
         "train": 120,
@@ -246,7 +246,7 @@ def test_weights_that_do_not_fit_or_are_missing_stop_a_fine_tuning(root, data):
 
 
 def test_data_of_another_name_or_size_is_refused(root, data):
-    with pytest.raises(ValueError, match="data: digits at 32 px was given, the run is of dataset = cifar100"):
+    with pytest.raises(ValueError, match="data: digits at 16 px was given, the run is of dataset = cifar100"):
         fit(Run(**QUICK, dataset="cifar100"), data)
     with pytest.raises(ValueError, match="image_size = 64"):
         fit(Run(**QUICK, image_size=64), data)

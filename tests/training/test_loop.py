@@ -12,7 +12,15 @@ from kdhelpers.training import loop as lockstep
 from kdhelpers.training.loop import total
 from kdhelpers.training.teacher import Teacher
 
-MEASURED = {"seconds", "images_per_second", "peak_memory_mib", "train_seconds", "seconds_per_epoch", "lockstep"}
+MEASURED = {
+    "seconds",
+    "images_per_second",
+    "peak_memory_mib",
+    "train_seconds",
+    "seconds_per_epoch",
+    "lockstep",
+    "resumed",
+}
 TAUGHT = QUICK | {"teacher": "teacher_resnet8_digits"}
 STUDENTS = [
     Run(**QUICK),
