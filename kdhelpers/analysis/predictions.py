@@ -32,7 +32,7 @@ def per_class(predictions: Predictions, class_names):
         every.grid(False, axis="x")
         named.barh(range(len(worst)), accuracy[worst].tolist(), color=PALETTE[1])
         named.set_yticks(range(len(worst)), [str(class_names[label]) for label in worst])
-        named.set(title=f"the {len(worst)} worst", xlabel="test top-1 accuracy (%)")
+        named.set(title="by name" if len(order) <= WORST else f"the {WORST} worst", xlabel="test top-1 accuracy (%)")
         named.grid(False, axis="y")
     return figure
 

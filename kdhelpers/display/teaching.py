@@ -28,7 +28,7 @@ class Source:
         from pygments.formatters import HtmlFormatter
         from pygments.lexers import PythonLexer
 
-        style = "font-family: monospace; font-size: 95%; line-height: 1.35; margin: 0"
+        style = "font-family: monospace; font-size: 85%; line-height: 1.35; margin: 0"
         return highlight(self.code, PythonLexer(), HtmlFormatter(noclasses=True, nobackground=True, prestyles=style))
 
 
