@@ -18,11 +18,14 @@ EXAMPLE = "\"weight_decay=1e-3 augmentation='crop flip'\""
 def run_of(values: Mapping[str, Any]) -> Run:
     """The Run of flat names: its fields, and the options of its method, network, optimiser and schedule.
 
-    run_of({"method": "lm", "teacher": "resnet20", "temperature": 2}) has the hyperparameter temperature = 2. An option
-    that is also the name of a field means the field. Raises ValueError that gives the nearest name for an unknown one.
+    run_of({"method": "lm", "teacher": "resnet20", "temperature": 2}) has the hyperparameter temperature = 2. A name of
+    both a hyperparameter and a field (DKD's warmup_epochs) means the hyperparameter, unless `hyperparameters` has it
+    already. Raises ValueError that gives the nearest name for an unknown one.
     """
-    fields = {name: value for name, value in values.items() if name in Run.model_fields}
-    options = _options_of(fields)
+    options = _options_of(values)
+    given = values.get("hyperparameters") or {}
+    own = {name for name in options["hyperparameters"] if name not in given}
+    fields = {name: value for name, value in values.items() if name in Run.model_fields and name not in own}
     for name, value in values.items():
         if name not in fields:
             field = next((field for field, known in options.items() if name in known), None)
@@ -56,7 +59,7 @@ def settings(training: str = "", **values: Any) -> tuple[dict[str, Any], dict[st
     """What a notebook trains: the flat `values` of a run, completed; and the options of `fit` (`FIT_OPTIONS`).
 
     training: further names and values as text, such as "weight_decay=1e-3 augmentation='crop flip'". A parameter that
-    papermill passes, and that the parameter cell lacks, counts as part of it. Raises ValueError for a name that the
+    papermill passes, and that the parameter cell lacks, counts as part of it and replaces a value of the text. Raises ValueError for a name that the
     notebook itself sets, and for text that is not name=value. `run_of` checks the names.
     """
     from kdhelpers.display.notebook import added_parameters  # imports matplotlib

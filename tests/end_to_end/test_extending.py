@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdhelpers import DATASETS, METHODS, MODELS, Run, Source, analysis, fit, load_data, load_model, results
-from kdhelpers.cli.output import listing
+from kdhelpers.cli.listing import listing
 from kdhelpers.report.gallery import write_gallery
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "extending.md").read_text()
@@ -67,9 +67,9 @@ def test_a_method_from_a_script(run_block, capsys):
     assert "logit difference (weight=0.5)" in set(results()["label"])
     with pytest.raises(ValueError, match=r"weight = -1.0: must lie in \[0, 1000000.0\]"):
         Run(method="difference", teacher="resnet8", hyperparameters={"weight": -1})
-    assert "  difference " in listing()
+    assert "difference " in listing("methods")
     del METHODS["difference"]  # another process has not registered it
-    assert student.name in listing()
+    assert student.name in listing("runs")
     assert student.name in write_gallery().read_text()
     assert "DIFFERENCE (weight=0.5)" in set(results()["label"])
     with pytest.raises(ValueError, match=r"register your own in this process: METHODS\['difference'\] = "):
@@ -89,7 +89,7 @@ def test_a_network_from_a_script(run_block):
     del MODELS["tiny"]
     with pytest.raises(ValueError, match=r"registered in this process: MODELS\['tiny'\] = Architecture"):
         load_model(student.name)
-    assert student.name in listing()
+    assert student.name in listing("runs")
     assert student.name in write_gallery().read_text()
 
 
@@ -99,7 +99,7 @@ def test_a_data_set_from_a_script(run_block):
     assert counts.items() <= student.record["data"].items()
     assert student.metrics["test_top1_pct"] >= 50
     assert load_data("squares", image_size=8).image_size == 8
-    assert "squares" in listing()
+    assert "squares" in listing("data")
 
 
 @pytest.mark.parametrize("file", PACKAGE)

@@ -10,6 +10,7 @@ from training_fixtures import QUICK
 
 from kdhelpers import Run, artifacts, fit
 from kdhelpers.cli import output as console
+from kdhelpers.cli.listing import listing
 from kdhelpers.data import DATASETS
 from kdhelpers.display import plots
 from kdhelpers.display import text as wording
@@ -151,9 +152,11 @@ def test_marked_bars_and_cards(stored):
 def test_marked_accuracies_on_the_command_line(stored, monkeypatch):
     from kdhelpers.suite import terminal as suite_summary
 
-    listed = {line.split()[0]: line for line in console.listing().splitlines() if "imagenette" in line}
-    assert listed["teacher_resnet101_imagenette"].endswith("97.00 % †")
-    assert listed["student_si_resnet8_imagenette"].endswith("80.00 %")
+    listed = listing("runs").splitlines()
+    (teacher,) = [line for line in listed if "teacher_resnet101_imagenette" in line]
+    (student,) = [line for line in listed if "student_si_resnet8_imagenette" in line]
+    assert "97.00 % †" in teacher
+    assert "80.00 %" in student and "†" not in student
     compared = console.comparison("teacher_resnet101_imagenette", "student_si_resnet8_imagenette")
     assert compared.endswith(f"\n\nteacher_resnet101_imagenette: {NOTE}")
     monkeypatch.setattr(suite_summary, "records_of", lambda job: artifacts.records())

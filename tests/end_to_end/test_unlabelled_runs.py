@@ -171,7 +171,6 @@ def test_weak_views_are_looked_up_although_the_students_are_beyond_counting(taug
         ({"unlabelled": "nowhere.pkl"}, "unlabelled = 'nowhere.pkl': .*no such file or folder"),
         ({"unlabelled": "train:0"}, "unlabelled = 'train:0': .*known: test"),
         ({"method": "lm", "unlabelled": None, "unlabelled_batch_size": 8}, "unlabelled_batch_size = 8: has no effect"),
-        ({"unlabelled_batch_size": 0}, "unlabelled_batch_size = 0"),
         ({"unlabelled_batch_size": 1}, "unlabelled_batch_size = 1"),
     ],
 )

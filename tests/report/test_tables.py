@@ -252,7 +252,9 @@ def test_only_the_settings_of_some_runs(root):
     ]
     assert not bold
     assert caption_of(table).endswith("2 of 4 stored settings")
-    with pytest.raises(ValueError, match="only = student_lm_resnet9_cifar100: .* names: student_lm_resnet8_cifar100"):
+    with pytest.raises(
+        ValueError, match="only = student_lm_resnet9_cifar100: .*did you mean student_lm_resnet8_cifar100"
+    ):
         tables.results_table("cifar100", only=["student_lm_resnet9_cifar100"])
 
 

@@ -26,6 +26,13 @@ def test_names_go_to_the_options_that_have_them():
     )
 
 
+def test_a_name_of_both_a_hyperparameter_and_a_field_means_the_hyperparameter():
+    run = run_of({"method": "dkd", "teacher": "t", "warmup_epochs": "1", "epochs": 4})
+    assert (run.hyperparameters["warmup_epochs"], run.warmup_epochs) == (1.0, 0)
+    assert run_of(run.model_dump() | {"warmup_epochs": 2}).warmup_epochs == 2  # the mapping has DKD's already
+    assert run_of({"warmup_epochs": 1, "epochs": 4}).warmup_epochs == 1
+
+
 def test_options_in_a_mapping_and_by_their_names_come_together():
     run = run_of({"method": "dkd", "teacher": "t", "hyperparameters": {"alpha": 2.0}, "beta": 3})
     assert (run.hyperparameters["alpha"], run.hyperparameters["beta"]) == (2.0, 3.0)
@@ -72,6 +79,7 @@ def test_settings_include_what_papermill_passes_beyond_the_parameter_cell(monkey
     Shell.user_ns["In"] = ["", *cells, "other = 1"]
     monkeypatch.setattr(notebook, "_kernel_shell", lambda: Shell)
     assert settings("", lr=0.2) == ({"lr": 0.2, "weight_decay": 1e-3}, {"cache_teacher": True})
+    assert settings("weight_decay=1", lr=0.2)[0] == {"lr": 0.2, "weight_decay": 1e-3}  # replaces the cell's default
 
 
 @pytest.mark.parametrize("text", ["alpha", "=1", "alpha=", "a 'b"])
