@@ -59,8 +59,8 @@ def settings(training: str = "", **values: Any) -> tuple[dict[str, Any], dict[st
     """What a notebook trains: the flat `values` of a run, completed; and the options of `fit` (`FIT_OPTIONS`).
 
     training: further names and values as text, such as "weight_decay=1e-3 augmentation='crop flip'". A parameter that
-    papermill passes, and that the parameter cell lacks, counts as part of it and replaces a value of the text. Raises ValueError for a name that the
-    notebook itself sets, and for text that is not name=value. `run_of` checks the names.
+    papermill passes, and that the parameter cell lacks, replaces a value of the text. Raises ValueError for a name that
+    the notebook itself sets, and for text that is not name=value. `run_of` checks the names.
     """
     from kdhelpers.display.notebook import added_parameters  # imports matplotlib
 
