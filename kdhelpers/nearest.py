@@ -37,7 +37,7 @@ def guess(name: object, known: Iterable[str], count: int = 1) -> str:
 
 
 def nearest(name: object, known: Iterable[str], count: int = 1) -> list[str]:
-    """Up to `count` names: a synonym, those like `name` (case does not matter), those that contain it or that it contains."""
+    """Up to `count` names: a synonym, those like `name` in any case, those that contain it or that it contains."""
     text, names = str(name).lower(), {other.lower(): other for other in known}
     close = get_close_matches(text, names, count)
     contained = [other for other in names if len(text) > 2 and (text in other or (len(other) > 2 and other in text))]

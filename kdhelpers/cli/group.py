@@ -21,9 +21,8 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
-            command = (
-                error.ctx.command_path if error.ctx else f"{ctx.command_path} {ctx.invoked_subcommand or ''}".strip()
-            )
+            of_group = " ".join(filter(None, [ctx.command_path, ctx.invoked_subcommand]))
+            command = error.ctx.command_path if error.ctx else of_group
             click.echo(f"error: {error.format_message().rstrip('.')}. See `{command} --help`", err=True)
             sys.exit(2)
         except FAULTS as error:

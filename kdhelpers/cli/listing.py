@@ -183,7 +183,7 @@ def _hyperparameters(method: str) -> str:
 def _settings() -> list[Row]:
     from kdhelpers.training.run import Run
 
-    return [Row(name, (name, field.description or "")) for name, field in Run.model_fields.items()]
+    return [Row(name, (name, str(field.default), field.description or "")) for name, field in Run.model_fields.items()]
 
 
 def _optimisers() -> list[Row]:
