@@ -6,6 +6,8 @@ from difflib import get_close_matches
 from kdhelpers.registry import Registry
 
 MOST = 60  # names in an error; of more the first ones
+FEW = 12  # names that follow a guess; more are left out
+SYNONYMS = {"learning_rate": "lr", "lambda": "lam", "optimiser": "optimizer", "network": "model"}
 
 
 def check_known(field: str, name: object, known: Iterable[str], other: str = "") -> None:
@@ -16,10 +18,16 @@ def check_known(field: str, name: object, known: Iterable[str], other: str = "")
 
 
 def known_names(name: object, known: Iterable[str], other: str = "") -> str:
-    """`did you mean adamw? known: sgd, adamw, lion`: the names nearest to `name`, then all names."""
+    """`did you mean adamw? known: sgd, adamw, lion`: the name nearest to `name`, then all names.
+
+    Of more than 12 names the nearest stands alone.
+    """
     names = list(dict.fromkeys(known))
+    near = guess(name, names)
+    if near and len(names) > FEW:
+        return f"{near}`python -m kdhelpers list` has all names"
     listed = [*names[:MOST], *["..."][: len(names) > MOST], *[other][: len(other)]]
-    return f"{guess(name, names)}known: {', '.join(listed) or 'none'}"
+    return f"{near}known: {', '.join(listed) or 'none'}"
 
 
 def guess(name: object, known: Iterable[str], count: int = 1) -> str:
@@ -29,8 +37,9 @@ def guess(name: object, known: Iterable[str], count: int = 1) -> str:
 
 
 def nearest(name: object, known: Iterable[str], count: int = 1) -> list[str]:
-    """Up to `count` names like `name` (case does not matter), then those that contain it or that it contains."""
+    """Up to `count` names: a synonym, those like `name` in any case, those that contain it or that it contains."""
     text, names = str(name).lower(), {other.lower(): other for other in known}
     close = get_close_matches(text, names, count)
     contained = [other for other in names if len(text) > 2 and (text in other or (len(other) > 2 and other in text))]
-    return [names[other] for other in dict.fromkeys([*close, *contained])][:count]
+    synonym = [other for other in names if other == SYNONYMS.get(text)]
+    return [names[other] for other in dict.fromkeys([*synonym, *close, *contained])][:count]

@@ -11,4 +11,13 @@ from kdhelpers.artifacts.paths import (
     run_lock_path,
     weights_path,
 )
-from kdhelpers.artifacts.records import SCHEMA, belongs_to_another, load_record, original_name, records, reserve, state
+from kdhelpers.artifacts.records import (
+    SCHEMA,
+    belongs_to_another,
+    damaged,
+    load_record,
+    original_name,
+    records,
+    reserve,
+    state,
+)

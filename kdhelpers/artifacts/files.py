@@ -57,12 +57,12 @@ def save_json(path: Path | str, value: Any) -> Path:
     return write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
-def load_json(path: Path | str) -> Any:
-    """Read JSON. Raises FileNotFoundError, or ValueError that names a damaged file."""
+def load_json(path: Path | str, remedy: str = "delete it and run again") -> Any:
+    """Read JSON. Raises FileNotFoundError, or ValueError that names a damaged file and ends with the remedy."""
     try:
         return json.loads(Path(path).read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path}: damaged JSON ({error}); delete it and run again") from error
+        raise ValueError(f"{path}: damaged JSON ({error}); {remedy}") from error
 
 
 def save_tensors(path: Path | str, value: Any) -> Path:

@@ -1,6 +1,7 @@
 """Result records: what is stored under which name, and how a name is reserved for a run."""
 
 import contextlib
+from pathlib import Path
 
 from kdhelpers.artifacts.files import load_json, lock, save_json
 from kdhelpers.artifacts.paths import FOLDERS, folder, record_path, root, run_lock_path, weights_path
@@ -21,11 +22,27 @@ def load_record(name: str) -> dict | None:
 def records() -> list[dict]:
     """Every readable result record, sorted by name; files of another kind are ignored."""
     found = []
-    for path in sorted((root() / FOLDERS["results"]).glob("*.json")):
+    for path in _paths():
         with contextlib.suppress(ValueError):
             if record := load_record(path.stem):
                 found.append(record)
     return found
+
+
+def damaged() -> list[str]:
+    """The faults of the result records that cannot be read, a line each."""
+    faults = []
+    for path in _paths():
+        try:
+            load_json(path)
+        except ValueError as error:
+            faults.append(str(error))
+    return faults
+
+
+def _paths() -> list[Path]:
+    """The files of the records; `name` stands before `name-<id>`."""
+    return sorted((root() / FOLDERS["results"]).glob("*.json"), key=lambda path: path.stem)
 
 
 def reserve(name: str, identity: str, stub: dict) -> str:

@@ -98,7 +98,7 @@ def list_(section: str | None, text: str | None) -> None:
     """List names: notebooks, profiles, data sets, runs, ...
 
     Without SECTION: the names of each section. SECTION is one of notebooks, profiles, data, models, methods,
-    optimisers, runs. FILTER keeps the rows that contain this text; a row that is alone is shown in full.
+    settings, optimisers, runs. FILTER keeps the rows that contain this text; a row that is alone is shown in full.
     """
     from kdhelpers.cli.listing import listing, overview
 

@@ -38,7 +38,8 @@ Example:
 PREDICT_EXAMPLES = """
 \b
 Examples:
-  python -m kdhelpers predict --model teacher_resnet20_digits --data a.png b.png
+  python -m kdhelpers predict --model teacher_resnet20_digits \\
+      --data a.png b.png
   python -m kdhelpers predict --model teacher_resnet20_digits --data photos/ \\
       --output labels.csv --names
 """
@@ -46,5 +47,6 @@ TEACHERS_EXAMPLES = """
 \b
 Examples:
   python -m kdhelpers teachers resnet56
-  python -m kdhelpers teachers --file mine.pth --model resnet20 --dataset cifar10
+  python -m kdhelpers teachers --file mine.pth --model resnet20 \\
+      --dataset cifar10
 """

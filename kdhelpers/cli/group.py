@@ -21,7 +21,8 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
-            command = (error.ctx or ctx).command_path
+            of_group = " ".join(filter(None, [ctx.command_path, ctx.invoked_subcommand]))
+            command = error.ctx.command_path if error.ctx else of_group
             click.echo(f"error: {error.format_message().rstrip('.')}. See `{command} --help`", err=True)
             sys.exit(2)
         except FAULTS as error:
@@ -32,6 +33,8 @@ class Commands(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
         check_known("command", args[0], self.commands)
+        if "" in args and args[0] != "list":
+            raise ValueError(f"{args[args.index('') - 1].lstrip('-')}: is empty; give a value")
         return super().resolve_command(ctx, args)
 
 

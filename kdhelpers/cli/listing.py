@@ -7,11 +7,13 @@ from functools import partial
 from textwrap import fill
 from typing import Any
 
-from kdhelpers.artifacts import records
+from kdhelpers.artifacts import damaged, records, state
 from kdhelpers.display.text import MARK, state_text
+from kdhelpers.messages import inform
 from kdhelpers.nearest import check_known, guess
 
 WIDTH = 80
+HEADS = {"runs": ("test top-1 (%)", "run")}
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ def listing(section: str, text: str = "") -> str:
         raise ValueError(f"filter = {text}: no row of {section} contains it; {near}`list {section}` shows all rows")
     if text and len(kept) == 1 and kept[0].full:
         return f"{table([kept[0].cells])}\n{kept[0].full()}"
-    return "\n".join(_with_lines_below(kept)) or "none yet"
+    heads = [Row("", HEADS[section])] if kept and section in HEADS else []
+    return "\n".join(_with_lines_below(heads + kept)) or "none yet"
 
 
 def overview() -> str:
@@ -177,6 +180,12 @@ def _hyperparameters(method: str) -> str:
     return f"{teacher}\n{options}".rstrip()
 
 
+def _settings() -> list[Row]:
+    from kdhelpers.training.run import Run
+
+    return [Row(name, (name, str(field.default), field.description or "")) for name, field in Run.model_fields.items()]
+
+
 def _optimisers() -> list[Row]:
     from kdhelpers.training.optim import LION_RULE, described
 
@@ -185,12 +194,15 @@ def _optimisers() -> list[Row]:
 
 
 def _runs() -> list[Row]:
+    for fault in damaged():
+        inform(f"warning: {fault}")
     return [
         Row(
             record["name"],
             (accuracy_text(record), record["name"]),
             "" if state_text(record) == "finished" else state_text(record),
             partial(_run, record),
+            state(record),
         )
         for record in records()
     ]
@@ -223,6 +235,7 @@ SECTIONS: dict[str, Callable[[], list[Row]]] = {
     "data": _data,
     "models": _models,
     "methods": _methods,
+    "settings": _settings,
     "optimisers": _optimisers,
     "runs": _runs,
 }

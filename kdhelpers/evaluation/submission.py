@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from kdhelpers import artifacts
-from kdhelpers.data import DATASETS, Data, Split, Unlabelled, read_unlabelled
+from kdhelpers.data import DATASETS, Data, Split, Unlabelled, known_datasets, read_unlabelled
 from kdhelpers.device import pick_device
 from kdhelpers.display.progress import progress_bar
 from kdhelpers.evaluation.predictions import infer
@@ -90,7 +90,7 @@ def predict_stored(
     The description file of the weights gives image size, normalisation and class names; without one, `dataset` does.
     Raises FileNotFoundError or ValueError for missing or contradictory facts before it reads an image.
     """
-    weights = find_weights(model)
+    weights = find_weights(model, datasets=known_datasets()[0])
     facts = weights.description or _dataset_facts(model, dataset)
     if dataset and (trained_on := (facts.get("run") or {}).get("dataset", dataset)) != dataset:
         raise ValueError(f"dataset = {dataset}: {model} was trained on {trained_on}; leave it out")
@@ -132,10 +132,13 @@ def _first_line(path: Path) -> bytes:
 
 def _dataset_facts(model: str, dataset: str | None) -> dict:
     statistics = {name: source for name, source in DATASETS.items() if source.statistics}
+    if dataset in known_datasets()[0] and dataset not in statistics:
+        raise ValueError(f"dataset = {dataset}: its weights need their description (.json); put it next to {model}")
     if dataset not in statistics:
+        fault = "dataset: missing" if dataset is None else f"dataset = {dataset}: unknown"
         raise ValueError(
-            f"dataset = {dataset}: {model} has no description file; name the data set that it was trained on, which "
-            f"gives the images' size and normalisation: {', '.join(statistics)}"
+            f"{fault}; {model} has no description file; name the "
+            f"data set that it was trained on, which gives the images' size and normalisation: {', '.join(statistics)}"
         )
     source = statistics[dataset]
     mean, std = source.statistics

@@ -9,9 +9,10 @@ import torch.distributed as dist
 
 from kdhelpers import artifacts
 from kdhelpers.display.progress import Progress, TerminalProgress
+from kdhelpers.training.controls import without_teacher
 from kdhelpers.training.fit import Trained, fit
 from kdhelpers.training.named import run_of
-from kdhelpers.training.run import Run
+from kdhelpers.training.run import Run, distinctive
 
 
 def run_from(words: Sequence[str]) -> Run:
@@ -21,15 +22,29 @@ def run_from(words: Sequence[str]) -> Run:
     """
     files = [word for word in words if word.endswith(".json") and "=" not in word]
     pairs = [word.partition("=") for word in words if word not in files]
-    if bad := [name for name, sign, value in pairs if not (name and sign and value)]:
+    if bad := [name for name, sign, _ in pairs if not (name and sign)]:
         raise ValueError(f"train = {bad[0]}: is neither NAME=VALUE nor a JSON file; write for instance model=resnet8")
     names = [name for name, _, _ in pairs]
-    if twice := [name for name in names if names.count(name) > 1] or files[1:]:
-        raise ValueError(f"train = {twice[0]}: is given besides another; keep one")
-    stored = artifacts.load_json(files[0]) if files else {}
+    if empty := [name for name, _, value in pairs if not value]:
+        raise ValueError(f"{empty[0]}: has no value; write for instance model=resnet8")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]}: given twice; keep one")
+    if files[1:]:
+        raise ValueError(f"train = {files[1]}: is a second file; keep one")
+    if files and not Path(files[0]).is_file():
+        raise FileNotFoundError(f"train = {files[0]}: no such file")
+    stored = artifacts.load_json(files[0], "correct it") if files else {}
     if not isinstance(stored, dict):
         raise ValueError(f"train = {files[0]}: does not hold the fields of a Run; write them as a JSON object")
     return run_of(stored.get("run", stored) | {name: value for name, _, value in pairs})
+
+
+class CommandProgress(TerminalProgress):
+    """Progress on the terminal without the test accuracy, which `ending` prints."""
+
+    def end(self, record: dict) -> None:
+        metrics = record.get("metrics") or {}
+        super().end(record | {"metrics": {name: metrics[name] for name in metrics if name != "test_top1_pct"}})
 
 
 def train(run: Run, **options: bool) -> Trained | None:
@@ -37,7 +52,7 @@ def train(run: Run, **options: bool) -> Trained | None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     speaks = not dist.is_initialized() or dist.get_rank() == 0
-    trained = fit(run, progress=TerminalProgress() if speaks else Progress(), **options)
+    trained = fit(run, progress=CommandProgress() if speaks else Progress(), **options)
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
@@ -67,12 +82,13 @@ def _next(trained: Trained) -> str:
     if run.role == "teacher":
         teacher = run.model if trained.name == f"teacher_{run.model}_{run.dataset}" else trained.name
         return f"train dataset={run.dataset} model=resnet8 method=lm teacher={teacher}"
-    baselines = [record["name"] for record in artifacts.records() if _is_baseline(record, run)]
+    control = without_teacher(run).model_dump()
+    baselines = [record["name"] for record in artifacts.records() if _is_of(control, record)]
     return f"compare {trained.name} {baselines[0]}" if baselines and run.method != "si" else "report --open"
 
 
-def _is_baseline(record: dict, run: Run) -> bool:
-    """Whether the record is of the same network, trained without a teacher on the same data."""
-    fields = record.get("run") or {}
-    wanted = {"role": "student", "method": "si", "dataset": run.dataset, "model": run.model, "seed": run.seed}
-    return record["status"] == "finished" and wanted.items() <= fields.items()
+def _is_of(run: dict, record: dict) -> bool:
+    """Whether the record is of the finished run; its name does not count."""
+    stored = record.get("run") or {}
+    same = distinctive(stored) == distinctive(run) and stored.get("start_from") == run["start_from"]
+    return record["status"] == "finished" and same

@@ -30,7 +30,7 @@ class Job:
         self.training: Training | None = None
         self.error: BaseException | None = None
         facts, name = record.started(inputs), inputs.run.artifact_name
-        self.resumed = earlier_resumptions(inputs.identity)
+        self.earlier = unfinished_records(inputs.identity)
         name = artifacts.reserve(name, inputs.identity, facts) if self.writes else "other rank"
         self.record = {"schema": artifacts.SCHEMA, "name": name, "identity": inputs.identity, **facts}
 
@@ -64,7 +64,10 @@ class Job:
                 "set precision in the Run, or delete the file to start again"
             )
         training.restore(state)
-        self.record["resumed"] = [*self.resumed, record.now()]
+        times = [time for earlier in self.earlier for time in earlier.get("resumed", [])]
+        self.record["resumed"] = [*times, record.now()]
+        starts = [earlier["environment"]["started"] for earlier in self.earlier if "environment" in earlier]
+        self.record["environment"]["started"] = min([*starts, self.record["environment"]["started"]])
         if self.writes:
             artifacts.save_json(artifacts.record_path(self.name), self.record)
 
@@ -127,10 +130,9 @@ class Job:
                 artifacts.save_json(artifacts.record_path(self.name), self.record)
 
 
-def earlier_resumptions(identity: str) -> list[str]:
-    """The times at which an unfinished run went on before, by its record, which the next start replaces."""
-    unfinished = [r for r in artifacts.records() if r["identity"] == identity and r["status"] != "finished"]
-    return [time for stored in unfinished for time in stored.get("resumed", [])]
+def unfinished_records(identity: str) -> list[dict]:
+    """The records of a run that did not end; the next start replaces them."""
+    return [r for r in artifacts.records() if r["identity"] == identity and r["status"] != "finished"]
 
 
 def write_scalars(name: str, row: dict) -> None:

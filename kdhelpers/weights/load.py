@@ -39,35 +39,36 @@ def read_weights(path: Path) -> Weights:
     return Weights(path, description, sha256)
 
 
-def find_weights(name: str) -> Weights:
-    """The weights of an artifact's name or of a path. Raises as `read_weights`; FileNotFoundError names the command to
-    run."""
+def find_weights(name: str, near: Iterable[str] = (), datasets: Iterable[str] | None = None) -> Weights:
+    """The weights of an artifact's name or of a path. Raises as `read_weights`; FileNotFoundError names the nearest
+    names, of stored weights and of `near`, and the command to run, if its data set is one of `datasets` (None: any)."""
     stored, path = artifacts.weights_path(name.removesuffix(".pth")), Path(name)
     if path.suffix == ".pth" and path.is_file():
         return read_weights(path)
     if stored.is_file():
         return read_weights(stored)
-    raise FileNotFoundError(_missing(name, stored))
+    raise FileNotFoundError(_missing(name, stored, near, datasets))
 
 
-def _missing(name: str, stored: Path) -> str:
-    """Why there are no such weights, the stored names that are nearest, and the command that trains them."""
-    close = guess(stored.stem, sorted(path.stem for path in stored.parent.glob("*.pth")), 3)
+def _missing(name: str, stored: Path, near: Iterable[str], datasets: Iterable[str] | None) -> str:
+    """Why there are no such weights, the names that are nearest, and the command that trains them."""
+    close = guess(stored.stem, [*sorted(path.stem for path in stored.parent.glob("*.pth")), *near], 3)
     if record := artifacts.record_path(stored.stem).is_file() and artifacts.load_record(stored.stem):
         path = os.path.relpath(artifacts.record_path(stored.stem))
         made_elsewhere = "`python -m kdhelpers teachers` fetches or registers them"
         again = made_elsewhere if "origin" in record else f"`python -m kdhelpers train {path}` trains them again"
         return f"weights = {name}: only their record is stored here, not {stored}; {again}"
-    remedy = _training(stored.stem) or "`python -m kdhelpers list runs` lists the stored names"
+    remedy = _training(stored.stem, datasets) or "`python -m kdhelpers list runs` lists the stored names"
     return f"weights = {name}: not trained yet, {stored} does not exist; {close}{remedy}; or give a path of a .pth file"
 
 
-def _training(stem: str) -> str:
+def _training(stem: str, datasets: Iterable[str] | None) -> str:
     """The command that trains weights of a derived name, `student_<method>_<model>_<dataset>`; "" for another name."""
     role, _, rest = re.sub(r"(_seed\d+)?(-[0-9a-f]{8})?$", "", stem).partition("_")
     method, rest = ("", rest) if role == "teacher" else _split(rest, METHODS)
     model, dataset = _split(rest, MODELS)
-    if role not in ("teacher", "student") or not model or not dataset or (role == "student" and not method):
+    derived = model and dataset and (role == "teacher" or (role == "student" and method))
+    if not derived or (datasets is not None and dataset not in datasets):
         return ""
     published = (role, dataset) == ("teacher", "cifar100")
     fetch = "; `python -m kdhelpers teachers` fetches published ones" * published
@@ -105,7 +106,7 @@ def teacher_name(teacher: str, dataset: str) -> str:
 
 def find_teacher(teacher: str, dataset: str) -> Weights:
     """The weights of a Run's `teacher` or `start_from`. Raises as `teacher_name` and `find_weights` do."""
-    return find_weights(teacher_name(teacher, dataset))
+    return find_weights(teacher_name(teacher, dataset), near=MODELS)
 
 
 def describe_teacher(teacher: str, dataset: str) -> dict:

@@ -84,6 +84,7 @@ def test_suite_takes_several_values_per_option(monkeypatch: pytest.MonkeyPatch, 
         assert result.exit_code == 2
         assert result.stderr.startswith("error: ")
         assert result.stderr.count("\n") == 1
+        assert "suite --help`" in result.stderr
     assert "--profile" in run("suite", "--profil", "x").stderr
 
 
@@ -110,8 +111,10 @@ def test_suite_writes_the_report_and_exits_with_1_after_a_failure(
         (["list", "notebook"], "section = notebook: unknown; did you mean notebooks?"),
         (["list", "notebooks", "goood"], "filter = goood: no row of notebooks contains it; did you mean good?"),
         (["train", "resnet8"], "train = resnet8: is neither NAME=VALUE nor a JSON file"),
-        (["train", "lr=1", "lr=2"], "train = lr: is given"),
-        (["train", "missing.json"], "missing.json"),
+        (["train", "lr=1", "lr=2"], "error: lr: given twice; keep one"),
+        (["train", "lr="], "error: lr: has no value"),
+        (["data", ""], "error: data: is empty"),
+        (["train", "missing.json"], "train = missing.json: no such file"),
         (["train", "model=resnet9"], "model = resnet9: unknown; did you mean resnet8?"),
         (["train", "method=lmm"], "method = lmm: unknown; did you mean lm?"),
         (["train", "temprature=4"], "temprature = 4: unknown"),

@@ -79,12 +79,24 @@ def test_a_killed_run_is_interrupted_and_a_resumed_one_says_so(root: Path):
     finished = record_fixtures.record(60.0) | {"resumed": ["2026-11-21T02:30:00+00:00", "2026-11-21T02:40:00+00:00"]}
     record_fixtures.store(running, finished)
     rows = listing("runs", "student_si").splitlines()
-    assert rows[0].split() == ["60.00", finished["name"]]
-    assert rows[1].strip() == "finished; resumed 2 times"
-    assert rows[3].strip().startswith("interrupted; the same run continues")
+    assert rows[0].split() == ["test", "top-1", "(%)", "run"]
+    assert rows[1].split() == ["60.00", finished["name"]]
+    assert rows[2].strip() == "finished; resumed 2 times"
+    assert rows[4].strip().startswith("interrupted; the same run continues")
+    assert running["name"] in listing("runs", "interrupted")
     with artifacts.lock(artifacts.run_lock_path(running["identity"])):
         assert listing("runs", "seed4").splitlines()[1].split() == ["state", "running"]
     assert "2026-11-21T02:40:00+00:00" in listing("runs", finished["name"])
+
+
+def test_a_plain_name_stands_first_and_a_damaged_record_is_a_warning(root: Path, capsys):
+    first = record_fixtures.record(60.0)
+    record_fixtures.store(first, record_fixtures.record(50.0, lr=0.3) | {"name": f"{first['name']}-0123abcd"})
+    artifacts.record_path("broken").write_text("{")
+    names = [line.split()[-1] for line in listing("runs").splitlines()[1:]]
+    assert names == [first["name"], f"{first['name']}-0123abcd"]
+    [warning] = capsys.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: {artifacts.record_path('broken')}: damaged JSON")
 
 
 def test_a_filter_that_matches_nothing_names_what_is_near(root: Path):

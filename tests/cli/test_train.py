@@ -39,6 +39,9 @@ def test_a_run_is_trained_with_its_end_files_and_next_command(root: Path, monkey
     assert train(*SHORT).exit_code == 0
     student = train("method=lm", "teacher=resnet8", "temperature=2", "--cache-teacher", *SHORT)
     assert "next:\n  python -m kdhelpers compare student_lm_resnet8_digits student_si_resnet8_digits" in student.stdout
+    other = train("method=lm", "teacher=resnet8", "lr=0.1", *SHORT)  # without a control of its own
+    assert "next:\n  python -m kdhelpers report --open" in other.stdout
+    assert "test top-1" not in other.stderr
     assert list((root / "pth_models" / "outputs").iterdir())
     assert artifacts.load_record("student_lm_resnet8_digits")["run"]["hyperparameters"]["temperature"] == 2
 

@@ -24,6 +24,8 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch_to_the_same_bits(root, d
     interrupted = artifacts.load_record(run.artifact_name)
     assert (interrupted["status"], artifacts.state(interrupted)) == ("failed", "interrupted")
     assert "resumed" not in interrupted
+    interrupted["environment"]["started"] = "2020-01-01T00:00:00+00:00"
+    artifacts.save_json(artifacts.record_path(run.artifact_name), interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(run, data, progress=Recorder(stop_after=1))
     assert len(artifacts.load_record(run.artifact_name)["resumed"]) == 1
@@ -31,6 +33,7 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch_to_the_same_bits(root, d
     resumed = fit(run, data, progress=progress)
     assert progress.done == 3
     assert len(resumed.record["resumed"]) == 2
+    assert resumed.record["environment"]["started"] == "2020-01-01T00:00:00+00:00"
     assert all(datetime.fromisoformat(time).tzinfo for time in resumed.record["resumed"])
     assert artifacts.load_record(run.artifact_name) == resumed.record
     assert "resumed" not in whole.record

@@ -164,7 +164,7 @@ def test_counting_leaves_batchnorm_statistics_alone():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("resnet9", {}, "model = resnet9: unknown; did you mean resnet8? known: resnet8, resnet14"),
+        ("resnet9", {}, "model = resnet9: unknown; did you mean resnet8? `python -m kdhelpers list`"),
         ("resnet8", {"stem": "cifar"}, "option of model resnet8 = stem: unknown; known: none"),
         ("resnet18", {"stam": "cifar"}, "option of model resnet18 = stam: unknown; did you mean stem? known: stem"),
         ("resnet18", {"stem": "mnist"}, "stem='mnist' of resnet18 must be one of 'cifar', 'imagenet'"),

@@ -110,6 +110,10 @@ def test_missing_weights_name_the_command_that_trains_them(root, name, command):
 def test_missing_weights_name_the_nearest_stored_ones(stored):
     with pytest.raises(FileNotFoundError, match="did you mean teacher_resnet8_digits"):
         find_weights("teacher_resnet8_digit")
+    with pytest.raises(FileNotFoundError, match="did you mean teacher_resnet8_digits.*list runs"):
+        find_weights("teacher_resnet8_digit", datasets=["digits"])
+    with pytest.raises(FileNotFoundError, match="did you mean resnet"):
+        find_teacher("resnet21", "digits")
 
 
 def test_weights_that_a_checkout_lacks_are_trained_again_by_their_record(root):
