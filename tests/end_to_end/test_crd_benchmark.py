@@ -3,10 +3,12 @@
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 
-from kdhelpers import Run, settings
+from kdhelpers import Run
+from kdhelpers.display import notebook
 from kdhelpers.suite.profiles import cells_of, load_profile, parameters_of, source_of
 from kdhelpers.training.named import FIT_OPTIONS
 from kdhelpers.zoo import benchmark
@@ -30,28 +32,28 @@ RECIPE = {
 def runs_of(job) -> list[Run]:
     """What the job's notebook would train: its imports, its parameters, and the cell that makes the Run, executed here.
 
-    In a notebook, `settings` adds the parameters that the parameter cell lacks.
+    `settings` adds the parameters that the parameter cell lacks, as in a notebook that papermill executes.
     """
     sources = [source_of(cell) for cell in cells_of(job.notebook) if cell["cell_type"] == "code"]
     names, declared = {}, {*parameters_of(job.notebook), *FIT_OPTIONS}
     exec(sources[0][sources[0].index("from kdhelpers") :].replace("notebook.setup()", ""), names)
     beyond = {name: value for name, value in job.parameters.items() if name not in declared}
-    names["settings"] = lambda training="", **values: settings(training, **values, **beyond)
     names["tables"] = SimpleNamespace(run_table=lambda run: None)
     for source in sources[1:]:
         if source.startswith("dataset: str = "):
             exec(source, names)
             names |= job.parameters
         elif "run = run_of(" in source:
-            exec(source, names)
+            with patch.object(notebook, "added_parameters", lambda: beyond):
+                exec(source, names)
             return names.get("runs") or [names["run"]]
     raise AssertionError(f"{job.notebook}: makes no Run")
 
 
 @pytest.fixture(scope="module")
 def runs():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KD_ROOT", str(Path(__file__).resolve().parents[2]))
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("KD_ROOT", str(Path(__file__).resolve().parents[2]))
         jobs = load_profile("crd_benchmark")
     found = [runs_of(job) for job in jobs if job.notebook.stem != "30_results"]
     assert {len(each) for each in found} == {1}

@@ -72,7 +72,7 @@ def test_a_method_from_a_script(run_block, capsys):
     assert student.name in listing("runs")
     assert student.name in write_gallery().read_text()
     assert "DIFFERENCE (weight=0.5)" in set(results()["label"])
-    with pytest.raises(ValueError, match=r"register your own in this process: METHODS\['difference'\] = "):
+    with pytest.raises(ValueError, match=r"register your own: METHODS\['difference'\] = "):
         Run(method="difference", teacher="resnet8")
 
 
@@ -87,7 +87,7 @@ def test_a_network_from_a_script(run_block):
     hints = {"method": "hints", "hyperparameters": {"hint_epochs": 1}}
     assert "hint" in fit(Run(model="tiny", teacher=student.name, **hints, **quick), data).history[0]
     del MODELS["tiny"]
-    with pytest.raises(ValueError, match=r"registered in this process: MODELS\['tiny'\] = Architecture"):
+    with pytest.raises(ValueError, match=r"register your own: MODELS\['tiny'\] = "):
         load_model(student.name)
     assert student.name in listing("runs")
     assert student.name in write_gallery().read_text()
