@@ -1,13 +1,21 @@
 """A wrong name is answered with the nearest right ones: on the command line, in notebooks and in Python alike."""
 
+import os
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 from kdhelpers.registry import Registry
 
 MOST = 60  # names in an error; of more the first ones
 FEW = 12  # names that follow a guess; more are left out
-SYNONYMS = {"learning_rate": "lr", "lambda": "lam", "optimiser": "optimizer", "network": "model"}
+SYNONYMS = {
+    "learning_rate": "lr",
+    "lambda": "lam",
+    "optimiser": "optimizer",
+    "network": "model",
+    "kd": "lm",
+    "ce": "si",
+}
 
 
 def check_known(field: str, name: object, known: Iterable[str], other: str = "") -> None:
@@ -39,7 +47,13 @@ def guess(name: object, known: Iterable[str], count: int = 1) -> str:
 def nearest(name: object, known: Iterable[str], count: int = 1) -> list[str]:
     """Up to `count` names: a synonym, those like `name` in any case, those that contain it or that it contains."""
     text, names = str(name).lower(), {other.lower(): other for other in known}
-    close = get_close_matches(text, names, count)
+    alike = get_close_matches(text, names, max(count, 10))
+    close = sorted(alike, key=lambda other: _likeness(text, other), reverse=True)[:count]
     contained = [other for other in names if len(text) > 2 and (text in other or (len(other) > 2 and other in text))]
     synonym = [other for other in names if other == SYNONYMS.get(text)]
     return [names[other] for other in dict.fromkeys([*synonym, *close, *contained])][:count]
+
+
+def _likeness(text: str, other: str) -> tuple[float, int]:
+    """Their share of common letters; of equal shares the longer common beginning wins."""
+    return SequenceMatcher(None, other, text).ratio(), len(os.path.commonprefix([text, other]))

@@ -80,7 +80,7 @@ def test_a_run_is_frozen():
             r"dataset = 'cifar1000': unknown; did you mean cifar100\? known: digits, .* or the name of a folder under",
         ),
         ({"model": "resnet21"}, "resnet21.*resnet20"),
-        ({"method": "kd"}, "method = kd: unknown; .*known: si, lm"),
+        ({"method": "kd"}, "method = kd: unknown; did you mean lm"),
         ({"optimizer": "adam"}, "optimizer = adam: unknown; did you mean adamw"),
         ({"schedule": "linear"}, "schedule = linear: unknown; .*cosine"),
         ({"learning_rate": 1}, "learning_rate = 1: unknown field; did you mean lr\\? "),
