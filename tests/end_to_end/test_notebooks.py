@@ -44,7 +44,7 @@ def test_cells_are_short_and_define_nothing_except_in_exercises(path):
     for cell in code_cells(path):
         tags = cell.metadata.get("tags", [])
         assert "exercise" in tags or not re.search(r"^\s*(def|class|while) ", cell.source, re.MULTILINE)
-        assert cell.source.count("\n") < (18 if "notebook.setup()" in cell.source else 14), cell.source
+        assert cell.source.count("\n") < 14, cell.source
 
 
 @every_notebook
