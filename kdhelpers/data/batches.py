@@ -1,93 +1,83 @@
 """Batches of augmented images: labelled ones and, in the same step, unlabelled ones.
 
 All follow the epoch plan. Nothing inside an epoch waits for the device: the order, the labels and all draws are moved
-once, before the first batch.
+once, before the first batch. A thread makes the plan of the next epoch meanwhile.
+
+An accelerator makes the images of several steps at once, a block, in few operations; a batch is a slice of its block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import repeat
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from kdhelpers.data.augmentation.plan import plan_epoch, plan_recycled, view_numbers
+from kdhelpers.data.augmentation.plan import Plan, plan_epoch, plan_recycled, view_numbers
 from kdhelpers.data.augmentation.recipe import Draws, Normalise, Recipe, finish
+from kdhelpers.data.batch import Batch, BatchSpec
 from kdhelpers.data.dataset import Data, Split
 from kdhelpers.data.pixels import Pixels
 from kdhelpers.device import free_memory, one_thread, to_device
 
-ViewIds = tuple[tuple[Tensor, Tensor], ...]  # pairs (a view, int64 [B] on the CPU: each image's view number)
-
-
-class Batch(NamedTuple):
-    views: tuple[Tensor, ...]  # V times float [B, 3, H, W], normalised, channels_last
-    labels: Tensor | None  # int64 [B]; None for unlabelled images
-    index: Tensor  # int64 [B], the samples' positions in their split
-    draws: Draws  # per augmentation step [V, B, ...], see `plan_epoch`; [V + 1, ...] with a weak view of its own crop
-    view_ids: ViewIds = ()  # of the views that a teacher receives, if crop and flip alone make them; see `view_numbers`
-    weak_view: Tensor | None = None  # one more view, by crop and flip alone (FixMatch)
-    unlabelled: Batch | None = None  # other images of the same step; `view_ids` includes theirs
-
-    def first(self, views: int) -> Batch:
-        """The batch with no more than its first `views` views."""
-        if len(self.views) <= views:
-            return self
-        draws = {step: values[:views] for step, values in self.draws.items()}
-        return self._replace(views=self.views[:views], draws=draws)
-
-
-@dataclass(frozen=True)
-class BatchSpec:
-    """Which batches are made of a data set. Raises ValueError for a batch that the processes cannot share equally.
-
-    weak_view: "shared_crop" adds a view with the first view's crop and flip and no other step of the recipe;
-    "own_crop" adds one with a crop and flip of its own; "" adds none.
-    """
-
-    recipe: Recipe
-    batch_size: int  # over all processes
-    views: int = 1
-    seed: int = 0
-    weak_view: Literal["", "shared_crop", "own_crop"] = ""
-    unlabelled_batch_size: int = 0  # unlabelled images per step, over all processes; 0: none
-    rank: int = 0
-    world: int = 1  # number of processes; each takes every world-th position of a batch
-
-    def __post_init__(self):
-        for field in ("batch_size", "unlabelled_batch_size"):
-            if (size := getattr(self, field)) % self.world:
-                raise ValueError(f"{field} = {size}: {self.world} processes cannot share it equally; take a multiple")
-
-    @property
-    def teacher_recipe(self) -> Recipe:
-        """The recipe of the views that a teacher receives."""
-        return self.recipe.weak if self.weak_view else self.recipe
-
-    @property
-    def crops(self) -> int:
-        """How many independent draws an image has."""
-        return self.views + (self.weak_view == "own_crop")
+BLOCK_IMAGES = 1024  # of a block on an accelerator; the caches of a CPU hold the images of one step
+BLOCK_MIB = 256  # the most that one view of a block takes
 
 
 class AugmentedViews:
-    """Batches of augmented images, without labels. `first` is the number of the first image among all view ids."""
+    """The steps of an epoch over the images of `pixels`, made block by block.
 
-    def __init__(self, pixels: Pixels, spec: BatchSpec, finish: Callable[..., Tensor], first: int):
-        self.pixels, self._spec, self._finish, self._first = pixels, spec, finish, first
+    count: the images of an epoch, which `batch_size` divides into steps. first: number of the first image among all
+    view ids. recycled: an epoch continues the pass over the images at which the epoch before it ended.
+    """
+
+    def __init__(
+        self,
+        pixels: Pixels,
+        labels: Tensor | None,
+        spec: BatchSpec,
+        finish: Callable[..., Tensor],
+        *,
+        count: int,
+        batch_size: int,
+        first: int = 0,
+        recycled: bool = False,
+    ):
+        self.pixels, self._labels, self._spec, self._finish = pixels, labels, spec, finish
+        self._count, self._first, self._recycled = count, first, recycled
+        self._positions, self.spans = spec.share(count, batch_size)
         self._weak_crop = spec.crops - 1 if spec.weak_view == "own_crop" else 0
         self._copies_only = pixels.device.type == "cpu" and not spec.recipe.computes
 
-    def batches(self, order: Tensor, draws: Draws, spans: list[slice]) -> Iterator[Batch]:
-        """One batch for each span of `order` (int64 [M], on the CPU); draws per step [crops, M, ...], in that order."""
+    def plan(self, number: int, image_size: int) -> Plan:
+        """Order and draws of this process's images in epoch `number`; the draws in that order, too."""
+        facts = image_size, self._spec.crops, self._spec.seed, number
+        if self._recycled:
+            order, draws = plan_recycled(self._spec.recipe, self.pixels.count, self._count, *facts)
+            places = self._positions
+        else:
+            order, draws = plan_epoch(self._spec.recipe, self._count, *facts)
+            places = order[self._positions]
+        return Plan(order[self._positions], {step: values[:, places] for step, values in draws.items()})
+
+    def blocks(self, plan: Plan, steps: int) -> Iterator[list[Batch]]:
+        """The batches of a planned epoch, `steps` at a time."""
+        groups = [self.spans[start : start + steps] for start in range(0, len(self.spans), steps)]
+        spans = [slice(group[0].start, group[-1].stop) for group in groups]
+        for group, block in zip(groups, self._cut(plan, spans), strict=True):
+            start = group[0].start
+            yield [block.cut(slice(span.start - start, span.stop - start)) for span in group]
+
+    def _cut(self, plan: Plan, spans: list[slice]) -> Iterator[Batch]:
+        """The images of each span as one batch."""
+        device, (order, draws) = self.pixels.device, plan
         numbers = view_numbers(self._spec.teacher_recipe, draws, order + self._first)
         numbers = None if numbers is None else numbers.expand(self._spec.crops, -1)[self._weak_crop :]
-        draws = {step: to_device(values, self.pixels.device) for step, values in draws.items()}
-        index = to_device(order, self.pixels.device)
+        draws = {step: to_device(values, device) for step, values in draws.items()}
+        labels = None if self._labels is None else to_device(self._labels[order], device)
+        index = to_device(order, device)
         windows = self.pixels.windows(order, draws, spans, self._spec.crops)
         for span in spans:
             own = {step: values[:, span] for step, values in draws.items()}
@@ -95,9 +85,8 @@ class AugmentedViews:
                 crops = next(windows)
                 views = tuple(self._view(crops, own, view, self._spec.recipe) for view in range(self._spec.views))
                 weak_view = self._weak_view(crops, own, views[0])
-            teacher_views = views if weak_view is None else (weak_view,)
-            view_ids = () if numbers is None else tuple(zip(teacher_views, numbers[:, span], strict=False))
-            yield Batch(views, None, index[span], own, view_ids, weak_view)
+            ids, known = None if numbers is None else numbers[:, span], None if labels is None else labels[span]
+            yield Batch(views, known, index[span], own, weak_view, ids)
 
     def _weak_view(self, crops: list[Tensor], draws: Draws, first: Tensor) -> Tensor | None:
         recipe = self._spec.recipe
@@ -118,8 +107,9 @@ class Batches:
     Unlabelled images are repeated pass after pass, for as many steps as the labelled ones take.
 
     memory_budget_mib: for all images (None: 60 % of the GPU's free memory, half of the machine's). workers: see
-    `Pixels`. `images` counts the labelled and unlabelled images, `unlabelled_per_epoch` the unlabelled ones of an
-    epoch; view ids number the labelled images first. Raises ValueError for too few images to train on.
+    `Pixels`. block_steps: the steps of a block; None means 1 on a CPU, and BLOCK_IMAGES images on an accelerator.
+    `images` counts the labelled and unlabelled images, `unlabelled_per_epoch` the unlabelled ones of an epoch; view ids
+    number the labelled images first. Raises ValueError for too few images to train on.
     """
 
     def __init__(
@@ -130,49 +120,53 @@ class Batches:
         dtype: torch.dtype = torch.float32,
         memory_budget_mib: float | None = None,
         workers: int = 2,
+        block_steps: int | None = None,
     ):
         self.data, self.spec, self.device = data, spec, torch.device(device)
         self.teacher_recipe, self.images, self.unlabelled_per_epoch = spec.teacher_recipe, len(data.train), 0
-        self._positions, self._spans = _share(len(data.train), spec.batch_size, spec)
+        self._block_steps = block_steps or _block_steps(data.image_size, spec.batch_size, self.device)
         normalise = Normalise(data.mean, data.std, data.image_size, self.device)
         normalised = partial(finish, normalise=normalise, dtype=dtype)
         room = free_memory(self.device) / 2**20 if memory_budget_mib is None else memory_budget_mib
-        pixels = Pixels(data.train.images, spec.recipe, self.device, room, workers)
-        self._labelled = AugmentedViews(pixels, spec, normalised, 0)
-        if spec.unlabelled_batch_size:
+        pixels, labels = Pixels(data.train.images, spec.recipe, self.device, room, workers), data.train.labels
+        sizes = {"count": len(data.train), "batch_size": spec.batch_size}
+        self._streams = [AugmentedViews(pixels, labels, spec, normalised, **sizes)]
+        if size := spec.unlabelled_batch_size:
             room -= pixels.resident_mib
             pixels = Pixels(data.unlabelled.images, spec.recipe, self.device, room, workers)
-            self._unlabelled = AugmentedViews(pixels, spec, normalised, len(data.train))
             self.images += pixels.count
-            self.unlabelled_per_epoch = len(self) * spec.unlabelled_batch_size
+            self.unlabelled_per_epoch = len(self) * size
+            sizes = {"count": self.unlabelled_per_epoch, "batch_size": size, "first": len(data.train)}
+            self._streams.append(AugmentedViews(pixels, None, spec, normalised, **sizes, recycled=True))
+        self._planner, self._planned = ThreadPoolExecutor(1), (None, None)
 
     @property
     def resident(self) -> bool:
-        return self._labelled.pixels.resident
+        return self._streams[0].pixels.resident
 
     def __len__(self) -> int:
-        return len(self._spans)
+        return len(self._streams[0].spans)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of epoch `number`, independent of the epochs before it."""
-        split, spec = self.data.train, self.spec
-        plan = plan_epoch(spec.recipe, len(split), self.data.image_size, spec.crops, spec.seed, number)
-        order = plan.order[self._positions]
-        labels = to_device(split.labels[order], self.device)
-        draws = {step: values[:, order] for step, values in plan.draws.items()}
-        batches = self._labelled.batches(order, draws, self._spans)
-        others = self._unlabelled_batches(number) if spec.unlabelled_batch_size else repeat(None)
-        for span, batch, unlabelled in zip(self._spans, batches, others, strict=False):
-            view_ids = batch.view_ids + (unlabelled.view_ids if unlabelled else ())
-            yield batch._replace(labels=labels[span], view_ids=view_ids, unlabelled=unlabelled)
+        planned, plans = self._planned
+        plans = plans.result() if planned == number else self._plan(number)
+        blocks = [stream.blocks(plan, self._block_steps) for stream, plan in zip(self._streams, plans, strict=True)]
+        for place, steps in enumerate(zip(*blocks, strict=True)):
+            if place == 0:  # after the DataLoader has started its workers: a process with threads is not safe to fork
+                self._planned = number + 1, self._planner.submit(self._plan, number + 1)
+            for batch, *unlabelled in zip(*steps, strict=True):
+                yield batch._replace(unlabelled=next(iter(unlabelled), None))
 
-    def _unlabelled_batches(self, number: int) -> Iterator[Batch]:
-        spec, slots = self.spec, self.unlabelled_per_epoch
-        count = self._unlabelled.pixels.count
-        positions, spans = _share(slots, spec.unlabelled_batch_size, spec)
-        plan = plan_recycled(spec.recipe, count, slots, self.data.image_size, spec.crops, spec.seed, number)
-        draws = {step: values[:, positions] for step, values in plan.draws.items()}
-        return self._unlabelled.batches(plan.order[positions], draws, spans)
+    def _plan(self, number: int) -> list[Plan]:
+        return [stream.plan(number, self.data.image_size) for stream in self._streams]
+
+
+def _block_steps(image_size: int, batch_size: int, device: torch.device) -> int:
+    if device.type == "cpu":
+        return 1
+    most = BLOCK_MIB * 2**20 // (3 * image_size**2 * 4)
+    return max(1, min(BLOCK_IMAGES, most) // batch_size)
 
 
 def evaluation_batches(
@@ -187,18 +181,3 @@ def evaluation_batches(
         with one_thread(torch.device(device).type == "cpu"):
             images = normalise(to_device(split.images[span], device).permute(0, 2, 3, 1))
         yield Batch((images,), labels[span], index[span], {})
-
-
-def _share(count: int, batch_size: int, spec: BatchSpec) -> tuple[Tensor, list[slice]]:
-    """This process's positions in the epoch's order, and the slice of them in each of its batches.
-
-    Every process has an equal share of each batch, because contrastive methods gather equal parts from all of them.
-    """
-    rest = count % batch_size
-    count -= rest if rest < min(2 * spec.world, batch_size) else rest % spec.world
-    if count == 0:
-        raise ValueError(f"batch_size = {batch_size}: {rest} images are too few to train on; add images")
-    positions = torch.arange(count)
-    positions = positions[positions % batch_size % spec.world == spec.rank]
-    ends = torch.bincount(positions // batch_size).cumsum(0).tolist()
-    return positions, [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]

@@ -80,6 +80,7 @@ def fit(
     tensorboard: bool = False,
     compile: bool = False,
     cache_teacher: bool = False,
+    graphs: bool | None = None,
 ) -> Trained:
     """Train the run; load it if it is finished; resume it from its last epoch if it was interrupted.
 
@@ -87,7 +88,8 @@ def fit(
     data: the result of `load_data`, to save loading it again. tensorboard: scalars per epoch into runs/<name>. compile:
     torch.compile of student and method (slow to start; pays on long GPU runs). cache_teacher: the teacher's outputs are
     kept in pth_models/outputs and looked up by every run that shares teacher, images, augmentation and precision; for
-    crop and flip, which give an image 162 views (see `teacher_cache`).
+    crop and flip, which give an image 162 views (see `teacher_cache`). graphs: a GPU runs each step as a CUDA graph;
+    None means that a measurement of the first steps decides.
 
     Writes pth_models/<name>.pth and its .json, and json_results/<name>.json; the test split is evaluated once, at the
     end, with the weights of the selected epoch. Raises FileNotFoundError for an untrained teacher and ValueError for
@@ -95,7 +97,7 @@ def fit(
     """
     if compile and cache_teacher:
         raise ValueError("compile = True: excludes cache_teacher, whose lookups run on the host; leave one of them out")
-    options = {"tensorboard": tensorboard, "compiled": compile, "cache_teacher": cache_teacher}
+    options = {"tensorboard": tensorboard, "compiled": compile, "cache_teacher": cache_teacher, "graphs": graphs}
     return _fit([run], data, device, progress, force_retrain=force_retrain, **options)[0]
 
 
@@ -108,6 +110,7 @@ def fit_sweep(
     progress: Progress | None = None,
     tensorboard: bool = False,
     cache_teacher: bool = False,
+    graphs: bool | None = None,
 ) -> list[Trained]:
     """`fit` for several students of one teacher in lockstep: same batches, and one forward pass of the teacher for all.
 
@@ -119,7 +122,7 @@ def fit_sweep(
     """
     runs = list(runs)
     _check_shared(runs)
-    options = {"tensorboard": tensorboard, "cache_teacher": cache_teacher}
+    options = {"tensorboard": tensorboard, "cache_teacher": cache_teacher, "graphs": graphs}
     return _fit(runs, data, device, progress, force_retrain=force_retrain, **options)
 
 
@@ -146,9 +149,12 @@ def _fit(
     progress: Progress | None,
     *,
     force_retrain: bool,
-    **options: bool,
+    **options: bool | None,
 ) -> list[Trained]:
-    progress, students = progress or TerminalProgress(), resolve(runs, data, pick_device(device))
+    device = pick_device(device)
+    if options["graphs"] and device.type != "cuda":
+        raise ValueError(f"graphs = True: CUDA graphs need a CUDA GPU, the device is {device}; leave graphs out")
+    progress, students = progress or TerminalProgress(), resolve(runs, data, device)
     unique: dict[str, Inputs] = {}
     for inputs in students:
         unique.setdefault(inputs.identity, inputs)  # of equal runs the first names the training

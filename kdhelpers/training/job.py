@@ -14,8 +14,8 @@ from kdhelpers.models import count_macs, count_parameters
 from kdhelpers.training import record
 from kdhelpers.training.finished import is_writer
 from kdhelpers.training.inputs import Inputs
+from kdhelpers.training.shared_teacher import SharedTeacher
 from kdhelpers.training.student import Training, weights_of
-from kdhelpers.training.teacher_cache import SharedTeacher
 
 
 class Job:

@@ -3,22 +3,22 @@
 import contextlib
 import time
 from collections.abc import Sequence
-from functools import reduce
 
-import torch
 import torch.distributed as dist
-from torch import Tensor
 
-from kdhelpers.data import Batch, Batches, BatchSpec, parse_recipe
-from kdhelpers.device import autocast
+from kdhelpers.data import Batches, BatchSpec, parse_recipe
+from kdhelpers.device import synchronize
 from kdhelpers.display.progress import VALIDATION, Progress
+from kdhelpers.training.graphs import UsualSteps, steps_of
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.job import Job
+from kdhelpers.training.shared_teacher import SharedTeacher, share_teacher
 from kdhelpers.training.student import Training
-from kdhelpers.training.teacher_cache import SharedTeacher, share_teacher
 
 
-def train_epochs(jobs: Sequence[Job], teacher: SharedTeacher | None, progress: Progress, tensorboard: bool) -> None:
+def train_epochs(
+    jobs: Sequence[Job], teacher: SharedTeacher | None, steps: UsualSteps, progress: Progress, tensorboard: bool
+) -> None:
     """Train every job to its last epoch. A job that is ahead waits until the others have caught up."""
     epochs = jobs[0].training.run.epochs
     first_epoch = min(job.training.epoch for job in jobs)
@@ -27,7 +27,7 @@ def train_epochs(jobs: Sequence[Job], teacher: SharedTeacher | None, progress: P
         in_step = [job for job in _running(jobs) if job.training.epoch == epoch]
         if not in_step:
             continue
-        seconds = train_epoch([job.training for job in in_step], progress, teacher)
+        seconds = train_epoch([job.training for job in in_step], progress, steps)
         if teacher:
             teacher.save()
         for job in in_step:
@@ -38,56 +38,17 @@ def train_epochs(jobs: Sequence[Job], teacher: SharedTeacher | None, progress: P
             progress.epoch(history)
 
 
-def train_epoch(trainings: Sequence[Training], progress: Progress, teacher: SharedTeacher | None = None) -> float:
-    """One epoch of all trainings, which stand at the same epoch. Returns the seconds that the steps took."""
-    start, epoch, batches = time.perf_counter(), trainings[0].epoch, trainings[0].batches
+def train_epoch(trainings: Sequence[Training], progress: Progress, steps: UsualSteps | None = None) -> float:
+    """One epoch of all trainings, which are at the same epoch. Returns the seconds that the steps took."""
+    start, epoch, steps = time.perf_counter(), trainings[0].epoch, steps or UsualSteps()
     for training in trainings:
         training.begin_epoch()
-    for step, batch in enumerate(batches.epoch(epoch), 1):
-        if teacher:
-            teacher.begin_batch(batch)
-        for training in trainings:
-            train_step(training, batch)
-        progress.step(step)
-    if teacher:
-        teacher.begin_batch(None)  # frees the last batch
-    if trainings[0].device.type == "cuda":
-        torch.cuda.synchronize(trainings[0].device)
+    for number, batch in enumerate(trainings[0].batches.epoch(epoch), 1):
+        steps(trainings, batch)
+        progress.step(number)
+    steps.end_epoch()
+    synchronize(trainings[0].device)
     return time.perf_counter() - start
-
-
-HISTORY_COLUMNS = {"epoch", "loss", "lr", "seconds"}  # a loss term with such a name would overwrite it
-
-
-def total(method: str, terms: dict[str, Tensor]) -> Tensor:
-    """The sum of a method's loss terms. Raises TypeError unless they are scalars by name that depend on the student."""
-    forward = f"METHODS[{method!r}].forward"
-    if not isinstance(terms, dict) or not terms:
-        raise TypeError(f"{forward}: returned {type(terms).__name__}; return loss terms by name: {{'ce': ...}}")
-    if taken := HISTORY_COLUMNS & set(terms):
-        raise TypeError(f"{forward}: a loss term has the name {min(taken)!r} of another column; name it otherwise")
-    for name, term in terms.items():
-        if not isinstance(term, Tensor) or term.ndim:
-            kind = f"a tensor {tuple(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
-            raise TypeError(f"{forward}: the loss term {name!r} is {kind}; return a scalar tensor, such as its .mean()")
-    loss = reduce(torch.add, terms.values())
-    if not loss.requires_grad:
-        raise TypeError(f"{forward}: no loss term depends on the student; compute one from student(view)")
-    return loss
-
-
-def train_step(training: Training, batch: Batch) -> None:
-    """One optimiser step. The host never waits for the device: losses and hits are summed there."""
-    training.set_learning_rate()
-    training.optimizer.zero_grad(set_to_none=True)
-    with training.random:  # backward may draw random numbers too
-        with autocast(training.device, training.precision):
-            terms, hits = training.module(batch.first(training.method.views), training.epoch)
-        loss = total(training.run.method, terms)
-        training.scaler.scale(loss).backward()
-    training.scaler.step(training.optimizer)
-    training.scaler.update()
-    training.log_step(terms, hits, len(batch.labels))
 
 
 def train(
@@ -98,6 +59,7 @@ def train(
     tensorboard: bool = False,
     compiled: bool = False,
     cache_teacher: bool = False,
+    graphs: bool | None = None,
 ) -> None:
     """Train the jobs to their end, each from its checkpoint, and store them.
 
@@ -110,7 +72,8 @@ def train(
             teacher = stack.enter_context(share_teacher([job.inputs for job in jobs], batches, cache_teacher))
             for job in jobs:
                 job.begin(batches, teacher, force_retrain, compiled)
-            train_epochs(jobs, teacher, progress, tensorboard)
+            steps = steps_of(batches.device, teacher, graphs, compiled)
+            train_epochs(jobs, teacher, steps, progress, tensorboard)
         for job in _running(jobs):
             with job.isolate_failure():
                 job.finish()

@@ -4,6 +4,7 @@ import copy
 import math
 import time
 import zlib
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -12,10 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdhelpers.data import Batch, Batches
 from kdhelpers.device import RandomStream, autocast, keep_freed_memory, peak_memory_mib
-from kdhelpers.evaluation.metrics import negative_log_likelihood, top_k_pct
-from kdhelpers.evaluation.predictions import infer
+from kdhelpers.evaluation.validation import Validation
 from kdhelpers.methods import Context, Method
 from kdhelpers.models import FeatureExtractor, Outputs, build_model
+from kdhelpers.training.epoch_log import EpochLog, total
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.optim import build_optimizer, learning_rate
 from kdhelpers.training.teacher import Teacher
@@ -33,6 +34,9 @@ class DistillationModule(nn.Module):
     def __init__(self, student: FeatureExtractor, method: Method, teacher: Teacher | None):
         super().__init__()
         self.student, self.method = student, method
+        self.set_teacher(teacher)
+
+    def set_teacher(self, teacher: Callable[..., Outputs] | None) -> None:
         self.__dict__["teacher"] = teacher  # not a submodule: never trained, saved or wrapped
 
     def forward(self, batch: Batch, epoch: int) -> tuple[dict[str, Tensor], Tensor]:
@@ -78,12 +82,19 @@ class Training:
             run.optimizer, module.parameters(), run.lr, run.weight_decay, run.optimizer_options
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        if self.world > 1:
-            # A first stage leaves parameters unused; each rank keeps its own memory bank and BatchNorm statistics.
-            devices = [self.device] if self.device.type == "cuda" else None
-            module = DistributedDataParallel(module, devices, broadcast_buffers=False, find_unused_parameters=True)
+        module = self._over_ranks(module) if self.world > 1 else module
         self.module = torch.compile(module) if compiled else module
+        self.validation = Validation(self.data, self.device)
         self.epochs_done, self.history, self.best = 0, [], None
+
+    def _over_ranks(self, module: DistillationModule) -> DistributedDataParallel:
+        """Each rank keeps its own memory bank and BatchNorm statistics.
+
+        The search for unused parameters walks the graph in each step, so only trainings that may have some pay for it.
+        """
+        method, devices = self.method, [self.device] if self.device.type == "cuda" else None
+        unused = method.stage_epochs or not method.trains_classifier or 0 in self.run.hyperparameters.values()
+        return DistributedDataParallel(module, devices, broadcast_buffers=False, find_unused_parameters=bool(unused))
 
     def _build(self, teacher: Teacher | None, inputs: Inputs) -> DistillationModule:
         run = self.run
@@ -127,7 +138,7 @@ class Training:
         return self.epochs_done + 1
 
     def begin_epoch(self) -> None:
-        self.log, self.sizes, self.names = torch.empty(0), [], []
+        self.log = EpochLog(len(self.batches))
         with self.random:
             seed_everything(self.run.seed, "epoch", self.epoch, self.rank)
         self.module.train()
@@ -135,39 +146,52 @@ class Training:
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def set_learning_rate(self) -> None:
-        """The rate of the schedule at this step."""
+        """The rate of the schedule at this step. A captured step reads it from tensors."""
         run, steps = self.run, len(self.batches)
-        now = self.epochs_done + len(self.sizes) / steps  # in epochs
+        now = self.epochs_done + len(self.log.sizes) / steps  # in epochs
         schedule = run.schedule, run.schedule_options
-        rate = learning_rate(*schedule, run.lr, now, run.epochs, run.warmup_epochs, 1 / steps)
+        self.lr = learning_rate(*schedule, run.lr, now, run.epochs, run.warmup_epochs, 1 / steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(self.lr)
+            else:
+                group["lr"] = self.lr
 
-    @torch.no_grad()
-    def log_step(self, terms: dict[str, Tensor], hits: Tensor, images: int) -> None:
-        """Keep the step's loss terms and hits on the device: [steps, terms + 1], read once per epoch."""
-        row = torch.stack([*(term.float() for term in terms.values()), hits.float()])
-        if not self.sizes:
-            self.names, self.log = list(terms), row.new_empty(len(self.batches), len(row))
-        self.log[len(self.sizes)] = row
-        self.sizes.append(images)
+    def step(self, batch: Batch) -> None:
+        """One optimiser step. The host never waits for the device: losses and hits are summed there."""
+        self.set_learning_rate()
+        with self.random:  # backward may draw random numbers too
+            self.learn(batch)
+        self.log.sizes.append(len(batch.labels))
+
+    def learn(self, batch: Batch) -> None:
+        """The device's part of a step: what a CUDA graph holds. From step to step only tensors change."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.device, self.precision):
+            terms, hits = self.module(batch.first(self.method.views), self.epoch)
+        loss = total(self.run.method, terms)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.log.add(terms, hits)
 
     def end_epoch(self, seconds: float, lockstep: int = 1) -> None:
         """Validate, and add a row to the history. `seconds`: this training's share of the steps' time, of `lockstep`.
 
         Raises FloatingPointError, with the epoch and the name of the term, for a loss that is not finite.
         """
-        row = {"epoch": self.epoch, **self._read_log()}
+        remedy = f"lower lr = {self.run.lr} or take precision fp32 (finished epochs are kept)"
+        row = {"epoch": self.epoch, **self.log.read(self.epoch, remedy)}
         trains_classes = self.method.trains_classifier and self.epoch > self.method.stage_epochs
         if not trains_classes:
             row["train_top1_pct"] = None  # the classifier is untrained
         images = len(self.data.train) + self.method.uses_unlabelled * self.batches.unlabelled_per_epoch
         row["images_per_second"] = images / seconds
         start = time.perf_counter()
-        if trains_classes and len(self.data.val.labels):
-            row |= self._validate()
+        if trains_classes and len(self.validation):
+            row |= self._validate(remedy)
         row |= {
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.lr,
             "seconds": seconds + time.perf_counter() - start,
             "peak_memory_mib": peak_memory_mib(self.device),
             **({"lockstep": lockstep} if lockstep > 1 else {}),
@@ -176,32 +200,11 @@ class Training:
         self.epochs_done += 1
         self._keep_best_weights(row)
 
-    def _read_log(self) -> dict[str, float]:
-        """Mean loss terms and accuracy over the epoch's images: the only time that the host waits for the device."""
-        names, log, sizes = self.names, self.log.cpu().double(), torch.tensor(self.sizes, dtype=torch.float64)
-        terms, hits = log[:, :-1], log[:, -1]
-        if bad := (~terms.isfinite()).nonzero().tolist():
-            step, term = bad[0]  # the first one spoils the later steps and the other terms
-            raise FloatingPointError(
-                f"epoch {self.epoch}, step {step + 1}: loss term {names[term]} is {terms[step, term].item()}; "
-                f"lower lr = {self.run.lr} or take precision fp32 (finished epochs are kept)"
-            )
-        totals = torch.cat([(terms * sizes[:, None]).sum(0), hits.sum()[None] * 100, sizes.sum()[None]])
-        if self.world > 1:
-            totals = totals.to(self.device)
-            dist.all_reduce(totals)
-        *means, accuracy = (totals[:-1] / totals[-1]).tolist()
-        return {"loss": sum(means), **dict(zip(names, means, strict=True)), "train_top1_pct": accuracy}
-
-    def _validate(self) -> dict[str, float]:
-        predictions = infer(self.student, self.data, "val", precision=self.precision)
-        loss = negative_log_likelihood(predictions)
+    def _validate(self, remedy: str) -> dict[str, float]:
+        accuracy, loss = self.validation.top1_and_loss(self.student, self.precision)
         if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"epoch {self.epoch}: the loss on the held-out images is {loss}; lower "
-                f"lr = {self.run.lr} or take precision fp32 (finished epochs are kept)"
-            )
-        return {"val_top1_pct": top_k_pct(predictions), "val_nll": loss}
+            raise FloatingPointError(f"epoch {self.epoch}: the loss on the held-out images is {loss}; {remedy}")
+        return {"val_top1_pct": accuracy, "val_nll": loss}
 
     def _keep_best_weights(self, row: dict[str, float]) -> None:
         """Keep a copy of the weights that the run's rule prefers: the first best on held-out images, or the last.

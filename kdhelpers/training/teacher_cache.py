@@ -1,34 +1,35 @@
-"""The teacher's outputs, computed once: for all students of a batch, and, if wanted, for every later run too.
+"""The teacher's outputs, computed once for all runs that share teacher, images and augmentation.
 
 Crop and flip leave finitely many views of an image, 162 with 4 pixels of padding. A `TeacherCache` has a row of outputs
 for each (sample, view) that was computed, in the precision of the computation: a cached output is the live one, bit for
 bit. It is stored with the weights, under a name made of everything that its rows depend on.
 
-Only the missing rows of a batch are computed. Convolutions in fp32 may round otherwise in a smaller batch, so a cache
+Only the missing rows of a block are computed. Convolutions in fp32 may round otherwise in a smaller batch, so a cache
 that another seed filled may differ from the live teacher in the last digits.
 """
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdhelpers import artifacts
 from kdhelpers.artifacts.files import append
-from kdhelpers.data import Batch, Batches, Data
+from kdhelpers.data import Batches, Data
 from kdhelpers.device import free_memory, to_device
 from kdhelpers.messages import inform
 from kdhelpers.models import Outputs
-from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.teacher import Teacher
 
 PARTS = ("logits", "embedding")  # of the outputs; feature maps are too large
 MEMORY_SHARE = 0.25  # of the free memory that a cache may take
 FIRST_ROWS = 4096
+SIZE_STEP = 128  # missing rows are computed for a multiple of it
 
 
 class TeacherCache:
@@ -103,84 +104,49 @@ def _checksums(raw: np.ndarray) -> np.ndarray:
 
 
 class CachedTeacher:
-    """A `Teacher` that looks up the outputs of views in a `TeacherCache`; other images and depths it computes.
+    """A `Teacher` that looks up the outputs of numbered views in a `TeacherCache`; other images and depths it computes.
 
     parts: the cached ones, the first or both of PARTS. `forwards` counts the images that the network processed.
     """
 
     def __init__(self, teacher: Teacher, cache: TeacherCache, parts: tuple[str, ...], classes: int):
         self.teacher, self.cache, self.parts, self.classes = teacher, cache, parts, classes
-        self.batch: Batch | None = None
+        self.pads = cache.rows.device.type != "cpu"  # a GPU looks for the fastest kernels at each new size: keep few
         self.forwards = 0
 
-    def begin_batch(self, batch: Batch | None) -> None:
-        self.batch = batch
-
-    def __call__(self, view: Tensor, stop_at: str | None = None) -> Outputs:
-        view_ids = self._view_ids(view)
+    def __call__(self, view: Tensor, stop_at: str | None = None, view_ids: Tensor | None = None) -> Outputs:
         if stop_at is not None or view_ids is None:
             return self._compute(view, stop_at)
         missing = (self.cache.row_of[view_ids] < 0).nonzero()[:, 0]
         if len(missing) and self.cache.full:
             return self._compute(view)
         if len(missing):
-            images = view if len(missing) == len(view_ids) else view.index_select(0, to_device(missing, view.device))
-            outputs = self._compute(images)
-            self.cache.add(view_ids[missing], torch.cat([getattr(outputs, part) for part in self.parts], 1))
+            self.cache.add(view_ids[missing], self._rows(view, missing))
         rows = self.cache.rows.index_select(0, to_device(self.cache.row_of[view_ids], view.device))
         logits, embedding = rows[:, : self.classes], rows[:, self.classes :]
-        return Outputs(logits, embedding if "embedding" in self.parts else None, {})
+        return Outputs(logits, embedding if "embedding" in self.parts else None, NotKept())
 
-    def _view_ids(self, view: Tensor) -> Tensor | None:
-        pairs = self.batch.view_ids if self.batch else ()
-        return next((view_ids for numbered, view_ids in pairs if numbered is view), None)
+    def _rows(self, view: Tensor, missing: Tensor) -> Tensor:
+        """The cache's columns for the images at `missing` (int64 [n], on the CPU)."""
+        chosen = missing
+        if self.pads:
+            chosen = F.pad(missing, (0, min(-len(missing) % SIZE_STEP, len(view) - len(missing))))
+        images = (
+            view if len(chosen) == len(view) == len(missing) else view.index_select(0, to_device(chosen, view.device))
+        )
+        outputs = self._compute(images)
+        return torch.cat([getattr(outputs, part) for part in self.parts], 1)[: len(missing)]
 
     def _compute(self, view: Tensor, stop_at: str | None = None) -> Outputs:
         self.forwards += len(view)
         return self.teacher(view, stop_at=stop_at)
 
 
-class SharedTeacher:
-    """Keeps the teacher's outputs for the current batch, so that students in lockstep share one forward pass.
+class NotKept(dict):
+    """The feature maps of a teacher whose methods do not declare that they read them."""
 
-    `forwards` counts the calls of the teacher.
-    """
-
-    def __init__(self, teacher: Teacher | CachedTeacher):
-        self.teacher, self.outputs, self.forwards = teacher, [], 0
-
-    def __call__(self, view: Tensor, stop_at: str | None = None) -> Outputs:
-        for known_view, depth, outputs in self.outputs:
-            if known_view is view and depth == stop_at:
-                return outputs
-        self.forwards += 1
-        self.outputs.append((view, stop_at, self.teacher(view, stop_at=stop_at)))
-        return self.outputs[-1][-1]
-
-    def begin_batch(self, batch: Batch | None) -> None:
-        self.outputs.clear()
-        if isinstance(self.teacher, CachedTeacher):
-            self.teacher.begin_batch(batch)
-
-    def save(self) -> None:
-        if isinstance(self.teacher, CachedTeacher):
-            self.teacher.cache.save()
-
-
-@contextlib.contextmanager
-def share_teacher(students: Sequence[Inputs], batches: Batches, cached: bool) -> Iterator[SharedTeacher | None]:
-    """The teacher of students in lockstep, with its cache if `cached`; None if one student has it to itself."""
-    teacher = next((inputs.teacher for inputs in students if inputs.teacher), None)
-    if teacher is None or (len(students) == 1 and not cached):
-        yield None
-        return
-    if not cached:
-        yield SharedTeacher(teacher)
-        return
-    methods = [inputs.run.build_method() for inputs in students if inputs.teacher]
-    read = {part for method in methods for part in method.reads}
-    with cached_teacher(teacher, students[0].data, batches, read) as source:
-        yield SharedTeacher(source)
+    def __missing__(self, name: str):
+        raise KeyError(f"{name}: the teacher's feature maps are not kept; add 'feature_maps' to the method's `reads`")
 
 
 @contextlib.contextmanager

@@ -110,13 +110,46 @@ def test_streamed_unlabelled_images_are_the_resident_ones(split, others, recipe)
         assert equal((*mine.views, mine.index, mine.weak_view), (*other.views, other.index, other.weak_view))
 
 
+@pytest.mark.parametrize("recipe", STRONG)
+@pytest.mark.parametrize("budget", [None, 0])
+@pytest.mark.parametrize("weak_view", ["", "shared_crop", "own_crop"])
+def test_blocks_of_several_steps_hold_the_same_batches(split, others, recipe, budget, weak_view):
+    options = {"unlabelled": others, "unlabelled_batch_size": 24, "weak_view": weak_view, "views": 2}
+    single, blocks = (
+        batches(split, recipe, **options, memory_budget_mib=budget, workers=0, block_steps=steps) for steps in (1, 3)
+    )
+    made = list(blocks.epoch(2))
+    for one, two in zip(single.epoch(2), made, strict=True):
+        assert equal(one.tensors, two.tensors)
+        for mine, whole in ((two, two.block), (two.unlabelled, two.unlabelled.block)):
+            assert equal(mine._replace(unlabelled=None).tensors, [own[mine.span] for own in whole.tensors])
+            ids = () if mine.view_ids is None else mine.view_ids
+            for view, numbers in zip(mine.views if not weak_view else (mine.weak_view,), ids, strict=False):
+                source, source_numbers, span = two.in_block(view)
+                assert torch.equal(source[span], view)
+                assert torch.equal(source_numbers[span], numbers)
+    assert len({id(batch.block) for batch in made}) == 2  # 5 steps in blocks of 3
+    assert made[0].in_block(made[0].views[0].clone()) is None
+
+
+def test_the_next_epoch_is_planned_while_one_runs(split, others):
+    """Made ahead or not, in whatever order epochs are read, an epoch is the same."""
+    loader, fresh = (batches(split, unlabelled=others) for _ in range(2))
+    for epoch in (1, 2, 2, 7, 3):
+        for one, two in zip(loader.epoch(epoch), batches(split, unlabelled=others).epoch(epoch), strict=True):
+            assert equal(one.tensors, two.tensors)
+    next(fresh.epoch(4))
+    number, plans = fresh._planned
+    assert (number, len(plans.result())) == (5, 2)
+
+
 def test_both_kinds_of_image_share_the_memory_budget(split, others):
-    alone = batches(split)._labelled.pixels.resident_mib
-    both = alone + batches(Split(others, torch.zeros(len(others), dtype=torch.int64)))._labelled.pixels.resident_mib
+    alone = batches(split)._streams[0].pixels.resident_mib
+    both = alone + batches(Split(others, torch.zeros(len(others), dtype=torch.int64)))._streams[0].pixels.resident_mib
     for budget, fits in ((both, True), (0.999 * both, False)):
         loader = batches(split, unlabelled=others, memory_budget_mib=budget, workers=0)
         assert loader.resident
-        assert loader._unlabelled.pixels.resident == fits
+        assert loader._streams[1].pixels.resident == fits
 
 
 def test_ranks_part_the_unlabelled_images_of_each_step(split, others):

@@ -7,7 +7,6 @@ import torch
 from training_fixtures import QUICK, Recorder, parameters_of, same, train_one_epoch, training_of, weights
 
 from kdhelpers import Run, artifacts, fit, fit_sweep
-from kdhelpers.training.loop import train_step
 from kdhelpers.training.teacher import load_teacher
 
 QUEUE = {"queue_size": 50, "hidden_dim": 16, "dim": 8, "predictor_dim": 4}  # 120 keys an epoch: it wraps around
@@ -59,7 +58,7 @@ def test_in_the_loop_the_slow_student_is_the_student_one_step_earlier_where_its_
     one.begin_epoch()
     for batch in one.batches.epoch(1):
         before = parameters_of(one.network, one.method.projector)
-        train_step(one, batch)
+        one.step(batch)
         assert all(map(torch.equal, parameters_of(one.method.slow, one.method.slow_projector), before))
     assert not any(map(torch.equal, before, parameters_of(one.network, one.method.projector)))
 

@@ -8,8 +8,8 @@ from training_fixtures import QUICK, Recorder, same, weights
 
 from kdhelpers import Run, artifacts, fit, fit_sweep, load_model
 from kdhelpers.methods import METHODS
-from kdhelpers.training import loop as lockstep
-from kdhelpers.training.loop import total
+from kdhelpers.training import loop
+from kdhelpers.training.epoch_log import total
 from kdhelpers.training.teacher import Teacher
 
 MEASURED = {
@@ -124,21 +124,6 @@ def test_the_teacher_is_asked_once_per_view_batch_and_depth(expected, data, monk
     stopped = {layer: times for layer, times in asked.items() if layer}
     assert asked[None] == 2 * 2 * STEPS
     assert list(stopped.values()) == [STEPS]
-
-
-def test_a_shared_teacher_answers_a_question_again_until_another_batch():
-    shared = lockstep.SharedTeacher(lambda view, stop_at=None: (view.sum(), stop_at))
-    first, equal = torch.ones(2), torch.ones(2)
-    assert shared(first) is shared(first)
-    assert shared(first, stop_at="layer1") is shared(first, stop_at="layer1")
-    assert shared(first)[1] is None
-    assert shared(first, stop_at="layer1")[1] == "layer1"
-    assert shared.forwards == 2
-    first.add_(1)  # as a buffer that the next batch is written to
-    shared.begin_batch(None)
-    assert shared(first)[0] == 4
-    assert shared(equal)[0] == 2
-    assert shared.forwards == 4
 
 
 def test_a_method_is_shown_no_more_views_than_it_asks_for(root, data, monkeypatch):
@@ -259,8 +244,8 @@ def test_the_users_own_random_numbers_go_on_undisturbed(expected, data):
 
 
 def test_the_seconds_of_a_student_are_its_share(expected, data, monkeypatch):
-    original = lockstep.train_epoch
-    monkeypatch.setattr(lockstep, "train_epoch", lambda *of: 6.0 if original(*of) else None)
+    original = loop.train_epoch
+    monkeypatch.setattr(loop, "train_epoch", lambda *of: 6.0 if original(*of) else None)
     for trained in fit_sweep([SI, LM], data, progress=Recorder()):
         assert {row["images_per_second"] for row in trained.history} == {120 / 3}
         assert all(row["seconds"] >= 3 for row in trained.history)  # its look at the held-out images besides
@@ -300,7 +285,7 @@ def test_progress_is_told_of_one_training_with_loss_and_accuracy_per_student(exp
     ],
 )
 def test_names_lose_the_words_that_they_share_and_stay_distinct(names, short):
-    assert lockstep._distinct(names) == short
+    assert loop._distinct(names) == short
 
 
 def test_the_total_is_the_sum_of_the_terms():
