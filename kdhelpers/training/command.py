@@ -61,7 +61,7 @@ def train(run: Run, **options: bool) -> Trained | None:
 
 
 def join_processes() -> None:
-    """Take this process's GPU and start torch.distributed: NCCL between GPUs, gloo on the CPU and where NCCL is missing.
+    """Take this process's GPU and start torch.distributed: NCCL between GPUs, else gloo.
 
     Raises ValueError if the machine has fewer GPUs than processes.
     """
