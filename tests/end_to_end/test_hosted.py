@@ -120,7 +120,7 @@ def test_on_kaggle_without_internet_attached_files_are_used(host, attached):
         build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-index", "--no-build-isolation"]
         subprocess.run([*build, "-w", str(place), str(host / "repository")], check=True)
     before = sorted((host / "kaggle/input").rglob("*"))
-    offline = {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "PIP_TARGET": "/nowhere", "PYTHONDONTWRITEBYTECODE": "1"}
+    offline = {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "PIP_TARGET": str(host / "nowhere"), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         facts = run(host, "kaggle", "kaggle", first_cell("04_logit_matching"), **offline)
     finally:
