@@ -1,4 +1,4 @@
-"""The folders on Colab and Kaggle. The notebooks' own cell is run in tests/end_to_end/test_hosted.py."""
+"""The folders on Colab and Kaggle. The notebooks' own cell is run in tests/end_to_end/test_colab_and_kaggle.py."""
 
 import os
 import sys

@@ -172,7 +172,7 @@ def test_the_colab_badge_names_this_repository(path):
 
 @every_notebook
 def test_the_setup_cell_installs_the_package_in_the_same_way(path):
-    """tests/end_to_end/test_hosted.py runs it."""
+    """tests/end_to_end/test_colab_and_kaggle.py runs it."""
     first, _, imports = code_cells(path)[0].source.partition("kdhelpers\n")
     expected, _, _ = code_cells(NOTEBOOKS[0])[0].source.partition("kdhelpers\n")
     assert first == expected
