@@ -5,6 +5,7 @@ crash or a full disk therefore finds the old file or the new one, never half of 
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -13,10 +14,12 @@ import pickle
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from kdhelpers.artifacts.paths import cannot_write
+from kdhelpers.messages import inform
 
 
 def write_atomic(path: Path | str, content: bytes | Callable[[BinaryIO], None]) -> Path:
@@ -117,7 +120,8 @@ def sha256(path: Path | str) -> str:
 def lock(path: Path | str, wait: bool = True) -> Iterator[None]:
     """Hold `path` against other processes; the system frees it when this process ends, however it ends.
 
-    `wait=False` raises BlockingIOError at once if another process holds it.
+    `wait=False` raises BlockingIOError at once if another process holds it. On a file system without locks the block
+    runs without one.
     """
     path = Path(path)
     try:
@@ -134,6 +138,7 @@ def lock(path: Path | str, wait: bool = True) -> Iterator[None]:
 
 
 def _try_lock(file: BinaryIO) -> bool:
+    """False if another process holds the lock. Only EAGAIN and EACCES mean that."""
     try:
         if os.name == "nt":
             import msvcrt
@@ -144,6 +149,13 @@ def _try_lock(file: BinaryIO) -> bool:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        _inform_of_missing_locks()
     return True
+
+
+@cache  # once per process
+def _inform_of_missing_locks() -> None:
+    inform("the file system has no locks: do not train the same run in two processes at once")

@@ -118,7 +118,11 @@ def _read(name: str, source: Source, root: Path, size: int | None) -> Raw | None
 
 
 def _downloads(name: str, source: Source, root: Path) -> list[Callable[[], None]]:
-    """The possible downloads, fastest first: the host of the original CIFAR archives is slow since 2026."""
+    """The possible downloads, fastest first: the host of the original CIFAR archives is slow since 2026.
+
+    An archive that lies in `.cache` comes before all, since it is only unpacked.
+    """
+    archive = root / ".cache" / source.archive.url.rsplit("/", 1)[1] if source.archive else None
 
     def fetch_parquet() -> None:
         cache = root / ".cache" / name  # the data set's own folder gets all files or none, and only verified ones
@@ -135,11 +139,11 @@ def _downloads(name: str, source: Source, root: Path) -> list[Callable[[], None]
             os.replace(file, root / name / file.name)
 
     def fetch_archive() -> None:
-        file = root / ".cache" / source.archive.url.rsplit("/", 1)[1]
-        unpack(download(source.archive.url, file, source.archive.md5), root)
-        file.unlink()
+        unpack(download(source.archive.url, archive, source.archive.md5), root)
+        archive.unlink()
 
-    return [fetch_parquet] * bool(source.parquet) + [fetch_archive] * bool(source.archive)
+    fetches = [fetch_parquet] * bool(source.parquet) + [fetch_archive] * bool(archive)
+    return fetches[::-1] if archive and archive.is_file() else fetches
 
 
 def _deviations(raw: Raw, source: Source) -> Iterator[str]:

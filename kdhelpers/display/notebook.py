@@ -28,8 +28,12 @@ def device() -> str:
     return str(pick_device(None))
 
 
-def setup() -> None:
-    """Print the versions, the device and the artifacts' folders; display a figure that ends a cell as a picture."""
+def setup(drive: bool = False) -> None:
+    """Print the versions, the device and the artifacts' folders; display a figure that ends a cell as a picture.
+
+    drive: on Colab, keep the artifacts on Google Drive (see `artifacts/hosted.py`, also for Kaggle).
+    """
+    artifacts.set_folders(drive)
     kept = ", ".join(artifacts.FOLDERS[kind] for kind in ("weights", "plots", "results"))
     print(
         f"python {platform.python_version()} · torch {torch.__version__} · kdhelpers {kdhelpers.__version__}\n"

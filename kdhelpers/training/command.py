@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from kdhelpers import artifacts
+from kdhelpers.device import pick_device
 from kdhelpers.display.progress import Progress, TerminalProgress
 from kdhelpers.training.controls import without_teacher
 from kdhelpers.training.fit import Trained, fit
@@ -50,13 +51,28 @@ class CommandProgress(TerminalProgress):
 def train(run: Run, **options: bool) -> Trained | None:
     """`fit` with progress on the terminal; under torchrun every process takes its share, and rank 0 alone returns."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        join_processes()
     speaks = not dist.is_initialized() or dist.get_rank() == 0
     trained = fit(run, progress=CommandProgress() if speaks else Progress(), **options)
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
     return trained if speaks else None
+
+
+def join_processes() -> None:
+    """Take this process's GPU and start torch.distributed: NCCL between GPUs, else gloo.
+
+    Raises ValueError if the machine has fewer GPUs than processes.
+    """
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if torch.cuda.is_available() and processes > gpus:
+        raise ValueError(f"nproc_per_node = {processes}: is more than the GPUs of this machine; choose {gpus}")
+    device = pick_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # first: NCCL exchanges through the current GPU, which is GPU 0 by default
+    nccl = device.type == "cuda" and dist.is_nccl_available()  # Windows has none
+    dist.init_process_group("nccl" if nccl else "gloo", device_id=device if nccl else None)
 
 
 def ending(trained: Trained) -> str:

@@ -9,11 +9,11 @@ import csv
 import json
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
+from importlib.resources import files
 
 from kdhelpers.nearest import check_known
 
-FIGURES = Path(__file__).with_name("published.csv")
+FIGURES = files("kdhelpers.zoo") / "published.csv"  # also inside a wheel
 STUDY, DATASET = "crd_benchmark", "cifar100"
 BASELINE, REFERENCE = "student", "KD"  # labels of the rows that bars and arrows start from
 

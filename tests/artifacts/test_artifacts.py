@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 from kdhelpers import artifacts
+from kdhelpers.artifacts import files
 
 
 def test_folders_are_under_the_root_and_made_on_demand(root):
@@ -115,6 +117,59 @@ def test_a_lock_is_seen_by_another_process_and_freed_when_its_holder_is_killed(r
     process.wait()
     with artifacts.lock(root / "x.lock", wait=False):
         pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no fcntl")
+@pytest.mark.parametrize("reason", ["ENOTSUP", "ENOLCK", "ENOSYS", "EINVAL", "EPERM"])
+def test_a_file_system_without_locks_is_named_once_and_works(root, monkeypatch, capsys, reason):
+    number = getattr(errno, reason)
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    files._inform_of_missing_locks.cache_clear()
+    for wait in (True, False, True):
+        with artifacts.lock(root / "x.lock", wait):
+            pass
+    assert artifacts.reserve("student", "a" * 64, {"status": "running"}) == "student"
+    assert capsys.readouterr().err.count("the file system has no locks") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no fcntl")
+@pytest.mark.parametrize("reason", ["EAGAIN", "EACCES"])
+def test_a_held_lock_is_waited_for(root, monkeypatch, capsys, reason):
+    """Network file systems answer EACCES."""
+    answers = [OSError(getattr(errno, reason), "held")] * 2
+
+    def held_twice(*_):
+        if answers:
+            raise answers.pop()
+
+    monkeypatch.setattr("fcntl.flock", held_twice)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with artifacts.lock(root / "x.lock"):
+        assert not answers
+    assert capsys.readouterr().err == ""
+
+
+def test_windows_locks_are_msvcrts(root, monkeypatch, capsys):
+    answers = [OSError(errno.EACCES, "held"), OSError(errno.EINVAL, "no locks here")]
+
+    class Msvcrt:
+        LK_NBLCK = 2
+
+        def locking(self, *_):
+            raise answers.pop(0)
+
+    monkeypatch.setitem(sys.modules, "msvcrt", Msvcrt())
+    files._inform_of_missing_locks.cache_clear()
+    with open(root / "x.lock", "a+b") as file:
+        monkeypatch.setattr(files.os, "name", "nt")
+        tried = files._try_lock(file), files._try_lock(file)
+        monkeypatch.setattr(files.os, "name", "posix")
+    assert tried == (False, True)
+    assert "no locks" in capsys.readouterr().err
 
 
 A, B = "a" * 64, "b" * 64

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import re
+import tomllib
 
 import pandas
 import pytest
@@ -35,10 +36,18 @@ def test_the_two_commands_and_the_plain_ones_are_there():
         "make suite",
         "make test",
         "python -m venv",
-        "pip install -r requirements.txt",
+        "pip install -r requirements-notebooks.txt",
         "python -m kdhelpers suite",
     ):
         assert command in README
+
+
+def test_every_page_names_the_repository_of_the_package():
+    repository = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    for page in [*PAGES, ROOT / "CITATION.cff"]:
+        assert set(re.findall(r"https://github\.com/[\w-]+/kdhelpers\b", page.read_text())) <= {repository}, page
+    assert repository in README
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == repository
 
 
 def test_the_readme_is_short():

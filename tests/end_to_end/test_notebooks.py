@@ -139,7 +139,7 @@ SOLUTIONS = {  # exercise -> what the learner changes to correct the mistake
 def test_the_check_of_an_exercise_finds_the_mistake_and_accepts_the_correction(name):
     cells = code_cells(ROOT / "notebooks" / f"{name}.ipynb")
     position = next(i for i, cell in enumerate(cells) if "exercise" in cell.metadata.get("tags", []))
-    imports = cells[0].source[cells[0].source.index("import torch") :].replace("notebook.setup()", "")
+    imports = cells[0].source[cells[0].source.index("import torch") :].partition("notebook.setup(")[0]
     exercise, check = cells[position].source, cells[position + 1].source
     wrong, right = SOLUTIONS[name]
     assert exercise.count(wrong) == 1
@@ -163,13 +163,29 @@ def test_papermill_and_the_suite_read_the_same_parameters_and_every_parameter_is
 
 
 @every_notebook
-def test_the_colab_badge_and_the_guarded_install_name_this_repository(path):
-    text = path.read_text()
+def test_the_colab_badge_names_this_repository(path):
     owner = REPOSITORY.removeprefix("https://github.com/")
+    text = path.read_text()
     assert f"https://colab.research.google.com/github/{owner}/blob/main/notebooks/{path.name}" in text
-    assert f"git clone -q {REPOSITORY} /content/" in text
-    setup = code_cells(path)[0].source
-    assert not re.search(r"pip install.*\btorch", setup)
+    assert set(re.findall(r"https://github\.com/[\w-]+/kdhelpers\b", text)) == {REPOSITORY}
+
+
+@every_notebook
+def test_the_setup_cell_installs_the_package_in_the_same_way(path):
+    """tests/end_to_end/test_colab_and_kaggle.py runs it."""
+    first, _, imports = code_cells(path)[0].source.partition("kdhelpers\n")
+    expected, _, _ = code_cells(NOTEBOOKS[0])[0].source.partition("kdhelpers\n")
+    assert first == expected
+    assert first.endswith(f"%pip install -q git+{REPOSITORY.removesuffix('kdhelpers')}")
+    assert imports.splitlines()[-1].startswith("notebook.setup(drive=False)  # on Colab")
+
+
+def test_the_package_requires_no_kernel_and_no_upper_version_of_torch():
+    """Colab's runtime breaks if pip replaces its kernel, and loses its GPU if pip replaces its torch."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    required = dict(re.match(r"([\w-]+)(.*)", line).groups() for line in lines if not line.startswith("#"))
+    assert not {"jupyter", "ipykernel", "ipython", "notebook", "jupyterlab", "nbconvert", "tornado"} & set(required)
+    assert all(re.fullmatch(r">=[\d.]+", required[name]) for name in ("torch", "torchvision", "numpy"))
 
 
 @every_notebook

@@ -211,3 +211,15 @@ def test_a_full_disk_is_said_with_the_path(server, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left on device.*free some space") as caught:
         download(f"{server.url}/file", tmp_path / "file")
     assert "file.part" in str(caught.value)
+
+
+def test_an_archive_that_lies_in_the_cache_is_unpacked_without_a_download(offered, tmp_path):
+    """As an archive attached on Kaggle, which is a link; the archive itself stays."""
+    attached = tmp_path / "attached.tgz"
+    attached.write_bytes(offered.files["/archive.tgz"])
+    data = tmp_path / "data"
+    (data / ".cache").mkdir(parents=True)
+    (data / ".cache" / "archive.tgz").symlink_to(attached)
+    assert load_data("cifar100", root=data).class_names == ["cat", "dog"]  # of the archive
+    assert attached.is_file()
+    assert not (data / ".cache" / "archive.tgz").exists()
