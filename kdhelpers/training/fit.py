@@ -148,7 +148,8 @@ def _fit(
     force_retrain: bool,
     **options: bool,
 ) -> list[Trained]:
-    progress, students = progress or TerminalProgress(), resolve(runs, data, pick_device(device))
+    progress = progress or TerminalProgress()
+    students = resolve(runs, data, pick_device(device), resume=not force_retrain)
     unique: dict[str, Inputs] = {}
     for inputs in students:
         unique.setdefault(inputs.identity, inputs)  # of equal runs the first names the training
