@@ -55,8 +55,8 @@ class Checkpoint:
     def keep(self, state: dict, write: bool = False) -> None:
         """Copy the state of a finished epoch, so that the training may go on.
 
-        The copy is written if the last write began 20 seconds ago and has ended, or if `write`. Raises OSError if the
-        last write failed.
+        The copy is written if it is the first, if the last write began 20 seconds ago and has ended, or if `write`.
+        Raises OSError if the last write failed.
         """
         if self._writing and (write or self._writing.done()):
             self._wait()

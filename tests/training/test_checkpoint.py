@@ -8,6 +8,7 @@ import torch
 from training_fixtures import QUICK, Recorder, same, train_one_epoch, training_of
 
 from kdhelpers import Run, artifacts, fit, fit_sweep
+from kdhelpers.methods import METHODS
 from kdhelpers.training import checkpoint as module
 from kdhelpers.training import inputs
 from kdhelpers.training.checkpoint import Checkpoint, best_paths, rename_checkpoint
@@ -236,6 +237,19 @@ def test_an_interruption_within_an_epoch_keeps_the_finished_epochs(root, data, m
     assert not list(artifacts.folder("checkpoints").glob("*.p*"))
     monkeypatch.setenv("KD_ROOT", str(root / "other"))
     assert same(fit(run, data).model.state_dict(), resumed.model.state_dict())
+
+
+def test_the_end_of_a_first_stage_and_the_last_epoch_are_written_at_once(root, data, monkeypatch):
+    asked, keep = [], Checkpoint.keep
+
+    def noted(self, state, write=False):
+        asked.append((state["epochs_done"], write))
+        keep(self, state, write)
+
+    monkeypatch.setattr(Checkpoint, "keep", noted)
+    monkeypatch.setattr(METHODS["si"], "stage_epochs", 2)
+    fit(Run(**QUICK | {"epochs": 4}), data)
+    assert asked == [(1, False), (2, True), (3, False), (4, True)]
 
 
 def test_a_run_that_is_interrupted_in_its_final_test_does_not_train_again(root, data, monkeypatch):
