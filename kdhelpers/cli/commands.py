@@ -75,7 +75,8 @@ def train(settings: tuple, force: bool, cache_teacher: bool, dry_run: bool) -> N
 
     NAME is a field of a Run (dataset, model, method, teacher, epochs, lr, seed, ...), or an option of its method,
     network, optimiser or schedule. A JSON file holds the fields of a Run; a record in json_results/ is such a file too.
-    A finished run is loaded. An interrupted run continues from its last finished epoch.
+    A finished run is loaded. An interrupted run continues from its last finished epoch. A killed one continues from its
+    last checkpoint; one is written every 20 seconds.
     """
     from kdhelpers.training import command
 

@@ -1,7 +1,6 @@
 """Finished trainings: one process trains a run at a time; a finished run is found and loaded."""
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import nn
 
 from kdhelpers import artifacts
 from kdhelpers.messages import inform
+from kdhelpers.training.checkpoint import rename_checkpoint
 from kdhelpers.training.inputs import Inputs, earlier_identity, facts_of_record
 from kdhelpers.training.run import Run
 from kdhelpers.weights.load import find_weights, load_model
@@ -82,7 +82,7 @@ def adopt_earlier_files(inputs: Inputs) -> None:
             continue
         with run_lock(earlier):
             if checkpoint.is_file() and not present.is_file():
-                os.replace(checkpoint, present)
+                rename_checkpoint(checkpoint, present)
             for path in paths:
                 artifacts.save_json(path, artifacts.load_json(path) | {"identity": inputs.identity})
 

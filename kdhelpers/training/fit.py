@@ -82,7 +82,7 @@ def fit(
     cache_teacher: bool = False,
     graphs: bool | None = None,
 ) -> Trained:
-    """Train the run; load it if it is finished; resume it from its last epoch if it was interrupted.
+    """Train the run; load it if it is finished; resume it from its checkpoint if it was interrupted.
 
     Two runs are the same if settings, images and weights of the teacher are equal; the names of files do not matter.
     data: the result of `load_data`, to save loading it again. tensorboard: scalars per epoch into runs/<name>. compile:
@@ -154,7 +154,8 @@ def _fit(
     device = pick_device(device)
     if options["graphs"] and device.type != "cuda":
         raise ValueError(f"graphs = True: CUDA graphs need a CUDA GPU, the device is {device}; leave graphs out")
-    progress, students = progress or TerminalProgress(), resolve(runs, data, device)
+    progress = progress or TerminalProgress()
+    students = resolve(runs, data, device, resume=not force_retrain)
     unique: dict[str, Inputs] = {}
     for inputs in students:
         unique.setdefault(inputs.identity, inputs)  # of equal runs the first names the training

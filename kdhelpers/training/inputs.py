@@ -3,16 +3,18 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 
 from kdhelpers.data import Data, load_data
 from kdhelpers.device import DTYPES, resolve_precision
+from kdhelpers.messages import inform
 from kdhelpers.methods import METHODS
 from kdhelpers.models import MODELS
 from kdhelpers.models.networks.torchvision_resnet import STOCK
+from kdhelpers.training.checkpoint import stored_precision
 from kdhelpers.training.run import Run, distinctive
 from kdhelpers.training.teacher import Teacher, load_teacher
 from kdhelpers.weights.load import Weights, find_teacher
@@ -72,27 +74,43 @@ def earlier_identity(inputs: Inputs) -> str:
     return hashlib.sha256(" ".join([run_id, inputs.data.content_hash, *weights]).encode()).hexdigest()
 
 
-def resolve(runs: Sequence[Run], data: Data | None, device: torch.device) -> list[Inputs]:
+def resolve(runs: Sequence[Run], data: Data | None, device: torch.device, resume: bool = True) -> list[Inputs]:
     """The inputs of runs that share teacher, data and precision; weights are looked up before data are loaded.
 
+    If they may `resume`, the precision "auto" is the precision of their checkpoints, provided that the device has it.
     Raises FileNotFoundError for missing weights, and ValueError for data or a teacher that do not fit.
     """
-    first, precision = runs[0], resolve_precision(runs[0].precision, device)
+    first = runs[0]
     name = next((run.teacher for run in runs if run.teacher), None)
     weights = find_teacher(name, first.dataset) if name else None
     starts = [find_teacher(run.start_from, run.dataset) if run.start_from else None for run in runs]
-    teacher = load_teacher(weights, device, DTYPES[precision]) if weights else None
     data = data or load_data(
         first.dataset, first.image_size, first.val_fraction, first.split_seed, unlabelled=first.unlabelled
     )
     for run in runs:
         _check_data(data, run)
-    if teacher:
-        _check_teacher(teacher, name, data)
-    return [
-        Inputs(run, data, device, precision, teacher if run.teacher else None, start)
+    if weights:
+        _check_teacher(weights, name, data)
+    precision = resolve_precision(first.precision, device)
+    students = [  # weights have the hash that the identity needs; the teacher is loaded in the precision of all
+        Inputs(run, data, device, precision, weights if run.teacher else None, start)
         for run, start in zip(runs, starts, strict=True)
     ]
+    if resume and first.precision == "auto":
+        precision = _precision_of_checkpoints(students)
+    teacher = load_teacher(weights, device, DTYPES[precision]) if weights else None
+    return [replace(each, precision=precision, teacher=teacher if each.teacher else None) for each in students]
+
+
+def _precision_of_checkpoints(students: Sequence[Inputs]) -> str:
+    """The precision of all checkpoints, if they agree and the device has it without emulation; else the device's."""
+    precision, device = students[0].precision, students[0].device
+    has = {"fp32", precision} | ({"fp16"} if (device.type, precision) == ("cuda", "bf16") else set())
+    stored = {stored_precision(each.identity) for each in students} - {None}
+    if len(stored) != 1 or stored == {precision} or not stored <= has:
+        return precision
+    inform(f"precision = auto: {min(stored)} as in the checkpoint; a new run on this device takes {precision}")
+    return min(stored)
 
 
 def _check_data(data: Data, run: Run) -> None:
@@ -109,8 +127,8 @@ def _check_data(data: Data, run: Run) -> None:
         )
 
 
-def _check_teacher(teacher: Teacher, name: str, data: Data) -> None:
-    description, fault = teacher.description, ""
+def _check_teacher(weights: Weights, name: str, data: Data) -> None:
+    description, fault = weights.description, ""
     if description.get("num_classes", data.num_classes) != data.num_classes:
         fault = f"has {description['num_classes']} classes, {data.name} has {data.num_classes}"
     elif description.get("class_names", data.class_names) != list(data.class_names):

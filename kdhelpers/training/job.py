@@ -10,8 +10,10 @@ from kdhelpers.data import Batches
 from kdhelpers.evaluation.linear_probe import fit_probe
 from kdhelpers.evaluation.metrics import evaluate
 from kdhelpers.evaluation.predictions import infer
+from kdhelpers.messages import inform
 from kdhelpers.models import count_macs, count_parameters
 from kdhelpers.training import record
+from kdhelpers.training.checkpoint import Checkpoint
 from kdhelpers.training.finished import is_writer
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.shared_teacher import SharedTeacher
@@ -26,7 +28,8 @@ class Job:
 
     def __init__(self, inputs: Inputs):
         self.inputs, self.writes = inputs, is_writer()
-        self.checkpoint_path = artifacts.checkpoint_path(inputs.identity)
+        self.checkpoint = Checkpoint(inputs.identity)
+        self.scalars = None  # TensorBoard's writer
         self.training: Training | None = None
         self.error: BaseException | None = None
         facts, name = record.started(inputs), inputs.run.artifact_name
@@ -41,11 +44,11 @@ class Job:
     def begin(self, batches: Batches, teacher: SharedTeacher | None, force_retrain: bool, compiled: bool) -> None:
         """Make the training: from its checkpoint if there is one, unless `force_retrain`."""
         if force_retrain and self.writes:
-            self.checkpoint_path.unlink(missing_ok=True)
+            self.checkpoint.delete()
         training = Training(self.inputs, batches, teacher if self.inputs.teacher else None, compiled)
         if teacher:
             teacher.begin_batch(None)  # forgets the images that shapes were taken from
-        if self.checkpoint_path.is_file() and not force_retrain:
+        if self.checkpoint.path.is_file() and not force_retrain:
             self._resume(training)
         self.record["model"] = {
             "parameters": count_parameters(training.network),
@@ -54,22 +57,26 @@ class Job:
         self.training = training
 
     def _resume(self, training: Training) -> None:
-        for half_written in self.checkpoint_path.parent.glob(f".{self.checkpoint_path.name}.*.tmp"):
-            half_written.unlink(missing_ok=True)  # left by a kill; only this process holds the run's lock
-        state = artifacts.load_tensors(self.checkpoint_path, str(self.inputs.device))
-        precision = state.get("precision", "of another kind") if isinstance(state, dict) else "of another kind"
-        if precision != self.inputs.precision:
-            raise ValueError(
-                f"{self.checkpoint_path}: this checkpoint is {precision}, precision here is {self.inputs.precision}; "
-                "set precision in the Run, or delete the file to start again"
-            )
+        if self.writes:
+            self.checkpoint.delete_half_written()  # left by a kill; only this process holds the run's lock
+        state = self.checkpoint.load(str(self.inputs.device))
         training.restore(state)
+        self._note_precision(state["precision"], training)
         times = [time for earlier in self.earlier for time in earlier.get("resumed", [])]
         self.record["resumed"] = [*times, record.now()]
         starts = [earlier["environment"]["started"] for earlier in self.earlier if "environment" in earlier]
         self.record["environment"]["started"] = min([*starts, self.record["environment"]["started"]])
         if self.writes:
             artifacts.save_json(artifacts.record_path(self.name), self.record)
+
+    def _note_precision(self, before: str, training: Training) -> None:
+        """Note in the record that earlier epochs had another precision; such a note of an earlier start is kept."""
+        earlier = [note for record in self.earlier for note in record.get("notes", [])]
+        notes = [note for note in earlier if note.startswith("precision: ")]
+        if before != training.precision:
+            notes.append(f"precision: {before} up to epoch {training.epochs_done}, then {training.precision}")
+            inform(f"{self.name}: {notes[-1]}")
+        self.record["notes"] = list(dict.fromkeys([*self.record["notes"], *notes]))
 
     @contextlib.contextmanager
     def isolate_failure(self) -> Iterator[None]:
@@ -82,9 +89,12 @@ class Job:
     def save_checkpoint(self, tensorboard: bool) -> None:
         """The checkpoint of the epoch that has just ended, and its scalars for TensorBoard if they are wanted."""
         if self.writes:
-            artifacts.save_tensors(self.checkpoint_path, self.training.state())
+            training = self.training
+            ends = training.method.stage_epochs, training.run.epochs
+            self.checkpoint.keep(training.state(), write=training.epochs_done in ends)
             if tensorboard:
-                write_scalars(self.name, self.training.history[-1])
+                self.scalars = self.scalars or scalar_writer(self.name, training.epochs_done)
+                write_scalars(self.scalars, training.history[-1])
 
     def finish(self) -> None:
         """Test the selected weights once; then write weights, sidecar and record, in this order.
@@ -115,19 +125,39 @@ class Job:
         self.record["environment"]["finished"] = record.now()
         artifacts.save_json(path.with_suffix(".json"), record.sidecar(self.record, data))
         artifacts.save_json(artifacts.record_path(self.name), self.record)
-        self.checkpoint_path.unlink(missing_ok=True)
+        self._close()
+        self.checkpoint.delete()
+
+    def _close(self) -> None:
+        self.checkpoint.close()
+        if self.scalars:
+            self.scalars.close()
 
     def fail(self, error: BaseException) -> None:
-        """Note the failure in the record, unless an earlier finished training of this run is stored there."""
+        """Write the last finished epoch, then note the failure in the record.
+
+        The record of an earlier finished training of this run stays as it is.
+        """
         self.error = error
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason, last = f"{type(error).__name__}: {error}".splitlines()[0], self._save_last_epoch()
         if isinstance(error, KeyboardInterrupt):
-            reason = "interrupted; the same run continues from its last finished epoch"
+            reason = f"interrupted; the same run continues from its last {last}"
         self.record |= {"status": "failed", "error": reason}
         with contextlib.suppress(OSError, ValueError):  # the failure may be the disk itself
             stored = artifacts.load_record(self.name) if self.writes else None
             if stored and stored["status"] != "finished":
                 artifacts.save_json(artifacts.record_path(self.name), self.record)
+
+    def _save_last_epoch(self) -> str:
+        """Returns what the run continues from. The failure may be the disk or the device itself."""
+        try:
+            self.checkpoint.save_last()
+        except (OSError, RuntimeError) as error:
+            inform(f"{self.name}: continues from its last checkpoint, the epochs since then are lost: {error}")
+            return "checkpoint"
+        finally:
+            self._close()
+        return "finished epoch"
 
 
 def unfinished_records(identity: str) -> list[dict]:
@@ -135,11 +165,16 @@ def unfinished_records(identity: str) -> list[dict]:
     return [r for r in artifacts.records() if r["identity"] == identity and r["status"] != "finished"]
 
 
-def write_scalars(name: str, row: dict) -> None:
-    """Append one epoch's numbers to TensorBoard's log in runs/<name> under the artifacts' root."""
+def scalar_writer(name: str, epoch: int):
+    """TensorBoard's log in runs/<name> under the artifacts' root; it hides what is there from `epoch` on."""
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(str(artifacts.root() / "runs" / name)) as writer:
-        for key, value in row.items():
-            if key != "epoch" and value is not None:
-                writer.add_scalar(key, value, row["epoch"])
+    return SummaryWriter(str(artifacts.root() / "runs" / name), purge_step=epoch)
+
+
+def write_scalars(writer, row: dict) -> None:
+    """Append one epoch's numbers to TensorBoard's log."""
+    for key, value in row.items():
+        if key != "epoch" and value is not None:
+            writer.add_scalar(key, value, row["epoch"])
+    writer.flush()

@@ -215,11 +215,13 @@ class Training:
             return
         last = self.run.selection == "last"
         if last or self.best is None or row["val_top1_pct"] > self.best["val_top1_pct"]:
-            weights = None if last and row["epoch"] < self.run.epochs else weights_of(self.network)
+            wanted = not last or row["epoch"] == self.run.epochs
+            state = self.network.state_dict()  # the copy stays on the device until it is written
+            weights = {name: value.clone() for name, value in state.items()} if wanted else None
             self.best = {"epoch": row["epoch"], "val_top1_pct": row.get("val_top1_pct"), "weights": weights}
 
     def state(self) -> dict:
-        """Everything that a resumed training needs, as tensors and plain containers."""
+        """Everything that a resumed training needs, as tensors and plain containers; `best` alone is a copy."""
         return {
             "precision": self.precision,
             "epochs_done": self.epochs_done,
@@ -232,12 +234,23 @@ class Training:
         }
 
     def restore(self, state: dict) -> None:
-        """Resume from a `state()`. On the CPU the result is bit for bit that of an uninterrupted training."""
+        """Resume from a `state()`. On the CPU the result is bit for bit that of an uninterrupted training.
+
+        The state may come from another device or precision: the optimiser keeps its own options, such as `capturable`.
+        """
         self.epochs_done, self.history, self.best = state["epochs_done"], state["history"], state["best"]
-        for part in ("network", "method", "optimizer", "scaler"):
+        for part in ("network", "method"):
             getattr(self, part).load_state_dict(state[part])
+        own = [dict(group) for group in self.optimizer.param_groups]  # loading copies what they hold
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict(state["optimizer"] | {"param_groups": groups})
+        for group, options in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(options)
+        if state["scaler"]:  # empty in a precision without one
+            self.scaler.load_state_dict(state["scaler"])
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
     """The state_dict as contiguous tensors on the CPU, copied."""
-    return {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
+    state = network.state_dict()
+    return {name: torch.empty(value.shape, dtype=value.dtype).copy_(value) for name, value in state.items()}

@@ -11,6 +11,7 @@ from training_fixtures import QUICK, Recorder, same
 
 from kdhelpers import Run, artifacts, fit, load_model, stored_students
 from kdhelpers.training import finished as stored
+from kdhelpers.training.checkpoint import rename_checkpoint
 from kdhelpers.training.inputs import Inputs, earlier_identity
 
 RUN = Run(**QUICK | {"epochs": 1})
@@ -162,8 +163,9 @@ def with_an_earlier_identity(name):
     """What an earlier version, which made other identities, left of this run."""
     earlier = "e" * 64
     record = artifacts.load_record(name)
-    if artifacts.checkpoint_path(record["identity"]).is_file():
-        artifacts.checkpoint_path(record["identity"]).rename(artifacts.checkpoint_path(earlier))
+    present = artifacts.checkpoint_path(record["identity"])
+    for path in present.parent.glob(f"{present.stem}.*p*"):  # the state and the selected weights
+        path.rename(path.with_name(path.name.replace(present.stem, earlier[:16])))
     for path in (artifacts.record_path(name), artifacts.weights_path(name).with_suffix(".json")):
         if path.is_file():
             artifacts.save_json(path, artifacts.load_json(path) | {"identity": earlier})
@@ -179,7 +181,7 @@ def test_a_run_that_an_earlier_version_began_continues_from_its_checkpoint(root,
     assert progress.done == 1
     assert resumed.name == run.artifact_name
     assert resumed.record["identity"] != earlier
-    assert not list(artifacts.folder("checkpoints").glob("*.pt"))
+    assert not list(artifacts.folder("checkpoints").glob("*.p*"))
     monkeypatch.setenv("KD_ROOT", str(root / "other"))
     assert same(fit(run, data, progress=Recorder()).model.state_dict(), resumed.model.state_dict())
 
@@ -215,9 +217,8 @@ def test_a_checkpoint_of_an_earlier_version_is_found_without_its_record(root, da
     with pytest.raises(KeyboardInterrupt):
         fit(run, data, progress=Recorder(stop_after=1))
     earlier = earlier_identity(Inputs(run, data, torch.device("cpu"), "fp32"))
-    artifacts.checkpoint_path(artifacts.load_record(run.artifact_name)["identity"]).rename(
-        artifacts.checkpoint_path(earlier)
-    )
+    present = artifacts.checkpoint_path(artifacts.load_record(run.artifact_name)["identity"])
+    rename_checkpoint(present, artifacts.checkpoint_path(earlier))
     artifacts.record_path(run.artifact_name).unlink()
     (artifacts.folder("weights") / "foreign.json").write_text("{damaged")
     progress = Recorder()

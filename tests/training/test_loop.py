@@ -101,7 +101,7 @@ def test_each_student_ends_with_the_bits_and_the_record_that_it_has_alone(expect
     assert [trained.run for trained in sweep] == STUDENTS
     assert_as_alone(sweep, expected)
     assert {row["lockstep"] for trained in sweep for row in [*trained.history, trained.metrics]} == {len(STUDENTS)}
-    assert not list(artifacts.folder("checkpoints").glob("*.pt"))
+    assert not list(artifacts.folder("checkpoints").glob("*.p*"))
 
 
 def test_a_sweep_of_one_is_a_fit(expected, data):
