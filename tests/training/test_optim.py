@@ -163,7 +163,7 @@ def test_lion_dispatches_as_many_operators_for_many_layers_as_for_few():
     for count in (2, 9):
         network = torch.nn.Sequential(*(torch.nn.Linear(3, 3, device="meta") for _ in range(count)))
         optimizer = build_optimizer("lion", network.parameters(), torch.zeros((), device="meta"), 0.1, {})
-        for step in range(2):  # the first one makes the momenta
+        for _ in range(2):  # the first one makes the momenta
             for p in network.parameters():
                 p.grad = torch.empty_like(p)
             with Operators() as operators:
