@@ -1,6 +1,7 @@
 """Embeddings: alignment, uniformity, nearest neighbours, t-SNE maps and spheres.
 
-Every measure first scales embeddings f to length 1, in float64. A zero embedding stays at the sphere's centre.
+Every measure first scales embeddings f to length 1, in float64. A zero embedding stays at the sphere's centre. A GPU
+does the work if there is one; Apple's has no float64 and takes float32.
 """
 
 import math
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdhelpers.data.dataset import stratified
+from kdhelpers.device import pick_device
 from kdhelpers.evaluation.linear_probe import probe_accuracy_pct
 from kdhelpers.evaluation.metrics import top_k_pct
 from kdhelpers.evaluation.predictions import Predictions, require_same_images
@@ -21,11 +23,17 @@ CHUNK = 250  # images whose distances to all others are in memory at once
 PRINCIPAL_COMPONENTS = 50  # the input of t-SNE: faster than all, and without noise
 
 
-def _unit(embeddings: Tensor) -> Tensor:
-    """float64 [N, d], rows of length 1."""
-    embeddings = embeddings.double()
+def _unit(embeddings: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    """[N, d], rows of length 1."""
+    embeddings = embeddings.to(dtype)
     length = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
     return embeddings / length.where(length > 0, 1)
+
+
+def _moved_unit(embeddings: Tensor) -> Tensor:
+    """`_unit` on the GPU if there is one."""
+    device = pick_device()
+    return _unit(embeddings.to(device), torch.float32 if device.type == "mps" else torch.float64)
 
 
 def alignment(first: Tensor, second: Tensor) -> float:
@@ -36,7 +44,7 @@ def alignment(first: Tensor, second: Tensor) -> float:
     if first.shape != second.shape:
         shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
         raise ValueError(f"first, second: shapes {shapes} differ; give the two views of the same images, row by row")
-    return (_unit(first) - _unit(second)).square().sum(1).mean().item()
+    return (_moved_unit(first) - _moved_unit(second)).square().sum(1).mean().item()
 
 
 def class_alignment(embeddings: Tensor, labels: Tensor) -> float:
@@ -44,9 +52,9 @@ def class_alignment(embeddings: Tensor, labels: Tensor) -> float:
 
     The pairs of a class sum to 2 n_c sum_i ||f_i - mean_c||^2, which needs no loop. NaN if every class has one image.
     """
-    unit = _unit(embeddings)
-    count = torch.bincount(labels).double()
-    means = torch.zeros(len(count), unit.shape[1], dtype=torch.float64).index_add_(0, labels, unit)
+    unit = _moved_unit(embeddings)
+    count, labels = torch.bincount(labels).to(unit), labels.to(unit.device)
+    means = unit.new_zeros(len(count), unit.shape[1]).index_add_(0, labels, unit)
     means /= count.clamp(min=1)[:, None]
     squared = (unit - means[labels]).square().sum(1)
     return (2 * (count[labels] * squared).sum() / (count * (count - 1)).sum()).item()
@@ -58,10 +66,11 @@ def uniformity(embeddings: Tensor, t: float = 2.0) -> float:
     0 for equal embeddings, about -2t for a uniform distribution on a sphere of many dimensions (Wang and Isola, ICML
     2020, section 4.1). NaN for fewer than two images.
     """
-    unit, total = _unit(embeddings), torch.zeros((), dtype=torch.float64)
+    unit, total = _moved_unit(embeddings), torch.zeros((), dtype=torch.float64)
     for start in range(0, len(unit), CHUNK):
         distances = torch.cdist(unit[start : start + CHUNK], unit[start:])
-        total += torch.exp(-t * distances.square()).triu(1).sum()  # each pair once: columns begin at the first row
+        # each pair once: columns begin at the first row
+        total += torch.exp(-t * distances.square()).triu(1).sum().cpu()
     return (total / math.comb(len(unit), 2)).log().item()
 
 
@@ -76,13 +85,15 @@ def nearest_neighbour_pct(train: Predictions, test: Predictions, k: int = 1) -> 
         raise ValueError(f"k = {k}: must lie in 1..{count}, the number of training images")
     if test.embeddings.shape[1] != width:
         raise ValueError(f"test: {test.embeddings.shape[1]} wide, train {width}; infer both with the same network")
-    memory, hits = _unit(train.embeddings).float().T, 0
-    for images, labels in zip(_unit(test.embeddings).float().split(CHUNK), test.labels.split(CHUNK), strict=True):
+    memory = _moved_unit(train.embeddings).float().T
+    known, wanted = train.labels.to(memory.device), test.labels.to(memory.device)
+    hits = torch.zeros((), dtype=torch.long, device=memory.device)
+    for images, labels in zip(_moved_unit(test.embeddings).float().split(CHUNK), wanted.split(CHUNK), strict=True):
         cosine, near = (images @ memory).topk(k, 1)
-        votes = torch.zeros(len(labels), train.logits.shape[1])
-        votes.scatter_add_(1, train.labels[near], 1 + cosine / (k + 1))  # k cosines never sum to a vote
-        hits += (votes.argmax(1) == labels).sum().item()
-    return 100 * hits / len(test.labels)
+        votes = cosine.new_zeros(len(labels), train.logits.shape[1])
+        votes.scatter_add_(1, known[near], 1 + cosine / (k + 1))  # k cosines never sum to a vote
+        hits += (votes.argmax(1) == labels).sum()
+    return 100 * hits.item() / len(test.labels)
 
 
 def embedding_quality(train: Networks, test: Networks, k: int = 1):

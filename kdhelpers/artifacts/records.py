@@ -1,12 +1,15 @@
 """Result records: what is stored under which name, and how a name is reserved for a run."""
 
 import contextlib
+import marshal
 from pathlib import Path
+from typing import Any
 
 from kdhelpers.artifacts.files import load_json, lock, save_json
 from kdhelpers.artifacts.paths import FOLDERS, folder, record_path, root, run_lock_path, weights_path
 
 SCHEMA = 1
+_parsed: dict[Path, tuple[tuple[int, int, int], bytes]] = {}  # path -> (state of the file, its content by marshal)
 
 
 def load_record(name: str) -> dict | None:
@@ -14,9 +17,21 @@ def load_record(name: str) -> dict | None:
     path = record_path(name)
     if not path.is_file():
         return None
-    record = load_json(path)
+    record = _content(path)
     valid = isinstance(record, dict) and {"name", "identity", "status"} <= set(record)
     return record if valid and record.get("schema") == SCHEMA else None
+
+
+def _content(path: Path) -> Any:
+    """The JSON of the file, which is parsed again only if it changed; a copy, so that callers may change it.
+
+    A file written by another process counts as changed: every write renames a new file.
+    """
+    status = path.stat()
+    state = status.st_mtime_ns, status.st_size, status.st_ino
+    if path not in _parsed or _parsed[path][0] != state:
+        _parsed[path] = state, marshal.dumps(load_json(path))
+    return marshal.loads(_parsed[path][1])
 
 
 def records() -> list[dict]:

@@ -70,39 +70,36 @@ def added_parameters() -> dict[str, Any]:
 
 
 class LiveProgress(TimedProgress):
-    """One output updated in place: bar, epoch, time left, loss terms, validation accuracy, images/s and the curve.
+    """Two outputs updated in place: bar, epoch, time left, loss terms, validation accuracy and images/s; the curve.
 
     The last state stays in the saved notebook. Outside a Jupyter kernel the constructor returns a `TerminalProgress`.
     """
 
-    interval = 0.5  # seconds; an update carries the whole output, picture included
+    interval = 0.5  # seconds between updates of the text
 
     def __new__(cls):
         return super().__new__(cls) if _kernel_shell() else TerminalProgress()
 
     def begin(self, name: str, epochs: int, steps: int, done: int) -> None:
-        self.display = None
-        self.picture = ""
-        self.pictured_rows, self.pictured_at = 0, -math.inf
+        self.text = self.picture = None  # their displays
+        self.pictured_rows, self.pictured_at, self.picture_seconds = 0, -math.inf, 0.0
         super().begin(name, epochs, steps, done)
 
     def draw(self) -> None:
-        from IPython.display import display
-
-        self._draw_curve()
-        content = {"text/html": self._html(), "text/plain": " · ".join(filter(None, [*self._lines(), *self._notes()]))}
-        if self.display is None:
-            self.display = display(content, raw=True, display_id=True)
-        else:
-            self.display.update(content, raw=True)
+        plain = " · ".join(filter(None, [*self._lines(), *self._notes()]))
+        self.text = _show(self.text, {"text/html": self._html(), "text/plain": plain})
+        waited = time.monotonic() - self.pictured_at
+        # The device is idle meanwhile: a picture, of about 0.15 s, may take 1 % of the time.
+        if len(self.history) > self.pictured_rows and (self.record or waited >= 99 * self.picture_seconds):
+            self._draw_curve()
 
     def _draw_curve(self) -> None:
-        ended, rows = self.record is not None, len(self.history)
-        # A picture costs about 0.1 s: short epochs share one.
-        if rows > self.pictured_rows and (ended or time.monotonic() - self.pictured_at > 2):
-            encoded = base64.b64encode(plots.png(plots.live(self.history, self.epochs), 110)).decode()
-            self.picture = f'<img src="data:image/png;base64,{encoded}" width="640" alt="losses and accuracy"/>'
-            self.pictured_rows, self.pictured_at = rows, time.monotonic()
+        started = time.monotonic()
+        encoded = base64.b64encode(plots.png(plots.live(self.history, self.epochs), 110)).decode()
+        image = f'<img src="data:image/png;base64,{encoded}" width="640" alt="losses and accuracy"/>'
+        self.picture = _show(self.picture, {"text/html": image, "text/plain": "losses and accuracy"})
+        self.pictured_rows, self.pictured_at = len(self.history), time.monotonic()
+        self.picture_seconds = self.pictured_at - started
 
     def _lines(self) -> tuple[str, str]:
         latest = row_text(self.history[-1]) if self.history else ""
@@ -123,5 +120,15 @@ class LiveProgress(TimedProgress):
         steps = 1 if self.loaded else self.epochs * self.steps or 1
         bar = f'<progress value="{steps if self.loaded else self.count}" max="{steps}" style="width: 100%"></progress>'
         notes = "".join(f'<div style="color: #767676">{escape(note)}</div>' for note in self._notes())
-        content = f"<div{colour}>{headline}</div>{bar}<div>{latest}</div>{notes}{self.picture}"
+        content = f"<div{colour}>{headline}</div>{bar}<div>{latest}</div>{notes}"
         return f'<div style="max-width: 640px; font-size: 90%">{content}</div>'
+
+
+def _show(shown: Any, content: dict[str, str]) -> Any:
+    """Update the display `shown`, or make one if it is None; the display."""
+    from IPython.display import display
+
+    if shown is None:
+        return display(content, raw=True, display_id=True)
+    shown.update(content, raw=True)
+    return shown

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdhelpers.data import Data
+from kdhelpers.device import pick_device
 from kdhelpers.evaluation.predictions import Predictions, infer
 
 WEIGHT_DECAYS = (1e-2, 1e-3, 1e-4, 1e-5)  # strongest first; each fit starts from the previous one
@@ -25,7 +26,7 @@ def fit_probe(network: nn.Module, data: Data) -> dict[str, float]:
         raise ValueError(f"network: its classifier is {type(classifier).__name__}, not Linear")
     train = infer(network, data, "train")
     held_out = infer(network, data, "val") if len(data.val) else None
-    weight, bias, facts = choose_probe(train, held_out, classifier.out_features)
+    weight, bias, facts = choose_probe(train, held_out, classifier.out_features, classifier.weight.device)
     with torch.no_grad():
         classifier.weight.copy_(weight)
         if classifier.bias is not None:
@@ -44,22 +45,33 @@ def probe_predictions(train: Predictions, test: Predictions) -> Predictions:
     return replace(test, logits=test.embeddings @ weight.T + bias, probabilities=None)
 
 
-def choose_probe(train: Predictions, held_out: Predictions | None, classes: int) -> tuple[Tensor, Tensor, dict]:
-    """(weight [C, d], bias [C], facts) of the best probe, for embeddings without standardisation; see `fit_probe`."""
+def choose_probe(
+    train: Predictions, held_out: Predictions | None, classes: int, device: torch.device | None = None
+) -> tuple[Tensor, Tensor, dict]:
+    """(weight [C, d], bias [C], facts) of the best probe, for embeddings without standardisation; see `fit_probe`.
+
+    Fitted on `device`, or without one on the GPU if there is one; weight and bias are on the CPU.
+    """
+    device = pick_device(device)
+    train, held_out = _on(device, train), held_out and _on(device, held_out)
     mean, std = train.embeddings.mean(0), train.embeddings.std(0)
     std = std.clamp(min=(1e-3 * std.median()).clamp(min=1e-6))  # keeps an almost constant unit from being amplified
     features = (train.embeddings - mean) / std
-    decays = WEIGHT_DECAYS if held_out else (1e-4,)
-    best, weight, bias = None, torch.zeros(classes, features.shape[1]), torch.zeros(classes)
-    for decay in decays:
+    best, weight, bias = None, features.new_zeros(classes, features.shape[1]), features.new_zeros(classes)
+    for decay in WEIGHT_DECAYS if held_out else (1e-4,):
         weight, bias = softmax_regression(features, train.labels, weight, bias, decay)
         plain = weight / std, bias - (weight / std) @ mean
         facts = {"weight_decay": decay, "train_top1_pct": _accuracy_pct(train, *plain)}
         if held_out:
             facts["val_top1_pct"] = _accuracy_pct(held_out, *plain)
         if best is None or facts["val_top1_pct"] > best[2]["val_top1_pct"]:
-            best = *plain, facts
+            best = *(value.cpu() for value in plain), facts
     return best
+
+
+def _on(device: torch.device, predictions: Predictions) -> Predictions:
+    moved = {"embeddings": predictions.embeddings.to(device), "labels": predictions.labels.to(device)}
+    return replace(predictions, **moved)
 
 
 def softmax_regression(
@@ -81,4 +93,4 @@ def softmax_regression(
 
 def _accuracy_pct(predictions: Predictions, weight: Tensor, bias: Tensor) -> float:
     logits = predictions.embeddings @ weight.T + bias
-    return 100 * (logits.argmax(1) == predictions.labels).double().mean().item()
+    return 100 * ((logits.argmax(1) == predictions.labels).sum().item() / len(logits))

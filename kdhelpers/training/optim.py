@@ -38,14 +38,16 @@ def adamw(parameters, lr: float, weight_decay: float, *, beta1: float = 0.9, bet
     """AdamW (Loshchilov & Hutter 2019): weight decay apart from the gradient."""
     import torch
 
-    return torch.optim.AdamW(parameters, lr, (beta1, beta2), weight_decay=weight_decay, fused=True)
+    # Without `capturable`, which changes nothing else in the fused kernel, a CUDA graph refuses to capture a step.
+    options = {"weight_decay": weight_decay, "fused": True, "capturable": True}
+    return torch.optim.AdamW(parameters, lr, (beta1, beta2), **options)
 
 
 def lion(parameters, lr: float, weight_decay: float, *, beta1: float = 0.9, beta2: float = 0.99):
     """Lion (Chen et al. 2023): steps of exactly lr, by the sign of a momentum."""
-    from lion_pytorch import Lion
+    from kdhelpers.training.lion import Lion
 
-    return Lion(parameters, lr, (beta1, beta2), weight_decay=weight_decay)
+    return Lion(parameters, lr, (beta1, beta2), weight_decay)
 
 
 OPTIMIZERS: dict[str, Callable] = {"sgd": sgd, "adamw": adamw, "lion": lion}

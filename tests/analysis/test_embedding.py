@@ -6,7 +6,9 @@ import numpy
 import pytest
 import torch
 from embedding_fixtures import network, predictions, units
+from fake_device import FakeDevice
 
+from kdhelpers.analysis import embedding
 from kdhelpers.analysis.embedding import (
     alignment,
     class_alignment,
@@ -122,6 +124,23 @@ def test_neighbours_out_of_range_and_of_another_network_are_refused():
             nearest_neighbour_pct(train, test, k)
     with pytest.raises(ValueError, match="test: 5 wide, train 6; infer both with the same network"):
         nearest_neighbour_pct(train, network(1, width=5))
+
+
+@pytest.mark.parametrize(
+    ("measure", "operator"),
+    [
+        (lambda: alignment(network(0).embeddings, network(1).embeddings), "aten::linalg_vector_norm"),
+        (lambda: class_alignment(network(0).embeddings, network(0).labels), "aten::index_add_"),
+        (lambda: uniformity(network(0, 300).embeddings), "aten::exp"),
+        (lambda: nearest_neighbour_pct(network(0, spread=1.5), network(0, 300, spread=1.6), 5), "aten::topk"),
+    ],
+)
+def test_a_gpu_does_the_work_and_apples_without_float64(monkeypatch, measure, operator):
+    expected = measure()
+    with FakeDevice("mps:0") as gpu:
+        monkeypatch.setattr(embedding, "pick_device", lambda: gpu.device)
+        assert measure() == pytest.approx(expected, rel=1e-5)
+    assert operator in gpu.operators
 
 
 def test_embedding_quality_has_a_row_of_the_test_images_per_network():

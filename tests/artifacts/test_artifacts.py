@@ -1,4 +1,5 @@
 import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -237,3 +238,55 @@ def test_weights_of_others_are_never_written_over(root):
 def test_a_record_that_lacks_its_name_is_passed_over(root):
     artifacts.save_json(artifacts.folder("results") / "x.json", {"schema": 1})
     assert artifacts.records() == []
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """Names of the records whose files are parsed."""
+    names = []
+
+    def load_json(path):
+        names.append(path.stem)
+        return artifacts.load_json(path)
+
+    # the package's `records` is the function
+    monkeypatch.setattr(importlib.import_module("kdhelpers.artifacts.records"), "load_json", load_json)
+    return names
+
+
+def test_a_record_is_parsed_again_only_if_its_file_changed(root, parsed):
+    for name, identity in (("a", A), ("b", B)):
+        finish(name, identity)
+    first = artifacts.records()
+    assert artifacts.records() == first
+    assert artifacts.load_record("b") == first[1]
+    assert parsed == ["a", "b"]
+    path = artifacts.record_path("a")
+    before = path.stat()
+    artifacts.save_json(path, first[0] | {"name": "A"})  # as long as the old one,
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # and of the same time
+    assert [record["name"] for record in artifacts.records()] == ["A", "b"]
+    assert parsed == ["a", "b", "a"]
+    path.unlink()
+    assert [record["name"] for record in artifacts.records()] == ["b"]
+    assert artifacts.load_record("a") is None
+
+
+def test_a_record_of_another_process_is_seen(root):
+    finish("a", A)
+    assert artifacts.load_record("a")["identity"] == A
+    code = f"""
+from kdhelpers import artifacts
+artifacts.save_json(artifacts.record_path("a"), artifacts.load_record("a") | {{"identity": "{B}"}})"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"KD_ROOT": str(root)}, timeout=60)
+    assert artifacts.load_record("a")["identity"] == B
+
+
+def test_a_caller_that_changes_a_record_changes_its_own_copy(root):
+    artifacts.save_json(
+        artifacts.record_path("a"),
+        {"schema": 1, "name": "a", "identity": A, "status": "finished", "history": [{"epoch": 1}]},
+    )
+    artifacts.records()[0]["history"][0]["epoch"] = 7
+    artifacts.load_record("a")["history"].clear()
+    assert artifacts.records()[0]["history"] == [{"epoch": 1}]

@@ -14,7 +14,7 @@ import record_fixtures as fixtures
 from nbclient import NotebookClient
 
 from kdhelpers import messages
-from kdhelpers.display import notebook
+from kdhelpers.display import notebook, progress
 from kdhelpers.display.progress import TerminalProgress
 
 TRAINING = """
@@ -69,18 +69,20 @@ def test_setup_prints_one_short_block(executed):
     assert lines[2] == f"artifacts: pth_models, plots, json_results in {executed.root}"
 
 
-def test_live_progress_leaves_one_small_output_with_its_last_state(executed):
-    (output,) = executed.cells[1].outputs
-    html = output["data"]["text/html"]
-    assert output["output_type"] == "display_data"
-    assert len(json.dumps(output)) < 60_000
+def test_live_progress_leaves_text_and_picture_with_their_last_state(executed):
+    text, picture = executed.cells[1].outputs
+    html = text["data"]["text/html"]
+    assert text["output_type"] == picture["output_type"] == "display_data"
+    assert len(json.dumps(text)) < 2_000  # sent twice a second
+    assert len(json.dumps(picture)) < 60_000
     assert "student_lm &lt;resnet8&gt;: finished · test top-1 61.25 %" in html
     assert 'value="1500" max="1500"' in html
     assert "ce 2.304 · val top-1 40.24 % · 18,000 images/s" in html  # the record's last row: 61.25 (1 - 0.7^3)
-    (picture,) = re.findall(r"data:image/png;base64,([\w+/=]+)", html)
-    assert base64.b64decode(picture).startswith(b"\x89PNG")
     assert not re.search("<script|javascript:|widget", html)
-    assert output["data"]["text/plain"].startswith("student_lm <resnet8>: finished")
+    assert text["data"]["text/plain"].startswith("student_lm <resnet8>: finished")
+    (image,) = re.findall(r"data:image/png;base64,([\w+/=]+)", picture["data"]["text/html"])
+    assert base64.b64decode(image).startswith(b"\x89PNG")
+    assert picture["data"]["text/plain"] == "losses and accuracy"
 
 
 def test_live_progress_updates_a_few_times_a_second(executed):
@@ -96,20 +98,26 @@ def test_outside_a_kernel_progress_is_the_terminals():
     assert type(notebook.LiveProgress()) is TerminalProgress
 
 
+class Shown(list):
+    """A stand-in for the kernel: the texts that `LiveProgress` displays, in order; apart from them its pictures."""
+
+    def __init__(self):
+        self.pictures, self.outputs = [], []
+
+    def display(self, content, raw, display_id):
+        kind = self if "<progress" in content["text/html"] else self.pictures
+        kind.append(content)
+        self.outputs.append("picture" if kind is self.pictures else "text")
+        return SimpleNamespace(update=lambda content, raw: kind.append(content))
+
+
 @pytest.fixture
 def display(monkeypatch):
-    """A stand-in for the kernel: what `LiveProgress` displays, in order."""
     pytest.importorskip("IPython")
-    contents = []
-    handle = SimpleNamespace(update=lambda content, raw: contents.append(content))
-
-    def first(content, raw, display_id):
-        contents.append(content)
-        return handle
-
+    shown = Shown()
     monkeypatch.setattr(notebook, "_kernel_shell", lambda: True)
-    monkeypatch.setattr("IPython.display.display", first)
-    return contents
+    monkeypatch.setattr("IPython.display.display", shown.display)
+    return shown
 
 
 def test_live_progress_mid_training(display):
@@ -126,18 +134,58 @@ def test_live_progress_mid_training(display):
     assert len(display) == 2
 
 
-def test_live_progress_draws_the_curve_seldom_but_always_at_the_end(display, monkeypatch):
-    drawn = []
-    real = notebook.plots.live
-    monkeypatch.setattr(notebook.plots, "live", lambda *arguments: drawn.append(arguments) or real(*arguments))
-    history = fixtures.history(6)
-    live = notebook.LiveProgress()
-    live.begin("student", epochs=6, steps=1, done=0)
-    for epoch in range(6):
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that drawing a picture advances by 0.2 s; `drawn` has the number of epochs in each picture."""
+    clock = SimpleNamespace(now=50.0, drawn=[], monotonic=lambda: clock.now)
+
+    def png(rows, dots_per_inch):
+        clock.now += 0.2
+        clock.drawn.append(len(rows))
+        return b"picture"
+
+    monkeypatch.setattr(notebook, "time", clock)
+    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(notebook.plots, "live", lambda history, epochs: history)
+    monkeypatch.setattr(notebook.plots, "png", png)
+    return clock
+
+
+def train(live, clock, epochs, seconds, steps=10):
+    """The calls of a training with epochs of `seconds`."""
+    history = fixtures.history(epochs)
+    live.begin("student", epochs, steps, 0)
+    for epoch in range(epochs):
+        for step in range(1, steps + 1):
+            clock.now += seconds / steps
+            live.step(step)
         live.epoch(history[: epoch + 1])
-    assert len(drawn) == 1  # six epochs within the two seconds
-    live.end(fixtures.record(epochs=6))
-    assert [len(rows) for rows, _ in drawn] == [1, 6]
+    live.end(fixtures.record(epochs=epochs))
+
+
+@pytest.mark.parametrize(("epochs", "seconds"), [(240, 1), (60, 30), (2000, 0.05)])
+def test_pictures_take_one_percent_of_the_time_and_the_last_has_all_epochs(display, clock, epochs, seconds):
+    train(notebook.LiveProgress(), clock, epochs, seconds)
+    between = clock.drawn[1:-1]  # the first is drawn at once, the last in any case
+    assert len(between) * 0.2 <= 0.01 * epochs * seconds
+    assert len(between) >= 0.8 * min(epochs, 0.01 * epochs * seconds / 0.2) - 2
+    assert clock.drawn[0] == 1
+    assert clock.drawn[-1] == epochs
+
+
+def test_a_picture_is_sent_once_and_below_the_text(display, clock):
+    train(notebook.LiveProgress(), clock, epochs=100, seconds=1)
+    assert display.outputs == ["text", "picture"]
+    assert len(display.pictures) == len(clock.drawn) < 10
+    assert len(display) > 200
+    assert not any("data:image" in content["text/html"] for content in display)
+
+
+def test_a_training_that_fails_before_its_first_epoch_has_no_picture(display):
+    live = notebook.LiveProgress()
+    live.begin("student", epochs=2, steps=1, done=0)
+    live.end({"name": "student", "status": "failed", "error": "OSError: disk", "history": []})
+    assert display.outputs == ["text"]
 
 
 def test_one_live_progress_serves_two_trainings(display):
@@ -146,6 +194,7 @@ def test_one_live_progress_serves_two_trainings(display):
         live.begin(name, epochs=1, steps=1, done=0)
         live.epoch(fixtures.history(1))
         live.end(fixtures.record(epochs=1))
+    assert display.outputs == ["text", "picture"] * 2
     assert display[-1]["text/plain"].startswith("second: finished")
     assert "ce" in display[-1]["text/plain"]
 
@@ -164,7 +213,8 @@ def test_a_loaded_run_has_a_full_bar_and_its_date(display):
     page = display[-1]["text/html"]
     assert "student_si_resnet8_cifar100: loaded: trained before (2026-11-21 03:00 UTC) · test top-1 61.25 %" in page
     assert 'value="1" max="1"' in page
-    assert "data:image/png" in page
+    assert display.outputs == ["text", "picture"]
+    assert "data:image/png" in display.pictures[-1]["text/html"]
 
 
 def test_a_resumed_run_names_its_first_epoch(display):

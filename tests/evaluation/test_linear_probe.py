@@ -6,15 +6,18 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from fake_device import FakeDevice
 from training_fixtures import QUICK, Recorder, same
 
 from kdhelpers import Run, build_model, evaluate, fit, infer, load_model
 from kdhelpers.data import Split
+from kdhelpers.evaluation import linear_probe
 from kdhelpers.evaluation.linear_probe import (
     WEIGHT_DECAYS,
     choose_probe,
     fit_probe,
     probe_accuracy_pct,
+    probe_predictions,
     softmax_regression,
 )
 from kdhelpers.evaluation.predictions import Predictions
@@ -233,3 +236,30 @@ def test_the_accuracy_of_a_probe_is_that_of_the_training_images_fit_on_the_test_
     weight, bias, _ = choose_probe(train, None, 3)
     hits = ((test.embeddings @ weight.T + bias).argmax(1) == test.labels).double().mean()
     assert probe_accuracy_pct(train, test) == 100 * hits.item() != probe_accuracy_pct(train, train)
+
+
+def test_a_probe_is_fitted_on_the_gpu_and_comes_back(monkeypatch):
+    train, test = (embedding_predictions(*clouds(seed=seed)) for seed in (0, 7))
+    expected = probe_predictions(train, test).logits
+    with FakeDevice("meta") as gpu:
+        monkeypatch.setattr(linear_probe, "pick_device", lambda device=None: device or gpu.device)
+        logits = probe_predictions(train, test).logits
+        assert gpu.operators.count("aten::_log_softmax") > 10  # a step of L-BFGS evaluates the loss several times
+        del gpu.operators[:]
+        choose_probe(train, None, CLASSES, torch.device("cpu"))  # a device that is given
+    assert not gpu.operators
+    assert logits.device.type == "cpu"
+    torch.testing.assert_close(logits, expected)
+
+
+def test_a_networks_probe_is_fitted_on_its_own_device(monkeypatch, network, data):
+    seen = []
+
+    def choose(train, held_out, classes, device):
+        seen.append(device)
+        return choose_probe(train, held_out, classes, device)
+
+    monkeypatch.setattr(linear_probe, "choose_probe", choose)
+    monkeypatch.setattr(linear_probe, "pick_device", lambda device=None: device or torch.device("cuda"))
+    fit_probe(network, data)
+    assert seen == [torch.device("cpu")]

@@ -2,6 +2,8 @@ import math
 
 import pytest
 import torch
+from lion_pytorch import Lion as ReferenceLion
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdhelpers.training.optim import (
     DEFAULT_LR_AND_DECAY,
@@ -67,6 +69,113 @@ def test_lion_equals_its_definition(options, beta1, beta2):
         momentum = beta2 * momentum + (1 - beta2) * weight.grad
         optimizer.step()
     torch.testing.assert_close(weight.detach(), expected, rtol=1e-12, atol=1e-12)
+
+
+def layers(seed=0):
+    torch.manual_seed(seed)
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Conv2d(8, 4, 3))
+    return layers.to(memory_format=torch.channels_last)
+
+
+def set_gradients(network, seed, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    for p in network.parameters():
+        p.grad = torch.empty_like(p).copy_(torch.randn(p.shape, generator=generator) * scale)
+
+
+def bits(network, optimizer):
+    """Parameters and states as integers."""
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    return [value.detach().clone().view(torch.int32) for value in (*network.parameters(), *states)]
+
+
+@pytest.mark.parametrize("rate_is_a_tensor", [False, True])
+def test_lion_has_the_bits_of_lion_pytorch(rate_is_a_tensor):
+    """With a rate as a float32 tensor, 1 - lr decay is rounded once more: at most one unit in the last place a step."""
+    ours, theirs = layers(), layers()
+    optimizer = build_optimizer("lion", ours.parameters(), 6e-4, 0.1, {})
+    reference = ReferenceLion(theirs.parameters(), 6e-4, (0.9, 0.99), weight_decay=0.1)
+    for step in range(20):
+        rate = 6e-4 * (1 - step / 40)
+        optimizer.param_groups[0]["lr"] = torch.tensor(rate) if rate_is_a_tensor else rate
+        reference.param_groups[0]["lr"] = rate
+        ours.load_state_dict(theirs.state_dict())
+        for network, solver in ((ours, optimizer), (theirs, reference)):
+            set_gradients(network, step)
+            solver.step()
+        for found, expected in zip(bits(ours, optimizer), bits(theirs, reference), strict=True):
+            assert (found - expected).abs().max() <= rate_is_a_tensor
+
+
+def test_lion_continues_a_checkpoint_of_lion_pytorch():
+    ours, theirs = layers(), layers()
+    optimizer = build_optimizer("lion", ours.parameters(), 6e-4, 0.1, {})
+    reference = ReferenceLion(theirs.parameters(), 6e-4, (0.9, 0.99), weight_decay=0.1)
+    set_gradients(theirs, 0)
+    reference.step()
+    ours.load_state_dict(theirs.state_dict())
+    optimizer.load_state_dict(reference.state_dict())
+    assert optimizer.state_dict()["param_groups"][0].keys() >= {"lr", "betas", "weight_decay"}
+    for network, solver in ((ours, optimizer), (theirs, reference)):
+        set_gradients(network, 1)
+        solver.step()
+    assert all(map(torch.equal, bits(ours, optimizer), bits(theirs, reference)))
+
+
+class Operators(TorchDispatchMode):
+    """Counts the operators dispatched; a value read by the host is an error."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function is not torch.ops.aten._local_scalar_dense.default, "the host waits for the device"
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lion"])
+def test_scaled_gradients_act_as_plain_ones_and_infinite_ones_change_nothing_without_a_host_wait(name):
+    scaled, plain = layers(), layers()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    solvers = [build_optimizer(name, network.parameters(), 1e-3, 0.1, {}) for network in (scaled, plain)]
+    for seed, poison in ((0, None), (1, math.inf), (2, None), (3, math.nan), (4, -math.inf), (5, None)):
+        scaler.scale(torch.ones(()))  # makes the scale on first use
+        scale = scaler.get_scale()
+        set_gradients(scaled, seed, scale)
+        set_gradients(plain, seed)
+        before = bits(scaled, solvers[0])
+        if poison is not None:
+            scaled[0].weight.grad[1, 2, 0, 1] = poison
+        with Operators():
+            scaler.step(solvers[0])
+        if poison is None:
+            solvers[1].step()
+        else:
+            assert all(map(torch.equal, bits(scaled, solvers[0]), before))
+        scaler.update()
+        assert scaler.get_scale() == (scale if poison is None else scale / 2)
+    assert all(map(torch.equal, bits(scaled, solvers[0]), bits(plain, solvers[1])))
+
+
+def test_lion_dispatches_as_many_operators_for_many_layers_as_for_few():
+    """On a GPU, one foreach operator is a few launches for all parameters; the CPU splits it, so meta tensors count."""
+    counts = []
+    for count in (2, 9):
+        network = torch.nn.Sequential(*(torch.nn.Linear(3, 3, device="meta") for _ in range(count)))
+        optimizer = build_optimizer("lion", network.parameters(), torch.zeros((), device="meta"), 0.1, {})
+        for _ in range(2):  # the first one makes the momenta
+            for p in network.parameters():
+                p.grad = torch.empty_like(p)
+            with Operators() as operators:
+                optimizer.step()
+        counts.append(operators.count)
+    assert counts[0] == counts[1] < 16
+
+
+def test_adamw_lets_a_graph_capture_its_steps():
+    optimizer = build_optimizer("adamw", layers().parameters(), 1e-3, 0.1, {})
+    assert optimizer.param_groups[0]["capturable"]
+    assert optimizer.param_groups[0]["fused"]
 
 
 def test_every_optimiser_says_where_to_begin_and_lions_start_keeps_its_rule():

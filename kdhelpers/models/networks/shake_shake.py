@@ -7,6 +7,7 @@ depth 26 with base_channels 32. The layers have the names of a published PyTorch
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -72,28 +73,30 @@ class Skip(nn.Module):
 class ShakeBlock(nn.Module):
     """x + the mixture of two branches of relu(x); if shapes differ, the shortcut is a `Skip` of relu(x)."""
 
-    def __init__(self, channels_in: int, channels: int, stride: int, shaken: tuple[bool, bool, bool]):
+    def __init__(self, channels_in: int, channels: int, stride: int):
         super().__init__()
-        self.shaken = shaken  # (forward, backward, per image)
         self.residual_path1 = Branch(channels_in, channels, stride)
         self.residual_path2 = Branch(channels_in, channels, stride)
         self.shortcut = nn.Sequential()
         if stride != 1 or channels_in != channels:
             self.shortcut.add_module("skip", Skip(channels_in, channels, stride))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, coefficients: Tensor | None = None) -> Tensor:
+        """coefficients: the forward and the backward one, [2, B or 1, 1, 1, 1]; None for the mean of the branches."""
         active = F.relu(x)
         shortcut = self.shortcut(active) if len(self.shortcut) else x
-        return shortcut + self._mix(self.residual_path1(active), self.residual_path2(active))
+        first, second = self.residual_path1(active), self.residual_path2(active)
+        mixed = torch.lerp(second, first, 0.5) if coefficients is None else shake(first, second, *coefficients)
+        return shortcut + mixed
 
-    def _mix(self, first: Tensor, second: Tensor) -> Tensor:
-        if not self.training:
-            return torch.lerp(second, first, 0.5)
-        ahead, back, per_image = self.shaken
-        shape = (len(first) if per_image else 1, 1, 1, 1)
-        half = first.new_full(shape, 0.5)
-        forward, backward = (torch.rand(shape, device=first.device) if drawn else half for drawn in (ahead, back))
-        return shake(first, second, forward, backward)
+
+class Stage(nn.Sequential):
+    """Blocks in a row, each with coefficients of its own."""
+
+    def forward(self, x: Tensor, coefficients: Sequence[Tensor | None]) -> Tensor:
+        for block, own in zip(self, coefficients, strict=True):
+            x = block(x, own)
+        return x
 
 
 class ShakeShake(nn.Module):
@@ -114,26 +117,36 @@ class ShakeShake(nn.Module):
         shake_image: bool,
     ):
         super().__init__()
-        count, shaken = (depth - 2) // 6, (shake_forward, shake_backward, shake_image)
+        self.count, self.shaken = (depth - 2) // 6, (shake_forward, shake_backward, shake_image)
         widths = (base_channels, 2 * base_channels, 4 * base_channels)
         self.conv = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(16)
-        self.stage1 = _stage(16, widths[0], count, 1, shaken)
-        self.stage2 = _stage(widths[0], widths[1], count, 2, shaken)
-        self.stage3 = _stage(widths[1], widths[2], count, 2, shaken)
+        self.stage1 = _stage(16, widths[0], self.count, 1)
+        self.stage2 = _stage(widths[0], widths[1], self.count, 2)
+        self.stage3 = _stage(widths[1], widths[2], self.count, 2)
         self.fc = nn.Linear(widths[2], num_classes)
         initialise(self)
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         x = F.relu(self.bn(self.conv(images)))  # [B, 16, 32, 32]
-        x = self.stage3(self.stage2(self.stage1(x)))  # [B, 4 base_channels, 8, 8]
-        return self.fc(F.adaptive_avg_pool2d(F.relu(x), 1).flatten(1))
+        coefficients = self._draw(x) if self.training else [[None] * self.count] * 3
+        for layers, own in zip((self.stage1, self.stage2, self.stage3), coefficients, strict=True):
+            x = layers(x, own)
+        return self.fc(F.adaptive_avg_pool2d(F.relu(x), 1).flatten(1))  # x: [B, 4 base_channels, 8, 8]
+
+    def _draw(self, x: Tensor) -> Tensor:
+        """The coefficients of all blocks in one draw, a single launch on a GPU: [3, n, 2, B or 1, 1, 1, 1]."""
+        ahead, back, per_image = self.shaken
+        shape = (len(x) if per_image else 1, 1, 1, 1)
+        coefficients = x.new_full((3, self.count, 2, *shape), 0.5)
+        coefficients[:, :, 1 - ahead : 1 + back] = torch.rand(3, self.count, ahead + back, *shape, device=x.device)
+        return coefficients
 
 
-def _stage(channels_in: int, channels: int, count: int, stride: int, shaken: tuple[bool, bool, bool]) -> nn.Sequential:
-    blocks = stage(ShakeBlock, channels_in, channels, count, stride, shaken)
-    return nn.Sequential(OrderedDict((f"block{number}", block) for number, block in enumerate(blocks, 1)))
+def _stage(channels_in: int, channels: int, count: int, stride: int) -> Stage:
+    blocks = stage(ShakeBlock, channels_in, channels, count, stride)
+    return Stage(OrderedDict((f"block{number}", block) for number, block in enumerate(blocks, 1)))
 
 
 ARCHITECTURES = {
