@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kdhelpers.data import Batch, Batches
-from kdhelpers.device import RandomStream, autocast, keep_freed_memory, peak_memory_mib
+from kdhelpers.device import RandomStream, autocast, keep_freed_memory, memory_format, peak_memory_mib
 from kdhelpers.evaluation.metrics import negative_log_likelihood, top_k_pct
 from kdhelpers.evaluation.predictions import infer
 from kdhelpers.methods import Context, Method
@@ -91,7 +91,7 @@ class Training:
         self.network = build_model(run.model, self.data.num_classes, **run.network_options)
         if inputs.start:
             start_from(self.network, inputs.start)
-        self.network.to(self.device, memory_format=torch.channels_last)
+        self.network.to(self.device, memory_format=memory_format(self.device))
         seed_everything(run.seed, "method")
         self.method = run.build_method()
         self.student = FeatureExtractor(self.network)
