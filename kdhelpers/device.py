@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from functools import cache
 
@@ -16,8 +17,6 @@ from torch import Tensor
 from kdhelpers.messages import inform
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
 _inform_once = cache(inform)
 
 
@@ -25,55 +24,43 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     """The given device, else this process's GPU, else Apple's, else the CPU.
 
     A GPU for which the installed torch has no kernels is passed over, with one line of information. Raises ValueError
-    for such a GPU, and for a missing one, if it was given.
+    for such a GPU if it was given, and for a missing one.
     """
     if device is not None:
         return _existing(torch.device(device))
     if not torch.cuda.is_available():
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    with contextlib.suppress(_NoKernels):
-        return _existing(own)
-    _inform_once(f"device: {_without_kernels(own)}; the CPU is used. Install a torch built for this GPU to use it.")
-    return torch.device("cpu")
-
-
-class _NoKernels(ValueError):
-    pass
+    if lack := _lacks_kernels(own):
+        _inform_once(f"device: {lack}; the CPU is used. A torch built for this GPU would use it.")
+    return torch.device("cpu") if lack else own
 
 
 def _existing(device: torch.device) -> torch.device:
-    if device.type != "cuda":
-        return device
-    if not torch.cuda.is_available():
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device = {device}: torch finds no GPU; leave device out to run on the CPU")
-    count = torch.cuda.device_count()
-    if (device.index or 0) >= count:
-        raise ValueError(f"device = {device}: torch finds GPUs up to cuda:{count - 1}; start one process per GPU")
-    if not has_kernels(device):
+    if device.type == "cuda" and (lack := _lacks_kernels(device)):
         remedy = "install a torch built for this GPU, or leave device out to run on the CPU"
-        raise _NoKernels(f"device = {device}: {_without_kernels(device)}; {remedy}")
+        raise ValueError(f"device = {device}: {lack}; {remedy}")
     return device
 
 
-def has_kernels(device: torch.device) -> bool:
-    """Whether the installed torch has kernels for the GPU.
+def _lacks_kernels(device: torch.device) -> str:
+    """A complaint if the installed torch has no kernels for the GPU. Raises ValueError for a missing GPU.
 
     Compiled code (sm_80) runs on its version and later ones of the same major number, PTX (compute_80) on all later
     ones. A ROCm build lists other names and is not checked.
     """
+    if (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise ValueError(f"device = {device}: the last GPU is cuda:{count - 1}; start one process per GPU")
     built = re.findall(r"(sm|compute)_(\d+)(\d)", " ".join(torch.cuda.get_arch_list()))
-    if torch.version.hip or not built:
-        return True
     major, minor = torch.cuda.get_device_capability(device)
     versions = ((kind, int(first), int(last)) for kind, first, last in built)
-    return any((a, b) <= (major, minor) and (kind == "compute" or a == major) for kind, a, b in versions)
-
-
-def _without_kernels(device: torch.device) -> str:
-    version = ".".join(map(str, torch.cuda.get_device_capability(device)))
+    runs = any((a, b) <= (major, minor) and (kind == "compute" or a == major) for kind, a, b in versions)
+    if runs or not built or torch.version.hip:
+        return ""
     name = torch.cuda.get_device_name(device)
-    return f"torch {torch.__version__} has no kernels for {name} (compute capability {version})"
+    return f"torch {torch.__version__} has no kernels for {name} (compute capability {major}.{minor})"
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -100,18 +87,14 @@ def _emulates(device: torch.device, precision: str) -> bool:
     if device.type == "cuda" and not torch.version.hip:
         return precision == "bf16" and torch.cuda.get_device_capability(device) < (8, 0)
     if device.type == "cpu" and platform.machine() in ("x86_64", "AMD64"):
-        return (precision == "bf16" and not has_avx512_bf16()) or (precision == "fp16" and not has_avx512_fp16())
+        fp16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_fp16_supported()
+        return not {"fp32": True, "bf16": has_avx512_bf16(), "fp16": fp16}[precision]
     return False
 
 
 def has_avx512_bf16() -> bool:
     """Whether the CPU multiplies bf16 natively; emulated bf16 is slower than fp32."""
     return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-
-
-def has_avx512_fp16() -> bool:
-    """Whether the CPU multiplies fp16 natively."""
-    return getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: False)()
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
@@ -130,11 +113,12 @@ def autocast(device: torch.device, precision: str):
 @contextlib.contextmanager
 def full_fp32() -> Iterator[None]:
     """Run the block without TF32, by which NVIDIA GPUs since Ampere round the factors of fp32 to 10 bits."""
-    owners, field, off = _tf32_settings()
-    before = [getattr(owner, field) for owner in owners]
-    try:
+    with warnings.catch_warnings(action="ignore"):  # torch 2.9 warns of allow_tf32, once
+        owners, field, off = _tf32_settings()
+        before = [getattr(owner, field) for owner in owners]
         for owner in owners:
             setattr(owner, field, off)
+    try:
         yield
     finally:
         for owner, value in zip(owners, before, strict=True):

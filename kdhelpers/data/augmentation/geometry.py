@@ -4,8 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
-SPANS_ON = ("cpu", "cuda")  # Apple's index_select would first copy the whole view, of 512 GiB for CIFAR (pytorch#187109)
+SPANS_ON = (
+    "cpu",
+    "cuda",
+)  # Apple's index_select would first copy the whole view, of 512 GiB for CIFAR (pytorch#187109)
 
 
 class Windows:

@@ -5,7 +5,7 @@ synchronisation. On the CPU an operation transforms only the images that drew it
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 
 import torch
@@ -16,19 +16,20 @@ from kdhelpers.device import to_device
 
 OPERATIONS = 14
 CODES = 2 * OPERATIONS  # each operation in two directions; an unsigned operation has two equal codes
+FIRST_CHANGE, FIRST_UNSIGNED = 12, 20  # codes: identity (0, 1), movements of pixels, changes of colour
 LEVELS = 30  # highest magnitude
-SIGNED_CODES = 20  # codes below are of signed operations (and of the identity, 0 and 1)
 
 Change = Callable[[Tensor], Tensor]
 
 
 def randaugment(images: Tensor, codes: Tensor, magnitude: int) -> Tensor:
     """images uint8 [B, 3, H, W]; codes int64 [B, n] in 0..CODES - 1, the operations of each image in their order."""
-    changes = _changes(magnitude, *images.shape[2:], images.device)
-    codes = torch.where(codes < SIGNED_CODES, codes, codes // 2 * 2)
+    sources = _sources(magnitude, *images.shape[2:], images.device)
+    codes = torch.where(codes < FIRST_UNSIGNED, codes, codes // 2 * 2)
     for drawn in codes.unbind(1):
-        result = images.clone()
-        for code, change in changes.items():
+        padded = F.pad(images.flatten(2), (1, 0))
+        result = padded.gather(2, sources[drawn][:, None].expand(-1, images.shape[1], -1)).view(images.shape)
+        for code, change in _changes(magnitude).items():
             chosen = drawn == code
             if _transforms_all(images.device):
                 result = torch.where(chosen[:, None, None, None], change(images), result)
@@ -43,28 +44,27 @@ def _transforms_all(device: torch.device) -> bool:
 
 
 @cache
-def _changes(magnitude: int, height: int, width: int, device: torch.device) -> dict[int, Change]:
-    """code -> torchvision's operation at `magnitude` in 0..LEVELS; the identity and second equal codes are left out."""
-    changes = {}
-    for place, (moves, operation, strength) in enumerate(_signed(magnitude, width), 1):
-        for code, signed in ((2 * place, strength), (2 * place + 1, -strength)):
-            change = partial(operation, signed)
-            changes[code] = _move_by_table(change, height, width, device) if moves else change
-    return changes | {code: change for code, change in zip(range(SIGNED_CODES, CODES, 2), _plain(magnitude), strict=True)}
+def _sources(magnitude: int, height: int, width: int, device: torch.device) -> Tensor:
+    """int64 [CODES, H * W]: where a code's movement takes each pixel from, counted from 1; 0 for a black pixel.
 
-
-def _move_by_table(move: Change, height: int, width: int, device: torch.device) -> Change:
-    """The same movement of pixels by a table on the device: for each pixel its source, 0 for none, else 1 and above.
-
-    torchvision copies a matrix to the device at each call, for which the host waits.
+    Made once by torchvision's own operations, which would copy a matrix to the device at each call: the host waits.
     """
     numbers = torch.arange(1.0, height * width + 1).view(1, 1, height, width)
-    table = to_device(move(numbers).flatten().long(), device)
-    return lambda images: F.pad(images.flatten(2), (1, 0)).index_select(2, table).view(images.shape)
+    moves = {code: move(numbers) for code, move in _movements(magnitude, width).items()}
+    return to_device(torch.stack([moves.get(code, numbers).flatten() for code in range(CODES)]).long(), device)
 
 
-def _signed(magnitude: int, size: int) -> Iterator[tuple[bool, Callable[[float, Tensor], Tensor], float]]:
-    """(whether it only moves pixels, operation of strength and images, strength)."""
+def _both_ways(first: int, operations: list[tuple[Callable[[float, Tensor], Tensor], float]]) -> dict[int, Change]:
+    """code -> operation: each with its strength, and at the next code with the opposite."""
+    pairs = [(operation, sign * strength) for operation, strength in operations for sign in (1, -1)]
+    return {code: partial(*pair) for code, pair in enumerate(pairs, first)}
+
+
+def _upto(strongest: float, magnitude: int) -> float:
+    return torch.linspace(0, strongest, LEVELS + 1)[magnitude].item()  # rounded like torchvision
+
+
+def _movements(magnitude: int, size: int) -> dict[int, Change]:
     from torchvision.transforms import functional as tv
 
     def moved(images: Tensor, translate=(0, 0), shear=(0.0, 0.0), corner=False) -> Tensor:
@@ -74,29 +74,31 @@ def _signed(magnitude: int, size: int) -> Iterator[tuple[bool, Callable[[float, 
     def degrees(slope: float) -> float:
         return math.degrees(math.atan(slope))
 
-    def upto(strongest: float) -> float:
-        return torch.linspace(0, strongest, LEVELS + 1)[magnitude].item()  # rounded like torchvision
-
-    yield True, lambda m, x: moved(x, shear=(degrees(m), 0.0), corner=True), upto(0.3)
-    yield True, lambda m, x: moved(x, shear=(0.0, degrees(m)), corner=True), upto(0.3)
-    yield True, lambda m, x: moved(x, translate=(int(m), 0)), upto(150 / 331 * size)
-    yield True, lambda m, x: moved(x, translate=(0, int(m))), upto(150 / 331 * size)
-    yield True, lambda m, x: tv.rotate(x, m), upto(30)
-    yield False, lambda m, x: tv.adjust_brightness(x, 1 + m), upto(0.9)
-    yield False, lambda m, x: tv.adjust_saturation(x, 1 + m), upto(0.9)
-    yield False, lambda m, x: tv.adjust_contrast(x, 1 + m), upto(0.9)
-    yield False, lambda m, x: tv.adjust_sharpness(x, 1 + m), upto(0.9)
+    shear, distance = _upto(0.3, magnitude), _upto(150 / 331 * size, magnitude)
+    operations = [
+        (lambda m, x: moved(x, shear=(degrees(m), 0.0), corner=True), shear),
+        (lambda m, x: moved(x, shear=(0.0, degrees(m)), corner=True), shear),
+        (lambda m, x: moved(x, translate=(int(m), 0)), distance),
+        (lambda m, x: moved(x, translate=(0, int(m))), distance),
+        (lambda m, x: tv.rotate(x, m), _upto(30, magnitude)),
+    ]
+    return _both_ways(2, operations)
 
 
-def _plain(magnitude: int) -> list[Change]:
+@cache
+def _changes(magnitude: int) -> dict[int, Change]:
     from torchvision.transforms import functional as tv
     from torchvision.transforms.v2 import functional as tv2
 
+    adjustments = [tv.adjust_brightness, tv.adjust_saturation, tv.adjust_contrast, tv.adjust_sharpness]
+    strength = _upto(0.9, magnitude)
+    signed = [(lambda m, x, adjust=adjust: adjust(x, 1 + m), strength) for adjust in adjustments]
     bits = 8 - round(magnitude / (LEVELS / 4))
     threshold = torch.linspace(255, 0, LEVELS + 1)[magnitude].item()
-    return [
+    unsigned = [
         lambda x: tv.posterize(x, bits),
         lambda x: tv.solarize(x, threshold),
         tv.autocontrast,
         tv2.equalize,  # the older one makes the host wait for each channel of each image
     ]
+    return _both_ways(FIRST_CHANGE, signed) | dict(zip(range(FIRST_UNSIGNED, CODES, 2), unsigned, strict=True))
