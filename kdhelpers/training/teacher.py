@@ -11,8 +11,9 @@ from kdhelpers.weights.load import Weights, find_weights, load_model
 class Teacher:
     """A frozen network as a callable `view [B, 3, H, W] -> Outputs`, without a graph.
 
-    It is in eval mode, its BatchNorm folded into the convolutions before it, in the device's `memory_format` and
-    the loop's precision. `network` is the unfolded original, `description` the sidecar of its weights, `sha256` their hash.
+    It is in eval mode, its BatchNorm folded into the convolutions before it, in the device's `memory_format` and the
+    loop's precision. `network` is the unfolded original, `description` the sidecar of its weights, `sha256` their
+    hash.
     """
 
     def __init__(

@@ -4,10 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SPANS_ON = (
-    "cpu",
-    "cuda",
-)  # Apple's index_select would first copy the whole view, of 512 GiB for CIFAR (pytorch#187109)
+# Apple's index_select first copies the whole view of overlapping spans (pytorch#187109): 512 GiB for CIFAR.
+SPANS_ON = ("cpu", "cuda")
 
 
 class Windows:
@@ -15,7 +13,8 @@ class Windows:
 
     They are stored [mirror, N, H + 2p, W + 2p, 3] with p pixels of zero padding, and mirrored copies if `mirrored`. The
     bytes of a window, from its first pixel to its last, are then one span of memory, so a batch is one `index_select`
-    of spans; on other devices than `SPANS_ON`, it is indexed pixel by pixel. Memory: (1 + mirrored) * (1 + 2p / H)^2 times the images' bytes.
+    of spans, or of single pixels on devices other than `SPANS_ON`. Memory: (1 + mirrored) * (1 + 2p / H)^2 times the
+    images' bytes.
     """
 
     def __init__(self, images: Tensor, padding: int | None, mirrored: bool, device: torch.device | str | None = None):

@@ -149,7 +149,7 @@ def augment(
 ) -> Tensor:
     """Augment and normalise a batch: uint8 [B, 3, H, W] and one view's draws [B, ...] -> `dtype` [B, 3, H, W].
 
-    The result has the device's `memory_format`. `draws` holds one entry per step of `recipe`, as `plan_epoch` makes them.
+    The result has the device's `memory_format`. `draws` has one entry per step of `recipe`, see `plan_epoch`.
     """
     windows = Windows(images, recipe.crop, recipe.flip and recipe.resized_crop is None)
     index = torch.arange(len(images), device=images.device)
