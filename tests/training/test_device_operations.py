@@ -23,15 +23,17 @@ SMALL = {
 
 def begun(data, method, **changes):
     """A training after its first step, in which optimiser and method make their buffers; and the next batch."""
-    kind = METHODS[method]
+    kind, hyperparameters = METHODS[method], SMALL.get(method, {})
     taught = {"teacher": "resnet8"} if kind.needs_teacher else {}
-    if kind.uses_unlabelled:
+    if kind(**hyperparameters).uses_unlabelled:
         images = data.train.images[:50].contiguous()
-        data = replace(data, unlabelled=Unlabelled(images, [str(number) for number in range(50)], "noise"))
-        taught |= {"unlabelled": "noise", "unlabelled_batch_size": 32}
-    run = Run(**QUICK | {"method": method, "hyperparameters": SMALL.get(method, {})} | taught | changes)
+        data = replace(data, unlabelled=Unlabelled(images, [str(number) for number in range(50)], "train:50"))
+        taught |= {"unlabelled": "train:50", "unlabelled_batch_size": 32}
+    fields = {"method": method, "hyperparameters": hyperparameters, "epochs": 5, "selection": "last"}
     torch.manual_seed(0)
-    training = training_of(run, data, Teacher(build_model("resnet8", data.num_classes)) if taught else None)
+    network = Teacher(build_model("resnet8", data.num_classes)) if taught else None
+    training = training_of(Run(**QUICK | fields | taught | changes), data, network)
+    training.epochs_done = training.method.stage_epochs  # the last stage trains the whole student
     training.begin_epoch()
     first, second, *_ = training.batches.epoch(1)
     train_step(training, first)
@@ -41,8 +43,6 @@ def begun(data, method, **changes):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_of_every_method_neither_waits_nor_computes_in_float64(root, data, method):
     training, batch = begun(data, method)
-    if training.method.stage_epochs:
-        training.epochs_done = training.method.stage_epochs  # the last stage trains the whole student
     with DeviceCheck() as operations:
         train_step(training, batch)
     assert operations.count["convolution"] > 8
