@@ -133,40 +133,63 @@ def _tf32_settings() -> tuple[list, str, object]:
     return [cudnn.conv, cudnn.rnn, matmul], "fp32_precision", "ieee"
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished all its work; the CPU always has."""
-    if device.type != "cpu":
-        torch.get_device_module(device).synchronize(*_place(device))
-
-
-def _place(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []  # Apple's has one device
-
-
 class RandomStream:
-    """torch's generator states of one training: `with` restores them, and afterwards restores the caller's states."""
+    """The random numbers of one training: `with` takes its generators as torch's, and afterwards restores the caller's.
+
+    A GPU's generator is exchanged, not copied: a CUDA graph draws from the generator with which it was captured.
+    """
 
     def __init__(self, device: torch.device):
-        self._device, self._own = device, None
+        self._device, self._own, self._generator = device, None, None
 
     def __enter__(self) -> None:
         self._callers = self._states()
         self._restore(self._own or self._callers)
+        if self._device.type == "cuda":
+            default = self._default()
+            self._callers_generator = default.graphsafe_get_state()
+            self._generator = self._generator or default.clone_state()
+            default.graphsafe_set_state(self._generator)
 
     def __exit__(self, *_) -> None:
         self._own = self._states()
         self._restore(self._callers)
+        if self._device.type == "cuda":
+            self._default().graphsafe_set_state(self._callers_generator)
+
+    @contextlib.contextmanager
+    def recoverable(self) -> Iterator[None]:
+        """`with` for a step that is captured: a failed capture leaves its generator unusable."""
+        state = self._generator.get_state() if self._generator else None
+        try:
+            with self:
+                yield
+        except Exception:
+            if state is not None:
+                self._generator = torch.Generator(self._device)
+                self._generator.set_state(state)
+            raise
+
+    def _default(self) -> torch.Generator:
+        torch.cuda.init()
+        return torch.cuda.default_generators[
+            torch.cuda.current_device() if self._device.index is None else self._device.index
+        ]
 
     def _states(self) -> list[Tensor]:
         states = [torch.get_rng_state()]
-        if self._device.type != "cpu":
-            states.append(torch.get_device_module(self._device).get_rng_state(*_place(self._device)))
-        return states
+        return [*states, torch.mps.get_rng_state()] if self._device.type == "mps" else states
 
     def _restore(self, states: list[Tensor]) -> None:
         torch.set_rng_state(states[0])
-        if self._device.type != "cpu":
-            torch.get_device_module(self._device).set_rng_state(states[1], *_place(self._device))
+        if self._device.type == "mps":
+            torch.mps.set_rng_state(states[1])
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all its work; the CPU always has."""
+    if device.type != "cpu":  # Apple's takes no argument, for it has one device
+        torch.get_device_module(device).synchronize(*([device] if device.type == "cuda" else []))
 
 
 @cache

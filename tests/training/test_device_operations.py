@@ -11,7 +11,6 @@ from kdhelpers import Run, build_model
 from kdhelpers.data import Unlabelled
 from kdhelpers.methods import METHODS
 from kdhelpers.training import student, teacher
-from kdhelpers.training.loop import train_step
 from kdhelpers.training.optim import OPTIMIZERS
 from kdhelpers.training.teacher import Teacher
 
@@ -36,7 +35,7 @@ def begun(data, method, **changes):
     training.epochs_done = training.method.stage_epochs  # the last stage trains the whole student
     training.begin_epoch()
     first, second, *_ = training.batches.epoch(1)
-    train_step(training, first)
+    training.step(first)
     return training, second
 
 
@@ -44,7 +43,7 @@ def begun(data, method, **changes):
 def test_a_step_of_every_method_neither_waits_nor_computes_in_float64(root, data, method):
     training, batch = begun(data, method)
     with DeviceCheck() as operations:
-        train_step(training, batch)
+        training.step(batch)
     assert operations.count["convolution"] > 8
     assert operations.count["_fused_sgd_"] == 1
 
@@ -55,7 +54,7 @@ def test_a_step_of_every_optimiser_in_half_precision_does_not_wait(root, data, o
     training, batch = begun(data, "lm", optimizer=optimizer, precision=precision, lr=1e-3)
     before = [parameter.clone() for parameter in training.network.parameters()]
     with DeviceCheck():
-        train_step(training, batch)
+        training.step(batch)
     assert any(not torch.equal(*pair) for pair in zip(before, training.network.parameters(), strict=True))
 
 
