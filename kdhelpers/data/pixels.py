@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from kdhelpers.data.augmentation.geometry import Windows
 from kdhelpers.data.augmentation.recipe import Draws, Recipe
+from kdhelpers.device import to_device
 
 
 class Pixels:
@@ -42,13 +43,13 @@ class Pixels:
         draws: on the device, per step [count, M, ...], in the order of `order`.
         """
         if self.resident:
-            starts = self._windows.starts(order.to(self.device, non_blocking=True), draws).expand(count, -1)
+            starts = self._windows.starts(to_device(order, self.device), draws).expand(count, -1)
             for span in spans:
                 yield [self._windows.gather(view_starts[span]) for view_starts in starts]
             return
         self._slices[:] = [order[span] for span in spans]
         for span, images in zip(spans, self._loader, strict=True):
-            windows = Windows(images.to(self.device, non_blocking=True), *self._layout)
+            windows = Windows(to_device(images, self.device), *self._layout)
             index = torch.arange(len(images), device=self.device)
             starts = windows.starts(index, {step: values[:, span] for step, values in draws.items()})
             yield [windows.gather(view_starts) for view_starts in starts.expand(count, -1)]

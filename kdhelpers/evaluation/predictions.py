@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdhelpers.data import Data, Split, Unlabelled, evaluation_batches
-from kdhelpers.device import autocast
+from kdhelpers.device import autocast, full_fp32
 from kdhelpers.models import FeatureExtractor
 
 TINY = torch.finfo(torch.float32).tiny
@@ -46,16 +46,17 @@ def infer(
     """Run `model`, in eval mode on its device, over a split of `data` without augmentation.
 
     split: "train", "val", "test", or images of your own, which are normalised with data's mean and std. precision:
-    fp32, bf16 or fp16. tta (test-time augmentation): probabilities are the mean over an image and its mirror image,
-    logits the logarithm of this mean, embeddings those of the image. progress: called after each batch with its number
-    of images. The model keeps its mode (train or eval). Raises ValueError for an unknown or empty split.
+    fp32 (never TF32), bf16 or fp16. tta (test-time augmentation): probabilities are the mean over an image and its
+    mirror image, logits the logarithm of this mean, embeddings those of the image. progress: called after each batch
+    with its number of images. The model keeps its mode (train or eval). Raises ValueError for an unknown or empty
+    split.
     """
     images = _images(data, split)
     device = next(model.parameters()).device
     network = model if isinstance(model, FeatureExtractor) else FeatureExtractor(model)
     was_training, parts = model.training, []
     model.eval()
-    with autocast(device, precision):
+    with full_fp32(), autocast(device, precision):
         for batch in evaluation_batches(images, batch_size, data.mean, data.std, device):
             views = (batch.views[0], batch.views[0].flip(3)) if tta else batch.views
             outputs = [network(view) for view in views]

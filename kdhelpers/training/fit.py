@@ -11,7 +11,7 @@ from torch import nn
 
 from kdhelpers import artifacts
 from kdhelpers.data import Data
-from kdhelpers.device import pick_device
+from kdhelpers.device import full_fp32, pick_device
 from kdhelpers.display.progress import Progress, TerminalProgress
 from kdhelpers.training import loop, names
 from kdhelpers.training.finished import add_alias, adopt_earlier_files, find_finished_on_all_ranks, run_lock
@@ -159,9 +159,10 @@ def _fit(
     unique: dict[str, Inputs] = {}
     for inputs in students:
         unique.setdefault(inputs.identity, inputs)  # of equal runs the first names the training
-    with contextlib.ExitStack() as locks:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(full_fp32())
         for identity in sorted(unique):  # in one order everywhere, so that no two processes wait for each other
-            locks.enter_context(run_lock(identity))
+            stack.enter_context(run_lock(identity))
         outcomes = _load_finished(unique, progress, force_retrain)
         jobs = {identity: Job(inputs) for identity, inputs in unique.items() if identity not in outcomes}
         try:

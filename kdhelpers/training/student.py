@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kdhelpers.data import Batch, Batches
-from kdhelpers.device import RandomStream, autocast, keep_freed_memory, peak_memory_mib
+from kdhelpers.device import autocast, keep_freed_memory, memory_format, peak_memory_mib
 from kdhelpers.evaluation.validation import Validation
 from kdhelpers.methods import Context, Method
 from kdhelpers.models import FeatureExtractor, Outputs, build_model
 from kdhelpers.training.epoch_log import EpochLog, total
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.optim import build_optimizer, learning_rate
+from kdhelpers.training.random_stream import RandomStream
 from kdhelpers.training.teacher import Teacher
 from kdhelpers.weights.load import start_from
 
@@ -102,7 +103,7 @@ class Training:
         self.network = build_model(run.model, self.data.num_classes, **run.network_options)
         if inputs.start:
             start_from(self.network, inputs.start)
-        self.network.to(self.device, memory_format=torch.channels_last)
+        self.network.to(self.device, memory_format=memory_format(self.device))
         seed_everything(run.seed, "method")
         self.method = run.build_method()
         self.student = FeatureExtractor(self.network)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from kdhelpers.device import memory_format
 from kdhelpers.models import FeatureExtractor, Outputs, fold_batchnorm
 from kdhelpers.weights.load import Weights, find_weights, load_model
 
@@ -10,8 +11,9 @@ from kdhelpers.weights.load import Weights, find_weights, load_model
 class Teacher:
     """A frozen network as a callable `view [B, 3, H, W] -> Outputs`, without a graph.
 
-    It is in eval mode, its BatchNorm folded into the convolutions before it, channels_last, in the precision of the
-    loop. `network` is the unfolded original, `description` the sidecar of its weights, `sha256` their hash.
+    It is in eval mode, its BatchNorm folded into the convolutions before it, in the device's `memory_format` and the
+    loop's precision. `network` is the unfolded original, `description` the sidecar of its weights, `sha256` their
+    hash.
     """
 
     def __init__(
@@ -21,8 +23,9 @@ class Teacher:
         dtype: torch.dtype = torch.float32,
         weights: Weights | None = None,
     ):
+        device = torch.device(device)
         self.network = network.to(device).eval().requires_grad_(False)
-        folded = fold_batchnorm(self.network).to(device, dtype, memory_format=torch.channels_last)
+        folded = fold_batchnorm(self.network).to(device, dtype, memory_format=memory_format(device))
         self.features = FeatureExtractor(folded.requires_grad_(False), *network.return_nodes)
         self.dtype = dtype
         self.description, self.sha256 = (weights.description, weights.sha256) if weights else ({}, "")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from device_checks import DeviceCheck
 
 from kdhelpers.data import (
     Batches,
@@ -16,9 +17,17 @@ from kdhelpers.data import (
     parse_recipe,
     plan_epoch,
 )
+from kdhelpers.data.augmentation import geometry, randaugment
+from kdhelpers.data.augmentation import recipe as steps
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
-RECIPES = ["none", "crop flip", "crop flip rotation jitter cutout", "resized_crop flip"]
+RECIPES = [
+    "none",
+    "crop flip",
+    "crop flip rotation jitter cutout",
+    "resized_crop flip",
+    "crop flip randaugment rotation jitter cutout",
+]
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +168,35 @@ def test_evaluation_shows_every_image_once_in_order_and_plain(split):
     expected = (split.images.double() / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
     torch.testing.assert_close(torch.cat([batch.views[0] for batch in found]).double(), expected, rtol=0, atol=3e-6)
     assert list(evaluation_batches(Split(split.images[:0], split.labels[:0]), 32, MEAN, STD)) == []
+
+
+@pytest.mark.parametrize(("recipe", "budget"), [*((recipe, None) for recipe in RECIPES), ("crop flip", 0)])
+def test_an_epoch_asks_no_device_what_it_lacks_or_waits_for(split, recipe, budget):
+    few = Split(split.images[:10], split.labels[:10])
+    mixed = {"weak_view": "own_crop", "unlabelled": split.images[:8], "unlabelled_batch_size": 4}
+    loader = batches(few, recipe, size=8, device="meta", memory_budget_mib=budget, workers=0, **mixed)
+    with DeviceCheck("meta") as operations:
+        found = list(loader.epoch(1))
+    assert [batch.views[0].shape for batch in found] == [(8, 3, 16, 16), (2, 3, 16, 16)]
+    assert operations.count["addcmul.out"] >= 4  # views and weak views, labelled and not
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("budget", [None, 0])
+def test_the_paths_of_other_devices_give_the_same_bits_in_their_layout(split, recipe, budget, monkeypatch):
+    loader = batches(split, recipe, views=2)
+    expected = [batch.views for batch in loader.epoch(1)]
+    monkeypatch.setattr(geometry, "SPANS_ON", ())
+    monkeypatch.setattr(randaugment, "_transforms_all", lambda device: True)
+    monkeypatch.setattr(steps, "memory_format", lambda device: torch.contiguous_format)
+    for views, batch in zip(
+        expected, batches(split, recipe, views=2, memory_budget_mib=budget, workers=0).epoch(1), strict=True
+    ):
+        for mine, other in zip(batch.views, views, strict=True):
+            assert torch.equal(mine, other)
+            assert mine.is_contiguous()
+    for batch in evaluation_batches(split, 32, MEAN, STD):
+        assert batch.views[0].is_contiguous()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from kdhelpers.data import Unlabelled, load_data
+from kdhelpers.data.augmentation import recipe
 from kdhelpers.evaluation.metrics import calibration, compare, evaluate, per_class_pct, top_k_pct
 from kdhelpers.evaluation.predictions import Predictions, infer
 from kdhelpers.models import build_model
@@ -121,6 +122,18 @@ def test_infer_equals_one_image_at_a_time_and_restores_the_mode():
     torch.testing.assert_close(
         nn.functional.linear(p.embeddings, model.fc.weight, model.fc.bias).detach(), p.logits, rtol=1e-4, atol=1e-4
     )
+
+
+def test_infer_computes_without_tf32_and_in_the_layout_of_the_device(monkeypatch):
+    def watch(network, inputs):
+        seen.append((torch.backends.cudnn.allow_tf32, inputs[0].is_contiguous()))
+
+    seen, data, model = [], load_data("digits"), build_model("resnet8", 10)
+    model.register_forward_pre_hook(watch)
+    monkeypatch.setattr(recipe, "memory_format", lambda device: torch.contiguous_format)
+    infer(model, data, "val")
+    assert set(seen) == {(False, True)}
+    assert torch.backends.cudnn.allow_tf32
 
 
 def test_infer_refuses_unknown_and_empty_splits():

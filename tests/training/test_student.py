@@ -7,7 +7,6 @@ from torch import nn
 from training_fixtures import QUICK, same, train_one_epoch, training_of, weights
 
 from kdhelpers import MODELS, Architecture, Run, fit
-from kdhelpers.device import pick_device, resolve_precision
 from kdhelpers.methods import METHODS, Method
 
 
@@ -112,17 +111,6 @@ def test_each_precision_learns(root, data, precision):
     trained = fit(Run(**QUICK | {"precision": precision, "epochs": 3, "lr": 0.05}), data)
     assert trained.history[-1]["ce"] < trained.history[0]["ce"]
     assert trained.record["environment"]["precision"] == precision
-
-
-def test_precision_auto_is_one_that_the_device_has():
-    assert resolve_precision("auto", torch.device("cpu")) in ("fp32", "bf16")
-    assert resolve_precision("fp16", torch.device("cpu")) == "fp16"
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="torch finds no GPU"):
-        pick_device("cuda")
 
 
 def test_a_network_with_another_number_of_logits_is_refused(root, data, monkeypatch):

@@ -4,13 +4,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# Apple's index_select first copies the whole view of overlapping spans (pytorch#187109): 512 GiB for CIFAR.
+SPANS_ON = ("cpu", "cuda")
+
 
 class Windows:
     """Images laid out so that crop + flip is one contiguous copy per sample.
 
     They are stored [mirror, N, H + 2p, W + 2p, 3] with p pixels of zero padding, and mirrored copies if `mirrored`. The
     bytes of a window, from its first pixel to its last, are then one span of memory, so a batch is one `index_select`
-    of spans. Memory: (1 + mirrored) * (1 + 2p / H)^2 times the images' bytes.
+    of spans, or of single pixels on devices other than `SPANS_ON`. Memory: (1 + mirrored) * (1 + 2p / H)^2 times the
+    images' bytes.
     """
 
     def __init__(self, images: Tensor, padding: int | None, mirrored: bool, device: torch.device | str | None = None):
@@ -23,10 +27,14 @@ class Windows:
         inner[0].copy_(images.permute(0, 2, 3, 1))
         if mirrored:
             inner[1].copy_(inner[0].flip(2))
-        self.row_bytes = self.columns * channels
+        self.channels, self.row_bytes, self.pixels = channels, self.columns * channels, store.view(-1, channels)
+        if store.device.type not in SPANS_ON:
+            row, column = (torch.arange(side, device=store.device) for side in (self.height, self.width))
+            self.spans, self.window = None, row[:, None] * self.columns + column
+            return
         span = (self.height - 1) * self.row_bytes + self.width * channels
         positions = (store.numel() - span) // channels + 1 if count else 0
-        self.channels, self.spans = channels, store.view(-1).as_strided((positions, span), (channels, 1))
+        self.spans = store.view(-1).as_strided((positions, span), (channels, 1))
 
     @staticmethod
     def bytes_needed(shape: torch.Size, padding: int | None, mirrored: bool) -> int:
@@ -46,18 +54,28 @@ class Windows:
         return (index * self.rows + row) * self.columns + column
 
     def gather(self, starts: Tensor) -> Tensor:
-        """The windows at `starts` [B] as uint8 [B, H, W, 3]; rows lie `row_bytes` apart, pixels are contiguous."""
+        """The windows at `starts` [B] as uint8 [B, H, W, 3]; each pixel is contiguous."""
+        if self.spans is None:
+            return self.pixels[starts[:, None, None] + self.window]
         spans = self.spans.index_select(0, starts)
         shape = (len(starts), self.height, self.width, self.channels)
         return spans.as_strided(shape, (spans.shape[1], self.row_bytes, self.channels, 1))
 
 
-def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Rotate each image counter-clockwise about its centre; nearest pixel, zeros outside. [B, 3, H, W], degrees [B]."""
-    height, width = images.shape[2:]
+def direction(degrees: Tensor) -> Tensor:
+    """Cosine and sine of an angle [...], float32 [..., 2]; computed in float64, which not every device has."""
     radians = torch.deg2rad(degrees.double())
-    cosine, sine = radians.cos(), radians.sin()
-    matrix = torch.stack([cosine, -sine, sine, cosine], -1).view(-1, 2, 2).float()  # target pixel -> source pixel
+    return torch.stack([radians.cos(), radians.sin()], -1).float()
+
+
+def rotate(images: Tensor, directions: Tensor) -> Tensor:
+    """Rotate each image counter-clockwise about its centre; nearest pixel, zeros outside.
+
+    images [B, 3, H, W]; directions [B, 2], see `direction`.
+    """
+    height, width = images.shape[2:]
+    cosine, sine = directions.unbind(-1)
+    matrix = torch.stack([cosine, -sine, sine, cosine], -1).view(-1, 2, 2)  # target pixel -> source pixel
     size = torch.stack([images.new_full((), width), images.new_full((), height)])
     x = torch.arange(width, device=images.device) - (width - 1) / 2
     y = torch.arange(height, device=images.device) - (height - 1) / 2

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kdhelpers.data.augmentation.geometry import direction
 from kdhelpers.data.augmentation.randaugment import CODES
 from kdhelpers.data.augmentation.recipe import Draws, Recipe
 
@@ -27,8 +28,9 @@ def plan_epoch(recipe: Recipe, count: int, image_size: int, views: int, seed: in
     """Plan one epoch over `count` square images of `image_size` pixels with `views` independent views of each.
 
     Draws: "crop" int64 [V, N, 2] (row, column in 0..2p), "flip" bool [V, N], "cutout" int64 [V, N, 2] (row, column of
-    the centre), "randaugment" int64 [V, N, n] (codes of operations, see `randaugment`), "rotation" float [V, N] in
-    degrees, "jitter" float [V, N, 4] (see `colour.jitter`), "resized_crop" int64 [V, N, 4] (top, left, height, width).
+    the centre), "randaugment" int64 [V, N, n] (codes of operations, see `randaugment`), "rotation" float [V, N, 2]
+    (cosine and sine of the angle), "jitter" float [V, N, 4] (see `colour.jitter`), "resized_crop" int64 [V, N, 4] (top,
+    left, height, width).
     """
     order = torch.randperm(count, generator=generator(seed, epoch, "order"))
     return Plan(order, _draws(recipe, count, image_size, views, seed, epoch))
@@ -105,7 +107,7 @@ DRAW = {  # step -> its draws [n, ...]: (the recipe's value, n samples, image si
     "resized_crop": _resized_crop,
     "flip": lambda _flip, n, _, rng: torch.randint(0, 2, (n,), generator=rng).bool(),
     "randaugment": lambda pair, n, _, rng: torch.randint(0, CODES, (n, pair[0]), generator=rng),
-    "rotation": lambda degrees, n, _, rng: _uniform(-degrees, degrees, (n,), rng),
+    "rotation": lambda degrees, n, _, rng: direction(_uniform(-degrees, degrees, (n,), rng)),
     "jitter": _jitter,
     "cutout": lambda _side, n, size, rng: torch.randint(0, size, (n, 2), generator=rng),
 }

@@ -17,6 +17,7 @@ from torch import Tensor
 from kdhelpers.data.augmentation.colour import jitter
 from kdhelpers.data.augmentation.geometry import Windows, resized_crop, rotate
 from kdhelpers.data.augmentation.randaugment import randaugment
+from kdhelpers.device import memory_format
 from kdhelpers.nearest import known_names
 
 Draws = dict[str, Tensor]
@@ -132,14 +133,15 @@ class Normalise:
     """
 
     def __init__(self, mean: Tensor, std: Tensor, width: int, device: torch.device | str):
+        self.layout = memory_format(torch.device(device))
         mean, std = (torch.as_tensor(values, dtype=torch.float32, device=device) for values in (mean, std))
         self.scale, self.shift = (1 / (255 * std)).repeat(width), (-mean / std).repeat(width)  # [W * 3]
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 or float in 0..255, [B, H, W, 3] -> float32 [B, 3, H, W], channels_last."""
+        """uint8 or float in 0..255, [B, H, W, 3] -> float32 [B, 3, H, W], in the device's `memory_format`."""
         rows = pixels.to(torch.float32, memory_format=torch.contiguous_format, copy=True).flatten(2)  # [B, H, W * 3]
         torch.addcmul(self.shift, rows, self.scale, out=rows)
-        return rows.view(pixels.shape).permute(0, 3, 1, 2)
+        return rows.view(pixels.shape).permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
 
 
 def augment(
@@ -147,7 +149,7 @@ def augment(
 ) -> Tensor:
     """Augment and normalise a batch: uint8 [B, 3, H, W] and one view's draws [B, ...] -> `dtype` [B, 3, H, W].
 
-    The result is channels_last. `draws` holds one entry per step of `recipe`, as `plan_epoch` makes them.
+    The result has the device's `memory_format`. `draws` has one entry per step of `recipe`, see `plan_epoch`.
     """
     windows = Windows(images, recipe.crop, recipe.flip and recipe.resized_crop is None)
     index = torch.arange(len(images), device=images.device)

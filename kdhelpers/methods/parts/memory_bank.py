@@ -7,6 +7,12 @@ from torch import Tensor, nn
 from kdhelpers.methods.parts.distributed import gather
 
 
+def random_integers(shape: torch.Size, device: torch.device) -> Tensor:
+    """Uniform integers from 0 up to a bound far above any number of images. Apple's GPU draws 32 bits."""
+    bound = 2**62 if device.type in ("cpu", "cuda") else 2**31 - 1
+    return torch.randint(bound, shape, device=device)
+
+
 class MemoryBank(nn.Module):
     """Banks `student` and `teacher`, float32 [N, dim], rows uniform in +-1/sqrt(dim/3) at first (Tian et al. 2020).
 
@@ -51,8 +57,7 @@ class MemoryBank(nn.Module):
             shuffle = torch.randperm(size, device=labels.device)
             shuffled += [shuffle, shuffle[: self.negatives]]  # reading wraps around
         others = self._others[labels]
-        drawn = torch.randint(2**62, others.shape, device=labels.device) % others  # float64 is not on every device
-        start = self._sequence[labels] + drawn
+        start = self._sequence[labels] + random_integers(others.shape, labels.device) % others
         places = torch.cat(shuffled).unfold(0, self.negatives, 1)[start]
         after = places >= self._first[labels, None]  # skip the class's own block
         return self._order[places.add_(after * self._count[labels, None])]

@@ -52,7 +52,7 @@ def test_draws_cover_their_ranges_evenly():
     assert abs(draws["flip"].float().mean() - 0.5) < 0.015
     assert draws["cutout"].unique().tolist() == list(range(8))
     for values, low, high in (
-        (draws["rotation"], -10, 10),
+        (draws["rotation"][..., 1].atan2(draws["rotation"][..., 0]).rad2deg(), -10, 10),
         (draws["jitter"][..., :3], 0.6, 1.4),
         (draws["jitter"][..., 3], -0.1, 0.1),
     ):

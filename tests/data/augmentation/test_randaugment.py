@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from device_checks import DeviceCheck
 from torchvision.transforms import InterpolationMode, RandAugment
 from torchvision.transforms.autoaugment import _apply_op
 
+from kdhelpers.data.augmentation import randaugment as module
 from kdhelpers.data.augmentation.randaugment import CODES, randaugment
 
 
@@ -41,3 +43,13 @@ def test_each_image_gets_its_own_operations_in_their_order(images):
         assert torch.equal(result, theirs(theirs(image, first, 9), second, 9))
     assert torch.equal(found[0], images[0])
     assert not torch.equal(randaugment(images, codes.flip(1), 9)[1], found[1])
+
+
+def test_a_gpus_branch_gives_the_same_bits_and_waits_for_nothing(images, monkeypatch):
+    codes = torch.randint(0, CODES, (len(images), 3), generator=torch.Generator().manual_seed(1))
+    expected = randaugment(images, codes, 9)
+    monkeypatch.setattr(module, "_transforms_all", lambda device: True)
+    with DeviceCheck() as operations:
+        found = randaugment(images, codes, 9)
+    assert torch.equal(found, expected)
+    assert operations.count.total() < 300 * codes.shape[1]  # torchvision's own: 4400 per operation

@@ -7,7 +7,7 @@ from torchvision.transforms.v2 import functional as reference
 
 from kdhelpers.data import Recipe, augment, parse_recipe, plan_epoch
 from kdhelpers.data.augmentation.colour import jitter
-from kdhelpers.data.augmentation.geometry import resized_crop, rotate
+from kdhelpers.data.augmentation.geometry import direction, resized_crop, rotate
 from kdhelpers.data.augmentation.randaugment import randaugment
 from kdhelpers.data.augmentation.recipe import erase_square
 
@@ -77,9 +77,9 @@ def test_jitter_leaves_grey_black_and_white_finite_and_without_hue():
 
 def test_rotation_is_torchvisions(images):
     pixels = images.float() / 255
-    degrees = draws_for("rotation=180", images)["rotation"]
+    degrees = torch.linspace(-180, 180, len(images))
     degrees[0] = 90.0
-    found = rotate(pixels, degrees)
+    found = rotate(pixels, direction(degrees))
     for image, angle, result in zip(pixels, degrees.tolist(), found, strict=True):
         same = (result == reference.rotate(image, angle)).float().mean()
         assert same > 0.998  # a pixel halfway between two may fall to either

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from device_checks import DeviceCheck
 
 from kdhelpers.methods.parts.memory_bank import MemoryBank
 
@@ -61,6 +62,12 @@ def test_a_class_without_images_is_no_obstacle():
 
 def test_only_the_banks_are_in_a_checkpoint():
     assert set(bank().state_dict()) == {"student", "teacher"}
+
+
+def test_draws_stay_within_the_32_bits_of_apples_gpu():
+    store, labels = bank().to("meta"), torch.tensor([0, 1, 2]).to("meta")
+    with DeviceCheck("meta"):
+        assert store.other_classes(labels).shape == (3, 8)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
