@@ -20,9 +20,9 @@ lint: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks all
 
-$(VENV)/suite.stamp: requirements.txt requirements-notebooks.txt pyproject.toml
+$(VENV)/suite.stamp: requirements.txt requirements-package.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -r requirements-notebooks.txt -e .
+	$(BIN)/python -m pip install -r requirements.txt -e .
 	touch $@
 
 $(VENV)/dev.stamp: requirements-dev.txt $(VENV)/suite.stamp

@@ -36,7 +36,7 @@ def test_the_two_commands_and_the_plain_ones_are_there():
         "make suite",
         "make test",
         "python -m venv",
-        "pip install -r requirements-notebooks.txt",
+        "pip install -r requirements.txt",
         "python -m kdhelpers suite",
     ):
         assert command in README

@@ -182,7 +182,7 @@ def test_the_setup_cell_installs_the_package_in_the_same_way(path):
 
 def test_the_package_requires_no_kernel_and_no_upper_version_of_torch():
     """Colab's runtime breaks if pip replaces its kernel, and loses its GPU if pip replaces its torch."""
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    lines = (ROOT / "requirements-package.txt").read_text().splitlines()
     required = dict(re.match(r"([\w-]+)(.*)", line).groups() for line in lines if not line.startswith("#"))
     assert not {"jupyter", "ipykernel", "ipython", "notebook", "jupyterlab", "nbconvert", "tornado"} & set(required)
     assert all(re.fullmatch(r">=[\d.]+", required[name]) for name in ("torch", "torchvision", "numpy"))
