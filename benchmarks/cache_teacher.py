@@ -18,7 +18,7 @@ import torch
 
 from benchmarks import pair
 from benchmarks.measure import Timing, interleave_apart, row
-from kdhelpers.device import has_avx512_bf16
+from kdhelpers.device import synchronize
 from kdhelpers.display.progress import Progress
 from kdhelpers.models import build_model
 from kdhelpers.training.inputs import Inputs
@@ -41,28 +41,27 @@ METHODS = {
     "cocord": HEADS,
     "cocord + kd": HEADS | {"kd_weight": 1.0},
 }
-CPU = torch.device("cpu")
 
 
-def run(threads: int = 1, rounds: int = 15) -> list[dict]:
+def run(threads: int = 1, device: str = "cpu", rounds: int = 15) -> list[dict]:
     torch.set_num_threads(threads)
-    precisions = ["fp32", "bf16"] if has_avx512_bf16() else ["fp32"]
+    precisions = pair.precisions(device)
     kinds = [(kind, precision) for precision in precisions for kind in ("cross-entropy alone", "stored", "live")]
-    timings = interleave_apart(prepare, [("peer-style", "fp32"), *kinds], threads, rounds)
+    timings = interleave_apart(prepare, [("peer-style", "fp32"), *kinds], threads, rounds, device)
     rows = [row(name, timing, "ms/step", scale=1e3) for name, timing in timings.items()]
     rows += [line for precision in precisions for line in ratios(timings, precision)]
-    return [*rows, *table_rows(precisions[-1]), *sweep_rows()]
+    return [*rows, *table_rows(precisions[-1], device), *sweep_rows(device)]
 
 
-def prepare(kind: str, precision: str, threads: int) -> Callable[[], object]:
+def prepare(kind: str, precision: str, threads: int, device: str) -> Callable[[], object]:
     """What one step of a case runs."""
     torch.set_num_threads(threads)
     network = pair.teacher_network()
     if kind == "peer-style":
-        peer = pair.PeerStyle(network, pair.student_network())
+        peer = pair.PeerStyle(network, pair.student_network(), device)
         batches = pair.pil_batches(pair.images_and_labels(pair.BATCH))
         return lambda: peer.train(batches, steps=1)
-    training = pair.ours(network, precision, steps=1, taught=kind != "cross-entropy alone")
+    training = pair.ours(network, precision, steps=1, taught=kind != "cross-entropy alone", device=device)
     shared = _from_a_full_table(training) if kind == "stored" else None
     return lambda: train_epoch([training], Progress(), shared)
 
@@ -90,14 +89,15 @@ def ratios(timings: dict[str, Timing], precision: str) -> list[dict]:
     ]
 
 
-def table_rows(precision: str) -> list[dict]:
+def table_rows(precision: str, device: str) -> list[dict]:
     """What all views of 50,000 images take: bytes of logits, and the teacher's time for them."""
-    training = pair.ours(pair.teacher_network(), precision, steps=1)
+    training = pair.ours(pair.teacher_network(), precision, steps=1, device=device)
     teacher, view = training.module.teacher, next(training.batches.epoch(1)).views[0]
     teacher(view)
     start = time.perf_counter()
     for _ in range(5):
         said = teacher(view)
+    synchronize(training.device)
     per_image = (time.perf_counter() - start) / 5 / len(view)
     rows, size = IMAGES * VIEWS, said.logits.element_size() * pair.CLASSES
     seen = VIEWS * (1 - (1 - 1 / VIEWS) ** EPOCHS)
@@ -108,18 +108,18 @@ def table_rows(precision: str) -> list[dict]:
     ]
 
 
-def sweep_rows() -> list[dict]:
+def sweep_rows(device: str) -> list[dict]:
     """How many images the teacher sees in a sweep of eight methods with a table; live it sees all that it is asked."""
     os.environ["KD_ROOT"] = tempfile.mkdtemp()
     torch.manual_seed(0)
-    teacher = Teacher(build_model("resnet8", pair.CLASSES))
-    counts = [_train(teacher, name.split()[0], hyperparameters) for name, hyperparameters in METHODS.items()]
+    teacher = Teacher(build_model("resnet8", pair.CLASSES), device)
+    counts = [_train(teacher, name.split()[0], hyperparameters, device) for name, hyperparameters in METHODS.items()]
     seen, asked = (sum(column) for column in zip(*counts, strict=True))
     ratio, name = seen / asked, f"{len(METHODS)} methods, {EPOCHS} epochs: images that the teacher saw, stored / live"
     return [row(name, ratio, "x", ratio, f"<= {FORWARDS_GOAL}", ratio <= FORWARDS_GOAL)]
 
 
-def _train(teacher: Teacher, method: str, hyperparameters: dict) -> tuple[int, int]:
+def _train(teacher: Teacher, method: str, hyperparameters: dict, device: str) -> tuple[int, int]:
     """All epochs of a small run, by the package's loop: images that the teacher saw, and that it was asked about."""
     data = pair.data_of(pair.images_and_labels(SMALL))
     run = Run(
@@ -135,10 +135,10 @@ def _train(teacher: Teacher, method: str, hyperparameters: dict) -> tuple[int, i
         selection="last",
         val_fraction=0,
     )
-    batches = batches_of([Inputs(run, data, CPU, run.precision, teacher)])
+    batches = batches_of([Inputs(run, data, torch.device(device), run.precision, teacher)])
     with cached_teacher(teacher, data, batches, {"logits", "embedding"}) as stored:
         shared = SharedTeacher(stored)
-        training = pair.training_of(run, data, shared, batches)
+        training = pair.training_of(run, data, shared, batches, device)
         stored.forwards = shared.forwards = 0  # making a training asks for shapes
         for epoch in range(EPOCHS):
             train_epoch([training], Progress(), shared)

@@ -22,8 +22,8 @@ TEMPERATURE, NORMALIZER = 0.07, 50_000.0
 SPEED, ERROR = 12, 1e-5
 
 
-def run(threads: int = 1, rounds: int = 5) -> list[dict]:
-    cases = {name: Apart(_prepare, name, threads) for name in CASES}
+def run(threads: int = 1, device: str = "cpu", rounds: int = 5) -> list[dict]:
+    cases = {name: Apart(_prepare, name, threads, device, device=device) for name in CASES}
     try:
         timings = interleave(cases, rounds)
     finally:
@@ -34,7 +34,7 @@ def run(threads: int = 1, rounds: int = 5) -> list[dict]:
     for name in ("ours fp32", "ours bf16"):
         speed = peer.ratio_to(timings[name])
         rows.append(row(f"{name}, times faster", speed, "x", speed, f">= {SPEED}x peer-style", speed >= SPEED))
-    errors = gradient_errors()
+    errors = gradient_errors(device)
     rows.append(
         row("gradient error, fp32", errors["fp32"], "of float64's", None, f"<= {ERROR:g}", errors["fp32"] <= ERROR)
     )
@@ -46,19 +46,19 @@ def run(threads: int = 1, rounds: int = 5) -> list[dict]:
     return rows
 
 
-def problem(dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+def problem(dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Tensor, ...]:
     """Embeddings [B, d], banks [N, d], positives [B], negatives [B, K]; the same values in any dtype."""
     torch.manual_seed(0)
     labels = torch.arange(IMAGES) % CLASSES
     store = MemoryBank(labels, CLASSES, DIM, NEGATIVES)
     index = torch.randperm(IMAGES)[:BATCH]
-    student, teacher = (F.normalize(torch.randn(BATCH, DIM), dim=1).to(dtype).requires_grad_() for _ in range(2))
-    banks = store.student.to(dtype), store.teacher.to(dtype)
-    return student, teacher, *banks, index, store.other_classes(labels[index])
+    pair = (F.normalize(torch.randn(BATCH, DIM), dim=1).to(device, dtype).requires_grad_() for _ in range(2))
+    banks = store.student.to(device, dtype), store.teacher.to(device, dtype)
+    return *pair, *banks, index.to(device), store.other_classes(labels[index]).to(device)
 
 
 def ours(values: tuple[Tensor, ...], bf16: bool = False) -> None:
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    with torch.autocast(values[0].device.type, torch.bfloat16, enabled=bf16):
         loss = crd_loss(*values, TEMPERATURE, NORMALIZER, NORMALIZER)
     loss.backward()
 
@@ -100,11 +100,11 @@ CASES: dict[str, Callable[[tuple[Tensor, ...]], None]] = {
 }
 
 
-def _prepare(name: str, threads: int) -> Callable[[], object]:
+def _prepare(name: str, threads: int, device: str) -> Callable[[], object]:
     torch.set_num_threads(threads)
     if not name.startswith("peer-style"):
         keep_freed_memory()  # as the package's loop does; the usual code takes its gathered rows anew from the system
-    values = problem()
+    values = problem(device=device)
 
     def case() -> None:
         for embedding in values[:2]:
@@ -114,14 +114,14 @@ def _prepare(name: str, threads: int) -> Callable[[], object]:
     return case
 
 
-def gradient_errors() -> dict[str, float]:
+def gradient_errors(device: str) -> dict[str, float]:
     """Largest relative error of both embeddings' gradients, ||g - g64|| / ||g64||."""
     exact = problem(torch.float64)
     ours(exact)
     errors = {}
     for name, case in {"fp32": ours, "bf16": CASES["ours bf16"], "peer-style": peer_style}.items():
-        values = problem()
+        values = problem(device=device)
         case(values)
         pairs = zip(values[:2], exact[:2], strict=True)
-        errors[name] = max(((v.grad - e.grad).norm() / e.grad.norm()).item() for v, e in pairs)
+        errors[name] = max(((v.grad.cpu() - e.grad).norm() / e.grad.norm()).item() for v, e in pairs)
     return errors

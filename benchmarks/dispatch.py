@@ -36,13 +36,13 @@ class Counting(TorchDispatchMode):
         return function(*arguments, **(keywords or {}))
 
 
-def run(threads: int = 1) -> list[dict]:
+def run(threads: int = 1, device: str = "cpu") -> list[dict]:
     torch.set_num_threads(threads)
     network = pair.teacher_network()
-    peer = per_step(lambda steps: _peer_epoch(network, steps))
+    peer = per_step(lambda steps: _peer_epoch(network, steps, device))
     rows = [row("peer-style", peer.total(), "operations/step")]
     for precision in ("fp32", "bf16"):
-        ours = per_step(lambda steps, precision=precision: _our_epoch(network, precision, steps))
+        ours = per_step(lambda steps, precision=precision: _our_epoch(network, precision, steps, device))
         ratio = ours.total() / peer.total()
         goal, met = (f"<= {GOAL}x peer-style", ratio <= GOAL) if precision == "fp32" else ("", None)
         rows.append(row(f"ours {precision}", ours.total(), "operations/step", ratio, goal, met))
@@ -63,12 +63,12 @@ def per_step(epoch: Callable[[int], Callable[[], object]]) -> Counter[str]:
     return Counter({name: (long[name] - short[name]) / (LONG - SHORT) for name in long | short})
 
 
-def _our_epoch(network: torch.nn.Module, precision: str, steps: int) -> Callable[[], object]:
-    training = pair.ours(network, precision, steps, BATCH)
+def _our_epoch(network: torch.nn.Module, precision: str, steps: int, device: str) -> Callable[[], object]:
+    training = pair.ours(network, precision, steps, BATCH, device=device)
     return lambda: train_epoch([training], Progress())
 
 
-def _peer_epoch(network: torch.nn.Module, steps: int) -> Callable[[], object]:
-    peer = pair.PeerStyle(network, pair.student_network())
+def _peer_epoch(network: torch.nn.Module, steps: int, device: str) -> Callable[[], object]:
+    peer = pair.PeerStyle(network, pair.student_network(), device)
     batches = pair.pil_batches(pair.images_and_labels(steps * BATCH), BATCH)
     return lambda: peer.train(batches, steps)

@@ -40,7 +40,7 @@ RECIPES = {
 TOLERANCE = 0.001  # grey levels: float32 sums in another order, from weights rounded at another place
 
 
-def run(threads: int = 1, rounds: int = 3) -> list[dict]:
+def run(threads: int = 1, device: str = "cpu", rounds: int = 3) -> list[dict]:
     torch.set_num_threads(threads)
     keep_freed_memory()  # as the package's loop does; so a memory peak holds what the cases before it used
     rows = []
@@ -52,7 +52,7 @@ def run(threads: int = 1, rounds: int = 3) -> list[dict]:
             rows.append(row(f"{size} px, decoding, once", count / (time.perf_counter() - start), "images/s"))
             for name in RECIPES:
                 note(f"  {size} px, {name} ...")
-                rows += compare(f"{size} px, {name}", split, paths, name, rounds)
+                rows += compare(f"{size} px, {name}", split, paths, name, rounds, device)
         rows += equality(f"{size} px", split)
     return rows
 
@@ -82,20 +82,21 @@ def read(paths: list[Path], size: int) -> Split:
     return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.arange(len(paths)) % CLASSES)
 
 
-def compare(case: str, split: Split, paths: list[Path], name: str, rounds: int) -> list[dict]:
+def compare(case: str, split: Split, paths: list[Path], name: str, rounds: int, device: str) -> list[dict]:
     """Images/s of every case with one recipe, and the ratios."""
     data, spec = data_of(split), BatchSpec(parse_recipe(RECIPES[name]), BATCH)
-    ours = Batches(data, spec)
-    streamed = Batches(data, spec, memory_budget_mib=0, workers=WORKERS)
+    ours = Batches(data, spec, device)
+    streamed = Batches(data, spec, device, memory_budget_mib=0, workers=WORKERS)
     files, held = (peer_style(paths, split, name, held) for held in (False, True))
+    images = split.images.to(device)
     cases = {
         "peer-style": lambda: exhaust(files),
         "peer-style, PIL in memory": lambda: exhaust(held),
-        "limit": lambda: gather_and_cast(split),
+        "limit": lambda: gather_and_cast(images),
         "streamed": lambda: exhaust(streamed.epoch(1)),
         "ours": lambda: exhaust(ours.epoch(1)),
     }
-    timings = interleave(cases, rounds)
+    timings = interleave(cases, rounds, device)
     return [rate(f"{case}: {kind}", timing, len(split)) for kind, timing in timings.items()] + ratios(case, timings)
 
 
@@ -108,9 +109,9 @@ def ratios(case: str, timings: dict[str, Timing]) -> list[dict]:
     return [*(line("ours", other) for other in others), line("streamed", "peer-style")]
 
 
-def gather_and_cast(split: Split) -> None:
-    gather = rows_of(split.images)
-    for index in torch.randperm(len(split)).split(BATCH):
+def gather_and_cast(images: Tensor) -> None:
+    gather = rows_of(images)
+    for index in torch.randperm(len(images), device=images.device).split(BATCH):
         gather(index).to(torch.float32)
 
 

@@ -23,24 +23,24 @@ COUNT, BATCH, PEER_COUNT, WORKERS = 50_000, 64, 6_400, 2
 PEER_GOAL, LIMIT_GOAL = 20, 0.65
 
 
-def run(threads: int = 1, rounds: int = 5) -> list[dict]:
+def run(threads: int = 1, device: str = "cpu", rounds: int = 5) -> list[dict]:
     torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(0)
     split = Split(
         torch.randint(0, 256, (COUNT, 3, 32, 32), dtype=torch.uint8, generator=generator),
         torch.randint(0, 100, (COUNT,), generator=generator),
     )
-    batches = Batches(data_of(split), BatchSpec(parse_recipe("crop flip"), BATCH))
-    loader = peer_style(split, PEER_COUNT)
+    batches = Batches(data_of(split), BatchSpec(parse_recipe("crop flip"), BATCH), device)
+    loader, images = peer_style(split, PEER_COUNT), split.images.to(device)
     cases = {
         "peer-style": lambda: exhaust(loader),
         "ours": lambda: exhaust(batches.epoch(1)),
-        "limit": lambda: gather_and_cast(split.images.__getitem__),
-        "bare copy": lambda: gather_and_cast(rows_of(split.images)),
+        "limit": lambda: gather_and_cast(images.__getitem__, device),
+        "bare copy": lambda: gather_and_cast(rows_of(images), device),
     }
-    timings = interleave(cases, rounds)
-    images = {name: PEER_COUNT if name == "peer-style" else COUNT for name in cases}
-    rows = [rate(name, timing, images[name]) for name, timing in timings.items()]
+    timings = interleave(cases, rounds, device)
+    counts = {name: PEER_COUNT if name == "peer-style" else COUNT for name in cases}
+    rows = [rate(name, timing, counts[name]) for name, timing in timings.items()]
     gain = timings["peer-style"].ratio_to(timings["ours"]) * COUNT / PEER_COUNT
     share, bare = (timings[name].ratio_to(timings["ours"]) for name in ("limit", "bare copy"))
     rows.append(row("ours / peer-style, images per s", gain, "x", gain, f">= {PEER_GOAL}", gain >= PEER_GOAL))
@@ -62,8 +62,8 @@ def exhaust(batches) -> None:
         pass
 
 
-def gather_and_cast(gather: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    for index in torch.randperm(COUNT).split(BATCH):
+def gather_and_cast(gather: Callable[[torch.Tensor], torch.Tensor], device: str) -> None:
+    for index in torch.randperm(COUNT, device=device).split(BATCH):
         gather(index).to(torch.float32)
 
 
@@ -86,11 +86,11 @@ def differing_crops(split: Split, batches: Batches, checked: int = 640) -> int:
     for step, batch in enumerate(batches.epoch(1)):
         if step * BATCH >= checked:
             break
-        for place, index in enumerate(batch.index):
+        for place, index in enumerate(batch.index.tolist()):
             row_offset, column_offset = batch.draws["crop"][0, place].tolist()
             image = F.pad(split.images[index], (4, 4, 4, 4))
             image = image[:, row_offset : row_offset + 32, column_offset : column_offset + 32]
             image = image.flip(-1) if batch.draws["flip"][0, place] else image
             expected = torch.addcmul(shift, image.float(), scale)
-            differing += not torch.equal(batch.views[0][place], expected)
+            differing += not torch.equal(batch.views[0][place].cpu(), expected)
     return differing

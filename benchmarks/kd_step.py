@@ -14,35 +14,34 @@ import torch
 
 from benchmarks import pair
 from benchmarks.measure import Timing, interleave_apart, row
-from kdhelpers.device import has_avx512_bf16
 from kdhelpers.display.progress import Progress
-from kdhelpers.training.loop import train_epoch
+from kdhelpers.training.loop import train_epoch, train_step
 
 BOUND_GOAL, LOGITS_GOAL = 1.05, 1e-4
 PEER_GOALS = {"fp32": 1.3, "bf16": 2.5}
 
 
-def run(threads: int = 1, rounds: int = 15) -> list[dict]:
+def run(threads: int = 1, device: str = "cpu", rounds: int = 15) -> list[dict]:
     torch.set_num_threads(threads)
-    precisions = ["fp32", "bf16"] if has_avx512_bf16() else ["fp32"]
+    precisions = pair.precisions(device)
     kinds = [("peer-style", "fp32"), *((kind, precision) for precision in precisions for kind in ("bound", "ours"))]
-    timings = interleave_apart(prepare, kinds, threads, rounds)
+    timings = interleave_apart(prepare, kinds, threads, rounds, device)
     rows = [row(name, timing, "ms/step", scale=1e3) for name, timing in timings.items()]
     rows += [line for precision in precisions for line in ratios(timings, precision)]
-    apart = logits_difference(pair.teacher_network())
+    apart = logits_difference(pair.teacher_network(), device)
     return [*rows, row("logits apart after 6 steps, fp32", apart, "", None, f"<= {LOGITS_GOAL}", apart <= LOGITS_GOAL)]
 
 
-def prepare(kind: str, precision: str, threads: int) -> Callable[[], object]:
+def prepare(kind: str, precision: str, threads: int, device: str) -> Callable[[], object]:
     """What one step of a case runs."""
     torch.set_num_threads(threads)
     network = pair.teacher_network()
     if kind == "bound":
-        return pair.bare(network, precision)
+        return pair.bare(network, precision, device=device)
     if kind == "ours":
-        training = pair.ours(network, precision, steps=1)
+        training = pair.ours(network, precision, steps=1, device=device)
         return lambda: train_epoch([training], Progress())
-    peer = pair.PeerStyle(network, pair.student_network())
+    peer = pair.PeerStyle(network, pair.student_network(), device)
     batches = pair.pil_batches(pair.images_and_labels(pair.BATCH))
     return lambda: peer.train(batches, steps=1)
 
@@ -57,13 +56,13 @@ def ratios(timings: dict[str, Timing], precision: str) -> list[dict]:
     ]
 
 
-def logits_difference(network: torch.nn.Module, steps: int = 6) -> float:
+def logits_difference(network: torch.nn.Module, device: str, steps: int = 6) -> float:
     """Largest difference of the two students' logits, in eval, after the same steps from the same weights."""
-    training = pair.ours(network, "fp32", steps)
-    peer = pair.PeerStyle(network, training.network)
+    training = pair.ours(network, "fp32", steps, device=device)
+    peer = pair.PeerStyle(network, training.network, device)
     training.begin_epoch()
     for batch in training.batches.epoch(1):
-        training.step(batch)
+        train_step(training, batch)
         peer.step(batch.views[0].contiguous(), batch.labels)
     with torch.no_grad():
         images = torch.cat([batch.views[0] for batch in training.batches.epoch(2)])

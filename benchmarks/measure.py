@@ -11,6 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from kdhelpers.device import synchronize
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -28,14 +32,21 @@ class Timing:
         return statistics.median(a / b for a, b in zip(self.seconds, other.seconds, strict=True))
 
 
-def interleave(cases: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, Timing]:
-    """Time every case once per round, after a round that warms up and notes the memory peaks."""
+def interleave(
+    cases: dict[str, Callable[[], object]], rounds: int = 5, device: torch.device | str = "cpu"
+) -> dict[str, Timing]:
+    """Time every case once per round, after a round that warms up and notes the memory peaks.
+
+    device: the clock stops when the device has finished its work; a case `Apart` waits for its own device.
+    """
     peaks = {name: peak_memory_mib(case) for name, case in cases.items()}
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, case in cases.items():
+            synchronize(torch.device(device))
             start = time.perf_counter()
             case()
+            synchronize(torch.device(device))
             seconds[name].append(time.perf_counter() - start)
     return {name: Timing(seconds[name], peaks[name]) for name in cases}
 
@@ -58,13 +69,14 @@ def peak_memory_mib(case: Callable[[], object]) -> float | None:
 class Apart:
     """A case in a process of its own, where no other case warms or fragments the memory it works in.
 
-    `prepare(*arguments)`, importable by name, makes the case there; calling this object runs it and waits.
+    `prepare(*arguments)`, importable by name, makes the case there; calling this object runs it and waits, also for the
+    `device` that it works on.
     """
 
-    def __init__(self, prepare: Callable[..., Callable[[], object]], *arguments):
+    def __init__(self, prepare: Callable[..., Callable[[], object]], *arguments, device: str = "cpu"):
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, prepare, arguments))
+        self._process = context.Process(target=_serve, args=(theirs, prepare, arguments, device))
         self._process.start()
         theirs.close()  # so that the end of that process ends our waiting
         self._pipe.recv()
@@ -80,10 +92,18 @@ class Apart:
 
 
 def interleave_apart(
-    prepare: Callable[..., Callable[[], object]], kinds: list[tuple[str, str]], threads: int, rounds: int
+    prepare: Callable[..., Callable[[], object]],
+    kinds: list[tuple[str, str]],
+    threads: int,
+    rounds: int,
+    device: str = "cpu",
 ) -> dict[str, Timing]:
-    """`interleave` of "<kind> <precision>" for each pair, `prepare(kind, precision, threads)` in its own process."""
-    cases = {f"{kind} {precision}": Apart(prepare, kind, precision, threads) for kind, precision in kinds}
+    """`interleave` of "<kind> <precision>" for each pair, `prepare(kind, precision, threads, device)` in its own
+    process."""
+    cases = {
+        f"{kind} {precision}": Apart(prepare, kind, precision, threads, device, device=device)
+        for kind, precision in kinds
+    }
     try:
         return interleave(cases, rounds)
     finally:
@@ -91,8 +111,13 @@ def interleave_apart(
             case.close()
 
 
-def _serve(pipe, prepare: Callable[..., Callable[[], object]], arguments: tuple) -> None:
-    case = prepare(*arguments)
+def _serve(pipe, prepare: Callable[..., Callable[[], object]], arguments: tuple, device: str) -> None:
+    prepared = prepare(*arguments)
+
+    def case() -> None:
+        prepared()
+        synchronize(torch.device(device))
+
     pipe.send("ready")
     with contextlib.suppress(EOFError):  # the other side has closed: no more rounds
         while pipe.recv():

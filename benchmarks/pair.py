@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdhelpers.data import Batches, Data, Split
-from kdhelpers.device import DTYPES, autocast, keep_freed_memory
+from kdhelpers.device import DTYPES, autocast, keep_freed_memory, memory_format, resolve_precision
 from kdhelpers.models import FeatureExtractor, build_model
 from kdhelpers.models.networks.cifar_resnet import BasicBlock
 from kdhelpers.training.inputs import Inputs
@@ -31,11 +31,16 @@ LR, MOMENTUM, WEIGHT_DECAY = 0.05, 0.9, 5e-4
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 
 
-def images_and_labels(count: int) -> Split:
-    """Noise of CIFAR's shape: a step's time does not depend on the picture."""
+def images_and_labels(count: int, side: int = 32) -> Split:
+    """Noise, by default of CIFAR's shape: a step's time does not depend on the picture."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
     return Split(images, torch.randint(0, CLASSES, (count,), generator=generator))
+
+
+def precisions(device: torch.device | str) -> list[str]:
+    """fp32, and bf16 where the device multiplies it natively."""
+    return ["fp32", "bf16"] if resolve_precision("auto", torch.device(device)) == "bf16" else ["fp32"]
 
 
 def data_of(train: Split) -> Data:
@@ -58,7 +63,14 @@ def student_network() -> nn.Module:
     return build_model("resnet8x4", CLASSES)
 
 
-def ours(network: nn.Module, precision: str, steps: int, batch_size: int = BATCH, taught: bool = True) -> Training:
+def ours(
+    network: nn.Module,
+    precision: str,
+    steps: int,
+    batch_size: int = BATCH,
+    taught: bool = True,
+    device: torch.device | str = "cpu",
+) -> Training:
     """The package's own training of an epoch of `steps` steps, data included; unless `taught`, cross-entropy alone."""
     weights = {"temperature": TEMPERATURE, "ce_weight": CE_WEIGHT, "kd_weight": KD_WEIGHT}
     by_teacher = {"teacher": "resnet32x4", "method": "lm", "hyperparameters": weights}
@@ -77,27 +89,45 @@ def ours(network: nn.Module, precision: str, steps: int, batch_size: int = BATCH
         val_fraction=0,
     )
     data = data_of(images_and_labels(steps * batch_size))
-    return training_of(run, data, Teacher(copy.deepcopy(network), "cpu", DTYPES[precision]))
+    teacher = Teacher(copy.deepcopy(network), device, DTYPES[precision]) if taught else None
+    return training_of(run, data, teacher, device=device)
 
 
-def training_of(run: Run, data: Data, teacher: Teacher | None = None, batches: Batches | None = None) -> Training:
-    """A training of the package on the CPU, as `fit` makes it; `teacher` may be one that others share."""
-    inputs = Inputs(run, data, torch.device("cpu"), run.precision, teacher)
+def training_of(
+    run: Run,
+    data: Data,
+    teacher: Teacher | None = None,
+    batches: Batches | None = None,
+    device: torch.device | str = "cpu",
+) -> Training:
+    """A training of the package, as `fit` makes it; `teacher` may be one that others share."""
+    inputs = Inputs(run, data, torch.device(device), run.precision, teacher)
     return Training(inputs, batches or batches_of([inputs]))
 
 
-def bare(network: nn.Module, precision: str, batch_size: int = BATCH) -> Callable[[], None]:
-    """Folded teacher forward, student forward and backward on a batch that is already there: the bound of a step."""
-    device, dtype = torch.device("cpu"), DTYPES[precision]
+def bare(
+    network: nn.Module | None,
+    precision: str,
+    batch_size: int = BATCH,
+    device: torch.device | str = "cpu",
+    student: nn.Module | None = None,
+    side: int = 32,
+) -> Callable[[], None]:
+    """Folded teacher forward, student forward and backward on a batch that is already there: the bound of a step.
+
+    network: the teacher; None leaves its forward out.
+    """
+    device, dtype = torch.device(device), DTYPES[precision]
     keep_freed_memory()  # as ours does: a bound may not lose by what it could have had
-    teacher = Teacher(copy.deepcopy(network), device, dtype).features.model
-    student = student_network().to(memory_format=torch.channels_last)
-    images = torch.randn(batch_size, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    teacher = Teacher(copy.deepcopy(network), device, dtype).features.model if network else None
+    student = (student or student_network()).to(device, memory_format=memory_format(device))
+    images = torch.randn(batch_size, 3, side, side).to(device, memory_format=memory_format(device))
     teacher_images = images.to(dtype)
 
     def step() -> None:
-        with torch.no_grad():
-            teacher(teacher_images)
+        if teacher:
+            with torch.no_grad():
+                teacher(teacher_images)
         with autocast(device, precision):
             logits = student(images)
         logits.float().sum().backward()
@@ -163,15 +193,17 @@ def peer_network(network: nn.Module) -> FeatureExtractor:
 class PeerStyle:
     """The usual loop: fp32, NCHW, unfolded teacher, accuracies and the loss's `.item()` in every step."""
 
-    def __init__(self, teacher: nn.Module, student: nn.Module):
-        self.teacher, self.student = peer_network(teacher).eval(), peer_network(student).train()
+    def __init__(self, teacher: nn.Module, student: nn.Module, device: torch.device | str = "cpu"):
+        self.device = torch.device(device)
+        self.teacher = peer_network(teacher).to(self.device).eval()
+        self.student = peer_network(student).to(self.device).train()
         self.optimizer = torch.optim.SGD(self.student.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY)
         self.losses, self.top1, self.top5 = Average(), Average(), Average()
 
     def train(self, batches: Iterator, steps: int) -> None:
         for _ in range(steps):
             images, labels, _index = next(batches)
-            self.step(images.float(), labels)
+            self.step(images.float().to(self.device), labels.to(self.device))
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         logits, *self.student_features = self.student(images)  # kept until the next step's take their place

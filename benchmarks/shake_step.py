@@ -15,7 +15,6 @@ from torch import Tensor
 
 from benchmarks import pair
 from benchmarks.measure import Timing, interleave_apart, row
-from kdhelpers.device import autocast, has_avx512_bf16, keep_freed_memory
 from kdhelpers.display.progress import Progress
 from kdhelpers.models import build_model
 from kdhelpers.models.networks.shake_shake import ShakeBlock
@@ -23,33 +22,32 @@ from kdhelpers.training.loop import train_epoch
 from kdhelpers.training.run import Run
 from kdhelpers.training.student import Training
 
-CPU = torch.device("cpu")
 GOAL, IMAGES, CUTOUT = 1.05, 50_000, 16
 LR, MOMENTUM, WEIGHT_DECAY = 0.2, 0.9, 1e-4
 
 
-def run(threads: int = 1, rounds: int = 7) -> list[dict]:
+def run(threads: int = 1, device: str = "cpu", rounds: int = 7) -> list[dict]:
     torch.set_num_threads(threads)
-    precisions = ["fp32", "bf16"] if has_avx512_bf16() else ["fp32"]
+    precisions = pair.precisions(device)
     kinds = [("peer-style", "fp32"), *((kind, precision) for precision in precisions for kind in ("bound", "ours"))]
-    timings = interleave_apart(prepare, kinds, threads, rounds)
+    timings = interleave_apart(prepare, kinds, threads, rounds, device)
     rows = [row(name, timing, "ms/step", scale=1e3) for name, timing in timings.items()]
     return rows + [line for precision in precisions for line in ratios(timings, precision)]
 
 
-def prepare(kind: str, precision: str, threads: int) -> Callable[[], object]:
+def prepare(kind: str, precision: str, threads: int, device: str) -> Callable[[], object]:
     """What one step of a case runs."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     if kind == "bound":
-        return bare(precision)
+        return bare(precision, device)
     if kind == "ours":
-        training = ours(precision)
+        training = ours(precision, device)
         return lambda: train_epoch([training], Progress())
-    return PeerStyle().step
+    return PeerStyle(torch.device(device)).step
 
 
-def ours(precision: str) -> Training:
+def ours(precision: str, device: str) -> Training:
     run = Run(
         role="teacher",
         dataset="cifar100",
@@ -64,22 +62,12 @@ def ours(precision: str) -> Training:
         selection="last",
         val_fraction=0,
     )
-    return pair.training_of(run, pair.data_of(pair.images_and_labels(pair.BATCH)))
+    return pair.training_of(run, pair.data_of(pair.images_and_labels(pair.BATCH)), device=device)
 
 
-def bare(precision: str) -> Callable[[], None]:
+def bare(precision: str, device: str) -> Callable[[], None]:
     """The network's forward and backward on a batch that is already there."""
-    keep_freed_memory()  # as ours does: a bound may not lose by what it could have had
-    network = build_model("shake_shake", pair.CLASSES).to(memory_format=torch.channels_last)
-    images = torch.randn(pair.BATCH, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-
-    def step() -> None:
-        with autocast(CPU, precision):
-            logits = network(images)
-        logits.float().sum().backward()
-        network.zero_grad(set_to_none=True)
-
-    return step
+    return pair.bare(None, precision, device=device, student=build_model("shake_shake", pair.CLASSES))
 
 
 class PeerMix(torch.autograd.Function):
@@ -87,12 +75,12 @@ class PeerMix(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, first: Tensor, second: Tensor) -> Tensor:
-        ahead = torch.rand(len(first)).view(-1, 1, 1, 1).expand_as(first)
+        ahead = torch.rand(len(first), device=first.device).view(-1, 1, 1, 1).expand_as(first)
         return ahead * first + (1 - ahead) * second
 
     @staticmethod
     def backward(ctx, slope: Tensor) -> tuple[Tensor, Tensor]:
-        back = torch.rand(len(slope)).view(-1, 1, 1, 1).expand_as(slope)
+        back = torch.rand(len(slope), device=slope.device).view(-1, 1, 1, 1).expand_as(slope)
         return back * slope, (1 - back) * slope
 
 
@@ -107,8 +95,8 @@ class PeerBlock(ShakeBlock):
 class PeerStyle:
     """The usual loop over a shuffling DataLoader, the learning rate set in every step."""
 
-    def __init__(self):
-        self.network = build_model("shake_shake", pair.CLASSES).train()
+    def __init__(self, device: torch.device):
+        self.device, self.network = device, build_model("shake_shake", pair.CLASSES).to(device).train()
         for module in self.network.modules():
             if isinstance(module, ShakeBlock):
                 module.__class__ = PeerBlock
@@ -122,6 +110,7 @@ class PeerStyle:
 
     def step(self) -> None:
         images, labels, _index = next(self.batches)
+        images, labels = images.to(self.device), labels.to(self.device)
         logits = self.network(images)
         loss = F.cross_entropy(logits, labels)
         self.optimizer.zero_grad()

@@ -1,6 +1,7 @@
 """Goal 7: seconds until `import kdhelpers`, and until all its public names, are there, against `import torch` alone.
 
-Fresh interpreters take turns. Also shown: what a notebook pays that imports its plotting and table libraries first.
+Fresh interpreters take turns; no device takes part. Also shown: what a notebook pays that imports its plotting and
+table libraries first.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ as bare forwards on a run's views. CIFAR-100's own images where they are at hand
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,6 @@ from kdhelpers.training.teacher_cache import SharedTeacher
 
 LAMBDAS, BATCH, STEPS = (0.3, 0.5, 0.7, 0.9), 32, 2
 FORWARDS_GOAL, TIME_GOAL = 1 / len(LAMBDAS), 1
-CPU = torch.device("cpu")
 
 
 class CountedTeacher(Teacher):
@@ -38,23 +39,23 @@ class CountedTeacher(Teacher):
         return super().__call__(view, stop_at)
 
 
-def run(threads: int = 1, rounds: int = 4) -> list[dict]:
+def run(threads: int = 1, device: str = "cpu", rounds: int = 4) -> list[dict]:
     torch.set_num_threads(threads)
     data, network = images(), pair.teacher_network()
-    for_one, for_all = CountedTeacher(network), CountedTeacher(network)
-    alone = [training(lam, data, for_one) for lam in LAMBDAS]
+    for_one, for_all = (CountedTeacher(copy.deepcopy(network), device) for _ in range(2))
+    alone = [training(lam, data, for_one, device=device) for lam in LAMBDAS]
     shared = SharedTeacher(for_all)
     batches = alone[0].batches
-    together = [training(lam, data, shared, batches) for lam in LAMBDAS]
+    together = [training(lam, data, shared, batches, device) for lam in LAMBDAS]
     for_one.forwards = for_all.forwards = 0  # making a training asks for shapes
     views = [view for batch in batches.epoch(1) for view in batch.views]
-    bare = Teacher(network)
+    bare = Teacher(network, device)
     cases = {
         f"{len(LAMBDAS)} single runs": lambda: [train_epoch([each], Progress()) for each in alone],
         "lockstep": lambda: train_epoch(together, Progress(), shared),
         "teacher of one run": lambda: [bare(view) for view in views],
     }
-    timings = interleave(cases, rounds)
+    timings = interleave(cases, rounds, device)
     rows = [row(name, timing, "ms/step", scale=1e3 / STEPS) for name, timing in timings.items()]
     single, lockstep, teacher = timings.values()
     rows += time_rows(lockstep.ratio_to(single), teacher.ratio_to(single))
@@ -83,7 +84,9 @@ def images() -> Data:
     return pair.data_of(load_data("cifar100").train.select(torch.arange(count)) if there else noise(count))
 
 
-def training(lam: float, data: Data, teacher: Teacher | SharedTeacher, batches: Batches | None = None) -> Training:
+def training(
+    lam: float, data: Data, teacher: Teacher | SharedTeacher, batches: Batches | None = None, device: str = "cpu"
+) -> Training:
     run = Run(
         dataset="cifar100",
         model="resnet8",
@@ -96,7 +99,7 @@ def training(lam: float, data: Data, teacher: Teacher | SharedTeacher, batches: 
         val_fraction=0,
         precision="fp32",
     )
-    return pair.training_of(run, data, teacher, batches)
+    return pair.training_of(run, data, teacher, batches, device)
 
 
 def differing(first: torch.nn.Module, second: torch.nn.Module) -> int:
