@@ -1,0 +1,94 @@
+"""Trainings of the package's own loop on noise, as `fit_sweep` makes them, without files."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from inspect import signature
+
+import torch
+from torch import nn
+
+from benchmarks import pair
+from benchmarks.gpu.session import Session
+from kdhelpers.data import Data, Unlabelled
+from kdhelpers.device import DTYPES
+from kdhelpers.display.progress import Progress
+from kdhelpers.models import build_model
+from kdhelpers.training.inputs import Inputs
+from kdhelpers.training.loop import batches_of, train_epoch
+from kdhelpers.training.run import Run
+from kdhelpers.training.student import Training
+from kdhelpers.training.teacher import Teacher
+from kdhelpers.training.teacher_cache import share_teacher
+
+HAS_GRAPHS = "graphs" in signature(train_epoch).parameters
+
+
+class Clock(Progress):
+    """When the host had launched the last step, by `time.perf_counter`."""
+
+    at = 0.0
+
+    def step(self, step: int) -> None:
+        self.at = time.perf_counter()
+
+
+class Students:
+    """Trainings in lockstep, with the teacher that they share."""
+
+    def __init__(
+        self, runs: Sequence[Run], data: Data, device: torch.device, teacher: Teacher | None = None, cached=False
+    ):
+        self._stack = contextlib.ExitStack()
+        inputs = [Inputs(run, data, device, run.precision, teacher if run.teacher else None) for run in runs]
+        self.batches = batches_of(inputs)
+        self.teacher = self._stack.enter_context(share_teacher(inputs, self.batches, cached))
+        self.trainings = [Training(each, self.batches, self.teacher if each.teacher else None) for each in inputs]
+
+    def epoch(self, graphs: bool | None = False, progress: Progress | None = None) -> float:
+        """One epoch; the time at which the host had launched its last step."""
+        clock = progress or Clock()
+        options = {"graphs": graphs} if HAS_GRAPHS else {}
+        train_epoch(self.trainings, clock, self.teacher, **options)
+        return getattr(clock, "at", 0.0)
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def run_of(session: Session, model: str, **fields) -> Run:
+    defaults = {
+        "dataset": "cifar100",
+        "epochs": 1000,
+        "batch_size": session.scale.batch,
+        "precision": session.precision,
+        "selection": "last",
+        "val_fraction": 0,
+    }
+    return Run(model=model, **(defaults | fields))
+
+
+def noise(session: Session, steps: int, batch: int | None = None, side: int | None = None, unlabelled=False) -> Data:
+    """As many images as `steps` batches need."""
+    count = steps * (batch or session.scale.batch)
+    split = pair.images_and_labels(count, side or session.scale.side)
+    data = pair.data_of(split)
+    return replace(data, unlabelled=Unlabelled(split.images, [""] * count, "test")) if unlabelled else data
+
+
+def teacher_of(session: Session, model: str, precision: str | None = None, side: int | None = None, **options):
+    """An untrained teacher whose BatchNorm statistics fit its activations, as a trained one's do."""
+    return Teacher(settled(session, model, side, **options), session.device, DTYPES[precision or session.precision])
+
+
+@torch.no_grad()
+def settled(session: Session, model: str, side: int | None = None, **options) -> nn.Module:
+    torch.manual_seed(1)
+    network = build_model(model, pair.CLASSES, **options).to(session.device)
+    side = side or session.scale.side
+    for _ in range(1 if session.small else 3):
+        network(torch.randn(max(session.scale.batch, 4), 3, side, side).to(session.device))
+    return network.eval()
