@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import pair
 from benchmarks.dispatch import Counting
-from benchmarks.gpu.session import Session, attempt, skipped
+from benchmarks.gpu.session import Session, attempt, attempts, skipped
 from benchmarks.gpu.timing import captured, free, interleaved, repeated, window_row
 from benchmarks.gpu.workloads import HAS_GRAPHS, Students, noise, run_of, settled
 from benchmarks.measure import row
@@ -60,28 +60,29 @@ PAIRS = {
     "F vgg13 -> vgg8": Pair("vgg13", "vgg8", {"lm": LM}),
     "G resnet56 -> resnet20": Pair("resnet56", "resnet20", {"lm": LM}),
 }
-SMALL_NETWORKS = {"resnet101": "resnet18", "resnet50": "resnet18", "shake_shake": "resnet20"}
+SMALL_NETWORKS = {
+    **dict.fromkeys(("resnet101", "resnet50"), "resnet18"),
+    **dict.fromkeys(("vgg16", "vgg13", "vgg11"), "vgg8"),
+    **dict.fromkeys(("resnet32x4", "resnet56", "shake_shake"), "resnet20"),
+}
 
 
 def epochs(session: Session) -> Iterator[dict]:
     for name, each in PAIRS.items():
         each = _small(session, each) if session.small else each
         for method, fields in each.methods.items():
-            try:
-                yield from _measure(session, f"{name}, {method}", each, fields, cached="cached" in method)
-            except Exception as error:
-                yield attempt(f"{name}, {method}", partial(_raise, error))
+            case = f"{name}, {method}"
+            yield from attempts(case, _measure(session, case, each, fields, cached="cached" in method))
             free(session.device)
 
 
-def _raise(error: Exception) -> dict:
-    raise error
-
-
 def _small(session: Session, each: Pair) -> Pair:
+    """The pair's names stay; its networks and images are small."""
     teacher, student = (SMALL_NETWORKS.get(name, name) for name in (each.teacher, each.student))
+    narrow = {"base_channels": 8} if student == "resnet18" else {}
     side = session.scale.side * (2 if each.side > 32 else 1)
-    return each._replace(teacher=teacher, student=student, side=side, batch=session.scale.batch, student_options={})
+    sizes = {"images": session.scale.images, "batch": session.scale.batch, "side": side}
+    return each._replace(teacher=teacher, student=student, options=each.options | narrow, student_options={}, **sizes)
 
 
 def _measure(session: Session, case: str, each: Pair, fields: dict, cached: bool) -> Iterator[dict]:

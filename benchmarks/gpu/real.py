@@ -18,6 +18,7 @@ from kdhelpers.display.progress import TimedProgress, duration
 
 MARGIN = 1.04  # of a predicted time: checkpoints, the ends of epochs, the first captures
 LINES_EVERY = 10  # epochs
+PREPARE, CHOOSE, FINISH = 15, 5, 25  # seconds; the rest is the training's
 
 
 class OutOfTime(KeyboardInterrupt):
@@ -59,12 +60,13 @@ class Real:
         self._data: Data | None = None
 
     def sections(self) -> Sequence[Section]:
+        run = max(self.session.seconds - PREPARE - CHOOSE - FINISH, 1)
         return (
-            Section("concurrency", 15, lambda session: concurrency(session, self.recipe)),
-            Section("data", 4, self.load),
-            Section("choose", 1, self.choose),
-            Section("run", 500, self.run),
-            Section("finish", 25, lambda session: finish(session, self.data, self.recipe)),
+            Section("concurrency", PREPARE, lambda session: concurrency(session, self.recipe)),
+            Section("data", CHOOSE / 2, self.load, needed=True),
+            Section("choose", CHOOSE / 2, self.choose, needed=True),
+            Section("run", run, self.run),
+            Section("finish", FINISH, lambda session: finish(session, self.data, self.recipe), needed=True),
         )
 
     def load(self, session: Session) -> Iterator[dict]:
@@ -88,8 +90,7 @@ class Real:
         scale = MARGIN * (64 / session.scale.batch if session.small else 1)
         found = list(predict(session, self.recipe, steps, scale))
         yield from found
-        until = session.started + session.seconds * 520 / 545
-        seconds = until - time.monotonic()
+        seconds = session.started + session.seconds - FINISH - time.monotonic()
         fitting = [line["case"] for line in found if line["value"] <= seconds]
         chosen = fitting[0] if fitting else PLANS[-1].name
         yield row(f"chosen: {chosen}", seconds, "s left") | {"plan": chosen}
@@ -107,8 +108,8 @@ class Real:
             try:
                 trained = fit_sweep(runs, self.data, device=session.device, progress=UntilDeadline(session.ends))
             except OutOfTime as reached:
-                yield row(f"phase {number}", time.monotonic() - start, "s") | {"note": f"interrupted: {reached}"}
-                session.ends = time.monotonic()
+                session.ends = time.monotonic()  # the section counts as out of time, so a second call continues it
+                yield row(f"phase {number}", session.ends - start, "s") | {"note": f"interrupted: {reached}"}
                 return
             yield row(f"phase {number}", time.monotonic() - start, "s") | {"note": names}
             for each in trained:

@@ -32,11 +32,15 @@ LARGE, SMALL = Scale(steps=40, batch=64, side=32, images=50_000), Scale(steps=1,
 
 
 class Section(NamedTuple):
-    """`function(session)` yields rows; between two rows the deadline is checked. `seconds`: its share of the time."""
+    """`function(session)` yields rows; between two rows the deadline is checked. `seconds`: its share of the time.
+
+    needed: later sections depend on it, so it runs whole and at any time.
+    """
 
     name: str
     seconds: float
     function: Callable[[Session], Iterator[dict]]
+    needed: bool = False
 
 
 class Session:
@@ -76,7 +80,7 @@ class Session:
         for section in chosen:
             share += section.seconds
             self.ends = self.started + self.seconds * share / total
-            self.section(*section)
+            self._section(section)
 
     def _is_finished(self, name: str) -> bool:
         finished = self.results.get(name, {}).get("status") == "finished"
@@ -84,16 +88,20 @@ class Session:
             note(f"{name}: finished earlier")
         return finished
 
-    def section(self, name: str, seconds: float, function: Callable[[Session], Iterator[dict]]) -> None:
-        note(f"{name} ({max(self.left(), 0):.0f} s) ...")
+    def _section(self, section: Section) -> None:
+        name, _, function, needed = section
+        if self.left() <= 0 and not needed:
+            note(f"{name}: no time left")
+            self.results[name] = {"status": "out of time", "device": self.device_name, "rows": [], "seconds": 0.0}
+            return self.write()
+        note(f"{name} ({self.left():.0f} s) ...")
         start, entry = time.monotonic(), {"status": "finished", "device": self.device_name, "rows": []}
         try:
-            for found in function(self) if self.left() > 0 else ():
+            for found in function(self):
                 entry["rows"].append(_plain(found) | {"section": name, "device": self.device_name})
-                if self.left() <= 0:
+                if self.left() <= 0 and not needed:
+                    entry["status"] = "out of time"
                     break
-            if self.left() <= 0:
-                entry["status"] = "out of time"
         except Exception:
             entry |= {"status": "failed", "traceback": traceback.format_exc()}
             note(entry["traceback"])
@@ -121,11 +129,16 @@ def skipped(case: str, reason: str) -> dict:
 
 def attempt(case: str, work: Callable[[], dict]) -> dict:
     """The row of `work`, or a missed row with the error: the section's other rows do not depend on it."""
+    return next(attempts(case, (work() for _ in range(1))))
+
+
+def attempts(case: str, rows: Iterator[dict]) -> Iterator[dict]:
+    """The rows; at an error a missed row in place of the others."""
     try:
-        return work()
+        yield from rows
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        return row(case, None, "", goal="runs", met=False) | {"note": reason, "traceback": traceback.format_exc()}
+        yield row(case, None, "", goal="runs", met=False) | {"note": reason, "traceback": traceback.format_exc()}
 
 
 def keep_artifacts_in(folder: Path) -> None:
