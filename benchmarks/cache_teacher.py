@@ -21,12 +21,14 @@ from benchmarks.measure import Timing, interleave_apart, row
 from kdhelpers.device import synchronize
 from kdhelpers.display.progress import Progress
 from kdhelpers.models import build_model
+from kdhelpers.training.graphs import UsualSteps
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.loop import batches_of, train_epoch
 from kdhelpers.training.run import Run
+from kdhelpers.training.shared_teacher import SharedTeacher
 from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import Teacher
-from kdhelpers.training.teacher_cache import SharedTeacher, cached_teacher
+from kdhelpers.training.teacher_cache import cached_teacher
 
 GOAL, FORWARDS_GOAL = 1.05, 0.10
 IMAGES, VIEWS, EPOCHS, SMALL = 50_000, 162, 240, 8
@@ -63,7 +65,7 @@ def prepare(kind: str, precision: str, threads: int, device: str) -> Callable[[]
         return lambda: peer.train(batches, steps=1)
     training = pair.ours(network, precision, steps=1, taught=kind != "cross-entropy alone", device=device)
     shared = _from_a_full_table(training) if kind == "stored" else None
-    return lambda: train_epoch([training], Progress(), shared)
+    return lambda: train_epoch([training], Progress(), UsualSteps(shared))
 
 
 def _from_a_full_table(training: Training) -> SharedTeacher:
@@ -74,7 +76,7 @@ def _from_a_full_table(training: Training) -> SharedTeacher:
     keys = torch.randperm(len(training.data.train) * VIEWS)
     stored.cache.add(keys, torch.randn(len(keys), pair.CLASSES))
     shared = SharedTeacher(stored)
-    training.module.__dict__["teacher"] = shared
+    training.module.set_teacher(shared)
     return shared
 
 
@@ -141,7 +143,7 @@ def _train(teacher: Teacher, method: str, hyperparameters: dict, device: str) ->
         training = pair.training_of(run, data, shared, batches, device)
         stored.forwards = shared.forwards = 0  # making a training asks for shapes
         for epoch in range(EPOCHS):
-            train_epoch([training], Progress(), shared)
+            train_epoch([training], Progress(), UsualSteps(shared))
             training.epochs_done = epoch + 1
         stored.cache.save()
     return stored.forwards, SMALL * shared.forwards

@@ -15,7 +15,7 @@ import torch
 from benchmarks import pair
 from benchmarks.measure import Timing, interleave_apart, row
 from kdhelpers.display.progress import Progress
-from kdhelpers.training.loop import train_epoch, train_step
+from kdhelpers.training.loop import train_epoch
 
 BOUND_GOAL, LOGITS_GOAL = 1.05, 1e-4
 PEER_GOALS = {"fp32": 1.3, "bf16": 2.5}
@@ -62,7 +62,7 @@ def logits_difference(network: torch.nn.Module, device: str, steps: int = 6) -> 
     peer = pair.PeerStyle(network, training.network, device)
     training.begin_epoch()
     for batch in training.batches.epoch(1):
-        train_step(training, batch)
+        training.step(batch)
         peer.step(batch.views[0].contiguous(), batch.labels)
     with torch.no_grad():
         images = torch.cat([batch.views[0] for batch in training.batches.epoch(2)])

@@ -60,8 +60,8 @@ def _student(session: Session, recipe: Recipe, method: str) -> Run:
 def _measure(session: Session, runs: Sequence[Run], teacher: str | None = None):
     data, steps = noise(session, session.scale.steps), session.scale.steps
     taught = teacher_of(session, teacher) if teacher else None
-    students = Students(runs, data, session.device, taught)
-    found = interleaved({"phase": partial(students.epoch, None)}, session.device, steps)["phase"]
+    students = Students(runs, data, session.device, taught, graphs=None)
+    found = interleaved({"phase": students.epoch}, session.device, steps)["phase"]
     students.close()
     return found
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.gpu.losses import losses
 from benchmarks.gpu.session import Session, attempt, attempts, skipped
-from benchmarks.gpu.workloads import HAS_GRAPHS, Students, noise, run_of, settled
+from benchmarks.gpu.workloads import Students, noise, run_of, settled
 from benchmarks.measure import row
 from kdhelpers.data import Batches, BatchSpec, parse_recipe
 from kdhelpers.device import full_fp32
@@ -80,9 +80,9 @@ def _steps(session: Session, kind: str, judged: bool, steps: int = 6) -> Iterato
 
 def _train(run, data, network: torch.nn.Module, device: torch.device, graphs: bool = False) -> tuple[dict, Tensor]:
     """Mean loss terms of an epoch, and the student's logits after it."""
-    students = Students([run], data, device, Teacher(copy.deepcopy(network), device))
+    students = Students([run], data, device, Teacher(copy.deepcopy(network), device), graphs=graphs)
     (training,) = students.trainings
-    students.epoch(graphs)
+    students.epoch()
     training.end_epoch(1.0)
     side = data.image_size
     images = torch.randn(8, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -122,8 +122,6 @@ def _graphs(session: Session, steps: int = 20) -> dict:
     case = f"graph against eager, {steps} steps, logits"
     if session.device.type != "cuda":
         return skipped(case, "CUDA graphs need an NVIDIA GPU")
-    if not HAS_GRAPHS:
-        return skipped(case, "this loop has no graphs")
     return attempt(case, partial(_graph_row, session, case, steps))
 
 

@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from inspect import signature
 
 import torch
 from torch import nn
@@ -17,14 +16,13 @@ from kdhelpers.data import Data, Unlabelled
 from kdhelpers.device import DTYPES
 from kdhelpers.display.progress import Progress
 from kdhelpers.models import build_model
+from kdhelpers.training.graphs import steps_of
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.loop import batches_of, train_epoch
 from kdhelpers.training.run import Run
+from kdhelpers.training.shared_teacher import share_teacher
 from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import Teacher
-from kdhelpers.training.teacher_cache import share_teacher
-
-HAS_GRAPHS = "graphs" in signature(train_epoch).parameters
 
 
 class Clock(Progress):
@@ -37,10 +35,16 @@ class Clock(Progress):
 
 
 class Students:
-    """Trainings in lockstep, with the teacher that they share."""
+    """Trainings in lockstep, with the teacher that they share. graphs: as in `fit`."""
 
     def __init__(
-        self, runs: Sequence[Run], data: Data, device: torch.device, teacher: Teacher | None = None, cached=False
+        self,
+        runs: Sequence[Run],
+        data: Data,
+        device: torch.device,
+        teacher: Teacher | None = None,
+        cached: bool = False,
+        graphs: bool | None = False,
     ):
         self._stack = contextlib.ExitStack()
         inputs = [Inputs(run, data, device, run.precision, teacher if run.teacher else None) for run in runs]
@@ -48,12 +52,13 @@ class Students:
         self.teacher = self._stack.enter_context(share_teacher(inputs, self.batches, cached))
         self.trainings = [Training(each, self.batches, self.teacher if each.teacher else None) for each in inputs]
 
-    def epoch(self, graphs: bool | None = False, progress: Progress | None = None) -> float:
-        """One epoch; the time at which the host had launched its last step."""
-        clock = progress or Clock()
-        options = {"graphs": graphs} if HAS_GRAPHS else {}
-        train_epoch(self.trainings, clock, self.teacher, **options)
-        return getattr(clock, "at", 0.0)
+        self.steps = steps_of(device, self.teacher, graphs, compiled=False)
+
+    def epoch(self, progress: Progress | None = None) -> float:
+        """One epoch; the time at which the host had launched its last step, 0 with another progress."""
+        clock = Clock()
+        train_epoch(self.trainings, progress or clock, self.steps)
+        return clock.at
 
     def close(self) -> None:
         self._stack.close()
