@@ -62,9 +62,7 @@ def run(threads: int = 1, device: str = "cpu", rounds: int = 4) -> list[dict]:
     rows += time_rows(lockstep.ratio_to(single), teacher.ratio_to(single))
     share = for_all.images / for_one.images
     met = share <= FORWARDS_GOAL
-    rows.append(
-        row("lockstep / single runs, images that the teacher computes", share, "x", share, f"<= {FORWARDS_GOAL}", met)
-    )
+    rows.append(row("lockstep / single runs, the teacher's images", share, "x", share, f"<= {FORWARDS_GOAL}", met))
     pairs = zip(alone, together, strict=True)
     apart = sum(differing(first.network, second.network) for first, second in pairs)
     return [*rows, row("tensors of the students that differ in a bit", apart, "tensors", None, "0", apart == 0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -12,6 +13,8 @@ from benchmarks.gpu.workloads import Students, noise, run_of, teacher_of
 from benchmarks.measure import row
 from kdhelpers import Run
 
+BATCH = 64
+MARGIN = 1.04  # of a predicted time: checkpoints, the ends of epochs, the first captures
 SCANNED, COUNTS = ("vgg8", "resnet20", "resnet8x4"), (1, 2, 3, 4, 6)
 
 
@@ -23,7 +26,7 @@ def concurrency(session: Session, recipe: Recipe) -> Iterator[dict]:
     for model in ("resnet8",) if session.small else SCANNED:
         alone = None
         for count in COUNTS[:2] if session.small else COUNTS:
-            runs = [run_of(session, model, seed=0) for _ in range(count)]
+            runs = [run_of(session, model, batch_size=BATCH) for _ in range(count)]
             window = _measure(session, runs)
             alone = alone or window
             line = window_row(f"{count} x {model}, no teacher", window)
@@ -46,7 +49,7 @@ def phase_name(teacher: str | None, methods: Sequence[str]) -> str:
 
 
 def _phase(session: Session, recipe: Recipe, case: str, teacher: str | None, methods: Sequence[str]) -> dict:
-    first = [run_of(session, teacher)] if teacher else []
+    first = [run_of(session, teacher, batch_size=BATCH)] if teacher else []
     runs = first + [_student(session, recipe, method) for method in methods]
     return window_row(case, _measure(session, runs, None if teacher else recipe.teacher))
 
@@ -54,11 +57,12 @@ def _phase(session: Session, recipe: Recipe, case: str, teacher: str | None, met
 def _student(session: Session, recipe: Recipe, method: str) -> Run:
     fields = METHODS[method]
     taught = {} if fields["method"] in ("si", "ls") else {"teacher": recipe.teacher}
-    return run_of(session, recipe.student, **fields, **taught)
+    return run_of(session, recipe.student, batch_size=BATCH, **fields, **taught)
 
 
 def _measure(session: Session, runs: Sequence[Run], teacher: str | None = None):
-    data, steps = noise(session, session.scale.steps), session.scale.steps
+    steps = session.scale.steps
+    data = noise(session, steps, BATCH)
     taught = teacher_of(session, teacher) if teacher else None
     students = Students(runs, data, session.device, taught, graphs=None)
     found = interleaved({"phase": students.epoch}, session.device, steps)["phase"]
@@ -66,11 +70,12 @@ def _measure(session: Session, runs: Sequence[Run], teacher: str | None = None):
     return found
 
 
-def predict(session: Session, recipe: Recipe, steps: int, scale: float) -> Iterator[dict]:
-    """Seconds of each plan: its phases' milliseconds times all steps; `scale` corrects them for larger work."""
+def predict(session: Session, recipe: Recipe, images: int) -> Iterator[dict]:
+    """Seconds of each plan: its phases' milliseconds times all steps."""
+    steps = MARGIN * recipe.epochs * math.ceil(images / BATCH)
     ms = {line["case"]: line["value"] for line in session.results["concurrency"]["rows"]}
     for plan in PLANS:
         names = [phase_name(recipe.teacher, plan.first), *([phase_name(None, plan.second)] if plan.second else [])]
         if all(ms.get(name) is not None for name in names):
-            seconds = scale * sum(ms[name] for name in names) * steps * recipe.epochs / 1e3
+            seconds = steps * sum(ms[name] for name in names) / 1e3
             yield row(plan.name, seconds, "s predicted") | {"note": "; ".join(names)}

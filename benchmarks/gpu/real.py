@@ -16,7 +16,6 @@ from kdhelpers import artifacts, fit_sweep, load_data
 from kdhelpers.data import Data
 from kdhelpers.display.progress import TimedProgress, duration
 
-MARGIN = 1.04  # of a predicted time: checkpoints, the ends of epochs, the first captures
 LINES_EVERY = 10  # epochs
 PREPARE, CHOOSE, FINISH = 15, 5, 25  # seconds; the rest is the training's
 
@@ -86,9 +85,7 @@ class Real:
 
     def choose(self, session: Session) -> Iterator[dict]:
         """The first plan that fits the time of `run`; without a measured one the smallest."""
-        steps = -(-len(self.data.train) // 64)
-        scale = MARGIN * (64 / session.scale.batch if session.small else 1)
-        found = list(predict(session, self.recipe, steps, scale))
+        found = list(predict(session, self.recipe, len(self.data.train)))
         yield from found
         seconds = session.started + session.seconds - FINISH - time.monotonic()
         fitting = [line["case"] for line in found if line["value"] <= seconds]
@@ -113,4 +110,4 @@ class Real:
                 return
             yield row(f"phase {number}", time.monotonic() - start, "s") | {"note": names}
             for each in trained:
-                yield row(each.name, each.metrics["top1_pct"], "% test top-1")
+                yield row(each.name, each.metrics["test_top1_pct"], "% test top-1")
