@@ -30,7 +30,7 @@ CHECK = (
     Section("epochs", 55, epochs),
     Section("overhead", 15, overhead),
     Section("toggles", 10, toggles),
-    Section("report", 5, report, needed=True),
+    Section("report", 5, report, repeated=True),
 )
 
 

@@ -17,7 +17,7 @@ from kdhelpers.data import Data
 from kdhelpers.display.progress import TimedProgress, duration
 
 LINES_EVERY = 10  # epochs
-PREPARE, CHOOSE, FINISH = 15, 5, 25  # seconds; the rest is the training's
+PREPARE, CHOOSE, FINISH = 15, 5, 25  # seconds
 
 
 class OutOfTime(KeyboardInterrupt):
@@ -59,13 +59,13 @@ class Real:
         self._data: Data | None = None
 
     def sections(self) -> Sequence[Section]:
-        run = max(self.session.seconds - PREPARE - CHOOSE - FINISH, 1)
+        run = max(self.session.seconds - FINISH, 1)
         return (
             Section("concurrency", PREPARE, lambda session: concurrency(session, self.recipe)),
             Section("data", CHOOSE / 2, self.load, needed=True),
             Section("choose", CHOOSE / 2, self.choose, needed=True),
             Section("run", run, self.run),
-            Section("finish", FINISH, lambda session: finish(session, self.data, self.recipe), needed=True),
+            Section("finish", FINISH, lambda session: finish(session, self.data, self.recipe), repeated=True),
         )
 
     def load(self, session: Session) -> Iterator[dict]:

@@ -34,13 +34,15 @@ LARGE, SMALL = Scale(steps=40, batch=64, side=32, images=50_000), Scale(steps=1,
 class Section(NamedTuple):
     """`function(session)` yields rows; between two rows the deadline is checked. `seconds`: its share of the time.
 
-    needed: later sections depend on it, so it runs whole and at any time.
+    needed: later sections depend on it, so it runs whole and at any time. repeated: it sums the others up, so it also
+    runs in each call.
     """
 
     name: str
     seconds: float
     function: Callable[[Session], Iterator[dict]]
     needed: bool = False
+    repeated: bool = False
 
 
 class Session:
@@ -75,21 +77,21 @@ class Session:
     def run(self, sections: Sequence[Section], only: Sequence[str] = (), skip: Sequence[str] = ()) -> None:
         """Time that a section leaves is the later ones'."""
         chosen = [section for section in sections if section.name in (only or [section.name])]
-        chosen = [section for section in chosen if section.name not in skip and not self._is_finished(section.name)]
+        chosen = [section for section in chosen if section.name not in skip and not self._is_finished(section)]
         total, share = sum(section.seconds for section in chosen), 0.0
         for section in chosen:
             share += section.seconds
             self.ends = self.started + self.seconds * share / total
             self._section(section)
 
-    def _is_finished(self, name: str) -> bool:
-        finished = self.results.get(name, {}).get("status") == "finished"
+    def _is_finished(self, section: Section) -> bool:
+        finished = not section.repeated and self.results.get(section.name, {}).get("status") == "finished"
         if finished:
-            note(f"{name}: finished earlier")
+            note(f"{section.name}: finished earlier")
         return finished
 
     def _section(self, section: Section) -> None:
-        name, _, function, needed = section
+        name, needed = section.name, section.needed or section.repeated
         if self.left() <= 0 and not needed:
             note(f"{name}: no time left")
             self.results[name] = {"status": "out of time", "device": self.device_name, "rows": [], "seconds": 0.0}
@@ -97,7 +99,7 @@ class Session:
         note(f"{name} ({self.left():.0f} s) ...")
         start, entry = time.monotonic(), {"status": "finished", "device": self.device_name, "rows": []}
         try:
-            for found in function(self):
+            for found in section.function(self):
                 entry["rows"].append(_plain(found) | {"section": name, "device": self.device_name})
                 if self.left() <= 0 and not needed:
                     entry["status"] = "out of time"
