@@ -117,7 +117,8 @@ def _rows(session: Session, case: str, each: Pair, found: dict) -> Iterator[dict
         goal = GOAL if name == best and not session.small else None
         line = window_row(f"{case}, {name}", window, found["bound"], goal)
         busy = f"device busy {100 * min(1, found['bound'].ms / window.ms):.0f} % by the bound's time"
-        yield line | {"steps_per_epoch": each.steps, "note": "" if name == "bound" else busy}
+        sizes = f"{each.teacher} -> {each.student}, batch {each.batch}, {each.side} px"
+        yield line | {"steps_per_epoch": each.steps, "note": sizes if name == "bound" else busy}
     if "graph" not in found:
         yield skipped(f"{case}, graph", "CUDA graphs need an NVIDIA GPU")
 

@@ -94,7 +94,19 @@ def test_exit_code_tells_a_missed_goal(fake_benchmark, monkeypatch, capsys, tmp_
     assert json.loads((tmp_path / "rows.json").read_text())["rows"][0]["met"] is met
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["startup", "--threads", "0"]])
+def test_the_device_is_passed_on(monkeypatch, capsys):
+    module, asked = types.ModuleType("benchmarks.fake"), []
+    module.run = lambda threads, device: asked.append((threads, device)) or []
+    monkeypatch.setitem(sys.modules, "benchmarks.fake", module)
+    monkeypatch.setattr(command, "BENCHMARKS", ("fake",))
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "fake", "--device", "cpu"])
+    assert command.main() == 0
+    assert asked == [(1, "cpu")]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["startup", "--threads", "0"], ["startup", "--device", "nonsense"]]
+)
 def test_bad_arguments_are_refused(monkeypatch, capsys, arguments):
     monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
     with pytest.raises(SystemExit) as refused:
