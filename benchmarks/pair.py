@@ -119,13 +119,13 @@ def bare(
     """
     device, dtype = torch.device(device), DTYPES[precision]
     keep_freed_memory()  # as ours does: a bound may not lose by what it could have had
-    teacher = Teacher(copy.deepcopy(network), device, dtype).features.model if network else None
+    teacher = Teacher(copy.deepcopy(network), device, dtype).features.model if network is not None else None
     student = (student or student_network()).to(device, memory_format=memory_format(device))
     images = torch.randn(batch_size, 3, side, side).to(device, memory_format=memory_format(device))
     teacher_images = images.to(dtype)
 
     def step() -> None:
-        if teacher:
+        if teacher is not None:
             with torch.no_grad():
                 teacher(teacher_images)
         with autocast(device, precision):

@@ -14,7 +14,7 @@ from benchmarks.measure import row
 from kdhelpers import Run
 
 BATCH = 64
-MARGIN = 1.04  # of a predicted time: checkpoints, the ends of epochs, the first captures
+MARGIN = 1.05  # of a predicted time: checkpoints, the ends of epochs, the first captures
 SCANNED, COUNTS = ("vgg8", "resnet20", "resnet8x4"), (1, 2, 3, 4, 6)
 
 
@@ -65,7 +65,7 @@ def _measure(session: Session, runs: Sequence[Run], teacher: str | None = None):
     data = noise(session, steps, BATCH)
     taught = teacher_of(session, teacher) if teacher else None
     students = Students(runs, data, session.device, taught, graphs=None)
-    found = interleaved({"phase": students.epoch}, session.device, steps)["phase"]
+    found = interleaved({"phase": students.timed_epoch}, session.device, steps)["phase"]
     students.close()
     return found
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.gpu.losses import losses
 from benchmarks.gpu.session import Session, attempt, attempts, skipped
+from benchmarks.gpu.timing import cudnn
 from benchmarks.gpu.workloads import Students, noise, run_of, settled
 from benchmarks.measure import row
 from kdhelpers.data import Batches, BatchSpec, parse_recipe
@@ -109,7 +110,7 @@ def _cached(session: Session) -> dict:
     found = []
     for cached in (False, True, True):
         students = Students([run], data, session.device, Teacher(network, session.device), cached)
-        with torch.backends.cudnn.flags(deterministic=True):
+        with cudnn(deterministic=True):
             students.epoch()
         found.append([p.detach().clone() for p in students.trainings[0].network.parameters()])
         students.close()
@@ -128,7 +129,7 @@ def _graphs(session: Session, steps: int = 20) -> dict:
 def _graph_row(session: Session, case: str, steps: int) -> dict:
     run = run_of(session, "resnet8", teacher="resnet20", method="lm", precision="fp32")
     network, data = settled(session, "resnet20"), noise(session, steps)
-    with torch.backends.cudnn.flags(deterministic=True):
+    with cudnn(deterministic=True):
         (_, graphed), (_, eager) = (_train(run, data, network, session.device, graphs) for graphs in (True, False))
     far = ((graphed - eager).abs().max() / eager.abs().max()).item()
     return row(case, far, "of the eager", None, f"<= {GRAPHED:g}", far <= GRAPHED)

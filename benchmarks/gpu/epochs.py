@@ -93,16 +93,17 @@ def _measure(session: Session, case: str, each: Pair, fields: dict, cached: bool
     run = run_of(session, each.student, **(options | fields | taught))
     data = noise(session, steps, each.batch, each.side)
     teacher = Teacher(network, device, DTYPES[session.precision]) if network else None
-    students = Students([run], data, device, teacher, cached)
+    whole = pair.data_of(pair.images_and_labels(each.images, each.side)) if run.method == "crd" else None
+    students = Students([run], data, device, teacher, cached, whole=whole)
     student = build_model(each.student, pair.CLASSES, **run.model_options)
     known = None if cached else network
     images = each.batch * run.build_method().views
     step = pair.bare(known, session.precision, images, device, student, each.side)
-    cases = {"bound": repeated(captured(step, device), steps), "eager": students.epoch}
+    cases = {"bound": repeated(captured(step, device), steps), "eager": students.timed_epoch}
     graphed = None
     if device.type == "cuda":
-        graphed = Students([run], data, device, teacher, cached, graphs=True)
-        cases["graph"] = graphed.epoch
+        graphed = Students([run], data, device, teacher, cached, graphs=True, whole=whole)
+        cases["graph"] = graphed.timed_epoch
     found = interleaved(cases, device, steps)
     yield from _rows(session, case, each, found)
     yield attempt(f"{case}, operations", partial(_operations, case, students, steps))

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu.plans import Recipe
-from benchmarks.gpu.session import Session
+from benchmarks.gpu.session import Session, attempt
 from benchmarks.measure import row
 from kdhelpers import artifacts
 from kdhelpers.artifacts.files import write_atomic
@@ -31,15 +31,19 @@ def finish(session: Session, data: Data, recipe: Recipe) -> Iterator[dict]:
     session.out.mkdir(parents=True, exist_ok=True)
     files = {f"records/{record['name']}.json": artifacts.record_path(record["name"]).read_bytes() for record in records}
     yield _archived(session, files)
-    if histories := {record["name"]: record["history"] for record in records if record.get("history")}:
-        files["curves.png"] = plots.png(plots.curves(histories))
-        yield _archived(session, files)
     for record in finished:
         logits = infer(load_model(record["name"], device=str(session.device)), data, "test").logits
         files[f"logits/{record['name']}.pt"] = _bytes(logits.half())
         yield row(f"test logits of {record['name']}", len(logits), "images")
+    if histories := {record["name"]: record["history"] for record in finished}:
+        yield attempt("curves", lambda: _curves(files, histories))
     yield _archived(session, files)
     yield from _weights(session, finished, recipe, ALL - (session.out / "results.tar").stat().st_size)
+
+
+def _curves(files: dict[str, bytes], histories: dict[str, list[dict]]) -> dict:
+    files["curves.png"] = plots.png(plots.curves(histories))
+    return row("curves", len(histories), "runs")
 
 
 def _archived(session: Session, files: dict[str, bytes]) -> dict:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.dispatch import Counting
-from benchmarks.gpu.session import Session, skipped
+from benchmarks.gpu.session import Session, attempts, skipped
 from benchmarks.gpu.timing import captured, interleaved, repeated
 from benchmarks.measure import row
 from kdhelpers.device import memory_format
@@ -17,7 +17,7 @@ from kdhelpers.models import build_model
 def machine(session: Session) -> Iterator[dict]:
     yield row("torch", None, "") | {"note": torch.__version__}
     if session.device.type == "cuda":
-        yield from _gpu(session)
+        yield from attempts("the GPU", _gpu(session))
     yield from _rates(session)
     yield from _launches(session)
     yield _host(session)

@@ -14,10 +14,11 @@ from benchmarks.gpu.waits import waits
 from benchmarks.gpu.workloads import Students, noise, run_of, teacher_of
 from benchmarks.measure import row
 from kdhelpers.data import Batches, BatchSpec, parse_recipe
+from kdhelpers.data.batches import BLOCK_IMAGES
 from kdhelpers.display.progress import Progress
 from kdhelpers.methods import METHODS
 
-HEADS = {"queue_size": 64, "hidden_dim": 32, "dim": 16, "predictor_dim": 16}
+HEADS = {"queue_size": 1024, "hidden_dim": 32, "dim": 16, "predictor_dim": 16}
 SMALL_HEADS = {  # hyperparameters that make a method cheap and change nothing about what it launches
     "crd": {"negatives": 16, "dim": 16},
     "crd_inbatch": {"dim": 16},
@@ -28,7 +29,7 @@ SMALL_HEADS = {  # hyperparameters that make a method cheap and change nothing a
     "conkd": {"dim": 16},
 }
 RECIPES = ("crop flip", "crop flip rotation jitter cutout", "resized_crop flip", "crop flip randaugment")
-BATCH, STEPS = 4, 4
+BLOCK_STEPS, STEPS = 2, 4  # the marked steps begin a block
 
 
 class Marks(Progress):
@@ -66,8 +67,8 @@ def _row(case: str, places: list[str], steps: int) -> dict:
 
 def _epoch(session: Session, recipe: str) -> dict:
     """All batches after the first: what an epoch does once may wait."""
-    data = noise(session, STEPS, BATCH)
-    batches = Batches(data, BatchSpec(parse_recipe(recipe), BATCH), session.device).epoch(1)
+    data, spec = noise(session, STEPS), BatchSpec(parse_recipe(recipe), session.scale.batch)
+    batches = Batches(data, spec, session.device, block_steps=BLOCK_STEPS).epoch(1)
     with waits(session.device) as places:
         next(batches)
         before = len(places())
@@ -82,9 +83,10 @@ def _method(session: Session, method: str, optimizer: str, precision: str, teach
     taught = {"teacher": "resnet8"} if entry.needs_teacher else {}
     fields = {"unlabelled": "test"} if entry.uses_unlabelled else {}
     options = {"hyperparameters": SMALL_HEADS.get(method, {}), "optimizer": optimizer, "lr": 1e-3}
-    options |= {"batch_size": BATCH, "precision": precision}
+    batch = 4 if session.small else BLOCK_IMAGES // BLOCK_STEPS
+    options |= {"batch_size": batch, "precision": precision}
     run = run_of(session, "resnet8", method=method, **options, **taught, **fields)
-    data = noise(session, STEPS, BATCH, unlabelled=entry.uses_unlabelled)
+    data = noise(session, STEPS, batch, unlabelled=entry.uses_unlabelled)
     students = Students([run], data, session.device, teacher if taught else None)
     students.epoch()  # the first step also makes the optimiser's buffers
     with waits(session.device) as places:

@@ -8,11 +8,11 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 
-import torch
 from torch import Tensor
 
 from benchmarks import pair
 from benchmarks.gpu.session import Session, attempt
+from benchmarks.gpu.timing import cudnn
 from benchmarks.gpu.workloads import Students, noise, run_of, teacher_of
 from benchmarks.measure import row
 from kdhelpers import Run, artifacts, fit
@@ -78,7 +78,7 @@ def _run(seed: int, precision: str = "fp32") -> Run:
 
 
 def _interrupted(session: Session, data: Data) -> dict:
-    with torch.backends.cudnn.flags(deterministic=True):
+    with cudnn(deterministic=True):
         straight = _weights(session, data, interrupt=False)
         resumed = _weights(session, data, interrupt=True)
     far = max((straight[name].double() - resumed[name].double()).abs().max().item() for name in straight)

@@ -28,7 +28,7 @@ class Scale(NamedTuple):
     images: int  # of an epoch whose parts are timed
 
 
-LARGE, SMALL = Scale(steps=40, batch=64, side=32, images=50_000), Scale(steps=1, batch=2, side=16, images=512)
+LARGE, SMALL = Scale(steps=64, batch=64, side=32, images=50_000), Scale(steps=2, batch=2, side=16, images=512)
 
 
 class Section(NamedTuple):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 
-from benchmarks.measure import row
+from benchmarks.measure import note, row
 from kdhelpers.device import peak_memory_mib, synchronize
 
 
@@ -23,11 +24,11 @@ class Window(NamedTuple):
 
 
 def interleaved(
-    cases: dict[str, Callable[[], float | None]], device: torch.device, steps: int, rounds: int = 2
+    cases: dict[str, Callable[[], Window | None]], device: torch.device, steps: int, rounds: int = 2
 ) -> dict[str, Window]:
     """The median window of each case; the cases take turns after a call of each that warms up.
 
-    A case runs `steps` steps. It may return when the host had launched the last one, by `time.perf_counter`.
+    A case runs `steps` steps. It may return a window of its own, which leaves out what it does once.
     """
     found: dict[str, list[Window]] = {name: [] for name in cases}
     for case in cases.values():
@@ -38,25 +39,37 @@ def interleaved(
     return {name: Window(*map(statistics.median, zip(*windows, strict=True))) for name, windows in found.items()}
 
 
-def _window(case: Callable[[], float | None], device: torch.device, steps: int) -> Window:
+def _window(case: Callable[[], Window | None], device: torch.device, steps: int) -> Window:
     synchronize(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    first, last = _mark(device), None
-    start = time.perf_counter()
-    launched = case() or time.perf_counter()
-    last = _mark(device)
-    synchronize(device)
-    seconds = time.perf_counter() - start if first is None else first.elapsed_time(last) / 1e3
-    return Window(1e3 * seconds / steps, 1e3 * (launched - start) / steps, peak_memory_mib(device))
+    marks = Marks(device)
+    marks.set()
+    own = case()
+    marks.set()
+    return own or marks.window(steps)
 
 
-def _mark(device: torch.device) -> torch.cuda.Event | None:
-    if device.type != "cuda":
-        return None
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
+class Marks:
+    """Two moments: when the host came to them, and when an NVIDIA GPU did."""
+
+    def __init__(self, device: torch.device):
+        self._device, self._host, self._events = device, [], []
+
+    def set(self) -> None:
+        self._host.append(time.perf_counter())
+        if self._device.type == "cuda":
+            self._events.append(torch.cuda.Event(enable_timing=True))
+            self._events[-1].record()
+
+    def window(self, steps: int) -> Window:
+        """The steps between the marks. Waits for the device."""
+        synchronize(self._device)
+        waited, (start, launched) = time.perf_counter(), self._host
+        ms = self._events[0].elapsed_time(self._events[1]) if self._events else 1e3 * (launched - start)
+        if self._device.type == "mps":
+            ms = 1e3 * (waited - start)
+        return Window(ms / steps, 1e3 * (launched - start) / steps, peak_memory_mib(self._device))
 
 
 def repeated(step: Callable[[], object], steps: int) -> Callable[[], None]:
@@ -68,7 +81,7 @@ def repeated(step: Callable[[], object], steps: int) -> Callable[[], None]:
 
 
 def captured(step: Callable[[], object], device: torch.device) -> Callable[[], object]:
-    """The step as one replay of a CUDA graph; itself on other devices."""
+    """The step as one replay of a CUDA graph; itself on other devices, and where it cannot be captured."""
     if device.type != "cuda":
         return step
     side = torch.cuda.Stream()
@@ -78,8 +91,12 @@ def captured(step: Callable[[], object], device: torch.device) -> Callable[[], o
             step()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
+    try:
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # another thread may plan the next epoch
+            step()
+    except RuntimeError as error:
+        note(f"  not captured: {error}".splitlines()[0])
+        return step
     return graph.replay
 
 
@@ -95,3 +112,16 @@ def free(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def cudnn(**settings: bool) -> Iterator[None]:
+    """The block with these settings of cudnn; `torch.backends.cudnn.flags` would change others too."""
+    before = {name: getattr(torch.backends.cudnn, name) for name in settings}
+    try:
+        for name, value in settings.items():
+            setattr(torch.backends.cudnn, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(torch.backends.cudnn, name, value)

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import pair
 from benchmarks.gpu.session import Session, skipped
-from benchmarks.gpu.timing import free, interleaved, repeated, window_row
+from benchmarks.gpu.timing import cudnn, free, interleaved, repeated, window_row
 from benchmarks.gpu.workloads import settled, teacher_of
 from kdhelpers.device import autocast
 from kdhelpers.models import build_model
@@ -36,7 +36,7 @@ def _training(session: Session, model: str) -> Iterator[dict]:
         if benchmark and session.device.type != "cuda":
             yield skipped(case.format("both layouts"), "cudnn needs an NVIDIA GPU")
             continue
-        with torch.backends.cudnn.flags(benchmark=benchmark):
+        with cudnn(benchmark=benchmark):
             found = interleaved(cases, session.device, steps)
         for name, window in found.items():
             yield window_row(case.format(name), window)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from torch import nn
 
 from benchmarks import pair
 from benchmarks.gpu.session import Session
+from benchmarks.gpu.timing import Marks, Window
 from kdhelpers.data import Data, Unlabelled
 from kdhelpers.device import DTYPES
 from kdhelpers.display.progress import Progress
@@ -26,16 +26,24 @@ from kdhelpers.training.teacher import Teacher
 
 
 class Clock(Progress):
-    """When the host had launched the last step, by `time.perf_counter`."""
+    """Times the steps after the first quarter, in which an epoch begins and graphs are captured."""
 
-    at = 0.0
+    def __init__(self, device: torch.device, steps: int):
+        self._marks, self._first, self._last = Marks(device), max(1, steps // 4), steps
 
     def step(self, step: int) -> None:
-        self.at = time.perf_counter()
+        if step in (self._first, self._last):
+            self._marks.set()
+
+    def window(self) -> Window:
+        return self._marks.window(self._last - self._first)
 
 
 class Students:
-    """Trainings in lockstep, with the teacher that they share. graphs: as in `fit`."""
+    """Trainings in lockstep, with the teacher that they share.
+
+    graphs: as in `fit`. whole: the data set of which `data` are some batches; a memory bank has its size.
+    """
 
     def __init__(
         self,
@@ -45,20 +53,24 @@ class Students:
         teacher: Teacher | None = None,
         cached: bool = False,
         graphs: bool | None = False,
+        whole: Data | None = None,
     ):
         self._stack = contextlib.ExitStack()
         inputs = [Inputs(run, data, device, run.precision, teacher if run.teacher else None) for run in runs]
         self.batches = batches_of(inputs)
         self.teacher = self._stack.enter_context(share_teacher(inputs, self.batches, cached))
+        inputs = [replace(each, data=whole or data) for each in inputs]
         self.trainings = [Training(each, self.batches, self.teacher if each.teacher else None) for each in inputs]
 
         self.steps = steps_of(device, self.teacher, graphs, compiled=False)
 
-    def epoch(self, progress: Progress | None = None) -> float:
-        """One epoch; the time at which the host had launched its last step, 0 with another progress."""
-        clock = Clock()
-        train_epoch(self.trainings, progress or clock, self.steps)
-        return clock.at
+    def epoch(self, progress: Progress | None = None) -> None:
+        train_epoch(self.trainings, progress or Progress(), self.steps)
+
+    def timed_epoch(self) -> Window:
+        clock = Clock(self.batches.device, len(self.batches))
+        self.epoch(clock)
+        return clock.window()
 
     def close(self) -> None:
         self._stack.close()
