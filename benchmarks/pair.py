@@ -39,7 +39,7 @@ def images_and_labels(count: int, side: int = 32) -> Split:
 
 
 def precisions(device: torch.device | str) -> list[str]:
-    """fp32, and bf16 where the device multiplies it natively."""
+    """fp32, and bf16 if the device multiplies it natively."""
     return ["fp32", "bf16"] if resolve_precision("auto", torch.device(device)) == "bf16" else ["fp32"]
 
 

@@ -36,7 +36,7 @@ CHECK = (
 
 def main(argv: Sequence[str]) -> int:
     """1 if a section failed or a goal is missed."""
-    parser, arguments = _parse(argv)
+    parser, arguments = parse(argv)
     try:
         device = pick_device(arguments.device)
     except (ValueError, RuntimeError) as error:
@@ -57,7 +57,7 @@ def _check_names(parser: argparse.ArgumentParser, sections: Sequence[Section], n
         parser.error(f"section = {unknown[0]}: unknown; known: {', '.join(known)}")
 
 
-def _parse(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+def parse(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks gpu", description=gpu.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -19,7 +19,7 @@ SCANNED, COUNTS = ("vgg8", "resnet20", "resnet8x4"), (1, 2, 3, 4, 6)
 
 
 def concurrency(session: Session, recipe: Recipe) -> Iterator[dict]:
-    """The phases first: the plan is chosen by them. Then K students of one model, in graphs where there are any."""
+    """The phases first: the plan is chosen by them. Then K students of one model, in graphs if there are any."""
     for case, first, methods in phases_of(recipe):
         yield attempt(case, partial(_phase, session, recipe, case, first, methods))
         free(session.device)

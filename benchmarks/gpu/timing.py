@@ -81,7 +81,7 @@ def repeated(step: Callable[[], object], steps: int) -> Callable[[], None]:
 
 
 def captured(step: Callable[[], object], device: torch.device) -> Callable[[], object]:
-    """The step as one replay of a CUDA graph; itself on other devices, and where it cannot be captured."""
+    """The step as one replay of a CUDA graph; itself on other devices, or if it cannot be captured."""
     if device.type != "cuda":
         return step
     side = torch.cuda.Stream()

@@ -11,6 +11,7 @@ import yaml
 from pages import PAGES, README, ROOT, python_blocks, tables
 
 import kdhelpers
+from benchmarks.gpu.command import parse as parse_gpu
 from kdhelpers import METHODS, gains, results
 from kdhelpers.cli.commands import main
 from kdhelpers.report.results import has_no_teacher
@@ -69,6 +70,9 @@ def test_its_times_are_measured(page):
 def test_every_command_that_it_names_is_accepted(page):
     """`python -m kdhelpers NAME --option`, `--profile`, `--only` and `python -m benchmarks NAME` exist."""
     for module, name, rest in re.findall(r"python -m (kdhelpers|benchmarks) ([a-z_]+)([^\n`|#]*)", page.read_text()):
+        if (module, name) == ("benchmarks", "gpu"):
+            parse_gpu(rest.split())  # exits at an option that does not exist
+            continue
         if module == "benchmarks":
             assert name == "all" or (ROOT / "benchmarks" / f"{name}.py").is_file(), name
             continue
