@@ -22,7 +22,7 @@ from benchmarks.gpu.toggles import toggles
 from kdhelpers.device import pick_device
 
 CHECK = (
-    Section("machine", 5, machine),
+    Section("machine", 8, machine),
     Section("correct", 25, correct),
     Section("nosync", 15, nosync),
     Section("fp16", 10, fp16),

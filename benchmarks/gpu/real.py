@@ -55,7 +55,9 @@ class Real:
         self.session = session
         pair = SMALL_PAIR if session.small else LARGE_PAIR
         self.recipe = Recipe(arguments.dataset, arguments.epochs, session.precision, *pair)
-        self.unpacking = subprocess.Popen(arguments.unpack, shell=True) if arguments.unpack else None
+        unpacked = session.results.get("data", {}).get("status") == "finished"
+        wanted = arguments.unpack and not unpacked
+        self.unpacking = subprocess.Popen(arguments.unpack, shell=True) if wanted else None
         self._data: Data | None = None
 
     def sections(self) -> Sequence[Section]:

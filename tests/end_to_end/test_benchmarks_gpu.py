@@ -10,12 +10,14 @@ import torch
 from benchmarks import __main__ as benchmarks_command
 from benchmarks.gpu import command, finish
 from benchmarks.gpu.concurrency import phase_name
+from benchmarks.gpu.epochs import PAIRS
 from benchmarks.gpu.plans import PLANS, Recipe
 from benchmarks.gpu.real import OutOfTime, Real, UntilDeadline
 from benchmarks.gpu.session import Section, Session, attempts
 from benchmarks.gpu.waits import waits
 from benchmarks.measure import row
-from kdhelpers import artifacts, fit_sweep
+from kdhelpers import METHODS, artifacts, fit_sweep
+from kdhelpers.models import build_model
 from kdhelpers.training.run import Run
 
 CPU = torch.device("cpu")
@@ -149,6 +151,17 @@ def test_gpu_is_a_command_of_the_benchmarks(out, sections, monkeypatch):
     assert benchmarks_command.main() == 1
     assert sections.ran == ["first", "broken", "last"]
     assert "gpu" not in benchmarks_command.BENCHMARKS
+
+
+@pytest.mark.parametrize("each", PAIRS.values(), ids=PAIRS)
+def test_the_pairs_of_a_gpu_build(each):
+    with torch.device("meta"):
+        student = build_model(each.student, 100, **each.options, **each.student_options)
+        assert student(torch.empty(2, 3, each.side, each.side)).shape == (2, 100)
+        if each.teacher:
+            build_model(each.teacher, 100, **each.options)
+    for fields in each.methods.values():
+        METHODS[fields.get("method", "si")](**fields.get("hyperparameters", {}))
 
 
 def real(out, seconds, epochs=1):
