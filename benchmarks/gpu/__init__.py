@@ -10,6 +10,6 @@ finished. Artifacts lie under `state/work/artifacts`; `--state` moves them and t
 `real` leaves in OUT at most eight files of at most 16 MiB: the JSON, `results.tar` (records, test logits, curves), and
 the weights as `weights.tar.part0`, ...; join them by `cat weights.tar.part* | tar x`.
 
-A machine without network lacks pydantic: `pip download -d wheels -r requirements-package.txt` elsewhere, carry the folder,
-then `pip install --no-index --find-links wheels pydantic scikit-learn matplotlib pandas tqdm`.
+A machine without network lacks pydantic: `pip download -d wheels -r requirements-package.txt` elsewhere, carry the
+folder, then `pip install --no-index --find-links wheels pydantic scikit-learn matplotlib pandas tqdm`.
 """
