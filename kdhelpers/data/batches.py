@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -139,6 +139,12 @@ class Batches:
             sizes = {"count": self.unlabelled_per_epoch, "batch_size": size, "first": len(data.train)}
             self._streams.append(AugmentedViews(pixels, None, spec, normalised, **sizes, recycled=True))
         self._planner, self._planned = ThreadPoolExecutor(1), (None, None)
+
+    @cached_property
+    def held_out(self) -> Split:
+        """The validation images on the device. All students of a loop share them."""
+        images, labels = (to_device(values, self.device) for values in (self.data.val.images, self.data.val.labels))
+        return Split(images, labels)
 
     @property
     def resident(self) -> bool:

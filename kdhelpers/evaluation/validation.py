@@ -4,37 +4,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdhelpers.data import Data, Split, evaluation_batches
-from kdhelpers.device import autocast, to_device
+from kdhelpers.data import Batches, evaluation_batches
+from kdhelpers.device import autocast
 from kdhelpers.models import FeatureExtractor
 
 BATCH_SIZES = {"cpu": 500, "cuda": 2500}
 
 
-class Validation:
-    """The validation images of `data` on the device, moved there once."""
+@torch.no_grad()
+def top1_and_loss(network: FeatureExtractor, batches: Batches, precision: str) -> tuple[float, float]:
+    """(top-1 accuracy in percent, mean cross-entropy in nats) on `batches.held_out`. The host waits once.
 
-    def __init__(self, data: Data, device: torch.device):
-        images = data.val.images if device.type == "cpu" else to_device(data.val.images, device)
-        self._split = Split(images, to_device(data.val.labels, device))
-        self._mean, self._std, self._device = data.mean, data.std, device
-        self._batch_size = BATCH_SIZES.get(device.type, 500)
-
-    def __len__(self) -> int:
-        return len(self._split.labels)
-
-    @torch.no_grad()
-    def top1_and_loss(self, network: FeatureExtractor, precision: str) -> tuple[float, float]:
-        """(top-1 accuracy in percent, mean cross-entropy in nats). The host waits for the device once."""
-        was_training = network.training
-        network.eval()
-        sums = []
-        with autocast(self._device, precision):
-            for batch in evaluation_batches(self._split, self._batch_size, self._mean, self._std, self._device):
-                sums.append(_hits_and_loss(network(batch.views[0]).logits, batch.labels))
-        network.train(was_training)
-        hits, loss = (torch.stack(sums).cpu().double().sum(0) / len(self)).tolist()
-        return 100 * hits, loss
+    The network is in eval mode meanwhile.
+    """
+    split, data, device = batches.held_out, batches.data, batches.device
+    was_training, sums = network.training, []
+    network.eval()
+    with autocast(device, precision):
+        for batch in evaluation_batches(split, BATCH_SIZES.get(device.type, 500), data.mean, data.std, device):
+            sums.append(_hits_and_loss(network(batch.views[0]).logits, batch.labels))
+    network.train(was_training)
+    hits, loss = (torch.stack(sums).cpu().double().sum(0) / len(split)).tolist()
+    return 100 * hits, loss
 
 
 def _hits_and_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdhelpers.data import Batch, Batches
 from kdhelpers.device import autocast, keep_freed_memory, memory_format, peak_memory_mib
-from kdhelpers.evaluation.validation import Validation
+from kdhelpers.evaluation.validation import top1_and_loss
 from kdhelpers.methods import Context, Method
 from kdhelpers.models import FeatureExtractor, Outputs, build_model
 from kdhelpers.training.epoch_log import EpochLog, total
@@ -85,7 +85,6 @@ class Training:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         module = self._over_ranks(module) if self.world > 1 else module
         self.module = torch.compile(module) if compiled else module
-        self.validation = Validation(self.data, self.device)
         self.epochs_done, self.history, self.best = 0, [], None
 
     def _over_ranks(self, module: DistillationModule) -> DistributedDataParallel:
@@ -189,7 +188,7 @@ class Training:
         images = len(self.data.train) + self.method.uses_unlabelled * self.batches.unlabelled_per_epoch
         row["images_per_second"] = images / seconds
         start = time.perf_counter()
-        if trains_classes and len(self.validation):
+        if trains_classes and len(self.data.val):
             row |= self._validate(remedy)
         row |= {
             "lr": self.lr,
@@ -202,7 +201,7 @@ class Training:
         self._keep_best_weights(row)
 
     def _validate(self, remedy: str) -> dict[str, float]:
-        accuracy, loss = self.validation.top1_and_loss(self.student, self.precision)
+        accuracy, loss = top1_and_loss(self.student, self.batches, self.precision)
         if not math.isfinite(loss):
             raise FloatingPointError(f"epoch {self.epoch}: the loss on the held-out images is {loss}; {remedy}")
         return {"val_top1_pct": accuracy, "val_nll": loss}
