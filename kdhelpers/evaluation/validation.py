@@ -1,21 +1,24 @@
-"""Validation during training: the accuracy and the loss on held-out images that stay on the device."""
+"""Validation during training: the accuracy and the loss on held-out images, which stay on the device if they fit."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kdhelpers.data import Data, Split, evaluation_batches
-from kdhelpers.device import autocast, to_device
+from kdhelpers.device import autocast, free_memory, to_device
 from kdhelpers.models import FeatureExtractor
 
 BATCH_SIZES = {"cpu": 500, "cuda": 2500}
+MEMORY_SHARE = 0.25  # of the device's free memory that the images of a training may take
 
 
 class Validation:
-    """The validation images of `data` on the device, moved there once."""
+    """The validation images of `data`: moved to the device once, or, if there are too many, in every epoch."""
 
     def __init__(self, data: Data, device: torch.device):
-        images = data.val.images if device.type == "cpu" else to_device(data.val.images, device)
+        images = data.val.images
+        if device.type != "cpu" and images.nbytes <= MEMORY_SHARE * free_memory(device):
+            images = to_device(images, device)
         self._split = Split(images, to_device(data.val.labels, device))
         self._mean, self._std, self._device = data.mean, data.std, device
         self._batch_size = BATCH_SIZES.get(device.type, 500)
