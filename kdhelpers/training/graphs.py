@@ -1,9 +1,9 @@
 """Training steps as CUDA graphs: a GPU repeats the whole step of a student on one command of the host.
 
 Small networks leave a GPU idle while the host launches their hundreds of operations. A graph holds the operations of
-one step, with their addresses. So each batch is copied to tensors that stay, the static batch, and likewise the
-teacher's outputs; learning rate and place in the log are tensors. Python values are constants of a graph: a new one is
-captured in each epoch. The first steps of an epoch and its last, shorter batch run as usual.
+one step, with their addresses. So each batch is copied to tensors that stay, the static batch, as are the teacher's
+outputs; learning rate and place in the log are tensors. Python values are constants of a graph: a new one is captured
+in each epoch. The first steps of an epoch and its last, shorter batch run as usual.
 
 Students in lockstep have a graph and a stream each, so that a GPU works on several of them at once.
 """
