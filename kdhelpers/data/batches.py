@@ -23,6 +23,7 @@ from kdhelpers.data.pixels import Pixels
 from kdhelpers.device import free_memory, one_thread, to_device
 
 BLOCK_IMAGES = 1024  # of a block on an accelerator; the caches of a CPU hold the images of one step
+HELD_OUT_SHARE = 0.25  # of the free memory that the validation images may take
 BLOCK_MIB = 256  # the most that one view of a block takes
 
 
@@ -142,9 +143,10 @@ class Batches:
 
     @cached_property
     def held_out(self) -> Split:
-        """The validation images on the device. All students of a loop share them."""
-        images, labels = (to_device(values, self.device) for values in (self.data.val.images, self.data.val.labels))
-        return Split(images, labels)
+        """The validation images, on the device unless they are too many. All students of a loop share them."""
+        images, room = self.data.val.images, HELD_OUT_SHARE * free_memory(self.device)
+        on_device = to_device(images, self.device) if images.nbytes <= room else images
+        return Split(on_device, to_device(self.data.val.labels, self.device))
 
     @property
     def resident(self) -> bool:

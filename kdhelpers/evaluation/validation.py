@@ -1,4 +1,4 @@
-"""Validation during training: the accuracy and the loss on held-out images that stay on the device."""
+"""Validation during training: the accuracy and the loss on held-out images, which stay on the device if they fit."""
 
 import torch
 import torch.nn.functional as F

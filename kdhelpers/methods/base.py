@@ -40,7 +40,8 @@ class Method(nn.Module):
     Parameters of a method are trained with the student. Its buffers are saved in the checkpoint and updated in place,
     without gradient. The student's weight file holds neither. Submodules are in train mode during training, also
     `context.copy_student()`, whose BatchNorm then uses batch statistics. Draw from torch's global generator: the loop
-    seeds it from (seed, epoch).
+    seeds it from (seed, epoch). A GPU may repeat a recorded step until the epoch ends: from step to step
+    only tensors may change, and numbers of Python with `epoch` alone.
     """
 
     title: ClassVar[str]  # the method's name in tables and figures; by default its key in capitals

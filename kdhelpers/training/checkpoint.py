@@ -58,10 +58,10 @@ class Checkpoint:
         The copy is written if it is the first, if the last write began 20 seconds ago and has ended, or if `write`.
         Raises OSError if the last write failed.
         """
-        if self._writing and (write or self._writing.done()):
-            self._wait()
         selected = {"best": state["best"]}  # its weights are a copy already
         self._state = _each_tensor(state | {"best": None}, Tensor.clone) | selected
+        if self._writing and (write or self._writing.done()):
+            self._wait()
         if not self._writing and (write or time.monotonic() - self._write_began >= CHECKPOINT_SECONDS):
             self._writing = self._begin_write(self._state)
 

@@ -1,9 +1,9 @@
 """Training steps as CUDA graphs: a GPU repeats the whole step of a student on one command of the host.
 
 Small networks leave a GPU idle while the host launches their hundreds of operations. A graph holds the operations of
-one step, with their addresses. So each batch is copied to tensors that stay, the static batch, and likewise the
-teacher's outputs; learning rate and place in the log are tensors. Python values are constants of a graph: a new one is
-captured in each epoch. The first steps of an epoch and its last, shorter batch run as usual.
+one step, with their addresses. So each batch is copied to tensors that stay, the static batch, as are the teacher's
+outputs; learning rate and place in the log are tensors. Python values are constants of a graph: a new one is captured
+in each epoch. The first steps of an epoch and its last, shorter batch run as usual.
 
 Students in lockstep have a graph and a stream each, so that a GPU works on several of them at once.
 """
@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from kdhelpers.data import Batch
-from kdhelpers.device import synchronize
+from kdhelpers.device import autocast, synchronize
 from kdhelpers.messages import inform
 from kdhelpers.models import Outputs
 from kdhelpers.training.shared_teacher import SharedTeacher
@@ -56,16 +56,25 @@ class Cuda:
 
         `torch.cuda.graph` would empty the memory cache, which costs as much as many steps.
         """
-        graph = torch.cuda.CUDAGraph()
-        graph.capture_begin(pool=earlier and earlier.pool(), capture_error_mode="thread_local")
+        graph, pool = torch.cuda.CUDAGraph(), earlier.pool() if earlier else torch.cuda.graph_pool_handle()
         try:
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             work()
             graph.capture_end()
-        except Exception as error:
-            with contextlib.suppress(RuntimeError):  # raised once more for the same reason
-                graph.capture_end()
-            raise CaptureError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+        except BaseException as error:  # an interruption must not leave the stream in a capture
+            self._end_failed_capture(graph, pool)
+            if isinstance(error, Exception):
+                raise CaptureError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+            raise
         return graph
+
+    def _end_failed_capture(self, graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> None:
+        """If the capture is invalid, `capture_end` raises before it restores the memory allocator."""
+        try:
+            graph.capture_end()
+        except RuntimeError:
+            with contextlib.suppress(Exception):
+                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
 
 
 class HeldTeacher:
@@ -83,6 +92,11 @@ class HeldTeacher:
         if key not in self._held:
             self._held[key] = view, _kept(self._teacher(view, stop_at))
         return self._held[key][1]
+
+    def forget(self) -> None:
+        """Let go of all outputs: in the next epoch the students may read others, and their graphs are new."""
+        self._held.clear()
+        self._captured = []
 
     def refresh(self, batch: Batch) -> None:
         """Compute the outputs that the students have read so far for a new batch, which the static batch holds now."""
@@ -131,6 +145,8 @@ class GraphedStep:
             self._training.set_learning_rate()
             with self._training.random.recoverable():
                 self._learn(static)
+        if not self._training.log.sizes:  # the next student may read outputs of the teacher that this step computed
+            self._gpu.join(self.stream)
         self._training.log.sizes.append(len(static.labels))
 
     def _learn(self, static: Batch) -> None:
@@ -188,11 +204,13 @@ class GraphedSteps(UsualSteps):
         try:
             self._static.fill(batch)
             if self._held:
-                self._held.refresh(batch)
+                with autocast(self._device, rest[0].precision):  # as in a step
+                    self._held.refresh(batch)
             self._measured(rest)
         except CaptureError as error:
             inform(f"CUDA graphs: {error}; the steps run as usual")
             self._pays = False
+        if not self._pays and rest:  # the error, which held the memory of the step, is gone
             self._join()
             for name in ("grad_scale", "found_inf"):  # GradScaler removes them after a step that has not failed
                 vars(rest[0].optimizer).pop(name, None)
@@ -224,6 +242,8 @@ class GraphedSteps(UsualSteps):
 
     def end_epoch(self) -> None:
         self._join()
+        if self._held:
+            self._held.forget()
         super().end_epoch()
 
 

@@ -102,6 +102,7 @@ class Job:
         So a finished record never lacks its weights.
         """
         training = self.training
+        training.optimizer.zero_grad()  # the gradients' memory, which a graph's may be, is free for the test
         training.network.load_state_dict(training.best["weights"])
         if self.writes:
             self._write(training)
@@ -121,10 +122,11 @@ class Job:
             )
         tested, selected = evaluate(predictions), training.best["epoch"]
         path = artifacts.save_tensors(artifacts.weights_path(self.name), weights_of(training.network))
-        self.record |= record.finished(training.history, selected, tested, run.selection, path, probe)
-        self.record["environment"]["finished"] = record.now()
-        artifacts.save_json(path.with_suffix(".json"), record.sidecar(self.record, data))
-        artifacts.save_json(artifacts.record_path(self.name), self.record)
+        whole = self.record | record.finished(training.history, selected, tested, run.selection, path, probe)
+        whole["environment"] = whole["environment"] | {"finished": record.now()}
+        artifacts.save_json(path.with_suffix(".json"), record.sidecar(whole, data))
+        artifacts.save_json(artifacts.record_path(self.name), whole)
+        self.record = whole  # not before: a job whose files are missing has not finished
         self._close()
         self.checkpoint.delete()
 

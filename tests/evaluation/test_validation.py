@@ -5,6 +5,7 @@ import torch
 from training_fixtures import QUICK, training_of
 
 from kdhelpers import Run, infer
+from kdhelpers.data import batches
 from kdhelpers.evaluation import validation
 from kdhelpers.evaluation.metrics import negative_log_likelihood, top_k_pct
 from kdhelpers.evaluation.validation import top1_and_loss
@@ -38,3 +39,14 @@ def test_saturated_logits_have_a_finite_loss(root, data):
     accuracy, loss = top1_and_loss(training.student, training.batches, "fp32")
     assert 0 <= accuracy <= 100
     assert 1e3 < loss < float("inf")
+
+
+@pytest.mark.parametrize(("free", "place"), [(4.0, "meta"), (3.9, "cpu")])
+def test_held_out_images_stay_on_the_device_if_a_quarter_of_its_free_memory_holds_them(
+    root, data, monkeypatch, free, place
+):
+    loader = training_of(Run(**QUICK), data).batches
+    loader.device = torch.device("meta")
+    monkeypatch.setattr(batches, "free_memory", lambda device: free * data.val.images.nbytes)
+    assert loader.held_out.images.device.type == place
+    assert loader.held_out.labels.device.type == "meta"

@@ -118,7 +118,7 @@ def test_an_error_of_the_thread_is_raised_at_the_next_epoch_and_the_last_epoch_i
         checkpoint.save_last()
     disk.fault.clear()
     checkpoint.save_last()
-    assert stored(checkpoint.path) == 1  # the epoch at which the error was raised was not copied
+    assert stored(checkpoint.path) == 2
 
 
 def test_the_selected_weights_are_written_if_they_changed_and_before_the_state_that_names_them(
@@ -262,6 +262,26 @@ def test_a_run_that_is_interrupted_in_its_final_test_does_not_train_again(root, 
         patched.setattr(job, "evaluate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fit(Run(**QUICK), data)
+    progress = Recorder()
+    assert fit(Run(**QUICK), data, progress=progress).record["status"] == "finished"
+    assert progress.steps == 0
+
+
+def test_a_run_whose_record_cannot_be_written_has_failed(root, data, monkeypatch):
+    """The disk is full when the weights are written and their sidecar is not."""
+    save = artifacts.save_json
+
+    def full(path, value):
+        if path.parent == artifacts.folder("weights"):
+            raise OSError("No space left on device")
+        return save(path, value)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(artifacts, "save_json", full)
+        with pytest.raises(OSError, match="No space left"):
+            fit(Run(**QUICK), data)
+    stored = artifacts.load_record(Run(**QUICK).artifact_name)
+    assert (stored["status"], stored["error"]) == ("failed", "OSError: No space left on device")
     progress = Recorder()
     assert fit(Run(**QUICK), data, progress=progress).record["status"] == "finished"
     assert progress.steps == 0

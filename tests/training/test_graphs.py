@@ -1,6 +1,7 @@
 """Steps as CUDA graphs: all but the capture itself. A recording of the dispatched operations stands for the graph."""
 
 import contextlib
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -65,25 +66,27 @@ class Recording(TorchDispatchMode):
 
 
 class RecordingGpu:
-    """In the place of `graphs.Cuda`: counts the captures, and fails at the one of number `fails`."""
+    """In the place of `graphs.Cuda`: keeps recordings and the order of work, and fails at capture number `fails`."""
 
     def __init__(self, fails=None):
-        self.captures, self.fails = 0, fails
+        self.captures, self.fails, self.recordings, self.order = 0, fails, [], []
 
     def stream(self):
-        return None
+        return object()
 
     def on(self, stream):
+        self.order.append(("on", stream))
         return contextlib.nullcontext()
 
     def join(self, stream):
-        pass
+        self.order.append(("join", stream))
 
     def capture(self, work, earlier):
         self.captures += 1
         if self.captures == self.fails:
             raise CaptureError("RuntimeError: operation not permitted when stream is capturing")
-        return Recording(work)
+        self.recordings.append(Recording(work))
+        return self.recordings[-1]
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +171,59 @@ def test_the_teacher_of_a_method_that_reads_maps_has_a_graph_of_its_own(data, ne
     run, gpu = Run(**TAUGHT, method="hints", **CHANGES["hints"]), RecordingGpu()
     trained([run], data, network, 3, gpu)
     assert gpu.captures == 2 + 2  # of the student in both epochs; of the teacher up to the hint's map, and as a whole
+    convolutions = [sum("convolution" in str(call[0]) for call in recording.calls) for recording in gpu.recordings]
+    whole = sum(isinstance(module, torch.nn.Conv2d) for module in network.modules())
+    assert convolutions[2] == whole, "of the second epoch: the hint's map is not computed any more"
+    assert convolutions[0] < whole
+
+
+def test_a_student_waits_for_the_outputs_that_another_is_the_first_to_compute(data, network):
+    gpu = RecordingGpu()
+    trained([Run(**TAUGHT, method="lm"), Run(**TAUGHT, method="dkd")], data, network, 3, gpu)
+    first, second = [stream for what, stream in gpu.order if what == "on"][:2]
+    assert gpu.order[:3] == [("on", first), ("join", first), ("on", second)]
+    assert first is not second
+
+
+@pytest.mark.parametrize("block_steps", [1, 3])
+@pytest.mark.parametrize("method", ["lm", "hints"])
+def test_a_teacher_of_a_graphed_step_runs_under_the_autocast_of_a_usual_step(data, network, block_steps, method):
+    run, modes = Run(**TAUGHT, method=method, **CHANGES.get(method, {})), []
+
+    class Watched(Teacher):
+        def __call__(self, view, stop_at=None):
+            modes.append(torch.is_autocast_enabled("cpu"))
+            return super().__call__(view, stop_at)
+
+    inputs = Inputs(run, data, CPU, "bf16", Watched(network, dtype=torch.bfloat16))
+    batches, shared = batches_of([inputs]), SharedTeacher(inputs.teacher, by_block=method == "lm")
+    batches._block_steps, training = block_steps, Training(inputs, batches, shared)
+    modes.clear()
+    train_epoch([training], Progress(), GraphedSteps(shared, CPU, always=True, gpu=RecordingGpu()))
+    assert all(modes)
+    assert len(modes) > 2
+
+
+def test_what_ends_a_capture_leaves_no_stream_in_it(monkeypatch):
+    ended = []
+
+    class Graph:
+        def capture_begin(self, pool, capture_error_mode):
+            pass
+
+        def capture_end(self):
+            ended.append("capture")
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 7))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *pool: ended.append(pool), raising=False)
+    for error, raised in ((KeyboardInterrupt(), KeyboardInterrupt), (RuntimeError("waits"), CaptureError)):
+        with pytest.raises(raised):
+            graphs.Cuda(torch.device("cuda")).capture(Mock(side_effect=error), None)
+        assert ended == ["capture", (0, (0, 7))]
+        ended.clear()
 
 
 @pytest.mark.parametrize(("share", "pays"), [(0.9, True), (0.3, False)])
