@@ -121,10 +121,11 @@ class LiveProgress(TimedProgress):
         headline, latest = map(escape, self._lines())
         colour = ' style="color: #B03A2E"' if (self.record or {}).get("status") == "failed" else ""
         steps = 1 if self.loaded else self.epochs * self.steps or 1
-        bar = f'<progress value="{steps if self.loaded else self.count}" max="{steps}" style="width: 100%"></progress>'
+        count = steps if self.loaded else self.count
+        bar = f'<progress value="{count}" max="{steps}" style="width: 640px; max-width: 100%"></progress>'
         notes = "".join(f'<div style="color: #767676">{escape(note)}</div>' for note in self._notes())
         content = f"<div{colour}>{headline}</div>{bar}<div>{latest}</div>{notes}"
-        return f'<div style="max-width: 640px; font-size: 90%">{content}</div>'
+        return f'<div style="font-size: 90%">{content}</div>'
 
 
 def _show(shown: Any, content: dict[str, str]) -> Any:
