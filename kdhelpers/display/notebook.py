@@ -16,7 +16,7 @@ import torch
 
 import kdhelpers
 from kdhelpers import artifacts
-from kdhelpers.device import pick_device, resolve_precision
+from kdhelpers.device import device_name, pick_device, resolve_precision
 from kdhelpers.display import plots
 from kdhelpers.display.progress import TerminalProgress, TimedProgress, duration, record_text, row_text
 from kdhelpers.display.teaching import check, random_logits, source  # noqa: F401  public here
@@ -52,8 +52,11 @@ def device_text() -> str:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {precision}"
+    if device.type != "cpu":
+        return f"{device_name(device)}, {precision}"
     note = " (no native bf16)" if precision == "fp32" else ""
-    return f"{device.type.upper()}, {torch.get_num_threads()} threads, {precision}{note}"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads > 1)}, {precision}{note}"
 
 
 def added_parameters() -> dict[str, Any]:
@@ -118,10 +121,11 @@ class LiveProgress(TimedProgress):
         headline, latest = map(escape, self._lines())
         colour = ' style="color: #B03A2E"' if (self.record or {}).get("status") == "failed" else ""
         steps = 1 if self.loaded else self.epochs * self.steps or 1
-        bar = f'<progress value="{steps if self.loaded else self.count}" max="{steps}" style="width: 100%"></progress>'
+        count = steps if self.loaded else self.count
+        bar = f'<progress value="{count}" max="{steps}" style="width: 640px; max-width: 100%"></progress>'
         notes = "".join(f'<div style="color: #767676">{escape(note)}</div>' for note in self._notes())
         content = f"<div{colour}>{headline}</div>{bar}<div>{latest}</div>{notes}"
-        return f'<div style="max-width: 640px; font-size: 90%">{content}</div>'
+        return f'<div style="font-size: 90%">{content}</div>'
 
 
 def _show(shown: Any, content: dict[str, str]) -> Any:

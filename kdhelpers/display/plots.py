@@ -191,6 +191,7 @@ def live(history: list[dict], epochs: int):
         for axes, label in ((losses, "loss"), (accuracy, "top-1 accuracy (%)")):
             _epoch_axis(axes, "", label)
             axes.set_xlim(0.5, epochs + 0.5)
+            axes.locator_params(axis="y", nbins=5)  # else the layout's last step may change the labels it made room for
             if axes.lines:
                 axes.legend(loc="best")
         if not accuracy.lines:

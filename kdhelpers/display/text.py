@@ -45,7 +45,7 @@ def state_text(record: dict) -> str:
     """`finished`, `running`, `failed: <error>` or `interrupted` with its remedy; and how often the run was resumed."""
     now, times = state(record), len(record.get("resumed") or [])
     texts = {
-        "interrupted": "interrupted; the same run continues from its checkpoint",
+        "interrupted": record.get("error") or "interrupted; the same run continues from its last checkpoint",
         "failed": f"failed: {record.get('error') or 'no reason recorded'}",
     }
     return texts.get(now, now) + (f"; resumed {times} time{'s' * (times > 1)}" if times else "")

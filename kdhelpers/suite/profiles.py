@@ -73,7 +73,8 @@ def profile_path(profile: str) -> Path:
     named = notebooks_folder() / "profiles" / f"{profile}.yaml"
     path = named if named.is_file() else Path(profile)
     if not path.is_file():
-        raise ValueError(f"profile = {profile}: no such name or file; {known_names(profile, profile_names())}")
+        known = known_names(profile, profile_names()) if profile_names() else "clone the repository, which has profiles"
+        raise ValueError(f"profile = {profile}: no such name or file; {known}")
     return path
 
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import record_fixtures as fixtures
+import torch
 from nbclient import NotebookClient
 
 from kdhelpers import messages
@@ -67,6 +68,17 @@ def test_setup_prints_one_short_block(executed):
     assert "torch" in lines[0]
     assert "kdhelpers 0." in lines[0]
     assert lines[2] == f"artifacts: pth_models, plots, json_results in {executed.root}"
+
+
+@pytest.mark.parametrize(
+    ("device", "text"), [("cpu", "CPU, 1 thread, fp32 (no native bf16)"), ("mps", "Apple M2 GPU, fp32")]
+)
+def test_the_threads_are_those_of_a_cpu(monkeypatch, device, text):
+    monkeypatch.setattr(notebook, "pick_device", lambda: torch.device(device))
+    monkeypatch.setattr(notebook, "resolve_precision", lambda precision, device: "fp32")
+    monkeypatch.setattr("kdhelpers.device.cpu_name", lambda: "Apple M2")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert notebook.device_text() == text
 
 
 def test_live_progress_leaves_text_and_picture_with_their_last_state(executed):

@@ -131,6 +131,20 @@ def test_live_leaves_room_for_the_epochs_to_come():
     assert losses.get_xlim()[1] >= 8
 
 
+def test_live_does_not_cut_off_the_labels_of_its_axes():
+    losses = 2.216, 1.561, 1.019  # ticks of 0.5, or of 0.25 in higher axes
+    accuracies = (17.9, 22.2), (46.6, 66.0), (75.0, 81.2)
+    history = [
+        {"epoch": epoch, "ce": loss, "train_top1_pct": training, "val_top1_pct": validation}
+        for epoch, (loss, (training, validation)) in enumerate(zip(losses, accuracies, strict=True), 1)
+    ]
+    figure = plots.live(history, 3)
+    figure.set_dpi(110)
+    with plots.styled():
+        figure.draw_without_rendering()
+    assert min(axes.yaxis.label.get_window_extent().x0 for axes in figure.axes) >= 0
+
+
 @pytest.fixture
 def summary(root):
     fixtures.store(*fixtures.study())

@@ -88,6 +88,8 @@ def test_texts_leave_out_missing_values():
         "finished · test top-1 61.25 % · epoch 8 chosen by best_val · trained in 20.0 s"
     )
     assert record_text(fixtures.record(status="failed")) == "failed: FloatingPointError: kd is not finite in epoch 3"
+    reason = "interrupted; the same run continues from its last finished epoch"
+    assert record_text(fixtures.record(status="failed") | {"error": reason}) == reason
     assert record_text({}) == "ended"
 
 

@@ -52,6 +52,12 @@ def test_a_faulty_profile_is_refused_in_one_line(root: Path, jobs: list, message
     assert not (root / "notebooks" / "executed").exists()
 
 
+def test_without_a_checkout_there_are_no_profiles(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("kdhelpers.suite.notebooks.PACKAGE", root / "site-packages" / "kdhelpers")
+    with pytest.raises(ValueError, match="profile = smoke: no such name or file; clone the repository"):
+        load_profile("smoke")
+
+
 def test_unknown_profile_broken_yaml_and_broken_notebook(root: Path):
     profile(root, job("a"))
     with pytest.raises(ValueError, match="no such name or file; known: tiny"):
