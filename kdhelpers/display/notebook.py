@@ -72,6 +72,10 @@ def added_parameters() -> dict[str, Any]:
     return {name: shell.user_ns[name] for name in passed if name not in declared}
 
 
+FIRST_PICTURES, PICTURES_SHARE = 1.0, 0.01  # seconds of drawing that a training has at once; share of its time
+PICTURE_INTERVAL = 2.0  # seconds
+
+
 class LiveProgress(TimedProgress):
     """Two outputs updated in place: bar, epoch, time left, loss terms, validation accuracy and images/s; the curve.
 
@@ -91,10 +95,14 @@ class LiveProgress(TimedProgress):
     def draw(self) -> None:
         plain = " · ".join(filter(None, [*self._lines(), *self._notes()]))
         self.text = _show(self.text, {"text/html": self._html(), "text/plain": plain})
-        waited = time.monotonic() - self.pictured_at
-        # The device is idle meanwhile: a picture, of about 0.15 s, may take 1 % of the time.
-        if len(self.history) > self.pictured_rows and (self.record or waited >= 99 * self.picture_seconds):
+        if len(self.history) > self.pictured_rows and (self.record or self._picture_is_due()):
             self._draw_curve()
+
+    def _picture_is_due(self) -> bool:
+        """Pictures take 1 % of the time, after a first second: the device is idle while one is drawn, about 0.15 s."""
+        now = time.monotonic()
+        allowed = FIRST_PICTURES + PICTURES_SHARE * (now - self.started)
+        return now - self.pictured_at >= PICTURE_INTERVAL and self.picture_seconds <= allowed
 
     def _draw_curve(self) -> None:
         started = time.monotonic()
@@ -102,7 +110,7 @@ class LiveProgress(TimedProgress):
         image = f'<img src="data:image/png;base64,{encoded}" width="640" alt="losses and accuracy"/>'
         self.picture = _show(self.picture, {"text/html": image, "text/plain": "losses and accuracy"})
         self.pictured_rows, self.pictured_at = len(self.history), time.monotonic()
-        self.picture_seconds = self.pictured_at - started
+        self.picture_seconds += self.pictured_at - started
 
     def _lines(self) -> tuple[str, str]:
         latest = row_text(self.history[-1]) if self.history else ""
