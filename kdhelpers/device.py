@@ -127,7 +127,7 @@ def _tf32_settings() -> tuple[list, str, object]:
     torch has two interfaces and raises where both are used. `allow_tf32` is taken unless the caller used the other.
     """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    with contextlib.suppress(RuntimeError):  # raised by reading allow_tf32
+    with contextlib.suppress(RuntimeError, AttributeError):  # raised by reading allow_tf32, which torch may drop
         if all(getattr(owner, "fp32_precision", "none") == "none" for owner in (torch.backends, cudnn)):
             return [owner for owner in (cudnn, matmul) if owner.allow_tf32], "allow_tf32", False
     return [cudnn.conv, cudnn.rnn, matmul], "fp32_precision", "ieee"
