@@ -103,7 +103,8 @@ def memory_format(device: torch.device) -> torch.memory_format:
 
 def autocast(device: torch.device, precision: str):
     """The autocast context of a precision by name; fp32 switches it off."""
-    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+    enabled = precision != "fp32"  # for Apple's GPU, torch before 2.10 warns of float32 even then
+    return torch.autocast(device.type, dtype=DTYPES[precision] if enabled else None, enabled=enabled)
 
 
 @contextlib.contextmanager
