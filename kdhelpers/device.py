@@ -103,7 +103,8 @@ def memory_format(device: torch.device) -> torch.memory_format:
 
 def autocast(device: torch.device, precision: str):
     """The autocast context of a precision by name; fp32 switches it off."""
-    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+    enabled = precision != "fp32"  # for Apple's GPU, torch before 2.10 warns of float32 even then
+    return torch.autocast(device.type, dtype=DTYPES[precision] if enabled else None, enabled=enabled)
 
 
 @contextlib.contextmanager
@@ -127,7 +128,7 @@ def _tf32_settings() -> tuple[list, str, object]:
     torch has two interfaces and raises where both are used. `allow_tf32` is taken unless the caller used the other.
     """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    with contextlib.suppress(RuntimeError):  # raised by reading allow_tf32
+    with contextlib.suppress(RuntimeError, AttributeError):  # raised by reading allow_tf32, which torch may drop
         if all(getattr(owner, "fp32_precision", "none") == "none" for owner in (torch.backends, cudnn)):
             return [owner for owner in (cudnn, matmul) if owner.allow_tf32], "allow_tf32", False
     return [cudnn.conv, cudnn.rnn, matmul], "fp32_precision", "ieee"

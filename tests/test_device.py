@@ -8,6 +8,7 @@ import torch
 
 from kdhelpers import device as module
 from kdhelpers.device import (
+    autocast,
     device_name,
     free_memory,
     full_fp32,
@@ -166,6 +167,14 @@ def test_half_types_that_the_cpu_emulates_are_said_to_be_slow(monkeypatch, capsy
 def test_apples_layout_is_contiguous():
     assert memory_format(APPLE) == torch.contiguous_format
     assert memory_format(CPU) == memory_format(GPU) == torch.channels_last
+
+
+def test_autocast_is_given_no_type_that_it_refuses(monkeypatch):
+    given = []
+    monkeypatch.setattr(torch, "autocast", lambda kind, dtype, enabled: given.append((kind, dtype, enabled)))
+    for device, precision in ((APPLE, "fp32"), (APPLE, "fp16"), (GPU, "bf16")):
+        autocast(device, precision)
+    assert given == [("mps", None, False), ("mps", torch.float16, True), ("cuda", torch.bfloat16, True)]
 
 
 def test_only_a_copy_to_an_nvidia_gpu_goes_on_while_the_host_does(monkeypatch):

@@ -32,13 +32,22 @@ def write_atomic(path: Path | str, content: bytes | Callable[[BinaryIO], None]) 
             file.write(content) if isinstance(content, bytes) else content(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        _replace(temporary, path)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return path
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """`os.replace`. Windows refuses it while another process reads the old file, so it is tried for a second."""
+    for _ in range(20 if os.name == "nt" else 0):
+        with contextlib.suppress(PermissionError):
+            return os.replace(temporary, path)
+        time.sleep(0.05)
+    os.replace(temporary, path)
 
 
 def append(path: Path | str, offset: int, content: bytes) -> None:

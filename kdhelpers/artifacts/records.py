@@ -14,10 +14,10 @@ _parsed: dict[Path, tuple[tuple[int, int, int], bytes]] = {}  # path -> (state o
 
 def load_record(name: str) -> dict | None:
     """The result record of that name, or None if it is missing or of another schema."""
-    path = record_path(name)
-    if not path.is_file():
+    try:
+        record = _content(record_path(name))
+    except FileNotFoundError:  # another process may have deleted it since a search found it
         return None
-    record = _content(path)
     valid = isinstance(record, dict) and {"name", "identity", "status"} <= set(record)
     return record if valid and record.get("schema") == SCHEMA else None
 

@@ -33,11 +33,14 @@ def default_workers(gpus: int) -> int:
 
 
 def visible_gpus() -> list[str]:
-    """Values for CUDA_VISIBLE_DEVICES, one per GPU that this process may use."""
+    """Values for CUDA_VISIBLE_DEVICES, one per GPU that this process may use; none if a training takes the CPU."""
     import torch
 
+    from kdhelpers.device import pick_device
+
+    count = torch.cuda.device_count() if pick_device().type == "cuda" else 0
     chosen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return chosen or [str(number) for number in range(torch.cuda.device_count())]
+    return (chosen or [str(number) for number in range(count)])[:count]
 
 
 def _prepend(variable: str, path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from kdhelpers.training.controls import without_teacher
 from kdhelpers.training.fit import Trained, fit
 from kdhelpers.training.named import run_of
 from kdhelpers.training.run import Run, distinctive
+
+LONGEST_WAIT = timedelta(hours=12)  # for rank 0, which waits for the run's lock, fits a probe and tests alone
 
 
 def run_from(words: Sequence[str]) -> Run:
@@ -72,7 +75,8 @@ def join_processes() -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # first: NCCL exchanges through the current GPU, which is GPU 0 by default
     nccl = device.type == "cuda" and dist.is_nccl_available()  # Windows has none
-    dist.init_process_group("nccl" if nccl else "gloo", device_id=device if nccl else None)
+    backend = "nccl" if nccl else "gloo"
+    dist.init_process_group(backend, timeout=LONGEST_WAIT, device_id=device if nccl else None)
 
 
 def ending(trained: Trained) -> str:

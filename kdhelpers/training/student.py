@@ -90,10 +90,13 @@ class Training:
     def _over_ranks(self, module: DistillationModule) -> DistributedDataParallel:
         """Each rank keeps its own memory bank and BatchNorm statistics.
 
-        The search for unused parameters walks the graph in each step, so only trainings that may have some pay for it.
+        The search for unused parameters walks the graph in each step, so only trainings that may have some pay for it:
+        those with a first stage, without a classifier, with a weight of 0, or with a user's own parts.
         """
         method, devices = self.method, [self.device] if self.device.type == "cuda" else None
-        unused = method.stage_epochs or not method.trains_classifier or 0 in self.run.hyperparameters.values()
+        known = all(type(part).__module__.startswith("kdhelpers.") for part in (method, self.network))
+        may_skip = method.stage_epochs or not method.trains_classifier or 0 in self.run.hyperparameters.values()
+        unused = may_skip or not known
         return DistributedDataParallel(module, devices, broadcast_buffers=False, find_unused_parameters=bool(unused))
 
     def _build(self, teacher: Teacher | None, inputs: Inputs) -> DistillationModule:

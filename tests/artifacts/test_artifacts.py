@@ -3,6 +3,7 @@ import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +32,44 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(root):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize(("system", "refusals"), [("nt", 20), ("nt", 21), ("posix", 1)])
+def test_windows_waits_for_readers_of_the_old_file(root, monkeypatch, system, refusals):
+    old, new, left = root / "a.json", root / "a.tmp", list(range(refusals))
+    replace = os.replace
+    old.write_text("old")
+    new.write_text("new")
+
+    def refuse(*paths):
+        if left:
+            left.pop()
+            raise PermissionError("a reader has it open")
+        replace(*paths)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, "replace", refuse)
+        patched.setattr(files.os, "name", system)
+        patched.setattr(files.time, "sleep", lambda seconds: None)
+        given_up = None
+        try:
+            files._replace(new, old)
+        except PermissionError as error:
+            given_up = error
+    assert not left
+    assert bool(given_up) == (refusals != 20)
+    assert old.read_text() == ("old" if given_up else "new")
+
+
+def test_a_record_that_vanishes_during_a_search_is_passed_over(root, monkeypatch):
+    finish("a", "a" * 64)
+    finish("b", "b" * 64)
+    module = importlib.import_module("kdhelpers.artifacts.records")
+    paths = module._paths()
+    artifacts.record_path("a").unlink()
+    monkeypatch.setattr(module, "_paths", lambda: paths)
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    assert [record["name"] for record in artifacts.records()] == ["b"]
+
+
 def test_tensors_on_a_full_disk_say_so(root, monkeypatch):
     real = open
 

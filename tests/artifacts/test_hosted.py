@@ -29,9 +29,12 @@ def make(folder, *files):
 
 def test_kaggles_folders_are_set_once(machine, monkeypatch):
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
-    artifacts.set_folders(drive=True)  # is of Colab alone
+    make(machine / "input" / "flowers", "train.npz")
+    for _ in range(2):
+        artifacts.set_folders(drive=True)  # is of Colab alone
     assert artifacts.root() == machine / "working"
     assert artifacts.data_root() == machine / "temp" / "data"
+    assert [path.name for path in artifacts.data_root().iterdir()] == ["flowers"]
 
 
 def test_variables_of_the_users_own_stay(machine, monkeypatch):

@@ -1,5 +1,6 @@
 """Batches: resident equals streamed, whatever the batch size; ranks part the global batch; nothing waits."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from kdhelpers.data import (
 )
 from kdhelpers.data.augmentation import geometry, randaugment
 from kdhelpers.data.augmentation import recipe as steps
+from kdhelpers.data.batches import AugmentedViews
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 RECIPES = [
@@ -87,6 +89,23 @@ def test_samples_look_the_same_in_any_batch_size_and_after_any_epochs(split):
     one, two = by_sample(small, 4), by_sample(large, 4)
     assert list(one) == list(two)
     assert all(torch.equal(one[sample], two[sample]) for sample in one)
+
+
+def test_the_next_epoch_is_planned_by_a_thread_during_the_first_step(split, monkeypatch):
+    planned = []
+    original = AugmentedViews.plan
+
+    def plan(views, number, size):
+        planned.append((number, threading.current_thread() is threading.main_thread()))
+        return original(views, number, size)
+
+    monkeypatch.setattr(AugmentedViews, "plan", plan)
+    loader = batches(split)
+    for number in (1, 2):
+        next(iter(epoch := loader.epoch(number)))
+        loader._planned[1].result()
+        list(epoch)
+    assert planned == [(1, True), (2, False), (3, False)]
 
 
 def test_an_epoch_left_in_the_middle_does_not_disturb_the_next(split):

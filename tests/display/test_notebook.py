@@ -176,9 +176,7 @@ def train(live, clock, epochs, seconds, steps=10):
 
 
 @pytest.mark.parametrize(("epochs", "seconds"), [(240, 1), (60, 30), (2000, 0.05), (6, 2)])
-def test_pictures_take_a_second_and_one_percent_of_the_time_and_the_last_is_whole(
-    display, clock, epochs, seconds
-):
+def test_pictures_take_a_second_and_one_percent_of_the_time_and_the_last_is_whole(display, clock, epochs, seconds):
     train(notebook.LiveProgress(), clock, epochs, seconds)
     between = clock.drawn[:-1]  # the last is drawn in any case
     allowed = 1 + 0.01 * epochs * seconds

@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from device_checks import DeviceCheck
+from fake_device import FakeTensor
 from torch import nn
 
 from kdhelpers.models import (
@@ -19,6 +21,9 @@ from kdhelpers.models import (
     identify_architecture,
     require_small,
 )
+from kdhelpers.models.networks.shufflenet_v1 import shuffled
+
+WITH_GROUPS = ["mobilenetv2", "shufflenetv1", "shufflenetv2"]
 
 
 def test_state_dict_is_the_benchmarks(zoo_name, recorded):
@@ -37,6 +42,21 @@ def test_maps_have_the_benchmarks_shapes_and_are_taken_on_its_side_of_the_relu(z
     assert list(outputs.embedding.shape) == recorded["embedding"]
     for value, after_relu in zip(outputs.feature_maps.values(), recorded["maps_after_relu"], strict=True):
         assert (value.min() == 0) if after_relu else (value.min() < 0)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet18", "wrn_16_1", "vgg8", "shake_shake", *WITH_GROUPS])
+def test_networks_take_operations_that_apples_gpu_has(name):
+    model = build_model(name, num_classes=10).to("meta")
+    with DeviceCheck("meta") as operations:
+        model(torch.empty(2, 3, 32, 32, device="meta")).sum().backward()
+    assert operations.count["native_batch_norm_backward"] > 0
+    assert operations.count["channel_shuffle"] == 0
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_channels_are_shuffled_alike_on_every_device(groups):
+    images = torch.arange(2 * 12 * 3 * 5.0).view(2, 12, 3, 5)
+    assert torch.equal(shuffled(FakeTensor(images), groups).value, shuffled(images, groups))
 
 
 RECORDED = ["resnet8", "wrn_16_1", "vgg8", "mobilenetv2", "shufflenetv1", "shufflenetv2", "resnet50_crd"]

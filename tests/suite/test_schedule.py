@@ -8,12 +8,13 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 from suite_fixtures import FakeWorkers, job, make_root, profile, state
 
 from kdhelpers.suite import run_suite
 from kdhelpers.suite.profiles import load_profile
 from kdhelpers.suite.schedule import Suite
-from kdhelpers.suite.workers import LocalWorkers, RayWorkers, default_workers, job_environment
+from kdhelpers.suite.workers import LocalWorkers, RayWorkers, default_workers, job_environment, visible_gpus
 
 
 @pytest.fixture
@@ -107,6 +108,22 @@ def test_workers_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch):
     assert {environment["OMP_NUM_THREADS"] for environment in environments} == {"2"}
     assert default_workers(gpus=2) == 2
     assert 1 <= default_workers(gpus=0) <= 8
+
+
+@pytest.mark.parametrize(
+    ("device", "chosen", "gpus"),
+    [
+        ("cuda:0", "", ["0", "1"]),
+        ("cuda:0", "2,GPU-5", ["2", "GPU-5"]),
+        ("cpu", "", []),  # GPUs for which torch has no kernels
+        ("cpu", "-1", []),  # hides all GPUs
+    ],
+)
+def test_gpus_count_if_a_training_takes_them(monkeypatch: pytest.MonkeyPatch, device, chosen, gpus):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("kdhelpers.device.pick_device", lambda: torch.device(device))
+    assert visible_gpus() == gpus
 
 
 def test_the_job_finds_this_interpreters_kernel_first(root: Path):

@@ -18,7 +18,9 @@ def calls(monkeypatch):
     monkeypatch.setattr(command, "pick_device", lambda: torch.device("cuda", 1))
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: made.append(("set_device", device)))
     monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
-    monkeypatch.setattr(dist, "init_process_group", lambda backend, device_id: made.append((backend, device_id)))
+    monkeypatch.setattr(
+        dist, "init_process_group", lambda backend, timeout, device_id: made.append((backend, device_id))
+    )
     return made
 
 

@@ -8,6 +8,7 @@ from training_fixtures import QUICK, Recorder, same, weights
 
 from kdhelpers import Run, artifacts, fit, load_model
 from kdhelpers.data import Data, Split
+from kdhelpers.training import loop
 
 
 def test_the_record_says_everything(root, data):
@@ -154,6 +155,20 @@ def test_a_teacher_of_other_classes_is_refused(root, data):
     assert facts["num_classes"] == 10
     with pytest.raises(ValueError, match="has 10 classes, digits has 2"):
         fit(Run(**QUICK, method="lm", teacher="resnet8"), two)
+
+
+def test_a_training_is_without_tf32(root, data, monkeypatch):
+    seen = []
+
+    def train(*_, **options):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(loop, "train", train)
+    with pytest.raises(ZeroDivisionError):
+        fit(Run(**QUICK), data)
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32
 
 
 def test_tensorboard_scalars_on_request(root, data):

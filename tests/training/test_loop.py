@@ -1,6 +1,7 @@
 """`fit_sweep`: students in lockstep end as each would alone, behind one teacher."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -249,6 +250,19 @@ def test_the_seconds_of_a_student_are_its_share(expected, data, monkeypatch):
     for trained in fit_sweep([SI, LM], data, progress=Recorder()):
         assert {row["images_per_second"] for row in trained.history} == {120 / 3}
         assert all(row["seconds"] >= 3 for row in trained.history)  # its look at the held-out images besides
+
+
+def test_the_clock_is_read_when_the_device_has_done_its_work(monkeypatch):
+    seconds, apple = [0.0], torch.device("mps")
+    idle = SimpleNamespace(epoch=1, begin_epoch=lambda: None, batches=SimpleNamespace(epoch=lambda _: []), device=apple)
+
+    def wait(device):
+        assert device is apple
+        seconds[0] += 5
+
+    monkeypatch.setattr(loop, "synchronize", wait)
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: seconds[0])
+    assert loop.train_epoch([idle], Recorder()) == 5
 
 
 def test_progress_is_told_of_one_training_with_loss_and_accuracy_per_student(expected, data):

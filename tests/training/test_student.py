@@ -1,13 +1,16 @@
 """The loop: equal to a plain one, the method's contract, precision."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from training_fixtures import QUICK, same, train_one_epoch, training_of, weights
 
-from kdhelpers import MODELS, Architecture, Run, fit
+from kdhelpers import MODELS, Architecture, Run, build_model, fit
 from kdhelpers.methods import METHODS, Method
+from kdhelpers.training import student
 
 
 def test_fit_equals_a_plain_loop_on_the_same_batches(root, data):
@@ -104,6 +107,27 @@ def test_two_methods_with_one_seed_start_alike_and_see_the_same_views(root, data
     assert same(alone.network.state_dict(), taught.network.state_dict())
     for a, b in zip(alone.batches.epoch(2), taught.batches.epoch(2), strict=True):
         assert torch.equal(a.views[0], b.views[0])
+
+
+@pytest.mark.parametrize(
+    ("method", "hyperparameters", "searches"),
+    [
+        ("si", {}, False),
+        ("lm", {}, False),
+        ("crd", {"negatives": 60}, True),  # kd_weight is 0
+        ("supcon", {}, True),
+        ("hints", {"hint_epochs": 1}, True),
+        ("supcrd", {"lam": 0.0}, True),
+    ],
+)
+def test_ranks_search_for_unused_parameters_if_there_may_be_some(monkeypatch, method, hyperparameters, searches):
+    taught = {"teacher": "resnet8"} if METHODS[method].needs_teacher else {}
+    run = Run(**QUICK, method=method, hyperparameters=hyperparameters, **taught, selection="last")
+    monkeypatch.setattr(student, "DistributedDataParallel", lambda module, devices, **options: options)
+    for network, found in ((build_model("resnet8", 10), searches), (nn.Linear(2, 2), True)):  # the second is a user's
+        training = SimpleNamespace(run=run, method=run.build_method(), network=network, device=torch.device("cpu"))
+        options = student.Training._over_ranks(training, None)
+        assert options == {"broadcast_buffers": False, "find_unused_parameters": found}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

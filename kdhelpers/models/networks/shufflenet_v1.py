@@ -34,11 +34,21 @@ class ShuffleUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        out = F.channel_shuffle(out, self.groups)  # keeps channels_last, unlike view, transpose, reshape
+        out = shuffled(out, self.groups)
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(out))
         out = out + x if self.pool is None else torch.cat([out, self.pool(x)], 1)
         return F.relu(out, inplace=True)
+
+
+def shuffled(x: Tensor, groups: int) -> Tensor:
+    """The channels of [B, C, H, W], alternately from each of the groups.
+
+    torch's operation keeps channels_last. Apple's GPU lacks it, and its layout is contiguous.
+    """
+    if x.device.type in ("cpu", "cuda"):
+        return F.channel_shuffle(x, groups)
+    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
 class ShuffleNetV1(nn.Module):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdhelpers.models.architecture import Architecture
+from kdhelpers.models.networks.shufflenet_v1 import shuffled
 
 STEM = 24
 STAGES = ((116, 4), (232, 8), (464, 4))  # channels, blocks
@@ -88,7 +89,7 @@ def _per_channel(channels: int, stride: int) -> tuple[nn.Conv2d, nn.BatchNorm2d]
 
 def _shuffled(left: Tensor, right: Tensor) -> Tensor:
     """[B, C, H, W] twice -> [B, 2 C, H, W], channels alternately from left and right."""
-    return F.channel_shuffle(torch.cat([left, right], 1), 2)  # keeps channels_last, unlike a reshape
+    return shuffled(torch.cat([left, right], 1), 2)
 
 
 _MAPS = {"stem": "relu", "layer1": "layer1", "layer2": "layer2", "layer3": "layer3"}
