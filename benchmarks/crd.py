@@ -103,7 +103,7 @@ CASES: dict[str, Callable[[tuple[Tensor, ...]], None]] = {
 def _prepare(name: str, threads: int, device: str) -> Callable[[], object]:
     torch.set_num_threads(threads)
     if not name.startswith("peer-style"):
-        keep_freed_memory()  # as the package's loop does; the usual code takes its gathered rows anew from the system
+        keep_freed_memory()  # as the package's loop does; the usual code requests its memory each time
     values = problem(device=device)
 
     def case() -> None:

@@ -2,7 +2,7 @@
 
 Ours is an epoch of `Batches`, its plan included, over images that were decoded once; "streamed" is the same where they
 do not fit the memory. Peer-style: torchvision's usual transforms, one PIL image at a time, behind a DataLoader with two
-workers, with a core each where there is one; the JPEG files are opened anew in every epoch, or, "PIL in memory", were
+workers, with a core each where there is one; the JPEG files are opened in every epoch, or, "PIL in memory", were
 decoded before, which tells what our cache of decoded images gains from what augmenting whole batches does. Limit:
 gather and cast, `index_select` on contiguous rows and `.float()`, with nothing done to the pixels. Equality: our
 resized crops against torchvision's, one image at a time.

@@ -1,4 +1,4 @@
-"""How everything here is measured: cases take turns, so that whatever else the machine does meets all of them."""
+"""How everything here is measured: cases take turns, so that other work of the machine slows all of them."""
 
 from __future__ import annotations
 

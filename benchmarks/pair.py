@@ -1,6 +1,6 @@
 """The distillation step that the benchmarks time: resnet32x4 teaches resnet8x4, 32 px, 100 classes, logit matching.
 
-Three forms of it: `ours` is the loop of `kdhelpers` itself; `PeerStyle` is the usual research loop, written anew by us
+Three forms of it: `ours` is the loop of `kdhelpers` itself; `PeerStyle` is the usual research loop, written by us
 in the behaviour of RepDistiller's; `bare` is what no loop can do without.
 """
 

@@ -17,7 +17,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 class Plan(NamedTuple):
-    """The methods of the students that train with the teacher, then of those that it teaches."""
+    """The methods of the students that train with the teacher, then of the students that it teaches."""
 
     name: str
     first: tuple[str, ...]

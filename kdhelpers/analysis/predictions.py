@@ -79,7 +79,7 @@ def _instructive(probabilities: Tensor, correct: Tensor) -> tuple[dict[str, int]
     images = f"of these {len(correct):,} images"
     reasons = [
         f"The teacher predicts none {images} correctly.",
-        "There is no second correct prediction, so no image where two classes compete.",
+        "There is no second correct prediction, so two classes compete for none of the images.",
         f"The teacher predicts all {images} correctly, so no image where it is wrong.",
     ]
     missing = [reason for reason, found in zip(reasons, chosen.values(), strict=True) if not found]

@@ -171,7 +171,7 @@ def predict(model: str, sources: tuple, output: str | None, names: bool, tta: bo
 
     Without --output the command prints the class and the confidence of every image. With --output it writes a row per
     image in the images' order, and prints and plots the count and the mean confidence of every predicted class. The
-    file is checked before it replaces an older one. Images of another size are resized as those of a data set are.
+    file is checked before it replaces an older one. Images of another size are resized, as in a data set.
     """
     from kdhelpers.cli.output import image_classes, predictions
     from kdhelpers.evaluation.submission import check_output, predict_stored, write_submission

@@ -47,7 +47,7 @@ def infer(
 
     split: "train", "val", "test", or images of your own, which are normalised with data's mean and std. precision:
     fp32 (never TF32), bf16 or fp16. tta (test-time augmentation): probabilities are the mean over an image and its
-    mirror image, logits the logarithm of this mean, embeddings those of the image. progress: called after each batch
+    mirror image, logits the logarithm of this mean, embeddings belong to the image. progress: called after each batch
     with its number of images. The model keeps its mode (train or eval). Raises ValueError for an unknown or empty
     split.
     """

@@ -30,7 +30,7 @@ def method_title(name: str) -> str:
 
 
 def default_hyperparameters(method: str) -> dict:
-    """Name -> default; empty for a method that is no longer registered, or a teacher's."""
+    """Name -> default; empty for a teacher, and for a method that is not registered any more."""
     return option_defaults(METHODS[method]) if method in METHODS else {}
 
 

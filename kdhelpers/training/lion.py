@@ -53,5 +53,5 @@ def _unscale_or_clear(gradients: list[Tensor], scale: Tensor | None, infinite: T
     """Divide the gradients by `scale` (None: done already); set all to zero if `infinite` is 1."""
     if scale is not None:
         torch._foreach_mul_(gradients, scale.reciprocal())
-    # inf * 0 is nan, but the bits of inf, as an integer, times 0 are those of 0.
+    # inf * 0 is nan, but the bits of inf, as an integer, times 0 give 0.
     torch._foreach_mul_([gradient.view(torch.int32) for gradient in gradients], (1 - infinite).int())

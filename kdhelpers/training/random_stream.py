@@ -1,4 +1,4 @@
-"""The random numbers of one training, apart from those of all others."""
+"""The random numbers of one training, which no other training disturbs."""
 
 import contextlib
 from collections.abc import Iterator

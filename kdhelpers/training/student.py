@@ -55,7 +55,7 @@ class DistillationModule(nn.Module):
 
 
 def _count_hits(student_logits: list[Tensor], labels: Tensor) -> Tensor:
-    """Of the first forward; 0 if it stopped early. Other images may be stacked after those of the first view."""
+    """Of the first forward; 0 if it stopped early. Other images may be stacked after the first view."""
     logits = student_logits[0] if student_logits else None
     if logits is None or len(logits) < len(labels):
         return labels.new_zeros(())
