@@ -26,7 +26,7 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     A GPU for which the installed torch has no kernels is passed over, and refused if it was given.
     """
     if device is not None:
-        return _existing(torch.device(device))
+        return _existing(_parsed(device))
     if not torch.cuda.is_available():
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -35,7 +35,16 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     return torch.device("cpu") if lack else own
 
 
+def _parsed(device: str | torch.device) -> torch.device:
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device = {device}: is not a device; write cpu, cuda, cuda:1 or mps") from None
+
+
 def _existing(device: torch.device) -> torch.device:
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device = {device}: torch finds no Apple GPU; leave device out")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device = {device}: torch finds no GPU; leave device out to run on the CPU")
     if device.type == "cuda" and (lack := _lacks_kernels(device)):

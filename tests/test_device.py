@@ -53,6 +53,15 @@ def test_a_gpu_that_is_not_there_is_refused():
 
 
 @pytest.mark.parametrize(
+    ("device", "complaint"), [("gpu", "is not a device; write cpu"), ("mps", "finds no Apple GPU")]
+)
+def test_a_device_that_does_not_exist_is_refused(monkeypatch, device, complaint):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=f"device = {device}: .*{complaint}"):
+        pick_device(device)
+
+
+@pytest.mark.parametrize(
     ("name", "capability"), [("Tesla P100", (6, 0)), ("Tesla V100", (7, 0)), ("GTX 1080", (6, 1)), ("Later", (13, 0))]
 )
 def test_a_gpu_without_kernels_leaves_the_cpu_and_is_refused_if_given(gpu, capsys, name, capability):

@@ -69,8 +69,10 @@ def suite(profile: str, only: tuple, seeds: tuple, workers: int | None, ray: str
 @click.argument("settings", nargs=-1, required=True, metavar="NAME=VALUE|RUN.json...")
 @click.option("--force", is_flag=True, help="Train again even if the run is finished.")
 @click.option("--cache-teacher", is_flag=True, help="Keep the teacher's outputs on the disk; reuse them (crop, flip).")
+@click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1 or mps (default: a GPU if there is one).")
+@click.option("--no-graphs", is_flag=True, help="Run the steps without CUDA graphs.")
 @click.option("--dry-run", is_flag=True, help="Print the completed run as JSON; train nothing.")
-def train(settings: tuple, force: bool, cache_teacher: bool, dry_run: bool) -> None:
+def train(settings: tuple, dry_run: bool, force: bool, no_graphs: bool, **options: bool | str | None) -> None:
     """Train one run.
 
     NAME is a field of a Run (dataset, model, method, teacher, epochs, lr, seed, ...), or an option of its method,
@@ -85,7 +87,7 @@ def train(settings: tuple, force: bool, cache_teacher: bool, dry_run: bool) -> N
         click.echo(run.model_dump_json(indent=1))
         return
     try:
-        trained = command.train(run, force_retrain=force, cache_teacher=cache_teacher)
+        trained = command.train(run, force_retrain=force, graphs=False if no_graphs else None, **options)
     except KeyboardInterrupt:
         sys.exit(130)  # the progress has printed how it goes on
     if trained:

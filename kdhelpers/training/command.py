@@ -51,7 +51,7 @@ class CommandProgress(TerminalProgress):
         super().end(record | {"metrics": {name: metrics[name] for name in metrics if name != "test_top1_pct"}})
 
 
-def train(run: Run, **options: bool) -> Trained | None:
+def train(run: Run, **options: bool | str | None) -> Trained | None:
     """`fit` with progress on the terminal; under torchrun every process takes its share, and rank 0 alone returns."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         join_processes()

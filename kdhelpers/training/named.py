@@ -11,7 +11,8 @@ from kdhelpers.training.optim import OPTIMIZERS, SCHEDULES
 from kdhelpers.training.options import named_values, option_defaults
 from kdhelpers.training.run import OPTIONS, Run
 
-FIT_OPTIONS = ("force_retrain", "cache_teacher", "tensorboard")
+SWITCHES = ("force_retrain", "cache_teacher", "tensorboard", "graphs")
+FIT_OPTIONS = (*SWITCHES, "device")
 EXAMPLE = "\"weight_decay=1e-3 augmentation='crop flip'\""
 
 
@@ -55,7 +56,7 @@ def _parsed(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) and value[:1] in ("[", "{") else value
 
 
-def settings(training: str = "", **values: Any) -> tuple[dict[str, Any], dict[str, bool]]:
+def settings(training: str = "", **values: Any) -> tuple[dict[str, Any], dict[str, bool | str]]:
     """What a notebook trains: the flat `values` of a run, completed; and the options of `fit` (`FIT_OPTIONS`).
 
     training: further names and values as text, such as "weight_decay=1e-3 augmentation='crop flip'". A parameter that
@@ -69,7 +70,8 @@ def settings(training: str = "", **values: Any) -> tuple[dict[str, Any], dict[st
         raise ValueError(
             f"training: {twice[0]} = {more[twice[0]]}: this notebook sets {twice[0]} itself; change it there"
         )
-    options = {name: str(more.pop(name)).lower() in ("true", "1") for name in FIT_OPTIONS if name in more}
+    options = {name: more.pop(name) for name in FIT_OPTIONS if name in more}
+    options |= {name: str(options[name]).lower() in ("true", "1") for name in SWITCHES if name in options}
     return values | more, options
 
 

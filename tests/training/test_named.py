@@ -90,3 +90,8 @@ def test_text_that_is_not_name_and_value_is_refused(text):
 
 def test_all_names_are_fields_and_options():
     assert {"lr", "temperature", "base_channels", "nesterov", "force_retrain"} <= all_names()
+
+
+def test_the_device_and_graphs_are_options_of_fit():
+    assert settings("device=cpu graphs=False", lr=0.2) == ({"lr": 0.2}, {"device": "cpu", "graphs": False})
+    assert settings("graphs=true")[1] == {"graphs": True}
