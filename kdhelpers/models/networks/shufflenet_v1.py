@@ -5,7 +5,7 @@ channel. torchvision has no ShuffleNetV1.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from kdhelpers.models.architecture import Architecture, stage
@@ -49,6 +49,9 @@ def shuffled(x: Tensor, groups: int) -> Tensor:
     if x.device.type in ("cpu", "cuda"):
         return F.channel_shuffle(x, groups)
     return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+
+
+fx.wrap("shuffled")  # `fold_batchnorm` traces the network and must not follow the branch
 
 
 class ShuffleNetV1(nn.Module):

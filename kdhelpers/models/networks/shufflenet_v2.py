@@ -4,7 +4,7 @@ Unlike torchvision's shufflenet_v2_x1_0: the stem is a 1x1 convolution of stride
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from kdhelpers.models.architecture import Architecture
@@ -90,6 +90,9 @@ def _per_channel(channels: int, stride: int) -> tuple[nn.Conv2d, nn.BatchNorm2d]
 def _shuffled(left: Tensor, right: Tensor) -> Tensor:
     """[B, C, H, W] twice -> [B, 2 C, H, W], channels alternately from left and right."""
     return shuffled(torch.cat([left, right], 1), 2)
+
+
+fx.wrap("shuffled")
 
 
 _MAPS = {"stem": "relu", "layer1": "layer1", "layer2": "layer2", "layer3": "layer3"}
