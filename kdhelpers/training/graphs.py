@@ -227,6 +227,8 @@ class GraphedSteps(UsualSteps):
         launched = time.perf_counter() - start
         synchronize(self._device)
         self._pays, self._decided = launched > LAUNCH_BOUND * (time.perf_counter() - start), True
+        if not self._pays:
+            inform("CUDA graphs: the GPU takes longer for a step than its launch; the steps run as usual")
 
     def _step(self, rest: list[Training]) -> None:
         """The steps of `rest`, from which each student is removed when its step is done."""

@@ -227,7 +227,7 @@ def test_what_ends_a_capture_leaves_no_stream_in_it(monkeypatch):
 
 
 @pytest.mark.parametrize(("share", "pays"), [(0.9, True), (0.3, False)])
-def test_a_measurement_of_the_third_step_decides(data, network, monkeypatch, share, pays):
+def test_a_measurement_of_the_third_step_decides(data, network, monkeypatch, capsys, share, pays):
     trainings, shared = students([Run(**TAUGHT, method="lm")], data, network, 3)
     times = iter([0.0, share, 1.0])  # at the start, after the launch, and when the GPU has done the work
     monkeypatch.setattr(graphs.time, "perf_counter", lambda: next(times))
@@ -238,6 +238,7 @@ def test_a_measurement_of_the_third_step_decides(data, network, monkeypatch, sha
     for batch in trainings[0].batches.epoch(1):
         steps(trainings, batch)
     assert gpu.captures == pays
+    assert ("the GPU takes longer for a step than its launch" in capsys.readouterr().err) != pays
     assert trainings[0].log.sizes == [16] * 7 + [8]
 
 
