@@ -102,7 +102,7 @@ class Job:
         So a finished record never lacks its weights.
         """
         training = self.training
-        training.optimizer.zero_grad()  # the gradients' memory, which a graph's may be, is free for the test
+        training.optimizer.zero_grad()  # the test needs no gradients, and a graph's memory may hold them
         training.network.load_state_dict(training.best["weights"])
         if self.writes:
             self._write(training)
