@@ -19,6 +19,7 @@ from kdhelpers.methods.logit_standardization import (
     standardize,
     standardized_kd_loss,
 )
+from kdhelpers.methods.normkd import NormalizedLogitMatching, normkd_loss
 from kdhelpers.methods.semi_supervised import UnlabelledDistillation
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
 from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
@@ -38,6 +39,7 @@ METHODS = Registry(
         "crd_inbatch": InBatchContrast,
         "lm_standardized": StandardizedLogitMatching,
         "dkd_standardized": StandardizedDecoupledKD,
+        "normkd": NormalizedLogitMatching,
         "supcon": SupervisedContrast,
         "supcrd": SupervisedContrastiveDistillation,
         "conkd": ConKD,
