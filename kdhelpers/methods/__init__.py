@@ -23,6 +23,7 @@ from kdhelpers.methods.normkd import NormalizedLogitMatching, normkd_loss
 from kdhelpers.methods.semi_supervised import UnlabelledDistillation
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
 from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
+from kdhelpers.methods.wsld import WeightedSoftLabels, wsld_loss
 from kdhelpers.registry import Registry
 
 METHODS = Registry(
@@ -40,6 +41,7 @@ METHODS = Registry(
         "lm_standardized": StandardizedLogitMatching,
         "dkd_standardized": StandardizedDecoupledKD,
         "normkd": NormalizedLogitMatching,
+        "wsld": WeightedSoftLabels,
         "supcon": SupervisedContrast,
         "supcrd": SupervisedContrastiveDistillation,
         "conkd": ConKD,
