@@ -7,6 +7,7 @@ from kdhelpers.methods.base import Context, Method
 from kdhelpers.methods.cocord import CoCoRD, cocord_contrast_loss, cocord_prediction_loss
 from kdhelpers.methods.conkd import ConKD
 from kdhelpers.methods.crd import ContrastiveDistillation, crd_loss
+from kdhelpers.methods.ctkd import CurriculumTemperature, ctkd_strength, learned_temperature
 from kdhelpers.methods.dkd import DecoupledKD, dkd_loss
 from kdhelpers.methods.hints import Hints, hint_loss
 from kdhelpers.methods.independent import IndependentStudent
@@ -42,6 +43,7 @@ METHODS = Registry(
         "dkd_standardized": StandardizedDecoupledKD,
         "normkd": NormalizedLogitMatching,
         "wsld": WeightedSoftLabels,
+        "ctkd": CurriculumTemperature,
         "supcon": SupervisedContrast,
         "supcrd": SupervisedContrastiveDistillation,
         "conkd": ConKD,

@@ -5,7 +5,7 @@ from training_fixtures import QUICK, Recorder, same, weights
 
 from kdhelpers import Run, artifacts, fit
 
-METHODS = {"normkd": {}, "wsld": {}}
+METHODS = {"normkd": {}, "wsld": {}, "ctkd": {}}
 
 
 @pytest.fixture(autouse=True)
