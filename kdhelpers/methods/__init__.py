@@ -20,6 +20,7 @@ from kdhelpers.methods.logit_standardization import (
     standardize,
     standardized_kd_loss,
 )
+from kdhelpers.methods.mlkd import MultiLevelMatching, mlkd_batch_loss, mlkd_class_loss
 from kdhelpers.methods.normkd import NormalizedLogitMatching, normkd_loss
 from kdhelpers.methods.semi_supervised import UnlabelledDistillation
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
@@ -44,6 +45,7 @@ METHODS = Registry(
         "normkd": NormalizedLogitMatching,
         "wsld": WeightedSoftLabels,
         "ctkd": CurriculumTemperature,
+        "mlkd": MultiLevelMatching,
         "supcon": SupervisedContrast,
         "supcrd": SupervisedContrastiveDistillation,
         "conkd": ConKD,

@@ -5,7 +5,7 @@ from training_fixtures import QUICK, Recorder, same, weights
 
 from kdhelpers import Run, artifacts, fit
 
-METHODS = {"normkd": {}, "wsld": {}, "ctkd": {}}
+METHODS = {"normkd": {}, "wsld": {}, "ctkd": {}, "mlkd": {"augmentation": "crop flip randaugment=2/10 cutout=8"}}
 
 
 @pytest.fixture(autouse=True)
