@@ -55,6 +55,9 @@ _HOME = {
     "supcrd_loss": "methods.supcrd",
     "standardize": "methods.logit_standardization",
     "standardized_kd_loss": "methods.logit_standardization",
+    "dist_loss": "methods.dist",
+    "ttm_loss": "methods.ttm",
+    "wttm_loss": "methods.ttm",
     "cocord_contrast_loss": "methods.cocord",
     "cocord_prediction_loss": "methods.cocord",
     # What a method, a network or a data set of your own is made of: docs/extending.md.

@@ -7,6 +7,7 @@ from kdhelpers.methods.base import Context, Method
 from kdhelpers.methods.cocord import CoCoRD, cocord_contrast_loss, cocord_prediction_loss
 from kdhelpers.methods.conkd import ConKD
 from kdhelpers.methods.crd import ContrastiveDistillation, crd_loss
+from kdhelpers.methods.dist import RelationMatching, dist_loss
 from kdhelpers.methods.dkd import DecoupledKD, dkd_loss
 from kdhelpers.methods.hints import Hints, hint_loss
 from kdhelpers.methods.independent import IndependentStudent
@@ -22,6 +23,7 @@ from kdhelpers.methods.logit_standardization import (
 from kdhelpers.methods.semi_supervised import UnlabelledDistillation
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
 from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
+from kdhelpers.methods.ttm import TransformedTeacherMatching, WeightedTransformedTeacherMatching, ttm_loss, wttm_loss
 from kdhelpers.registry import Registry
 
 METHODS = Registry(
@@ -43,5 +45,8 @@ METHODS = Registry(
         "conkd": ConKD,
         "cocord": CoCoRD,
         "lm_unlabelled": UnlabelledDistillation,
+        "dist": RelationMatching,
+        "ttm": TransformedTeacherMatching,
+        "wttm": WeightedTransformedTeacherMatching,
     },
 )
