@@ -58,6 +58,9 @@ _HOME = {
     "dist_loss": "methods.dist",
     "ttm_loss": "methods.ttm",
     "wttm_loss": "methods.ttm",
+    "rld_loss": "methods.rld",
+    "nkd_loss": "methods.nkd",
+    "luminet_loss": "methods.luminet",
     "cocord_contrast_loss": "methods.cocord",
     "cocord_prediction_loss": "methods.cocord",
     # What a method, a network or a data set of your own is made of: docs/extending.md.

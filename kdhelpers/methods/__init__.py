@@ -20,6 +20,9 @@ from kdhelpers.methods.logit_standardization import (
     standardize,
     standardized_kd_loss,
 )
+from kdhelpers.methods.luminet import LumiNet, luminet_loss
+from kdhelpers.methods.nkd import NormalizedKD, nkd_loss
+from kdhelpers.methods.rld import RefinedLogits, rld_loss
 from kdhelpers.methods.semi_supervised import UnlabelledDistillation
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
 from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
@@ -48,5 +51,8 @@ METHODS = Registry(
         "dist": RelationMatching,
         "ttm": TransformedTeacherMatching,
         "wttm": WeightedTransformedTeacherMatching,
+        "rld": RefinedLogits,
+        "nkd": NormalizedKD,
+        "luminet": LumiNet,
     },
 )
