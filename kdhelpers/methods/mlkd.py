@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdhelpers.methods.base import Method
-from kdhelpers.methods.logit_matching import LOGITS, kd_loss
+from kdhelpers.methods.logit_matching import check_logits, kd_loss
 from kdhelpers.methods.logit_standardization import standardized_kd_loss
 from kdhelpers.methods.parts.ranges import Temperature, Weight
-from kdhelpers.methods.parts.tensors import check_shapes, cross_entropy, full_precision
+from kdhelpers.methods.parts.tensors import cross_entropy, full_precision
 
 FURTHER_TEMPERATURES = (2.0, 3.0, 5.0, 6.0)
 
@@ -44,7 +44,7 @@ def mlkd_class_loss(student_logits: Tensor, teacher_logits: Tensor, temperature:
 
 
 def _softened(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    check_shapes(LOGITS, student_logits, teacher_logits)
+    check_logits(student_logits, teacher_logits)
     student, teacher = full_precision(student_logits), full_precision(teacher_logits)
     return F.softmax(student / temperature, dim=1), F.softmax(teacher / temperature, dim=1)
 

@@ -10,10 +10,10 @@ Chi, Zheng, Li, Yang, Wu, Lin, Cai: NormKD: Normalized Logits for Knowledge Dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdhelpers.methods.logit_matching import LOGITS, LogitMatching
+from kdhelpers.methods.logit_matching import LogitMatching, check_logits
 from kdhelpers.methods.logit_standardization import standardize
 from kdhelpers.methods.parts.ranges import Temperature, Weight
-from kdhelpers.methods.parts.tensors import check_shapes, full_precision
+from kdhelpers.methods.parts.tensors import full_precision
 
 
 def normkd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0) -> Tensor:
@@ -23,7 +23,7 @@ def normkd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
     z_s -> a z_s + b with a > 0 changes nothing; z_t -> a z_t multiplies the loss by a^2. A constant row of the student
     is a uniform softmax, a constant row of the teacher weighs 0. Raises ValueError on shapes that differ and one class.
     """
-    check_shapes(LOGITS, student_logits, teacher_logits)
+    check_logits(student_logits, teacher_logits, least=2)
     student = F.log_softmax(standardize(student_logits) / temperature, dim=1)
     teacher = F.log_softmax(standardize(teacher_logits) / temperature, dim=1)
     divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)

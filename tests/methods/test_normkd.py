@@ -88,7 +88,7 @@ def test_a_constant_student_is_uniform_and_a_constant_teacher_weighs_nothing(dty
 
 
 def test_one_class_and_shapes_that_differ_are_refused():
-    with pytest.raises(ValueError, match=r"logits \(3, 1\): standardising needs two classes or more"):
+    with pytest.raises(ValueError, match=r"student_logits \(3, 1\): have C = 1, this loss needs C >= 2"):
         normkd_loss(torch.zeros(3, 1), torch.zeros(3, 1))
     with pytest.raises(ValueError, match=r"\(4, 10\).*\(4, 100\)"):
         normkd_loss(torch.zeros(4, 10), torch.zeros(4, 100))
