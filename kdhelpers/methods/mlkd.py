@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdhelpers.methods.base import Method
+from kdhelpers.methods.base import Context, Method
 from kdhelpers.methods.logit_matching import check_logits, kd_loss
 from kdhelpers.methods.logit_standardization import standardized_kd_loss
 from kdhelpers.methods.parts.ranges import Temperature, Weight
@@ -59,7 +59,8 @@ class MultiLevelMatching(Method):
     """The loss above. standardized takes `standardized_kd_loss` for KD_T; its paper sets kd_weight 9, temperature 2.
 
     A step costs two forward passes of each network. The teacher cache holds the teacher's outputs for the weak view;
-    the strong view has too many variants to be kept. The published schedule has 480 epochs.
+    the strong view has too many variants to be kept. The published schedule has 480 epochs. Under DDP each rank
+    compares the images and classes of its own batch.
     """
 
     title = "MLKD"
@@ -69,6 +70,9 @@ class MultiLevelMatching(Method):
     temperature: Temperature = 4.0
     ce_weight: Weight = 0.1
     kd_weight: Weight = 0.9
+
+    def build(self, context: Context) -> None:
+        check_logits(context.student_outputs.logits, context.teacher_outputs.logits, least=2)
 
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
         views = batch.weak_view, batch.views[0]

@@ -10,6 +10,7 @@ Chi, Zheng, Li, Yang, Wu, Lin, Cai: NormKD: Normalized Logits for Knowledge Dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdhelpers.methods.base import Context
 from kdhelpers.methods.logit_matching import LogitMatching, check_logits
 from kdhelpers.methods.logit_standardization import standardize
 from kdhelpers.methods.parts.ranges import Temperature, Weight
@@ -39,6 +40,9 @@ class NormalizedLogitMatching(LogitMatching):
     temperature: Temperature = 2.0
     ce_weight: Weight = 0.1
     kd_weight: Weight = 0.9
+
+    def build(self, context: Context) -> None:
+        check_logits(context.student_outputs.logits, context.teacher_outputs.logits, least=2)
 
     def loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         return normkd_loss(student_logits, teacher_logits, self.temperature)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdhelpers.methods import METHODS, normkd_loss
+from kdhelpers.methods import METHODS, Context, normkd_loss
 from kdhelpers.methods.normkd import NormalizedLogitMatching
 from kdhelpers.models import Outputs
 
@@ -92,6 +92,13 @@ def test_one_class_and_shapes_that_differ_are_refused():
         normkd_loss(torch.zeros(3, 1), torch.zeros(3, 1))
     with pytest.raises(ValueError, match=r"\(4, 10\).*\(4, 100\)"):
         normkd_loss(torch.zeros(4, 10), torch.zeros(4, 100))
+
+
+@pytest.mark.parametrize("method", ["normkd", "mlkd"])
+def test_one_class_is_refused_before_training(method):
+    one = Outputs(torch.zeros(2, 1), None, {})
+    with pytest.raises(ValueError, match="this loss needs C >= 2"):
+        METHODS[method]().build(Context(one, one, None, None, 1))
 
 
 def test_the_method_adds_cross_entropy_and_the_weighted_loss():
