@@ -68,6 +68,8 @@ _HOME = {
     "ctkd_strength": "methods.ctkd",
     "mlkd_batch_loss": "methods.mlkd",
     "mlkd_class_loss": "methods.mlkd",
+    "refined_divergences": "methods.rld",
+    "perception": "methods.luminet",
     "cocord_contrast_loss": "methods.cocord",
     "cocord_prediction_loss": "methods.cocord",
     # What a method, a network or a data set of your own is made of: docs/extending.md.
