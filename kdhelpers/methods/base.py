@@ -49,6 +49,7 @@ class Method(nn.Module):
     reads: tuple[str, ...] = ("logits",)  # parts of the teacher's outputs; logits and embedding can be cached
     views = 1
     weak_view = ""  # "shared_crop" or "own_crop" adds a weak view (FixMatch's term: crop and flip only) to the batch
+    needs_strong_view = False  # a Run refuses an augmentation of crop and flip only
     uses_unlabelled = False
     trains_classifier = True  # else a linear probe is fitted to the embeddings after training
     stage_epochs = 0  # length of a first stage that trains a part of the student; less than the run's epochs

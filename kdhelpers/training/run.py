@@ -160,6 +160,11 @@ class Run(BaseModel):
                 f"augmentation = {self.augmentation}: gives {self.method} equal views of an image; it compares "
                 f'{method.views} different ones; name steps such as "crop flip"'
             )
+        if method.needs_strong_view and (recipe := parse_recipe(self.augmentation)) == recipe.weak:
+            raise ValueError(
+                f"augmentation = {self.augmentation}: gives {self.method} two weak views; one must be strong; add "
+                'steps, as in "crop flip randaugment=2/10 cutout=8"'
+            )
         if method.stage_epochs >= self.epochs:
             raise ValueError(
                 f"epochs = {self.epochs}: must be more than the {method.stage_epochs} of {self.method}'s first stage"

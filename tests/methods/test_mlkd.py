@@ -169,6 +169,12 @@ def test_the_defaults_are_the_papers():
     assert (method.views, method.weak_view) == (1, "own_crop")
 
 
+@pytest.mark.parametrize("augmentation", ["crop flip", "resized_crop flip", "flip", "none"])
+def test_a_recipe_without_a_strong_step_is_refused_with_one_that_has_them(augmentation):
+    with pytest.raises(ValueError, match=f"augmentation = {augmentation}.*: gives mlkd two weak views; .*{STRONG}"):
+        Run(**QUICK, method="mlkd", teacher="resnet8", augmentation=augmentation)
+
+
 @pytest.fixture
 def teacher(root, data):
     return fit(Run(**QUICK | {"epochs": 1}, role="teacher"), data)
