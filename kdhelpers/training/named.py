@@ -77,7 +77,7 @@ def settings(training: str = "", **values: Any) -> tuple[dict[str, Any], dict[st
 
     more = named_values(training, "training", EXAMPLE) | added_parameters()
     if is_published(more.get("hyperparameters")):
-        of_cell = {*_options_of(values)["hyperparameters"]} - {*passed_parameters()}
+        of_cell = {*_options_of(values | more)["hyperparameters"]} - {*passed_parameters()}
         values = {name: value for name, value in values.items() if name not in of_cell}
     if twice := [name for name in more if name in values]:
         raise ValueError(
