@@ -1,0 +1,71 @@
+"""What a step of each method of the table costs, relative to KD's, measured now on this machine."""
+
+import math
+
+from kdhelpers import artifacts
+from kdhelpers.methods import METHODS
+from kdhelpers.models import build_model, count_parameters
+from kdhelpers.training.cost import StepCost, noise, step_costs
+from kdhelpers.training.run import Run
+from kdhelpers.weights.load import describe_teacher
+
+COLUMNS = "step_ratio step_ms student_images teacher_images kept_mib trained_parameters added_parameters".split()
+KD = "KD"  # key of the run that all are compared with
+
+
+def with_costs(frame, rounds: int = 5, device: str | None = None):
+    """The frame with COLUMNS: the median of `rounds` steps of each method, timed in turns with KD on noise.
+
+    step_ratio: time of a step, relative to KD with a live teacher; step_ms: in ms. student_images and teacher_images
+    that the networks compute for a labelled image. kept_mib: tensors that a step keeps for its backward pass.
+    trained_parameters: that the method trains with the student. added_parameters: that the student has more than its
+    architecture at inference. A setting whose method, network or teacher is not in this package has NaN. Nothing is
+    trained for longer, stored or downloaded.
+    """
+    runs = {row["setting"]: _run(row) for row in frame.to_dict("records")}
+    runs = {setting: run for setting, run in runs.items() if run is not None}
+    if not runs:
+        return frame.assign(**dict.fromkeys(COLUMNS, math.nan))
+    facts = artifacts.load_record(frame["name"].iloc[0])["data"]
+    first = next(iter(runs.values()))
+    data = noise(first.dataset, facts["train"], facts["image_size"], facts["classes"])
+    fields = first.model_dump(exclude={"method", "hyperparameters", "teacher"})
+    runs[KD] = Run(**fields, method="lm", teacher=frame["teacher"].iloc[0])
+    costs = step_costs(runs, _network(frame, facts["classes"]), data, rounds, device)
+    plain = count_parameters(build_model(first.model, facts["classes"], **first.model_options))
+    rows = [_row(costs.get(setting), costs[KD]) for setting in frame["setting"]]
+    columns = {column: [row.get(column, math.nan) for row in rows] for column in COLUMNS}
+    return frame.assign(**columns | {"added_parameters": frame["parameters"] - plain})
+
+
+def _run(row: dict) -> Run | None:
+    """The stored run as a Run of this package; None if its method or an option is not in this package any more."""
+    stored = row["run"]
+    if stored["method"] not in METHODS or METHODS[stored["method"]](**_options(stored)).uses_unlabelled:
+        return None
+    fields = {name: value for name, value in stored.items() if name in Run.model_fields}
+    needs_teacher = METHODS[stored["method"]].needs_teacher
+    return Run(**fields | {"teacher": row["teacher"] if needs_teacher else None, "pretrained": False})
+
+
+def _options(run: dict) -> dict:
+    retired = METHODS[run["method"]].retired
+    return {name: value for name, value in run["hyperparameters"].items() if name not in retired}
+
+
+def _network(frame, classes: int):
+    """An untrained teacher of the architecture; with the options of its weights, if they are stored here."""
+    first = frame.iloc[0]
+    try:
+        options = describe_teacher(first["run"].get("teacher") or first["teacher"], first["dataset"])["model_options"]
+    except (FileNotFoundError, KeyError):
+        options = {}
+    return build_model(first["teacher"], classes, **options)
+
+
+def _row(cost: StepCost | None, reference: StepCost) -> dict:
+    if cost is None:
+        return {}
+    fields = "student_images", "teacher_images", "kept_mib", "trained_parameters"
+    median = 1e3 * sorted(cost.seconds)[len(cost.seconds) // 2]
+    return {"step_ratio": cost.ratio_to(reference), "step_ms": median, **{name: getattr(cost, name) for name in fields}}
