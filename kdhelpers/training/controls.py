@@ -9,7 +9,7 @@ from kdhelpers.training.options import named_values
 from kdhelpers.training.run import Run
 from kdhelpers.weights.load import find_teacher
 
-OF_METHODS = {"method", "hyperparameters", "teacher", "name"}
+OF_METHODS = {"method", "hyperparameters", "placebo", "teacher", "name"}
 OF_STUDENTS = {
     "model",
     "model_options",

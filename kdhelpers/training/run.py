@@ -54,6 +54,9 @@ class Run(BaseModel):
     teacher: str | None = Field(None, description="architecture of a trained teacher, or name or path of weights")
     method: str = Field("si", description="distillation method")
     hyperparameters: dict[str, Any] = Field({}, description="the method's own parameters")
+    placebo: Literal["", "shuffled", "mean"] = Field(
+        "", description="control: the teacher's outputs shuffled among the images of a batch, or their mean"
+    )
     optimizer: str = Field("sgd", description="optimiser")
     lr: float = Field(0.05, gt=0, le=100, description="peak learning rate")
     weight_decay: float = Field(5e-4, ge=0, le=100, description="weight decay")
@@ -135,6 +138,8 @@ class Run(BaseModel):
             )
         if self.teacher and not method.needs_teacher:
             raise ValueError(f"teacher = {self.teacher}: method {self.method} uses none; leave it out")
+        if self.placebo and not method.needs_teacher:
+            raise ValueError(f"placebo = {self.placebo}: method {self.method} has no teacher; leave it out")
         if method.uses_unlabelled and not self.unlabelled:
             raise ValueError(
                 f"unlabelled: method {self.method} trains on images without labels; give test, train:16000, or a path"
@@ -177,6 +182,11 @@ class Run(BaseModel):
         return METHODS[self.method](**self.hyperparameters)
 
     @property
+    def method_name(self) -> str:
+        """The method in names of artifacts: dkd, dkd_placebo_shuffled."""
+        return f"{self.method}_placebo_{self.placebo}" if self.placebo else self.method
+
+    @property
     def id(self) -> str:
         """sha256 of the canonical JSON of all fields that differ from their defaults, except the name."""
         names = {name: getattr(self, name) for name in WEIGHT_NAMES if getattr(self, name)}
@@ -186,7 +196,7 @@ class Run(BaseModel):
     @property
     def artifact_name(self) -> str:
         """Stem of the weight file and the record, e.g. student_lm_resnet8_cifar100_seed1."""
-        method = "" if self.role == "teacher" else f"_{self.method}"
+        method = "" if self.role == "teacher" else f"_{self.method_name}"
         start = Path(self.start_from or "").name.removesuffix(".pth")
         tuned = f"_from_{start}" if start else ""
         stem = self.name or f"{self.role}{method}_{self.model}_{self.dataset}{tuned}"
