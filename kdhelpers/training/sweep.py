@@ -5,6 +5,7 @@ from itertools import combinations
 from kdhelpers.training.names import optimizer_name, variant_name
 from kdhelpers.training.optim import starting_point
 from kdhelpers.training.options import named_values
+from kdhelpers.training.published import is_published
 from kdhelpers.training.run import Run
 
 EXAMPLE = '"alpha=1 beta=12; temperature=0.05; lam=0.3"'
@@ -14,7 +15,7 @@ def sweep_runs(run: Run, settings: str) -> list[Run]:
     """A run per setting of "alpha=1 beta=12; temperature=0.05; lam=0.3"; `run` alone if `settings` is empty.
 
     A setting takes the hyperparameters that it leaves out from `run`; its name lists the others (see `variant_name`).
-    Raises ValueError for text that is not a setting, for two runs of one name, and as `Run` does.
+    "published" and "resnet56>resnet20" are settings too, complete ones (see `published.py`). Raises ValueError for text that is not a setting, for two runs of one name, and as `Run` does.
     """
     runs = [_variant(run, text) for text in settings.split(";") if text.strip()] or [run]
     for first, second in combinations(runs, 2):
@@ -24,8 +25,13 @@ def sweep_runs(run: Run, settings: str) -> list[Run]:
 
 
 def _variant(run: Run, text: str) -> Run:
-    chosen = named_values(text, "settings", EXAMPLE)
     fields = run.model_dump(exclude={"hyperparameters"})
+    if is_published(text):
+        source, _, words = text.strip().partition(" ")
+        chosen = named_values(words, "settings", EXAMPLE)
+        variant = Run(**fields, hyperparameters=text)
+        return variant.model_copy(update={"name": variant_name(variant, chosen, source.replace(">", "-"))})
+    chosen = named_values(text, "settings", EXAMPLE)
     variant = Run(**fields, hyperparameters=run.hyperparameters | chosen)
     return variant.model_copy(update={"name": variant_name(variant, chosen)})
 
