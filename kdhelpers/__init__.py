@@ -74,6 +74,7 @@ _MODULES = {
     "analysis": "analysis",
     "gains": "report.gains",
     "diagrams": "display.diagrams",
+    "method_table": "report.method_table",
     "notebook": "display.notebook",
     "pairs": "report.pairs",
     "plots": "display.plots",

@@ -1,27 +1,31 @@
-"""Labels of points that overlap neither each other nor the points."""
+"""Labels that overlap neither each other nor the points and their whiskers."""
 
 import math
 from collections.abc import Sequence
 
-NEAR, STEP, RINGS, DIRECTIONS = 7, 6, 34, 16  # points: distance of the first ring, between rings
+LOOK = {"fontsize": 7.5, "bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0}, "zorder": 1.5}
+NEAR, STEP, RINGS, DIRECTIONS = 6, 4, 50, 24  # points: distance of the first ring, distance between rings
 
 
-def place_labels(axes, points: Sequence[tuple[float, float]], texts: Sequence[str], colors: Sequence, size=7.5) -> None:
-    """Write each text near its point, in data coordinates; a thin line leads to a label that lies further off.
+def place_labels(axes, points: Sequence[tuple], texts: Sequence[str], colors: Sequence, whiskers: Sequence[float]):
+    """Write each text near its point (x, y), which has a whisker up and down; data coordinates.
 
-    The limits, the layout and all other artists of the axes must be final. A label takes the nearest free place; one
-    that finds none takes the first.
+    The limits, the layout and all other artists of the axes must be final. A label takes the nearest free place, and a
+    thin line leads to one that does not touch its point. One that finds no place within the axes takes the first.
     """
     figure = axes.figure
     figure.draw_without_rendering()  # settles the layout
     figure.set_layout_engine("none")
     scale = figure.dpi / 72
     pixels = axes.transData.transform(points)
-    taken = [_box(x, y, 8 * scale, 8 * scale) for x, y in pixels]
+    taken = [_box(x, y, 7 * scale, 7 * scale) for x, y in pixels]
+    for (x, y), whisker in zip(points, whiskers, strict=True):
+        ends = axes.transData.transform([(x, y - whisker), (x, y + whisker)])
+        taken.append((ends[0][0] - scale, ends[0][1], ends[1][0] + scale, ends[1][1]))
     inside = axes.get_window_extent()
     order = sorted(range(len(texts)), key=lambda i: -_crowd(pixels, i))
     for i in order:
-        label = axes.annotate(texts[i], points[i], (0, 0), textcoords="offset points", fontsize=size, color=colors[i])
+        label = axes.annotate(texts[i], points[i], (0, 0), textcoords="offset points", color=colors[i], **LOOK)
         extent = label.get_window_extent()
         half = (extent.width / 2 + scale, extent.height / 2)
         places = _places(pixels[i], half, scale)
@@ -29,7 +33,7 @@ def place_labels(axes, points: Sequence[tuple[float, float]], texts: Sequence[st
         x, y = next(free, (pixels[i][0] + half[0] + NEAR * scale, pixels[i][1]))
         taken.append(_box(x, y, 2 * half[0], 2 * half[1]))
         label.set_position(((x - half[0] - pixels[i][0]) / scale, (y - half[1] - pixels[i][1]) / scale))
-        if math.dist((x, y), pixels[i]) > half[0] + (NEAR + STEP) * scale or abs(y - pixels[i][1]) > 14 * scale:
+        if math.dist(_nearest(pixels[i], taken[-1]), pixels[i]) > (NEAR + STEP) * scale:
             end = axes.transData.inverted().transform(_nearest(pixels[i], taken[-1]))
             axes.plot(*zip(points[i], end, strict=True), color=colors[i], linewidth=0.5, alpha=0.6, zorder=0.8)
 

@@ -88,7 +88,9 @@ class _Case:
         while True:
             self.training.begin_epoch()
             whole = self.training.run.batch_size
-            yield from (batch for batch in self.training.batches.epoch(self.training.epoch) if len(batch.labels) == whole)
+            yield from (
+                batch for batch in self.training.batches.epoch(self.training.epoch) if len(batch.labels) == whole
+            )
             self._steps.end_epoch()
 
     def _first_step(self) -> None:

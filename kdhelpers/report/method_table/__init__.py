@@ -2,3 +2,5 @@
 
 from kdhelpers.report.method_table.cost import with_costs
 from kdhelpers.report.method_table.frame import frame
+from kdhelpers.report.method_table.picture import picture
+from kdhelpers.report.method_table.table import published, table

@@ -14,10 +14,10 @@ from kdhelpers.zoo.benchmark import DATASET, figures_of, matches, nearness, publ
 
 NO_TEACHER, CONTROL, MAPS, EMBEDDINGS, LOGITS = "no teacher", "control", "feature maps", "embeddings", "logits"
 MEANS = ["seconds_per_epoch", "peak_memory_mib", "parameters"]
-COLUMNS = "method family dataset teacher student budget n test_top1_pct test_top1_std_pct paired_gain_points".split()
+COLUMNS = "method family dataset teacher student budget epochs views n test_top1_pct test_top1_std_pct paired_gain_points".split()
 COLUMNS += "paired_gain_std_points paired_n placebo_gain_points placebo_gain_std placebo_n teacher_top1_pct".split()
 COLUMNS += [*MEANS, "lockstep", *"published_pct published_gain_points published_budget published_note".split()]
-COLUMNS += "published_selection notes setting run name".split()
+COLUMNS += "published_selection published_pair notes setting run name".split()
 
 
 def frame(dataset: str, like: str = "", published_pair: str = ""):
@@ -45,6 +45,8 @@ def frame(dataset: str, like: str = "", published_pair: str = ""):
         method=summary["setting"].map(short_labels(firsts)),
         family=summary["run"].map(family),
         student=summary["model"],
+        epochs=[run["epochs"] for run in summary["run"]],
+        views=summary["run"].map(_views),
         teacher=teacher,
         teacher_top1_pct=firsts["teacher_top1_pct"].dropna().iloc[0],
     )
@@ -54,7 +56,9 @@ def frame(dataset: str, like: str = "", published_pair: str = ""):
 
 def _untrained(stored, cohort):
     """The students of untrained teachers of the same architecture and budget, which are controls."""
-    same = stored["teacher_model"].isin(cohort["teacher_model"].dropna()) & stored["budget_key"].isin(cohort["budget_key"])
+    same = stored["teacher_model"].isin(cohort["teacher_model"].dropna()) & stored["budget_key"].isin(
+        cohort["budget_key"]
+    )
     is_control = stored["run"].map(lambda run: bool(run.get("untrained_teacher"))).astype(bool)
     return stored[same & is_control & ~stored["name"].isin(cohort["name"])]
 
@@ -68,7 +72,15 @@ def family(run: dict) -> str:
         return ""
     if not method.needs_teacher:
         return NO_TEACHER
-    return MAPS if set(method.reads) - {"logits", "embedding"} else EMBEDDINGS if "embedding" in method.reads else LOGITS
+    return (
+        MAPS if set(method.reads) - {"logits", "embedding"} else EMBEDDINGS if "embedding" in method.reads else LOGITS
+    )
+
+
+def _views(run: dict) -> float:
+    """The augmented images that a step makes of one image."""
+    method = METHODS[run["method"]](**_present(run)) if run["method"] in METHODS else None
+    return math.nan if method is None else method.views + bool(method.weak_view)
 
 
 def _present(run: dict) -> dict:
@@ -89,15 +101,17 @@ def _figures(pair_text: str, own: tuple[str, str]) -> list[dict]:
 
 def _published(run: dict, figures: list[dict]) -> dict:
     """The figure that names most of the run's values; controls have none."""
+    unknown = dict.fromkeys(["published_note", "published_selection"], "")
     fitting = [figure for figure in figures if figure["role"] != "teacher" and matches(run, figure)]
     if family(run) == CONTROL or not fitting:
-        return dict.fromkeys(["published_budget", "published_note", "published_selection"], "")
+        return unknown
     figure = max(fitting, key=lambda one: (len(one["hyperparameters"]), nearness(run, one)))
     base = next((one["test_top1_pct"] for one in figures if one["role"] == "baseline"), math.nan)
     return {
         "published_pct": figure["test_top1_pct"],
         "published_gain_points": figure["test_top1_pct"] - base,
-        "published_budget": figure.get("budget", ""),
+        "published_budget": figure["budget"],
         "published_note": figure["note"],
         "published_selection": figure["selection"],
+        "published_pair": f"{figure['teacher']} → {figure['student']}",
     }

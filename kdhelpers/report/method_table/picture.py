@@ -1,7 +1,5 @@
 """The picture "gain against cost": a point per method, coloured by what the method reads of its teacher."""
 
-import math
-
 from matplotlib.lines import Line2D
 
 from kdhelpers.display.placing import place_labels
@@ -17,7 +15,10 @@ NAMES = {
     NO_TEACHER: "has no teacher",
     CONTROL: "control",
 }
-OUTLIER = 3.0  # a gain this many times the middle range below the others is drawn at the edge
+MARKERS = {CONTROL: "D"}
+POINT = {"markersize": 5, "capsize": 2, "elinewidth": 0.8, "markeredgewidth": 0.8}
+TICKS = (0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
+OUTLIER = 3.0  # ranges of the middle half of the gains below their first quartile
 
 
 def picture(frame):
@@ -44,40 +45,39 @@ def _is_baseline(frame):
 
 
 def _draw(axes, frame) -> None:
-    low = _lowest(frame)
+    low = _lowest(frame["gain"])
     heights, spreads = frame["gain"].clip(lower=low), frame["paired_gain_std_points"].astype(float).fillna(0.0)
-    colors = frame["family"].map(COLORS).fillna("0.6")
-    for x, y, gain, spread, color, kind in zip(
-        frame["step_ratio"], heights, frame["gain"], spreads, colors, frame["family"], strict=True
-    ):
-        marker = "v" if gain < low else "D" if kind == CONTROL else "o"
-        axes.errorbar([x], [y], yerr=spread if gain >= low else None, fmt=marker, color=color, markersize=5, capsize=2,
-                      elinewidth=0.8)  # fmt: skip
+    spreads = spreads.where(frame["gain"] >= low, 0.0)
+    colors = list(frame["family"].map(COLORS).fillna("0.6"))
+    markers = ["v" if gain < low else MARKERS.get(kind, "o") for gain, kind in zip(frame["gain"], frame["family"])]
+    for x, y, spread, color, marker in zip(frame["step_ratio"], heights, spreads, colors, markers, strict=True):
+        axes.errorbar([x], [y], yerr=spread or None, fmt=marker, color=color, **POINT)
     _limits(axes, frame["step_ratio"], heights, spreads)
     axes.axhline(0, color="0.3", linewidth=1, zorder=0.9)
     axes.axvline(1, color="0.3", linewidth=0.8, linestyle=":", zorder=0.9)
     _describe(axes, frame)
     texts = [
-        name + MARK * bool(notes) + (f" ({gain:+.1f})" if gain < low else "")
+        name + MARK * bool(notes) + (f" ({gain:+.1f})".replace("-", "−") if gain < low else "")
         for name, notes, gain in zip(frame["method"], frame["notes"], frame["gain"], strict=True)
     ]
-    place_labels(axes, list(zip(frame["step_ratio"], heights, strict=True)), texts, list(colors))
+    place_labels(axes, list(zip(frame["step_ratio"], heights, strict=True)), texts, colors, list(spreads))
 
 
-def _lowest(frame) -> float:
-    """The lower edge: below the first quartile by OUTLIER times the range of the middle half."""
-    gains = frame["gain"]
+def _lowest(gains) -> float:
+    """Where gains are drawn that lie far below the others: a little below the lowest of these."""
     first, third = gains.quantile(0.25), gains.quantile(0.75)
-    return min(first - OUTLIER * (third - first), 0.0) if len(gains) > 4 else -math.inf
+    others = gains[gains >= first - OUTLIER * (third - first)]
+    return min(others.min(), 0.0) - 0.1 * (others.max() - others.min()) - 0.5
 
 
 def _limits(axes, ratios, heights, spreads) -> None:
     """Room for labels; ticks at plain numbers."""
     bottom, top = (heights - spreads).min(), (heights + spreads).max()
-    room = 0.12 * max(top - bottom, 1.0)
+    room = 0.05 * max(top - bottom, 1.0)
     axes.set_ylim(bottom - room, top + room)
-    axes.set_xlim(ratios.min() / 1.35, ratios.max() * 1.5)
-    ticks = [tick for tick in (0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3, 4, 6, 8) if ratios.min() / 1.3 < tick < ratios.max() * 1.4]
+    low, high = 0.88 * ratios.min(), 1.3 * ratios.max()
+    axes.set_xlim(low, high)
+    ticks = [tick for tick in TICKS if low < tick < high]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
 
@@ -89,7 +89,14 @@ def _describe(axes, frame) -> None:
     axes.set_title(title, loc="left")
     families = [family for family in COLORS if family in set(frame["family"])]
     handles = [
-        Line2D([], [], marker="D" if family == CONTROL else "o", linestyle="none", color=COLORS[family], label=NAMES[family])
+        Line2D(
+            [],
+            [],
+            marker="D" if family == CONTROL else "o",
+            linestyle="none",
+            color=COLORS[family],
+            label=NAMES[family],
+        )
         for family in families
     ]
     axes.figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
