@@ -87,10 +87,8 @@ class _Case:
     def _endless(self) -> Iterator[Batch]:
         while True:
             self.training.begin_epoch()
-            whole = self.training.run.batch_size
-            yield from (
-                batch for batch in self.training.batches.epoch(self.training.epoch) if len(batch.labels) == whole
-            )
+            whole, batches = self.training.run.batch_size, self.training.batches.epoch(self.training.epoch)
+            yield from (batch for batch in batches if len(batch.labels) == whole)
             self._steps.end_epoch()
 
     def _first_step(self) -> None:

@@ -10,7 +10,6 @@ from kdhelpers.training.run import Run
 from kdhelpers.weights.load import describe_teacher
 
 COLUMNS = "step_ratio step_ms student_images teacher_images kept_mib trained_parameters added_parameters".split()
-KD = "KD"  # key of the run that all are compared with
 
 
 def with_costs(frame, rounds: int = 5, device: str | None = None):
@@ -29,11 +28,11 @@ def with_costs(frame, rounds: int = 5, device: str | None = None):
     facts = artifacts.load_record(frame["name"].iloc[0])["data"]
     first = next(iter(runs.values()))
     data = noise(first.dataset, facts["train"], facts["image_size"], facts["classes"])
-    fields = first.model_dump(exclude={"method", "hyperparameters", "teacher"})
-    runs[KD] = Run(**fields, method="lm", teacher=frame["teacher"].iloc[0])
+    reference = next((key for key, run in runs.items() if run.method == "lm" and not run.placebo), "KD")
+    runs.setdefault(reference, _kd(first, frame["teacher"].iloc[0]))
     costs = step_costs(runs, _network(frame, facts["classes"]), data, rounds, device)
     plain = count_parameters(build_model(first.model, facts["classes"], **first.model_options))
-    rows = [_row(costs.get(setting), costs[KD]) for setting in frame["setting"]]
+    rows = [_row(costs.get(setting), costs[reference]) for setting in frame["setting"]]
     columns = {column: [row.get(column, math.nan) for row in rows] for column in COLUMNS}
     return frame.assign(**columns | {"added_parameters": frame["parameters"] - plain})
 
@@ -46,6 +45,11 @@ def _run(row: dict) -> Run | None:
     fields = {name: value for name, value in stored.items() if name in Run.model_fields}
     needs_teacher = METHODS[stored["method"]].needs_teacher
     return Run(**fields | {"teacher": row["teacher"] if needs_teacher else None, "pretrained": False})
+
+
+def _kd(run: Run, teacher: str) -> Run:
+    fields = run.model_dump(exclude={"method", "hyperparameters", "placebo", "teacher"})
+    return Run(**fields, method="lm", teacher=teacher)
 
 
 def _options(run: dict) -> dict:

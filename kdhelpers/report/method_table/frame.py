@@ -14,9 +14,14 @@ from kdhelpers.zoo.benchmark import DATASET, figures_of, matches, nearness, publ
 
 NO_TEACHER, CONTROL, MAPS, EMBEDDINGS, LOGITS = "no teacher", "control", "feature maps", "embeddings", "logits"
 MEANS = ["seconds_per_epoch", "peak_memory_mib", "parameters"]
-COLUMNS = "method family dataset teacher student budget epochs views n test_top1_pct test_top1_std_pct paired_gain_points".split()
-COLUMNS += "paired_gain_std_points paired_n placebo_gain_points placebo_gain_std placebo_n teacher_top1_pct".split()
-COLUMNS += [*MEANS, "lockstep", *"published_pct published_gain_points published_budget published_note".split()]
+COLUMNS = "method family dataset teacher student budget epochs views n test_top1_pct test_top1_std_pct".split()
+COLUMNS += "paired_gain_points paired_gain_std_points paired_n placebo_gain_points placebo_gain_std placebo_n".split()
+COLUMNS += [
+    "teacher_top1_pct",
+    *MEANS,
+    "lockstep",
+    *"published_pct published_gain_points published_budget published_note".split(),
+]
 COLUMNS += "published_selection published_pair notes setting run name".split()
 
 
@@ -56,9 +61,8 @@ def frame(dataset: str, like: str = "", published_pair: str = ""):
 
 def _untrained(stored, cohort):
     """The students of untrained teachers of the same architecture and budget, which are controls."""
-    same = stored["teacher_model"].isin(cohort["teacher_model"].dropna()) & stored["budget_key"].isin(
-        cohort["budget_key"]
-    )
+    same = stored["teacher_model"].isin(cohort["teacher_model"].dropna())
+    same &= stored["budget_key"].isin(cohort["budget_key"])
     is_control = stored["run"].map(lambda run: bool(run.get("untrained_teacher"))).astype(bool)
     return stored[same & is_control & ~stored["name"].isin(cohort["name"])]
 
@@ -72,9 +76,9 @@ def family(run: dict) -> str:
         return ""
     if not method.needs_teacher:
         return NO_TEACHER
-    return (
-        MAPS if set(method.reads) - {"logits", "embedding"} else EMBEDDINGS if "embedding" in method.reads else LOGITS
-    )
+    if set(method.reads) - {"logits", "embedding"}:
+        return MAPS
+    return EMBEDDINGS if "embedding" in method.reads else LOGITS
 
 
 def _views(run: dict) -> float:

@@ -49,7 +49,9 @@ def _draw(axes, frame) -> None:
     heights, spreads = frame["gain"].clip(lower=low), frame["paired_gain_std_points"].astype(float).fillna(0.0)
     spreads = spreads.where(frame["gain"] >= low, 0.0)
     colors = list(frame["family"].map(COLORS).fillna("0.6"))
-    markers = ["v" if gain < low else MARKERS.get(kind, "o") for gain, kind in zip(frame["gain"], frame["family"])]
+    markers = [
+        "v" if gain < low else MARKERS.get(kind, "o") for gain, kind in zip(frame["gain"], frame["family"], strict=True)
+    ]
     for x, y, spread, color, marker in zip(frame["step_ratio"], heights, spreads, colors, markers, strict=True):
         axes.errorbar([x], [y], yerr=spread or None, fmt=marker, color=color, **POINT)
     _limits(axes, frame["step_ratio"], heights, spreads)
@@ -89,14 +91,7 @@ def _describe(axes, frame) -> None:
     axes.set_title(title, loc="left")
     families = [family for family in COLORS if family in set(frame["family"])]
     handles = [
-        Line2D(
-            [],
-            [],
-            marker="D" if family == CONTROL else "o",
-            linestyle="none",
-            color=COLORS[family],
-            label=NAMES[family],
-        )
+        Line2D([], [], marker=MARKERS.get(family, "o"), linestyle="none", color=COLORS[family], label=NAMES[family])
         for family in families
     ]
     axes.figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))

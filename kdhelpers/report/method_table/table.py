@@ -31,11 +31,11 @@ def table(frame):
     texts = partial(column_texts, frame)
     columns = {
         "method": frame["method"],
-        "it reads": frame["family"],
+        "reads": frame["family"],
         "test top-1 (%)": [accuracy_text(row) for row in frame.to_dict("records")],
         "gain, paired (points)": texts(paired_text, "paired_gain_points", "paired_gain_std_points", "paired_n"),
         "over its placebo": texts(paired_text, "placebo_gain_points", "placebo_gain_std", "placebo_n"),
-        "step (x KD)": texts(_number, "step_ratio"),
+        "step (× KD)": texts(_number, "step_ratio"),
         "views": texts(_count, "views"),
         "teacher images": texts(_count, "teacher_images"),
         "trained +": texts(magnitude_text, "trained_parameters"),
@@ -57,10 +57,7 @@ def published(frame):
         "method": frame["method"],
         "ours (%)": [accuracy_text(row) for row in frame.to_dict("records")],
         "our gain": column_texts(frame, gain_text, "paired_gain_points"),
-        "our budget": [
-            _budget(epochs * views / PUBLISHED_EPOCHS)
-            for epochs, views in zip(frame["epochs"], frame["views"], strict=True)
-        ],
+        "our budget": list(map(_budget, frame["epochs"] * frame["views"] / PUBLISHED_EPOCHS)),
         "published (%)": column_texts(frame, _number, "published_pct"),
         "published gain": column_texts(frame, gain_text, "published_gain_points"),
         "published budget": column_texts(frame, _budget, "published_budget"),
@@ -103,10 +100,10 @@ def _conditions(frame) -> list[str]:
     run = (artifacts.load_record(frame["name"].iloc[0]) or {})["run"]
     return [
         f"a budget of 1: {PUBLISHED_EPOCHS} epochs of one view an image",
-        f"ours: {run['epochs']} epochs, batch {run['batch_size']}, {run['optimizer']} at {run['lr']:g}, schedule {run['schedule']}, "
-        f"selection {run['selection']}, one teacher",
-        f"published: {frame['published_pair'].iloc[0]}; batch 64, SGD at 0.05 (0.01 for MobileNetV2 and ShuffleNets), divided by "
-        "10 at 150, 180 and 210 of 240 epochs, unless a note says otherwise; its teacher is another network",
+        f"ours: {run['epochs']} epochs, batch {run['batch_size']}, {run['optimizer']} at {run['lr']:g}, schedule "
+        f"{run['schedule']}, selection {run['selection']}, one teacher",
+        f"published: {frame['published_pair'].iloc[0]}, another teacher; batch 64, SGD at 0.05 (0.01 for MobileNetV2 "
+        "and ShuffleNets), divided by 10 at 150, 180 and 210 of 240 epochs, unless a note says otherwise",
         "epoch kept, test: the best on the test images, worth about +0.3 points",
         *_notes(frame),
     ]
