@@ -20,9 +20,10 @@ EXAMPLE = "\"weight_decay=1e-3 augmentation='crop flip'\""
 def run_of(values: Mapping[str, Any]) -> Run:
     """The Run of flat names: its fields, and the options of its method, network, optimiser and schedule.
 
-    run_of({"method": "lm", "teacher": "resnet20", "temperature": 2}) has the hyperparameter temperature = 2. It replaces
-    a value of `hyperparameters`, also a published one. A name of both a hyperparameter and a field (DKD's
-    warmup_epochs) means the hyperparameter, unless the mapping `hyperparameters` has it already. Raises ValueError that gives the nearest name for an unknown one.
+    run_of({"method": "lm", "teacher": "resnet20", "temperature": 2}) has the hyperparameter temperature = 2, which
+    replaces a value of `hyperparameters`, also a published one. A name of both a hyperparameter and a field (DKD's
+    warmup_epochs) means the hyperparameter, unless the mapping `hyperparameters` has it already. Raises ValueError that
+    gives the nearest name for an unknown one.
     """
     options = _options_of(values)
     given = values.get("hyperparameters") or {}
@@ -76,7 +77,7 @@ def settings(training: str = "", **values: Any) -> tuple[dict[str, Any], dict[st
 
     more = named_values(training, "training", EXAMPLE) | added_parameters()
     if is_published(more.get("hyperparameters")):
-        of_cell = {*_options_of(values)["hyperparameters"]} - {*passed_parameters()}
+        of_cell = {*_options_of(values | more)["hyperparameters"]} - {*passed_parameters()}
         values = {name: value for name, value in values.items() if name not in of_cell}
     if twice := [name for name in more if name in values]:
         raise ValueError(

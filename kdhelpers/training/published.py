@@ -81,9 +81,10 @@ def is_published(text: Any) -> bool:
 def published_hyperparameters(text: str, run: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> dict:
     """The published hyperparameters of a run's method, as a mapping; the user is informed which, and of what paper.
 
-    text: `published` is the pair of the run's teacher and model, `resnet56>resnet20` another pair. `name=value` after it,
-    and `more`, replace values; if a method has several rows, they choose the row: kd_weight=1 means CRD+KD, not CRD.
-    run: its method, teacher, model and dataset. Raises ValueError with the names at hand if nothing is published.
+    text: `published` is the pair of the run's teacher and model, `resnet56>resnet20` another pair. Values after it, as
+    in `published temperature=2`, and `more` replace published ones. If a method has several rows, they choose the row:
+    kd_weight=1 means CRD+KD, not CRD. run: its method, teacher, model and dataset. Raises ValueError with the names at
+    hand if nothing is published.
     """
     head, _, words = text.strip().partition(" ")
     given = named_values(words, "hyperparameters", EXAMPLE) | dict(more or {})

@@ -15,7 +15,8 @@ def sweep_runs(run: Run, settings: str) -> list[Run]:
     """A run per setting of "alpha=1 beta=12; temperature=0.05; lam=0.3"; `run` alone if `settings` is empty.
 
     A setting takes the hyperparameters that it leaves out from `run`; its name lists the others (see `variant_name`).
-    "published" and "resnet56>resnet20" are settings too, complete ones (see `published.py`). Raises ValueError for text that is not a setting, for two runs of one name, and as `Run` does.
+    "published" and "resnet56>resnet20" are complete settings (see `published.py`). Raises ValueError for text that is
+    not a setting, for two runs of one name, and as `Run` does.
     """
     runs = [_variant(run, text) for text in settings.split(";") if text.strip()] or [run]
     for first, second in combinations(runs, 2):

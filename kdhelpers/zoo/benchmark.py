@@ -73,13 +73,17 @@ def published_teachers() -> dict[str, float]:
 
 
 def figures_of(pair: tuple[str, str], dataset: str) -> list[dict]:
-    """The CRD benchmark's rows for a pair; without figures if it has none for this pair and data set."""
+    """The CRD benchmark's rows for a pair; without figures if it has none for this pair and data set.
+
+    A row that none of our methods is, and that has no figure, is left out.
+    """
     first, *_ = published_pairs()
     own = dataset == DATASET and pair in published_pairs()
     rows = [row for row in published(STUDY) if (row["teacher"], row["student"]) == (pair if own else first)]
     blank = dict.fromkeys(("printed", "selection", "note", "settings"))
     blank |= {"dataset": "", "test_top1_pct": float("nan"), "budget": float("nan")}
-    return rows if own else [row | blank for row in rows]
+    rows = rows if own else [row | blank for row in rows]
+    return [row for row in rows if row["method"] or row["printed"] or row["role"] == "teacher"]
 
 
 def matches(run: dict, figure: dict) -> bool:
