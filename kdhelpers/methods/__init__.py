@@ -12,6 +12,7 @@ from kdhelpers.methods.hints import Hints, hint_loss
 from kdhelpers.methods.independent import IndependentStudent
 from kdhelpers.methods.info_nce import InBatchContrast, info_nce_loss
 from kdhelpers.methods.label_smoothing import LabelSmoothing, label_smoothing_loss
+from kdhelpers.methods.lm_mixed import MixedLogitMatching, cutmix, mixed_cross_entropy, mixup
 from kdhelpers.methods.logit_matching import LogitMatching, kd_loss
 from kdhelpers.methods.logit_standardization import (
     StandardizedDecoupledKD,
@@ -43,5 +44,6 @@ METHODS = Registry(
         "conkd": ConKD,
         "cocord": CoCoRD,
         "lm_unlabelled": UnlabelledDistillation,
+        "lm_mixed": MixedLogitMatching,
     },
 )

@@ -107,7 +107,7 @@ def _card(record: dict) -> dict[str, Any]:
         "record": record,
         "status": status,
         "title": f"{record_label(record)} · {run.get('model', '?')} · {source}",
-        "curves": _curves(record) if status == "finished" and "origin" not in record else "",
+        "curves": _curves(record) if status == "finished" and record.get("history") else "",
         "links": _links(record),
     }
 

@@ -59,6 +59,7 @@ def teacher_facts(description: dict, sha256: str, name: str) -> dict:
         "model": description.get("model"),
         "test_top1_pct": description.get("test_top1_pct"),
         "notes": description.get("notes", []),
+        **({"untrained": True} if (description.get("run") or {}).get("epochs") == 0 else {}),
     }
 
 
@@ -92,16 +93,9 @@ def finished(
     history: list[dict], epoch: int, tested: dict[str, float], rule: str, weights: Path, probe: dict | None = None
 ) -> dict:
     """What a finished training adds: selected epoch, metrics, history, hash of the weights, facts of a linear probe."""
-    seconds = [row["seconds"] for row in history]
-    metrics = {f"test_{key}": value for key, value in tested.items() if key != "n"} | {
-        "val_top1_pct": (probe or history[epoch - 1]).get("val_top1_pct"),
-        "train_seconds": sum(seconds),
-        "seconds_per_epoch": statistics.median(seconds),
-        "images_per_second": statistics.median(row["images_per_second"] for row in history),
-        "peak_memory_mib": max(row["peak_memory_mib"] for row in history),
-    }
-    if (students := max(row.get("lockstep", 1) for row in history)) > 1:
-        metrics["lockstep"] = students  # seconds are shares of the time that so many students took together
+    metrics = {f"test_{key}": value for key, value in tested.items() if key != "n"}
+    if history:
+        metrics |= {"val_top1_pct": (probe or history[epoch - 1]).get("val_top1_pct"), **_cost(history)}
     return {
         "status": "finished",
         "selection": {"rule": rule, "epoch": epoch},
@@ -110,6 +104,19 @@ def finished(
         "probe": probe,
         "weights": {"file": weights.name, "sha256": artifacts.sha256(weights)},
     }
+
+
+def _cost(history: list[dict]) -> dict[str, float]:
+    seconds = [row["seconds"] for row in history]
+    cost = {
+        "train_seconds": sum(seconds),
+        "seconds_per_epoch": statistics.median(seconds),
+        "images_per_second": statistics.median(row["images_per_second"] for row in history),
+        "peak_memory_mib": max(row["peak_memory_mib"] for row in history),
+    }
+    if (students := max(row.get("lockstep", 1) for row in history)) > 1:
+        cost["lockstep"] = students  # seconds are shares of the time that so many students took together
+    return cost
 
 
 def sidecar(record: dict, data: Data) -> dict:

@@ -69,7 +69,7 @@ class Run(BaseModel):
     schedule: str = Field("cosine", description="learning-rate schedule")
     schedule_options: dict[str, Any] = Field({}, description='e.g. {"milestones": [150, 180, 210]}')
     warmup_epochs: float = Field(0, ge=0, description="epochs of linear warm-up")
-    epochs: int = Field(8, ge=1, le=100_000, description="passes over the training split")
+    epochs: int = Field(8, ge=0, le=100_000, description="passes over the training split; 0: an untrained teacher")
     batch_size: int = Field(64, ge=2, le=65_536, description="images per step, over all devices together")
     augmentation: str = Field("crop flip", description='steps such as "crop=4 flip cutout=8"; "none" for none')
     seed: int = Field(0, ge=0, lt=2**31, description="weights, order and augmentation draws")
@@ -136,7 +136,7 @@ class Run(BaseModel):
     def _parts_agree(self) -> Run:
         method = self.build_method()  # checks the ranges of its hyperparameters
         check_optimizer_options(self.optimizer_options)
-        learning_rate(self.schedule, self.schedule_options, self.lr, 0, self.epochs)
+        learning_rate(self.schedule, self.schedule_options, self.lr, 0, self.epochs or 1)
         if method.needs_teacher and not self.teacher:
             raise ValueError(
                 f"teacher: method {self.method} needs one; give the architecture of a trained one, "
@@ -171,13 +171,25 @@ class Run(BaseModel):
                 f"augmentation = {self.augmentation}: gives {self.method} equal views of an image; it compares "
                 f'{method.views} different ones; name steps such as "crop flip"'
             )
-        if method.stage_epochs >= self.epochs:
+        if self.epochs == 0:
+            self._check_untrained()
+        elif method.stage_epochs >= self.epochs:
             raise ValueError(
                 f"epochs = {self.epochs}: must be more than the {method.stage_epochs} of {self.method}'s first stage"
             )
-        if self.warmup_epochs >= self.epochs:
+        elif self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs = {self.warmup_epochs}: must be less than epochs = {self.epochs}")
         return self
+
+    def _check_untrained(self) -> None:
+        """Raises ValueError unless 0 epochs store the random weights that a teacher's training begins with."""
+        others = {"role": "teacher", "method": "si", "pretrained": False, "start_from": None}
+        for field, wanted in others.items():
+            if (value := getattr(self, field)) != wanted:
+                raise ValueError(
+                    f"epochs = 0: stores a teacher of random weights, which excludes {field} = {value}; train for an "
+                    f"epoch or more, or take {field} = {wanted}"
+                )
 
     @property
     def network_options(self) -> dict[str, Any]:
@@ -205,7 +217,8 @@ class Run(BaseModel):
         method = "" if self.role == "teacher" else f"_{self.method_name}"
         start = Path(self.start_from or "").name.removesuffix(".pth")
         tuned = f"_from_{start}" if start else ""
-        stem = self.name or f"{self.role}{method}_{self.model}_{self.dataset}{tuned}"
+        role = self.role if self.epochs else "untrained"  # not teacher_<model>, which means the trained one
+        stem = self.name or f"{role}{method}_{self.model}_{self.dataset}{tuned}"
         return f"{stem}_seed{self.seed}" if self.seed else stem
 
 

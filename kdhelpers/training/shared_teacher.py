@@ -69,8 +69,9 @@ def share_teacher(students: Sequence[Inputs], batches: Batches, cached: bool) ->
         return
     methods = [inputs.run.build_method() for inputs in students if inputs.teacher]
     read = {part for method in methods for part in method.reads}
+    stored = {part for method in methods if not method.mixes_images for part in method.reads}
     with (
-        cached_teacher(teacher, students[0].data, batches, read)
+        cached_teacher(teacher, students[0].data, batches, stored)
         if cached
         else contextlib.nullcontext(teacher) as source
     ):

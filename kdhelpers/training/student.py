@@ -19,6 +19,7 @@ from kdhelpers.models import FeatureExtractor, Outputs, build_model
 from kdhelpers.training.epoch_log import EpochLog, total
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.optim import build_optimizer, learning_rate
+from kdhelpers.training.placebo import Placebo
 from kdhelpers.training.random_stream import RandomStream
 from kdhelpers.training.teacher import Teacher
 from kdhelpers.weights.load import start_from
@@ -30,11 +31,14 @@ def seed_everything(*parts: int | str) -> None:
 
 
 class DistillationModule(nn.Module):
-    """Student and method as one module: DDP, compile and the optimiser meet everything that is trained."""
+    """Student and method as one module: DDP, compile and the optimiser meet everything that is trained.
 
-    def __init__(self, student: FeatureExtractor, method: Method, teacher: Teacher | None):
+    placebo: what the method sees of the teacher, which other students share (see `Run.placebo`).
+    """
+
+    def __init__(self, student: FeatureExtractor, method: Method, teacher: Teacher | None, placebo: str = ""):
         super().__init__()
-        self.student, self.method = student, method
+        self.student, self.method, self.placebo = student, method, placebo
         self.set_teacher(teacher)
 
     def set_teacher(self, teacher: Callable[..., Outputs] | None) -> None:
@@ -49,7 +53,8 @@ class DistillationModule(nn.Module):
             student_logits.append(outputs.logits)
             return outputs
 
-        terms = self.method(student, self.teacher, batch, epoch)
+        teacher = Placebo(self.teacher, self.placebo) if self.placebo else self.teacher
+        terms = self.method(student, teacher, batch, epoch)
         with torch.no_grad():
             return terms, _count_hits(student_logits, batch.labels)
 
@@ -86,6 +91,8 @@ class Training:
         module = self._over_ranks(module) if self.world > 1 else module
         self.module = torch.compile(module) if compiled else module
         self.epochs_done, self.history, self.best = 0, [], None
+        if run.epochs == 0:
+            self.best = {"epoch": 0, "val_top1_pct": None, "weights": weights_of(self.network)}
 
     def _over_ranks(self, module: DistillationModule) -> DistributedDataParallel:
         """Each rank keeps its own memory bank and BatchNorm statistics.
@@ -110,7 +117,7 @@ class Training:
         self.method = run.build_method()
         self.student = FeatureExtractor(self.network)
         self.method.build(self._context(teacher))
-        return DistillationModule(self.student, self.method.to(self.device), teacher)
+        return DistillationModule(self.student, self.method.to(self.device), teacher, run.placebo)
 
     @torch.no_grad()
     def _context(self, teacher: Teacher | None) -> Context:
@@ -186,8 +193,8 @@ class Training:
         remedy = f"lower lr = {self.run.lr} or take precision fp32 (finished epochs are kept)"
         row = {"epoch": self.epoch, **self.log.read(self.epoch, remedy)}
         trains_classes = self.method.trains_classifier and self.epoch > self.method.stage_epochs
-        if not trains_classes:
-            row["train_top1_pct"] = None  # the classifier is untrained
+        if not trains_classes or self.method.mixes_images:
+            row["train_top1_pct"] = None  # the classifier is untrained; a mixed image has two labels
         images = len(self.data.train) + self.method.uses_unlabelled * self.batches.unlabelled_per_epoch
         row["images_per_second"] = images / seconds
         start = time.perf_counter()
