@@ -7,6 +7,8 @@ from kdhelpers.methods.base import Context, Method
 from kdhelpers.methods.cocord import CoCoRD, cocord_contrast_loss, cocord_prediction_loss
 from kdhelpers.methods.conkd import ConKD
 from kdhelpers.methods.crd import ContrastiveDistillation, crd_loss
+from kdhelpers.methods.ctkd import CurriculumTemperature, ctkd_strength, learned_temperature
+from kdhelpers.methods.dist import RelationMatching, dist_loss
 from kdhelpers.methods.dkd import DecoupledKD, dkd_loss
 from kdhelpers.methods.hints import Hints, hint_loss
 from kdhelpers.methods.independent import IndependentStudent
@@ -20,9 +22,16 @@ from kdhelpers.methods.logit_standardization import (
     standardize,
     standardized_kd_loss,
 )
+from kdhelpers.methods.luminet import LumiNet, luminet_loss
+from kdhelpers.methods.mlkd import MultiLevelMatching, mlkd_batch_loss, mlkd_class_loss
+from kdhelpers.methods.nkd import NormalizedKD, nkd_loss
+from kdhelpers.methods.normkd import NormalizedLogitMatching, normkd_loss
+from kdhelpers.methods.rld import RefinedLogits, rld_loss
 from kdhelpers.methods.semi_supervised import UnlabelledDistillation
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
 from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
+from kdhelpers.methods.ttm import TransformedTeacherMatching, WeightedTransformedTeacherMatching, ttm_loss, wttm_loss
+from kdhelpers.methods.wsld import WeightedSoftLabels, wsld_loss
 from kdhelpers.registry import Registry
 
 METHODS = Registry(
@@ -45,5 +54,15 @@ METHODS = Registry(
         "cocord": CoCoRD,
         "lm_unlabelled": UnlabelledDistillation,
         "lm_mixed": MixedLogitMatching,
+        "dist": RelationMatching,
+        "ttm": TransformedTeacherMatching,
+        "wttm": WeightedTransformedTeacherMatching,
+        "rld": RefinedLogits,
+        "nkd": NormalizedKD,
+        "luminet": LumiNet,
+        "normkd": NormalizedLogitMatching,
+        "wsld": WeightedSoftLabels,
+        "ctkd": CurriculumTemperature,
+        "mlkd": MultiLevelMatching,
     },
 )

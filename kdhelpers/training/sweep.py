@@ -41,12 +41,9 @@ def method_runs(values: Mapping[str, Any], methods: str) -> list[Run]:
 
     values: the flat names of all others' settings, as `run_of` takes them. A method is followed by its own values,
     which may begin with `published` or a pair. A run's name lists these values; a `name` among the values stands before
-    the method. Methods without a teacher leave it out. Raises ValueError for a text without a method, for an unknown
-    one, for two runs of one name, and as `run_of` does.
+    the method. Methods without a teacher leave it out. Raises ValueError for an unknown method, for two runs of one name, and as `run_of` does.
     """
     runs = [_of_method(values, text) for text in methods.split(";") if text.strip()]
-    if not runs:
-        raise ValueError(f"methods = {methods!r}: names none; write for instance {METHODS_EXAMPLE}")
     _refuse_equal_names(runs, "methods")
     return runs
 

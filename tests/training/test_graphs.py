@@ -35,6 +35,7 @@ CHANGES = {
     },
     "supcon": {"selection": "last"},
     "supcrd": {"hyperparameters": {"lam": 0.5}},
+    "mlkd": {"augmentation": "crop=2 flip cutout"},
     "dkd": {"hyperparameters": {"warmup_epochs": 2}},
 }
 
