@@ -39,9 +39,10 @@ def _refuse_equal_names(runs: list[Run], what: str) -> None:
 def method_runs(values: Mapping[str, Any], methods: str) -> list[Run]:
     """A run per method of "si; lm; dkd beta=2 warmup_epochs=1; lm placebo=shuffled; vid resnet56>resnet20".
 
-    values: the flat names of all others' settings, as `run_of` takes them. A method is followed by its own values,
-    which may begin with `published` or a pair. A run's name lists these values; a `name` among the values stands before
-    the method. Methods without a teacher leave it out. Raises ValueError for an unknown method, for two runs of one name, and as `run_of` does.
+    values: the flat names of the other settings, as `run_of` takes them. A method is followed by its own values, which
+    may begin with `published` or a pair. A run's name lists these values; a `name` among the values stands before the
+    method. Methods without a teacher leave it out. Raises ValueError for an unknown method, for two runs of one name,
+    and as `run_of` does.
     """
     runs = [_of_method(values, text) for text in methods.split(";") if text.strip()]
     _refuse_equal_names(runs, "methods")
