@@ -12,7 +12,7 @@ from kdhelpers.data.augmentation.plan import view_numbers
 from kdhelpers.methods import METHODS
 from kdhelpers.training import teacher_cache as outputs
 from kdhelpers.training.teacher import Teacher, load_teacher
-from kdhelpers.training.teacher_cache import TeacherCache, cached_teacher
+from kdhelpers.training.teacher_cache import PARTS, TeacherCache, cached_teacher
 
 TAUGHT = QUICK | {"teacher": "teacher_resnet8_digits", "augmentation": "crop flip"}
 SMALL = {
@@ -23,7 +23,7 @@ SMALL = {
 LOOKED_UP = [  # in full: a method that also shows its teacher a strong view computes that one, see test_mlkd
     name
     for name, method in METHODS.items()
-    if method.needs_teacher and "feature_maps" not in method.reads and not method.weak_view
+    if method.needs_teacher and set(method.reads) <= set(PARTS) and not method.weak_view
 ]
 IMAGES, VIEWS = 120, 162
 
