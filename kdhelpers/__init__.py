@@ -57,6 +57,13 @@ _HOME = {
     "standardized_kd_loss": "methods.logit_standardization",
     "cocord_contrast_loss": "methods.cocord",
     "cocord_prediction_loss": "methods.cocord",
+    "rkd_loss": "methods.rkd",
+    "pkt_loss": "methods.pkt",
+    "sp_loss": "methods.sp",
+    "at_loss": "methods.at",
+    "nst_loss": "methods.nst",
+    "vid_loss": "methods.vid",
+    "ickd_loss": "methods.ickd",
     # What a method, a network or a data set of your own is made of: docs/extending.md.
     "Method": "methods",
     "Weight": "methods.parts.ranges",

@@ -3,12 +3,14 @@
 A new method is one file, its import and its line in `METHODS` here, and one test.
 """
 
+from kdhelpers.methods.at import AttentionTransfer, at_loss
 from kdhelpers.methods.base import Context, Method
 from kdhelpers.methods.cocord import CoCoRD, cocord_contrast_loss, cocord_prediction_loss
 from kdhelpers.methods.conkd import ConKD
 from kdhelpers.methods.crd import ContrastiveDistillation, crd_loss
 from kdhelpers.methods.dkd import DecoupledKD, dkd_loss
 from kdhelpers.methods.hints import Hints, hint_loss
+from kdhelpers.methods.ickd import InterChannelCorrelation, ickd_loss
 from kdhelpers.methods.independent import IndependentStudent
 from kdhelpers.methods.info_nce import InBatchContrast, info_nce_loss
 from kdhelpers.methods.label_smoothing import LabelSmoothing, label_smoothing_loss
@@ -19,9 +21,14 @@ from kdhelpers.methods.logit_standardization import (
     standardize,
     standardized_kd_loss,
 )
+from kdhelpers.methods.nst import NeuronSelectivityTransfer, nst_loss
+from kdhelpers.methods.pkt import ProbabilisticTransfer, pkt_loss
+from kdhelpers.methods.rkd import RelationalKD, rkd_loss
 from kdhelpers.methods.semi_supervised import UnlabelledDistillation
+from kdhelpers.methods.sp import SimilarityPreserving, sp_loss
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
 from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
+from kdhelpers.methods.vid import VariationalInformation, vid_loss
 from kdhelpers.registry import Registry
 
 METHODS = Registry(
@@ -43,5 +50,12 @@ METHODS = Registry(
         "conkd": ConKD,
         "cocord": CoCoRD,
         "lm_unlabelled": UnlabelledDistillation,
+        "rkd": RelationalKD,
+        "pkt": ProbabilisticTransfer,
+        "sp": SimilarityPreserving,
+        "at": AttentionTransfer,
+        "nst": NeuronSelectivityTransfer,
+        "vid": VariationalInformation,
+        "ickd": InterChannelCorrelation,
     },
 )
