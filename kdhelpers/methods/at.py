@@ -5,7 +5,7 @@ L = sum over layers of the mean over images and pixels of (Q_s - Q_t)^2
 
 The paper sums over channels, which the norm cancels, and takes the norm of the difference; the mean of squares is the
 authors' published code. Channels may differ.
-Zagoruyko, Komodakis: Paying More Attention to Attention, ICLR 2017, equation 2.
+Zagoruyko, Komodakis: Paying More Attention to Attention, ICLR 2017.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ MAPS = "student_map [B, c, h, w], teacher_map [B, C, H, W]; pass the maps of the
 def at_loss(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor], exponent: int = 2) -> Tensor:
     """The loss above, mean over images and pixels, summed over layers; a scalar.
 
-    student_maps, teacher_maps: lists of [B, c, h, w], layer by layer; where sizes differ, the larger map is
+    student_maps, teacher_maps: lists of [B, c, h, w], layer by layer; if sizes differ, the larger map is
     average-pooled to the smaller. Any float dtype (computed in float32, or float64 for float64 input). An image whose
     map is 0 has Q = 0 and gets no gradient. Raises ValueError on lists and batches that do not fit.
     """

@@ -4,8 +4,8 @@ G = F F^T of one image's channels, F [c, h w]; each row of G is divided by its E
 L = sum of (G_s - G_t)^2 / (B c)
 
 The student's map first gets the teacher's channels, by a 1x1 convolution and BatchNorm. Sizes may differ.
-Liu et al.: Exploring Inter-Channel Correlation for Diversity-Preserved Knowledge Distillation, ICCV 2021, equations 3
-to 5; the rows' norm and the 1 / c are those of the published code.
+Liu et al.: Exploring Inter-Channel Correlation for Diversity-Preserved Knowledge Distillation, ICCV 2021; the
+rows' norm and the 1 / c are those of the published code.
 """
 
 from torch import Tensor, nn

@@ -5,8 +5,8 @@ L = sum over layers of the mean over images of [mean k(t, t') + mean k(s, s') - 
 
 The means over pairs of channels make it the squared maximum mean discrepancy (MMD) of two sets of channels, so the
 numbers of channels may differ.
-Huang, Wang: Like What You Like: Knowledge Distill via Neuron Selectivity Transfer, 2017, equations 3 to 5 with the
-polynomial kernel of degree 2 and offset 0.
+Huang, Wang: Like What You Like: Knowledge Distill via Neuron Selectivity Transfer, 2017, with the polynomial
+kernel of degree 2 and offset 0.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from kdhelpers.methods.parts.tensors import cross_entropy
 def nst_loss(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
     """The loss above, mean over images and pairs of channels, summed over layers; a scalar.
 
-    student_maps, teacher_maps: lists of [B, c, h, w], layer by layer; where sizes differ, the larger map is
+    student_maps, teacher_maps: lists of [B, c, h, w], layer by layer; if sizes differ, the larger map is
     average-pooled to the smaller. Any float dtype (computed in float32, or float64 for float64 input). A channel that
     is 0 everywhere has k = 0 with all, and gets no gradient. Raises ValueError on lists and batches that do not fit.
 

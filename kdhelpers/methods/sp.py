@@ -4,7 +4,7 @@ G = F F^T of the maps F of a batch, one row an image; each row of G is divided b
 L = ||G_s - G_t||^2 / B^2
 
 Only similarities of images are compared, so channels and sizes of the maps may differ.
-Tung, Mori: Similarity-Preserving Knowledge Distillation, ICCV 2019, equations 1 to 4.
+Tung, Mori: Similarity-Preserving Knowledge Distillation, ICCV 2019.
 """
 
 from collections.abc import Collection
@@ -30,10 +30,10 @@ def sp_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     """
     student, teacher = student_map.flatten(1), teacher_map.flatten(1)
     check_shapes(FLAT, student, teacher)
-    return F.mse_loss(similarities(student), similarities(teacher))
+    return F.mse_loss(image_similarities(student), image_similarities(teacher))
 
 
-def similarities(feature_map: Tensor) -> Tensor:
+def image_similarities(feature_map: Tensor) -> Tensor:
     """The rows of G, each of norm 1: [B, ...] -> [B, B]."""
     rows = full_precision(feature_map.flatten(1))
     return unit(inner_products(rows, rows), 1)

@@ -5,8 +5,7 @@ L = sum over layers of the mean over images, channels and pixels of [(F_t - mu)^
 
 This is the negative log-likelihood of F_t under a normal distribution, without its constant: it bounds the mutual
 information of the two maps from below. A channel that the student cannot predict gets a large v, hence little weight.
-Ahn, Hu, Damianou, Lawrence, Dai: Variational Information Distillation for Knowledge Transfer, CVPR 2019, equations 4
-to 6.
+Ahn, Hu, Damianou, Lawrence, Dai: Variational Information Distillation for Knowledge Transfer, CVPR 2019.
 """
 
 import math
@@ -48,8 +47,8 @@ def build_predictor(student_map: Tensor, teacher_map: Tensor) -> nn.Sequential:
 class VariationalInformation(Method):
     """ce_weight CE + kd_weight VID, of all maps of each network except its first.
 
-    Regressors and variances are trained with the student and not saved in its weights. Where the sizes of two maps
-    differ, the larger one is average-pooled to the smaller first.
+    Regressors and variances are trained with the student and not saved in its weights. If the sizes of two maps differ,
+    the larger one is average-pooled to the smaller first.
     """
 
     title = "VID"
@@ -72,7 +71,4 @@ class VariationalInformation(Method):
         for (s, t), predictor, log_scale in zip(self.layers, self.predictors, self.log_scales, strict=True):
             student_map, teacher_map = same_size(student_out.feature_maps[s], teacher_maps[t])
             vid = vid + vid_loss(predictor(student_map), teacher_map, log_scale)
-        return {
-            "ce": self.ce_weight * cross_entropy(student_out.logits, batch.labels),
-            "vid": self.kd_weight * vid,
-        }
+        return {"ce": self.ce_weight * cross_entropy(student_out.logits, batch.labels), "vid": self.kd_weight * vid}

@@ -7,7 +7,7 @@ import torch
 from feature_fixtures import HALF, assert_trains, ce_of, draw, terms_of_embeddings
 
 from kdhelpers import METHODS
-from kdhelpers.methods.rkd import relation_differences, relations, rkd_loss
+from kdhelpers.methods.rkd import distances_and_angles, relation_differences, rkd_loss
 
 
 def minus(a, b):
@@ -81,7 +81,7 @@ def test_a_moved_turned_and_stretched_copy_has_no_loss_and_no_gradient():
 
 def test_three_points_by_hand():
     """A triangle with sides 3, 4, 5: distances over 4, cosines 0, 3/5, 4/5 at its corners, 1 with itself."""
-    distances, angles = relations(torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]).double())
+    distances, angles = distances_and_angles(torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]).double())
     expected = torch.tensor([[0, 3, 4], [3, 0, 5], [4, 5, 0]]).double() / 4
     torch.testing.assert_close(distances, expected, rtol=0, atol=1e-12)
     corner = torch.tensor([[0, 0, 0], [0, 1, 0], [0, 0, 1]]).double()  # of the right angle; with itself it has none
@@ -107,7 +107,7 @@ def test_one_image_gives_zero_and_no_gradient():
 def test_images_that_coincide_have_no_direction_and_a_finite_gradient(same):
     student, teacher = draw(5, 3, dtype=torch.float32), draw(5, 4, seed=1, dtype=torch.float32)
     student[:same] = student[0]
-    _, angles = relations(student)
+    _, angles = distances_and_angles(student)
     assert (angles[0, 1] == 0).all()  # from image 0 to its copy, with every other
     student.requires_grad_()
     loss = rkd_loss(student, teacher)
