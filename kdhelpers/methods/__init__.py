@@ -8,6 +8,7 @@ from kdhelpers.methods.base import Context, Method
 from kdhelpers.methods.cocord import CoCoRD, cocord_contrast_loss, cocord_prediction_loss
 from kdhelpers.methods.conkd import ConKD
 from kdhelpers.methods.crd import ContrastiveDistillation, crd_loss
+from kdhelpers.methods.dist import RelationMatching, dist_loss
 from kdhelpers.methods.dkd import DecoupledKD, dkd_loss
 from kdhelpers.methods.hints import Hints, hint_loss
 from kdhelpers.methods.ickd import InterChannelCorrelation, ickd_loss
@@ -21,13 +22,17 @@ from kdhelpers.methods.logit_standardization import (
     standardize,
     standardized_kd_loss,
 )
+from kdhelpers.methods.luminet import LumiNet, luminet_loss
+from kdhelpers.methods.nkd import NormalizedKD, nkd_loss
 from kdhelpers.methods.nst import NeuronSelectivityTransfer, nst_loss
 from kdhelpers.methods.pkt import ProbabilisticTransfer, pkt_loss
 from kdhelpers.methods.rkd import RelationalKD, rkd_loss
+from kdhelpers.methods.rld import RefinedLogits, rld_loss
 from kdhelpers.methods.semi_supervised import UnlabelledDistillation
 from kdhelpers.methods.sp import SimilarityPreserving, sp_loss
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
 from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
+from kdhelpers.methods.ttm import TransformedTeacherMatching, WeightedTransformedTeacherMatching, ttm_loss, wttm_loss
 from kdhelpers.methods.vid import VariationalInformation, vid_loss
 from kdhelpers.registry import Registry
 
@@ -57,5 +62,11 @@ METHODS = Registry(
         "nst": NeuronSelectivityTransfer,
         "vid": VariationalInformation,
         "ickd": InterChannelCorrelation,
+        "dist": RelationMatching,
+        "ttm": TransformedTeacherMatching,
+        "wttm": WeightedTransformedTeacherMatching,
+        "rld": RefinedLogits,
+        "nkd": NormalizedKD,
+        "luminet": LumiNet,
     },
 )
