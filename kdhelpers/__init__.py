@@ -57,6 +57,13 @@ _HOME = {
     "standardized_kd_loss": "methods.logit_standardization",
     "cocord_contrast_loss": "methods.cocord",
     "cocord_prediction_loss": "methods.cocord",
+    "hcl_loss": "methods.reviewkd",
+    "AttentionFusion": "methods.reviewkd",
+    "class_activation_maps": "methods.catkd",
+    "cat_loss": "methods.catkd",
+    "cell_logits": "methods.sdd",
+    "sdd_kd_loss": "methods.sdd",
+    "sdd_dkd_loss": "methods.sdd",
     # What a method, a network or a data set of your own is made of: docs/extending.md.
     "Method": "methods",
     "Weight": "methods.parts.ranges",

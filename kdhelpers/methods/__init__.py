@@ -4,6 +4,7 @@ A new method is one file, its import and its line in `METHODS` here, and one tes
 """
 
 from kdhelpers.methods.base import Context, Method
+from kdhelpers.methods.catkd import ClassAttentionTransfer, cat_loss, class_activation_maps
 from kdhelpers.methods.cocord import CoCoRD, cocord_contrast_loss, cocord_prediction_loss
 from kdhelpers.methods.conkd import ConKD
 from kdhelpers.methods.crd import ContrastiveDistillation, crd_loss
@@ -19,6 +20,8 @@ from kdhelpers.methods.logit_standardization import (
     standardize,
     standardized_kd_loss,
 )
+from kdhelpers.methods.reviewkd import AttentionFusion, KnowledgeReview, hcl_loss
+from kdhelpers.methods.sdd import ScaleDecoupledKD, cell_logits, sdd_dkd_loss, sdd_kd_loss
 from kdhelpers.methods.semi_supervised import UnlabelledDistillation
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
 from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
@@ -43,5 +46,8 @@ METHODS = Registry(
         "conkd": ConKD,
         "cocord": CoCoRD,
         "lm_unlabelled": UnlabelledDistillation,
+        "reviewkd": KnowledgeReview,
+        "catkd": ClassAttentionTransfer,
+        "sdd": ScaleDecoupledKD,
     },
 )

@@ -13,8 +13,10 @@ networks of different families.
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdhelpers.methods.base import Context, Method
 from kdhelpers.methods.parts.paired_maps import pooled, unit
-from kdhelpers.methods.parts.tensors import check_shapes, full_precision
+from kdhelpers.methods.parts.ranges import Count, Weight
+from kdhelpers.methods.parts.tensors import check_shapes, cross_entropy, full_precision
 
 
 def class_activation_maps(feature_map: Tensor, weight: Tensor) -> Tensor:
@@ -40,3 +42,30 @@ def cat_loss(student_cams: Tensor, teacher_cams: Tensor, resolution: int = 2, no
     check_shapes(layout, student_cams, teacher_cams)
     cams = [pooled(full_precision(cams), resolution) for cams in (student_cams, teacher_cams)]
     return F.mse_loss(*(unit(each, (2, 3)) for each in cams) if normalize else cams)
+
+
+class ClassAttentionTransfer(Method):
+    """ce_weight CE + kd_weight L_CAT, of both networks' own classifiers; the student's is trained by both terms."""
+
+    title = "CAT-KD"
+    reads = ("final_map",)
+
+    ce_weight: Weight = 1.0
+    kd_weight: Weight = 15.0
+    resolution: Count = 2
+    normalize: bool = False
+
+    def build(self, context: Context) -> None:
+        self.classifiers = context.student_classifier, context.teacher_classifier
+
+    def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
+        view = batch.views[0]
+        student_out = student(view)
+        cams = [  # pooled before the classifier, which commutes and saves time
+            class_activation_maps(pooled(outputs.final_map, self.resolution), classifier.weight)
+            for outputs, classifier in zip((student_out, teacher(view)), self.classifiers, strict=True)
+        ]
+        return {
+            "ce": self.ce_weight * cross_entropy(student_out.logits, batch.labels),
+            "cat": self.kd_weight * cat_loss(*cams, self.resolution, self.normalize),
+        }

@@ -1,12 +1,13 @@
 """ReviewKD: each level of the student, fused with its deeper levels, learns the teacher's map of that level.
 
-x_i = reduce_i(F_i),   [g, g'] = sigmoid(attend_i([x_i, d])),   d = fused_{i+1} at x_i's size,   d absent if i is deepest
-fused_i = (g x_i + g' d) at the teacher's size,   output_i = expand_i(fused_i)
+x_i = reduce_i(F_i),   [g, g'] = sigmoid(attend_i([x_i, d])),   d = fused_{i+1} at the size of x_i
+fused_i = (g x_i + g' d) at the teacher's size (the deepest level: x_i),   output_i = expand_i(fused_i)
 HCL = sum_i [MSE_i + sum_n MSE_i(pooled to l_n) / 2^n] / [1 + sum_n 1 / 2^n],   l_n: those of 4, 2, 1 below the height
 L = ce_weight CE + min(epoch / warmup_epochs, 1) kd_weight HCL(output, the teacher's maps before their last ReLU)
 
 The levels are the maps of both networks but the first, and the embedding as the deepest level, of 1x1 pixel.
-Chen, Liu, Zhao, Jia: Distilling Knowledge via Knowledge Review, CVPR 2021, section 3. The sizes are the published code's.
+Chen, Liu, Zhao, Jia: Distilling Knowledge via Knowledge Review, CVPR 2021, section 3. Sizes are the published code's,
+whose teachers stay in train mode; here the teacher is in eval mode.
 """
 
 from collections.abc import Sequence
@@ -15,10 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdhelpers.methods.parts.paired_maps import pooled
-from kdhelpers.methods.parts.tensors import check_shapes, full_precision
+from kdhelpers.methods.base import Context, Method
+from kdhelpers.methods.parts.paired_maps import paired_maps, pooled
+from kdhelpers.methods.parts.ranges import NonNegative, Weight
+from kdhelpers.methods.parts.tensors import check_shapes, cross_entropy, full_precision
+from kdhelpers.methods.parts.warmup import warmup
 
-MAPS = "student_map [B, c, h, w], teacher_map [B, c, h, w]; let AttentionFusion bring the student's to the teacher's shape"
+MAPS = "student_map [B, c, h, w], teacher_map [B, c, h, w]; AttentionFusion gives the student's the teacher's shape"
+WIDEST = 512  # channels of the fused maps
 
 
 def hcl_loss(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
@@ -80,3 +85,47 @@ def _resized(feature_map: Tensor, size: Sequence[int]) -> Tensor:
     """The map at height and width `size`, by nearest neighbours."""
     same = tuple(feature_map.shape[2:]) == tuple(size)
     return feature_map if same else F.interpolate(feature_map, tuple(size), mode="nearest")
+
+
+class KnowledgeReview(Method):
+    """ce_weight CE + kd_weight HCL, which rises over the first `warmup_epochs` (0: no warm-up).
+
+    The fusions are trained with the student and not saved in its weights. Networks whose numbers of maps differ are
+    refused.
+    """
+
+    title = "ReviewKD"
+    reads = ("embedding", "pre_activations")
+
+    ce_weight: Weight = 1.0
+    kd_weight: Weight = 5.0
+    warmup_epochs: NonNegative = 20.0
+
+    def build(self, context: Context) -> None:
+        student, teacher = context.student_outputs, context.teacher_outputs
+        self.pairs = paired_maps(student.feature_maps, teacher.feature_maps)
+        middle = min(WIDEST, student.embedding.shape[1])
+        self.fusions = nn.ModuleList(
+            AttentionFusion(own.shape[1], middle, target.shape[1], fuses=level > 0)
+            for level, (own, target) in enumerate(self._levels(student, teacher))
+        )
+
+    def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
+        view = batch.views[0]
+        student_out = student(view)
+        levels = self._levels(student_out, teacher(view))
+        outputs, fused = [], None
+        for fusion, (own, target) in zip(self.fusions, levels, strict=True):
+            output, fused = fusion(own, fused, target.shape[2:])
+            outputs.append(output)
+        weight = self.kd_weight * warmup(epoch, self.warmup_epochs)
+        return {
+            "ce": self.ce_weight * cross_entropy(student_out.logits, batch.labels),
+            "review": weight * hcl_loss(outputs, [target for _, target in levels]),
+        }
+
+    def _levels(self, student_out, teacher_out) -> list[tuple[Tensor, Tensor]]:
+        """The student's map and the teacher's map before its last ReLU of each level, the deepest first."""
+        deepest = student_out.embedding[:, :, None, None], teacher_out.embedding[:, :, None, None]
+        maps = [(student_out.feature_maps[s], teacher_out.pre_activations[t]) for s, t in reversed(self.pairs)]
+        return [deepest, *maps]
