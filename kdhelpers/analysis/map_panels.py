@@ -21,14 +21,16 @@ def attention_panel(networks: Networks, data: Data, index: int = 0):
 
     Attention is the mean over channels of the squared map, as AT compares it; each map has a colour scale of its own.
     """
-    image = data.test.images[index]
-    rows = {}
+    image, rows = data.test.images[index], {}
     for name, network in networks.items():
         maps = list(_outputs(network, data, index).feature_maps.items())[1:]
-        rows[name] = {
-            layer: unit(values[0].square().mean(0).flatten(), 0).view(values.shape[2:]) for layer, values in maps
-        }
+        rows[name] = {layer: _attention(values[0]) for layer, values in maps}
     return _panel(rows, lambda axes, values: _overlay(axes, image, values, cmap="inferno", vmin=0), image)
+
+
+def _attention(channels: Tensor) -> Tensor:
+    """The unit vector over pixels of the mean squared channel: [c, h, w] -> [h, w]."""
+    return unit(channels.square().mean(0), (0, 1))
 
 
 def class_activation_panel(networks: Networks, data: Data, index: int = 0, count: int = 3):
