@@ -95,7 +95,7 @@ class KnowledgeReview(Method):
     """
 
     title = "ReviewKD"
-    reads = ("embedding", "pre_activations")
+    reads = ("embedding", "feature_maps", "pre_activations")
 
     ce_weight: Weight = 1.0
     kd_weight: Weight = 5.0
