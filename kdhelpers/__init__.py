@@ -33,6 +33,7 @@ _HOME = {
     "summarize": "report.results",
     "histories": "report.results",
     "sweep_runs": "training.sweep",
+    "method_runs": "training.sweep",
     "optimizer_runs": "training.sweep",
     "starting_point": "training.optim",
     "build_optimizer": "training.optim",

@@ -1,7 +1,10 @@
-"""Sweeps: the runs that differ from one run in a few hyperparameters, or in the optimiser."""
+"""Sweeps: the runs that differ from one run in a few hyperparameters, in the method, or in the optimiser."""
 
+from collections.abc import Mapping
 from itertools import combinations
+from typing import Any
 
+from kdhelpers.training.named import run_of
 from kdhelpers.training.names import optimizer_name, variant_name
 from kdhelpers.training.optim import starting_point
 from kdhelpers.training.options import named_values
@@ -28,6 +31,18 @@ def _variant(run: Run, text: str) -> Run:
     fields = run.model_dump(exclude={"hyperparameters"})
     variant = Run(**fields, hyperparameters=run.hyperparameters | chosen)
     return variant.model_copy(update={"name": variant_name(variant, chosen)})
+
+
+def method_runs(values: Mapping[str, Any], methods: str) -> list[Run]:
+    """A run for each method of "lm; hints mode=joint; at kd_weight=500", with the flat `values` of `run_of` otherwise.
+
+    A method with hyperparameters is named as in `sweep_runs`. Raises ValueError as `run_of` and `sweep_runs`.
+    """
+    runs = []
+    for text in filter(None, map(str.strip, methods.split(";"))):
+        method, _, settings = text.partition(" ")
+        runs += sweep_runs(run_of({**values, "method": method}), settings)
+    return runs
 
 
 def optimizer_runs(run: Run, others: str) -> list[Run]:
