@@ -2,9 +2,14 @@ import math
 
 import pytest
 import torch
+from map_cases import Case, digits_run, stored_teacher
 from torch import nn
+from torch.nn.functional import cross_entropy
+from training_fixtures import train_one_epoch, training_of
 
-from kdhelpers.methods.catkd import cat_loss, class_activation_maps
+from kdhelpers import build_model, fit
+from kdhelpers.methods.catkd import ClassAttentionTransfer, cat_loss, class_activation_maps
+from kdhelpers.training.teacher import Teacher
 
 
 def naive_bins(channel, size):
@@ -125,3 +130,52 @@ def test_one_class_is_defined():
 def test_other_numbers_of_images_or_classes_are_refused(shape):
     with pytest.raises(ValueError, match=r"student_cams \(3, 5, 4, 4\).*same classes"):
         cat_loss(torch.zeros(3, 5, 4, 4), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_terms_are_weighted(normalize):
+    case = Case("catkd", ce_weight=0.5, kd_weight=3.0, resolution=4, normalize=normalize)
+    outputs = case.student_out, case.teacher_out
+    cams = [
+        torch.einsum("bkhw,ck->bchw", output.final_map, classifier.weight.detach())
+        for output, classifier in zip(outputs, case.classifiers, strict=True)
+    ]
+    terms = case.terms()
+    assert set(terms) == {"ce", "cat"}
+    assert terms["ce"].item() == pytest.approx(0.5 * cross_entropy(outputs[0].logits, case.batch.labels).item())
+    assert terms["cat"].item() == pytest.approx(3.0 * naive(*cams, 4, normalize), rel=1e-4)
+
+
+@pytest.mark.parametrize(("student", "teacher"), [("mobilenetv2", "vgg13"), ("shufflenetv2", "wrn_16_2")])
+def test_networks_of_different_families_are_compared(student, teacher):
+    assert Case("catkd", student, teacher, normalize=True, resolution=4).terms()["cat"].item() > 0
+
+
+def test_the_students_classifier_is_trained_by_both_terms_and_the_teachers_is_not():
+    case = Case("catkd")
+    case.terms()["cat"].backward()
+    assert case.network.fc.weight.grad.abs().max() > 0
+    assert case.network.fc.bias.grad is None
+    assert case.teacher.classifier.weight.grad is None
+    assert not list(case.method.parameters())
+    assert case.trained()[0] == {name for name, _ in case.network.named_parameters()}
+
+
+@pytest.mark.parametrize("name", ["ce_weight", "kd_weight", "resolution"])
+def test_hyperparameters_out_of_range_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} = -1"):
+        ClassAttentionTransfer(**{name: -1})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_trains_in_each_precision(root, data, precision):
+    stored_teacher(data)
+    first, second = fit(digits_run("catkd", precision), data).history
+    assert second["cat"] < first["cat"]
+    assert second["ce"] < first["ce"]
+
+
+def test_a_step_in_fp16_is_finite(root, data):
+    training = training_of(digits_run("catkd", "fp16"), data, Teacher(build_model("resnet8", 10)))
+    train_one_epoch(training)
+    assert math.isfinite(training.history[0]["cat"])

@@ -2,8 +2,13 @@ import math
 
 import pytest
 import torch
+from map_cases import Case, digits_run, stored_teacher
+from torch.nn.functional import cross_entropy
+from training_fixtures import Recorder, same, train_one_epoch, training_of, weights
 
-from kdhelpers.methods.reviewkd import AttentionFusion, hcl_loss
+from kdhelpers import artifacts, build_model, fit
+from kdhelpers.methods.reviewkd import AttentionFusion, KnowledgeReview, hcl_loss
+from kdhelpers.training.teacher import Teacher
 
 
 def naive_pool(channel, side):
@@ -146,3 +151,88 @@ def test_the_convolutions_have_the_published_shapes_and_ranges():
         assert convolution.weight.abs().max().item() == pytest.approx(math.sqrt(3 / fan), rel=0.02)
     assert module.attend[0].weight.shape == (2, 64, 1, 1)
     assert module.attend[0].bias is not None
+
+
+def test_terms_are_weighted_and_rise_with_the_warm_up():
+    case = Case("reviewkd", ce_weight=0.5, kd_weight=3.0, warmup_epochs=4)
+    student, teacher = case.student_out, case.teacher_out
+    maps = [student.embedding[:, :, None, None], *(student.feature_maps[f"layer{i}"] for i in (3, 2, 1))]
+    targets = [teacher.embedding[:, :, None, None], *(teacher.pre_activations[f"layer{i}"] for i in (3, 2, 1))]
+    outputs, fused = [], None
+    for fusion, one, target in zip(case.method.fusions, maps, targets, strict=True):
+        output, fused = fusion(one, fused, target.shape[2:])
+        outputs.append(output)
+    expected = naive(outputs, targets)
+    for epoch, warm in ((1, 0.25), (4, 1.0), (5, 1.0)):
+        terms = case.terms(epoch)
+        assert set(terms) == {"ce", "review"}
+        assert terms["ce"].item() == pytest.approx(0.5 * cross_entropy(student.logits, case.batch.labels).item())
+        assert terms["review"].item() == pytest.approx(warm * 3.0 * expected, rel=1e-4)
+
+
+def test_the_teacher_is_compared_before_its_relu():
+    maps = Case("reviewkd").teacher_out
+    assert (maps.pre_activations["layer3"] < 0).any()
+    assert torch.equal(maps.pre_activations["layer3"].relu(), maps.feature_maps["layer3"])
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "middle", "parameters"),
+    [
+        ("resnet8x4", "resnet32x4", 256, 1_808_774),
+        ("vgg8", "vgg13", 512, None),
+        ("mobilenetv2", "resnet50_crd", 512, None),
+    ],
+)
+def test_the_benchmarks_pairs_are_fused_at_the_published_width(student, teacher, middle, parameters):
+    case = Case("reviewkd", student, teacher)
+    assert {fusion.reduce[0].out_channels for fusion in case.method.fusions} == {middle}
+    assert case.terms()["review"].isfinite()
+    count = sum(weight.numel() for weight in case.method.parameters())
+    assert parameters in (None, count)
+
+
+def test_all_parts_are_trained():
+    case = Case("reviewkd")
+    of_student, of_method = case.trained()
+    assert of_student == {name for name, _ in case.network.named_parameters()}
+    assert of_method == {name for name, _ in case.method.named_parameters()}
+
+
+def test_unequal_numbers_of_maps_are_refused_with_both_lists():
+    with pytest.raises(ValueError, match="student has 3 .*stem, layer1.*teacher 4 .*block4"):
+        Case("reviewkd", "resnet8", "vgg8")
+
+
+@pytest.mark.parametrize("name", ["ce_weight", "kd_weight", "warmup_epochs"])
+def test_hyperparameters_out_of_range_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} = -1"):
+        KnowledgeReview(**{name: -1})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_trains_in_each_precision(root, data, precision):
+    stored_teacher(data)
+    first, second = fit(digits_run("reviewkd", precision, warmup_epochs=0), data).history
+    assert second["review"] < first["review"]
+    assert second["ce"] < first["ce"]
+
+
+def test_a_step_in_fp16_is_finite(root, data):
+    training = training_of(
+        digits_run("reviewkd", "fp16"), data, Teacher(build_model("resnet8", 10), pre_activations=True)
+    )
+    train_one_epoch(training)
+    assert math.isfinite(training.history[0]["review"])
+
+
+def test_an_interrupted_run_ends_in_the_same_bits(root, data):
+    stored_teacher(data)
+    run = digits_run("reviewkd")
+    whole = fit(run, data)
+    expected = weights(whole)
+    artifacts.weights_path(whole.name).unlink()
+    with pytest.raises(KeyboardInterrupt):
+        fit(run, data, progress=Recorder(stop_after=1), force_retrain=True)
+    assert same(weights(fit(run, data)), expected)
+    assert set(expected) == set(build_model("resnet8", 10).state_dict())

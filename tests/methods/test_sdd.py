@@ -2,10 +2,15 @@ import math
 
 import pytest
 import torch
+from map_cases import Case, digits_run, stored_teacher
 from torch import nn
+from torch.nn.functional import cross_entropy
+from training_fixtures import train_one_epoch, training_of
 
+from kdhelpers import build_model, fit
 from kdhelpers.methods import dkd_loss, kd_loss
-from kdhelpers.methods.sdd import cell_logits, sdd_dkd_loss, sdd_kd_loss, verdicts
+from kdhelpers.methods.sdd import ScaleDecoupledKD, cell_logits, sdd_dkd_loss, sdd_kd_loss, verdicts
+from kdhelpers.training.teacher import Teacher
 
 
 def softmax(logits, temperature):
@@ -169,3 +174,67 @@ def test_a_map_of_an_odd_size_passes_the_4x4_grid_first():
 def test_unknown_scales_are_refused(scales):
     with pytest.raises(ValueError, match="scales = .*some of 1, 2, 4"):
         cell_logits(torch.zeros(2, 3, 4, 4), nn.Linear(3, 4), scales)
+
+
+@pytest.mark.parametrize("base", ["kd", "dkd"])
+def test_terms_are_weighted_and_rise_with_the_warm_up(base):
+    shape = {"alpha": 0.5, "beta": 3.0} if base == "dkd" else {}
+    settings = {"base": base, "scales": (1, 2, 4), "temperature": 2.0, "complementary_weight": 3.0, "warmup_epochs": 4}
+    case = Case("sdd", ce_weight=0.5, kd_weight=3.0, **settings, **shape)
+    outputs = case.student_out, case.teacher_out
+    cells = [cell_logits(o.final_map, c, (1, 2, 4)) for o, c in zip(outputs, case.classifiers, strict=True)]
+    expected = naive(naive_dkd if shape else naive_kd, *cells, case.batch.labels, 2.0, 3.0, **shape)
+    for epoch, warm in ((1, 0.25), (4, 1.0), (5, 1.0)):
+        terms = case.terms(epoch)
+        assert set(terms) == {"ce", "sdd"}
+        assert terms["ce"].item() == pytest.approx(0.5 * cross_entropy(outputs[0].logits, case.batch.labels).item())
+        assert terms["sdd"].item() == pytest.approx(warm * 3.0 * expected, rel=1e-4)
+
+
+def test_without_warm_up_the_first_epoch_has_the_whole_weight():
+    case = Case("sdd")
+    assert torch.equal(case.terms(1)["sdd"], case.terms(20)["sdd"])
+
+
+def test_the_global_cell_of_each_network_has_its_own_logits():
+    case = Case("sdd", "mobilenetv2", "wrn_16_2")
+    for outputs, classifier in zip((case.student_out, case.teacher_out), case.classifiers, strict=True):
+        torch.testing.assert_close(cell_logits(outputs.final_map, classifier)[:, 0], outputs.logits)
+
+
+def test_the_student_is_trained_and_the_teacher_is_not():
+    case = Case("sdd", ce_weight=0.0)
+    assert case.trained()[0] == {name for name, _ in case.network.named_parameters()}
+    assert case.teacher.classifier.weight.grad is None
+    assert not list(case.method.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scales": (2, 1)}, r"scales = \[2, 1\]: must begin with 1"),
+        ({"scales": (1, 3)}, r"scales = \[1, 3\]: must be some of 1, 2, 4"),
+        ({"alpha": 2.0}, "alpha = 2.0: belongs to base dkd"),
+        ({"beta": 2.0}, "beta = 2.0: belongs to base dkd"),
+        ({"temperature": -1}, "temperature = -1"),
+        ({"kd_weight": -1}, "kd_weight = -1"),
+        ({"complementary_weight": -1}, "complementary_weight = -1"),
+    ],
+)
+def test_wrong_hyperparameters_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ScaleDecoupledKD(**options)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_trains_in_each_precision(root, data, precision):
+    stored_teacher(data)
+    first, second = fit(digits_run("sdd", precision), data).history
+    assert second["sdd"] < first["sdd"]
+    assert second["ce"] < first["ce"]
+
+
+def test_a_step_in_fp16_is_finite(root, data):
+    training = training_of(digits_run("sdd", "fp16"), data, Teacher(build_model("resnet8", 10)))
+    train_one_epoch(training)
+    assert math.isfinite(training.history[0]["sdd"])
