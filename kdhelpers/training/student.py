@@ -1,6 +1,5 @@
 """The state of one network in training: student and method as one module, optimiser, history, checkpoint."""
 
-import copy
 import math
 import time
 import zlib
@@ -14,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from kdhelpers.data import Batch, Batches
 from kdhelpers.device import autocast, keep_freed_memory, memory_format, peak_memory_mib
 from kdhelpers.evaluation.validation import top1_and_loss
-from kdhelpers.methods import Context, Method
+from kdhelpers.methods import Method
 from kdhelpers.models import FeatureExtractor, Outputs, build_model
+from kdhelpers.training.context import context_of
 from kdhelpers.training.epoch_log import EpochLog, total
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.optim import build_optimizer, learning_rate
@@ -109,31 +109,8 @@ class Training:
         seed_everything(run.seed, "method")
         self.method = run.build_method()
         self.student = FeatureExtractor(self.network)
-        self.method.build(self._context(teacher))
+        self.method.build(context_of(inputs, self.method, self.student, teacher))
         return DistillationModule(self.student, self.method.to(self.device), teacher)
-
-    @torch.no_grad()
-    def _context(self, teacher: Teacher | None) -> Context:
-        side = self.data.image_size
-        images = torch.zeros(2, 3, side, side, device=self.device)
-        self.network.eval()
-        with autocast(self.device, self.precision):
-            outputs = self.student(images), teacher(images) if teacher else None
-        self.network.train()
-        self._check_logits(outputs[0].logits)
-        facts = self.data.train.labels, self.data.num_classes
-        return Context(*outputs, self._copy_student, *facts, list(self.network.parameters()))
-
-    def _check_logits(self, logits: Tensor) -> None:
-        """Raises ValueError unless a network of the user's own outputs one logit per class; `logits` of two images."""
-        if logits.shape != (wanted := (2, self.data.num_classes)):
-            raise ValueError(
-                f"model = {self.run.model}: outputs logits {tuple(logits.shape)} for two images; must be {wanted}, one "
-                "per class: pass num_classes on to the classifier"
-            )
-
-    def _copy_student(self) -> FeatureExtractor:
-        return FeatureExtractor(copy.deepcopy(self.network)).requires_grad_(False)
 
     @property
     def epoch(self) -> int:

@@ -12,7 +12,7 @@ from kdhelpers.data.augmentation.plan import view_numbers
 from kdhelpers.methods import METHODS
 from kdhelpers.training import teacher_cache as outputs
 from kdhelpers.training.teacher import Teacher, load_teacher
-from kdhelpers.training.teacher_cache import TeacherCache, cached_teacher
+from kdhelpers.training.teacher_cache import PARTS, TeacherCache, cached_teacher
 
 TAUGHT = QUICK | {"teacher": "teacher_resnet8_digits", "augmentation": "crop flip"}
 SMALL = {
@@ -20,7 +20,7 @@ SMALL = {
     "lm_unlabelled": {"unlabelled_weight": 0},  # on unlabelled images: see test_unlabelled_runs
     "cocord": {"kd_weight": 1.0, "queue_size": 64, "hidden_dim": 32, "dim": 32, "predictor_dim": 16},
 }
-LOOKED_UP = [name for name, method in METHODS.items() if method.needs_teacher and "feature_maps" not in method.reads]
+LOOKED_UP = [name for name, method in METHODS.items() if method.needs_teacher and set(method.reads) <= set(PARTS)]
 IMAGES, VIEWS = 120, 162
 
 
