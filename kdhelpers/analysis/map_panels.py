@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from kdhelpers.analysis.predictions import CORRECT, WRONG
 from kdhelpers.data import Data, evaluation_batches
 from kdhelpers.display.plots import new_figure, styled
+from kdhelpers.methods.at import attention
 from kdhelpers.methods.catkd import class_activation_maps
-from kdhelpers.methods.parts.paired_maps import pooled, unit
+from kdhelpers.methods.parts.paired_maps import pooled
 from kdhelpers.methods.sdd import cell_logits, verdicts
 from kdhelpers.models import FeatureExtractor, Outputs
 
@@ -24,13 +25,8 @@ def attention_panel(networks: Networks, data: Data, index: int = 0):
     image, rows = data.test.images[index], {}
     for name, network in networks.items():
         maps = list(_outputs(network, data, index).feature_maps.items())[1:]
-        rows[name] = {layer: _attention(values[0]) for layer, values in maps}
+        rows[name] = {layer: attention(values)[0].view(values.shape[2:]) for layer, values in maps}
     return _panel(rows, lambda axes, values: _overlay(axes, image, values, cmap="inferno", vmin=0), image)
-
-
-def _attention(channels: Tensor) -> Tensor:
-    """The unit vector over pixels of the mean squared channel: [c, h, w] -> [h, w]."""
-    return unit(channels.square().mean(0), (0, 1))
 
 
 def class_activation_panel(networks: Networks, data: Data, index: int = 0, count: int = 3):
