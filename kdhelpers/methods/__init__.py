@@ -5,6 +5,7 @@ A new method is one file, its import and its line in `METHODS` here, and one tes
 
 from kdhelpers.methods.at import AttentionTransfer, at_loss
 from kdhelpers.methods.base import Context, Method
+from kdhelpers.methods.catkd import ClassAttentionTransfer, cat_loss, class_activation_maps
 from kdhelpers.methods.cocord import CoCoRD, cocord_contrast_loss, cocord_prediction_loss
 from kdhelpers.methods.conkd import ConKD
 from kdhelpers.methods.crd import ContrastiveDistillation, crd_loss
@@ -30,8 +31,10 @@ from kdhelpers.methods.nkd import NormalizedKD, nkd_loss
 from kdhelpers.methods.normkd import NormalizedLogitMatching, normkd_loss
 from kdhelpers.methods.nst import NeuronSelectivityTransfer, nst_loss
 from kdhelpers.methods.pkt import ProbabilisticTransfer, pkt_loss
+from kdhelpers.methods.reviewkd import AttentionFusion, KnowledgeReview, hcl_loss
 from kdhelpers.methods.rkd import RelationalKD, rkd_loss
 from kdhelpers.methods.rld import RefinedLogits, rld_loss
+from kdhelpers.methods.sdd import ScaleDecoupledKD, cell_logits, sdd_dkd_loss, sdd_kd_loss
 from kdhelpers.methods.semi_supervised import UnlabelledDistillation
 from kdhelpers.methods.sp import SimilarityPreserving, sp_loss
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
@@ -68,6 +71,9 @@ METHODS = Registry(
         "nst": NeuronSelectivityTransfer,
         "vid": VariationalInformation,
         "ickd": InterChannelCorrelation,
+        "reviewkd": KnowledgeReview,
+        "catkd": ClassAttentionTransfer,
+        "sdd": ScaleDecoupledKD,
         "dist": RelationMatching,
         "ttm": TransformedTeacherMatching,
         "wttm": WeightedTransformedTeacherMatching,
