@@ -76,18 +76,6 @@ def _variant(run: Run, text: str) -> Run:
     return variant.model_copy(update={"name": variant_name(variant, chosen)})
 
 
-def method_runs(values: Mapping[str, Any], methods: str) -> list[Run]:
-    """A run for each method of "lm; hints mode=joint; at kd_weight=500", with the flat `values` of `run_of` otherwise.
-
-    A method with hyperparameters is named as in `sweep_runs`. Raises ValueError as `run_of` and `sweep_runs`.
-    """
-    runs = []
-    for text in filter(None, map(str.strip, methods.split(";"))):
-        method, _, settings = text.partition(" ")
-        runs += sweep_runs(run_of({**values, "method": method}), settings)
-    return runs
-
-
 def optimizer_runs(run: Run, others: str) -> list[Run]:
     """`run`, then the same run with each of the `others`: names of optimisers, separated by spaces.
 
