@@ -1,6 +1,6 @@
 """A training step of every method relative to KD's, resnet32x4 -> resnet8x4, batch 64, at default hyperparameters.
 
-The steps take turns in one process, each with a live teacher and its batch of augmented images. A case's name has the
+Each step, with a live teacher and its batch of augmented images, is timed next to a step of KD. A case's name has the
 views that a step makes of an image, and the images that student and teacher compute for it. Bound: with T the time of
 the teacher's bare forward and S of the student's bare forward and backward, (s S + t T) / (S + T) for a method that
 computes s and t images: the ratio of a loss that costs nothing. The column `ratio` is measured / bound.
@@ -25,12 +25,11 @@ def run(threads: int = 1, device: str = "cpu", rounds: int = 5) -> list[dict]:
     torch.set_num_threads(threads)
     network, runs = pair.teacher_network(), {name: run_of(name) for name in METHODS}
     runs = {name: each for name, each in runs.items() if not each.build_method().uses_unlabelled}
-    costs = step_costs(runs, network, noise("cifar100", IMAGES, 32, pair.CLASSES), rounds, device)
-    kd = costs["lm"]
-    rows = [row("lm", statistics.median(kd.seconds), "s/step")]
+    costs = step_costs(runs, "lm", network, noise("cifar100", IMAGES, 32, pair.CLASSES), rounds, device)
+    rows = [row("lm", 1e3 * statistics.median(costs["lm"].seconds), "ms/step")]
     teacher_share = share_of_teacher(network, device, rounds)
     for name, cost in costs.items():
-        over, bound = cost.ratio_to(kd), bound_of(cost, teacher_share)
+        over, bound = cost.ratio, bound_of(cost, teacher_share)
         rows.append(row(case_of(name, runs[name], cost), over, "x KD", over / bound))
     return rows
 

@@ -15,10 +15,9 @@ from kdhelpers.training.graphs import steps_of
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.loop import batches_of
 from kdhelpers.training.run import Run
-from kdhelpers.training.shared_teacher import SharedTeacher
+from kdhelpers.training.shared_teacher import share_teacher
 from kdhelpers.training.student import Training
 from kdhelpers.training.teacher import Teacher
-from kdhelpers.training.teacher_cache import PARTS
 
 MOST_BYTES = 2**28  # of the noise
 WARM_UP = {"cpu": 1, "cuda": 5}  # steps; on a GPU a measurement and the capture of a graph are among them
@@ -29,14 +28,16 @@ class StepCost:
     """Of one step, its batch of augmented images included. Images are counted per labelled image of the batch."""
 
     seconds: tuple[float, ...]  # a round each
+    reference_seconds: tuple[float, ...]  # of the reference's step that was timed just before
     student_images: float  # that the student computes
     teacher_images: float  # that the live teacher computes
     kept_mib: float  # tensors that wait for the backward pass
     trained_parameters: int  # that the method adds to the student's
 
-    def ratio_to(self, other: "StepCost") -> float:
-        """The median over the rounds: a slow round slows both."""
-        return statistics.median(own / its for own, its in zip(self.seconds, other.seconds, strict=True))
+    @property
+    def ratio(self) -> float:
+        """Time relative to the reference's: the median over the rounds, since other work slows both steps of a round."""
+        return statistics.median(own / its for own, its in zip(self.seconds, self.reference_seconds, strict=True))
 
 
 class CountedTeacher(Teacher):
@@ -50,9 +51,14 @@ class CountedTeacher(Teacher):
 
 
 def step_costs(
-    runs: Mapping[str, Run], teacher: nn.Module | None, data: Data, rounds: int = 5, device: str | None = None
+    runs: Mapping[str, Run],
+    reference: str,
+    teacher: nn.Module | None,
+    data: Data,
+    rounds: int,
+    device: str | None = None,
 ) -> dict[str, StepCost]:
-    """The cost of each run's step, by its key. The runs take turns, so that other work slows all of them.
+    """The cost of each run's step, by its key; each is timed next to a step of the run `reference`, `rounds` times.
 
     teacher: a network of the teacher's architecture; its weights do not matter. Each run trains alone, behind a live
     teacher. Nothing is stored.
@@ -60,12 +66,14 @@ def step_costs(
     device = pick_device(device)
     shared: dict[tuple, Batches] = {}
     cases = {key: _Case(run, teacher, data, device, shared) for key, run in runs.items()}
-    warm_up = WARM_UP.get(device.type, 1)
-    seconds: dict[str, list[float]] = {key: [] for key in cases}
-    for _ in range(warm_up + rounds):
+    for _ in range(WARM_UP.get(device.type, 1)):
+        for case in cases.values():
+            case.seconds()
+    timed: dict[str, list[tuple[float, float]]] = {key: [] for key in cases}
+    for _ in range(rounds):
         for key, case in cases.items():
-            seconds[key].append(case.seconds())
-    return {key: case.cost(seconds[key][warm_up:]) for key, case in cases.items()}
+            timed[key].append((cases[reference].seconds(), case.seconds()))
+    return {key: case.cost(timed[key]) for key, case in cases.items()}
 
 
 class _Case:
@@ -73,12 +81,15 @@ class _Case:
 
     def __init__(self, run: Run, network: nn.Module | None, data: Data, device: torch.device, shared: dict):
         precision, method = resolve_precision(run.precision, device), run.build_method()
-        self.teacher = CountedTeacher(network, device, DTYPES[precision]) if method.needs_teacher else None
+        self.teacher = None
+        if method.needs_teacher:
+            before = "pre_activations" in method.reads
+            self.teacher = CountedTeacher(network, device, DTYPES[precision], pre_activations=before)
         inputs = Inputs(run, data, device, precision, self.teacher)
         key = method.views, method.weak_view, method.uses_unlabelled
         batches = shared[key] if key in shared else shared.setdefault(key, batches_of([inputs]))
-        behind = SharedTeacher(self.teacher, by_block=set(method.reads) <= set(PARTS)) if self.teacher else None
-        self.training = Training(inputs, batches, behind)
+        with share_teacher([inputs], batches, cached=False) as behind:
+            self.training = Training(inputs, batches, behind)
         self.training.epochs_done = method.stage_epochs  # a first stage trains only a part of the student
         self._steps, self._seen = steps_of(device, behind, None, False), 0
         self._batches = self._endless()
@@ -124,9 +135,10 @@ class _Case:
         synchronize(device)
         return time.perf_counter() - start
 
-    def cost(self, seconds: list[float]) -> StepCost:
+    def cost(self, timed: list[tuple[float, float]]) -> StepCost:
         added = sum(weight.numel() for weight in self.training.method.parameters() if weight.requires_grad)
-        return StepCost(tuple(seconds), *self._images, self._kept_mib, added)
+        reference, own = zip(*timed, strict=True)
+        return StepCost(own, reference, *self._images, self._kept_mib, added)
 
 
 def noise(dataset: str, count: int, side: int, classes: int) -> Data:

@@ -1,6 +1,7 @@
 """What a step of each method of the table costs, relative to KD's, measured now on this machine."""
 
 import math
+import statistics
 
 from kdhelpers import artifacts
 from kdhelpers.methods import METHODS
@@ -13,26 +14,26 @@ COLUMNS = "step_ratio step_ms student_images teacher_images kept_mib trained_par
 
 
 def with_costs(frame, rounds: int = 5, device: str | None = None):
-    """The frame with COLUMNS: the median of `rounds` steps of each method, timed in turns with KD on noise.
+    """The frame with COLUMNS: the median of `rounds` steps of each method, each timed next to a step of KD, on noise.
 
     step_ratio: time of a step, relative to KD with a live teacher; step_ms: in ms. student_images and teacher_images
     that the networks compute for a labelled image. kept_mib: tensors that a step keeps for its backward pass.
     trained_parameters: that the method trains with the student. added_parameters: that the student has more than its
-    architecture at inference. A setting whose method, network or teacher is not in this package has NaN. Nothing is
-    trained for longer, stored or downloaded.
+    architecture at inference. A setting whose method is not in this package has NaN; so have all for 0 rounds. Nothing
+    is stored.
     """
     runs = {row["setting"]: _run(row) for row in frame.to_dict("records")}
     runs = {setting: run for setting, run in runs.items() if run is not None}
-    if not runs:
+    if not runs or not rounds:
         return frame.assign(**dict.fromkeys(COLUMNS, math.nan))
     facts = artifacts.load_record(frame["name"].iloc[0])["data"]
     first = next(iter(runs.values()))
     data = noise(first.dataset, facts["train"], facts["image_size"], facts["classes"])
     reference = next((key for key, run in runs.items() if run.method == "lm" and not run.placebo), "KD")
     runs.setdefault(reference, _kd(first, frame["teacher"].iloc[0]))
-    costs = step_costs(runs, _network(frame, facts["classes"]), data, rounds, device)
+    costs = step_costs(runs, reference, _network(frame, facts["classes"]), data, rounds, device)
     plain = count_parameters(build_model(first.model, facts["classes"], **first.model_options))
-    rows = [_row(costs.get(setting), costs[reference]) for setting in frame["setting"]]
+    rows = [_row(costs.get(setting)) for setting in frame["setting"]]
     columns = {column: [row.get(column, math.nan) for row in rows] for column in COLUMNS}
     return frame.assign(**columns | {"added_parameters": frame["parameters"] - plain})
 
@@ -67,9 +68,9 @@ def _network(frame, classes: int):
     return build_model(first["teacher"], classes, **options)
 
 
-def _row(cost: StepCost | None, reference: StepCost) -> dict:
+def _row(cost: StepCost | None) -> dict:
     if cost is None:
         return {}
     fields = "student_images", "teacher_images", "kept_mib", "trained_parameters"
-    median = 1e3 * sorted(cost.seconds)[len(cost.seconds) // 2]
-    return {"step_ratio": cost.ratio_to(reference), "step_ms": median, **{name: getattr(cost, name) for name in fields}}
+    median = 1e3 * statistics.median(cost.seconds)
+    return {"step_ratio": cost.ratio, "step_ms": median, **{name: getattr(cost, name) for name in fields}}
