@@ -20,6 +20,7 @@ from kdhelpers.methods.logit_standardization import (
     standardized_kd_loss,
 )
 from kdhelpers.methods.semi_supervised import UnlabelledDistillation
+from kdhelpers.methods.simkd import SimKD, simkd_projector
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
 from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
 from kdhelpers.registry import Registry
@@ -42,6 +43,7 @@ METHODS = Registry(
         "supcrd": SupervisedContrastiveDistillation,
         "conkd": ConKD,
         "cocord": CoCoRD,
+        "simkd": SimKD,
         "lm_unlabelled": UnlabelledDistillation,
     },
 )
