@@ -14,10 +14,10 @@ from kdhelpers.methods.sp import image_similarities, sp_loss
 def relations(teacher: Predictions, students: dict[str, Predictions], alone: Predictions, batch_size: int = 64):
     """A DataFrame with a row per student: its losses against the teacher, in percent of those of `alone`.
 
-    0 is the arrangement of the teacher's embeddings, 100 that of `alone`, a student without a teacher. Columns: network;
-    distances_pct and angles_pct (the terms of RKD); neighbours_pct (PKT); similarities_pct (SP, of the embeddings in
-    place of the maps). Losses are means over batches of neighbouring images. Images that do not fill a batch are left
-    out, unless all images together are fewer.
+    0 is the arrangement in the teacher's embeddings, 100 that of `alone`, a student without a teacher.
+    Columns: network; distances_pct and angles_pct (the terms of RKD); neighbours_pct (PKT); similarities_pct (SP, of
+    the embeddings in place of the maps). Losses are means over batches of neighbouring images. Images that do not fill
+    a batch are left out, unless all images together are fewer.
     """
     columns = ("distances_pct", "angles_pct", "neighbours_pct", "similarities_pct")
     whole = _losses(teacher, alone, batch_size)

@@ -111,7 +111,7 @@ def _arrow(axes, angle: float, step: float, kind: int) -> None:
 def triangles(named: dict[str, Tensor]):
     """A panel for each three points [3, 2]: sides with their length over the mean, corners with their angle.
 
-    These are the relations of three images that RKD compares. All panels have one scale and the triangle in their middle.
+    These are the relations of three images that RKD compares. All panels have one scale and the points' mean at 0.
     """
     with styled():
         figure = new_figure(2.9 * len(named), 3.0)
