@@ -32,6 +32,7 @@ from kdhelpers.methods.rkd import RelationalKD, rkd_loss
 from kdhelpers.methods.rld import RefinedLogits, rld_loss
 from kdhelpers.methods.sdd import ScaleDecoupledKD, cell_logits, sdd_dkd_loss, sdd_kd_loss
 from kdhelpers.methods.semi_supervised import UnlabelledDistillation
+from kdhelpers.methods.simkd import SimKD, simkd_projector
 from kdhelpers.methods.sp import SimilarityPreserving, sp_loss
 from kdhelpers.methods.supcon import SupervisedContrast, supcon_loss
 from kdhelpers.methods.supcrd import SupervisedContrastiveDistillation, supcrd_loss
@@ -57,6 +58,7 @@ METHODS = Registry(
         "supcrd": SupervisedContrastiveDistillation,
         "conkd": ConKD,
         "cocord": CoCoRD,
+        "simkd": SimKD,
         "lm_unlabelled": UnlabelledDistillation,
         "rkd": RelationalKD,
         "pkt": ProbabilisticTransfer,

@@ -1,7 +1,8 @@
 """The base of the distillation methods: a module that turns one batch into named, weighted loss terms."""
 
+import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, get_type_hints
 
 from torch import Tensor, nn
@@ -29,6 +30,11 @@ class Classifier:
             kind = type(self.module).__name__
             raise ValueError(f"{self._owner}: its classifier is {kind}, without a weight [C, d]; name an nn.Linear")
         return weight
+
+    def frozen_copy(self) -> nn.Module:
+        """A module of a method's own. Raises as `weight` does."""
+        _ = self.weight
+        return copy.deepcopy(self.module).requires_grad_(False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +124,19 @@ class Method(nn.Module):
 
     def build(self, context: Context) -> None:
         """Make projectors, memory banks, slow copies. The loop calls it once, before it makes the optimiser."""
+
+    def predicting_head(self) -> nn.Module | None:
+        """After `build`: the module that predicts for the student, from its final map [B, c, h, w] to logits [B, C].
+
+        Its submodules `pool` and `classifier` take the place of the student's, also in the outputs of `student(view)`.
+        It is stored in a file of its own, which `load_head` reads. None: the student's own classifier predicts.
+        """
+        return None
+
+    @staticmethod
+    def load_head(state: Mapping[str, Tensor]) -> nn.Module:
+        """The head of a stored state_dict, whose shapes give its sizes."""
+        raise NotImplementedError("a method with a predicting_head() must rebuild it in load_head()")
 
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
         raise NotImplementedError(f"{type(self).__name__} must return its loss terms from forward()")

@@ -117,6 +117,8 @@ class FeatureExtractor(nn.Module):
         try:
             logits = self.model(images)
         except _Stop:
+            if stop_at is None:  # the stop of another extractor, which holds this one
+                raise
             return Outputs(None, None, self._maps(tensors))
         finally:
             self._capture.tensors = None

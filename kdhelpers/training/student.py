@@ -14,7 +14,7 @@ from kdhelpers.data import Batch, Batches
 from kdhelpers.device import autocast, keep_freed_memory, memory_format, peak_memory_mib
 from kdhelpers.evaluation.validation import top1_and_loss
 from kdhelpers.methods import Method
-from kdhelpers.models import FeatureExtractor, Outputs, build_model
+from kdhelpers.models import FeatureExtractor, HeadedNetwork, Outputs, build_model
 from kdhelpers.training.context import context_of
 from kdhelpers.training.epoch_log import EpochLog, total
 from kdhelpers.training.inputs import Inputs
@@ -91,12 +91,12 @@ class Training:
         """Each rank keeps its own memory bank and BatchNorm statistics.
 
         The search for unused parameters walks the graph in each step, so only trainings that may have some pay for it:
-        those with a first stage, without a classifier, with a weight of 0, or with a user's own parts.
+        those with a first stage, with an unused classifier, with a weight of 0, or with a user's own parts.
         """
         method, devices = self.method, [self.device] if self.device.type == "cuda" else None
         known = all(type(part).__module__.startswith("kdhelpers.") for part in (method, self.network))
-        may_skip = method.stage_epochs or not method.trains_classifier or 0 in self.run.hyperparameters.values()
-        unused = may_skip or not known
+        idle = not method.trains_classifier or method.predicting_head()
+        unused = method.stage_epochs or idle or 0 in self.run.hyperparameters.values() or not known
         return DistributedDataParallel(module, devices, broadcast_buffers=False, find_unused_parameters=bool(unused))
 
     def _build(self, teacher: Teacher | None, inputs: Inputs) -> DistillationModule:
@@ -108,9 +108,14 @@ class Training:
         self.network.to(self.device, memory_format=memory_format(self.device))
         seed_everything(run.seed, "method")
         self.method = run.build_method()
+        self.model = self.network  # what predicts
         self.student = FeatureExtractor(self.network)
         self.method.build(context_of(inputs, self.method, self.student, teacher))
-        return DistillationModule(self.student, self.method.to(self.device), teacher)
+        self.method.to(self.device)
+        if head := self.method.predicting_head():
+            self.model = HeadedNetwork(self.network, head)
+            self.student = FeatureExtractor(self.model)
+        return DistillationModule(self.student, self.method, teacher)
 
     @property
     def epoch(self) -> int:
@@ -196,7 +201,7 @@ class Training:
         last = self.run.selection == "last"
         if last or self.best is None or row["val_top1_pct"] > self.best["val_top1_pct"]:
             wanted = not last or row["epoch"] == self.run.epochs
-            state = self.network.state_dict()  # the copy stays on the device until it is written
+            state = self.model.state_dict()  # the copy stays on the device until it is written
             weights = {name: value.clone() for name, value in state.items()} if wanted else None
             self.best = {"epoch": row["epoch"], "val_top1_pct": row.get("val_top1_pct"), "weights": weights}
 

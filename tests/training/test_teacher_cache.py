@@ -132,7 +132,7 @@ def test_beyond_counting_the_teacher_runs_live_and_it_is_said(data, asked, augme
 def test_feature_maps_come_from_the_live_teacher(data, asked, capsys):
     live = train(data, stored=False, method="hints", hyperparameters={"mode": "joint"})
     assert same(live, train(data, method="hints", hyperparameters={"mode": "joint"}))
-    assert "feature maps" in capsys.readouterr().err
+    assert "reads maps of the teacher" in capsys.readouterr().err
 
 
 def test_a_wider_table_serves_those_who_read_logits_alone(data, asked):
