@@ -34,11 +34,10 @@ def test_it_is_the_loop():
     assert sp_loss(*case()).item() == pytest.approx(naive(*case()), rel=1e-12)
 
 
-def test_three_images_by_hand():
-    """Vectors (1, 0), (1, 0) and (0, 2): similarities 1, 1, 0 in two rows, each over the root of 2, and 0, 0, 4."""
-    half = math.sqrt(0.5)
-    expected = torch.tensor([[half, half, 0], [half, half, 0], [0, 0, 1]]).double()
-    torch.testing.assert_close(image_similarities(torch.tensor([[1.0, 0], [1, 0], [0, 2]]).double()), expected)
+def test_two_images_by_hand():
+    """Vectors (1, 0) and (1, 1): products 1, 1 in the first row, 1, 2 in the second."""
+    expected = torch.tensor([[1 / math.sqrt(2), 1 / math.sqrt(2)], [1 / math.sqrt(5), 2 / math.sqrt(5)]]).double()
+    torch.testing.assert_close(image_similarities(torch.tensor([[1.0, 0], [1, 1]]).double()), expected)
 
 
 def test_a_turned_and_stretched_copy_has_no_loss_and_no_gradient():
