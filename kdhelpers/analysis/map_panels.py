@@ -26,27 +26,31 @@ def attention_panel(networks: Networks, data: Data, index: int = 0):
     for name, network in networks.items():
         maps = list(_outputs(network, data, index).feature_maps.items())[1:]
         rows[name] = {layer: attention(values)[0].view(values.shape[2:]) for layer, values in maps}
-    return _panel(rows, lambda axes, values: _overlay(axes, image, values, cmap="inferno", vmin=0), image)
+    return _panel(rows, lambda axes, values, row: _overlay(axes, image, values, cmap="inferno", vmin=0), image)
 
 
 def class_activation_panel(networks: Networks, data: Data, index: int = 0, count: int = 3):
     """A row for each network: test image `index`, then the class activation maps of the first network's `count` most
-    probable classes. Red is evidence for the class, blue evidence against it; all maps have one colour scale.
+    probable classes. Red is evidence for the class, blue evidence against it; a network's maps have one colour scale.
     """
     image, rows, classes = data.test.images[index], {}, None
     for name, network in networks.items():
         outputs = _outputs(network, data, index)
-        cams = class_activation_maps(outputs.final_map, _classifier(network).weight)[0]
+        cams = class_activation_maps(outputs.final_map, _classifier(network).weight.detach())[0]
         classes = outputs.logits[0].topk(min(count, data.num_classes)).indices.tolist() if classes is None else classes
         rows[name] = {data.class_names[c]: cams[c] for c in classes}
-    largest = max(cam.abs().max().item() for maps in rows.values() for cam in maps.values())
-    look = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
-    return _panel(rows, lambda axes, values: _overlay(axes, image, values, **look), image)
+
+    def draw(axes, values: Tensor, row: Tensor) -> None:
+        largest = row.abs().max().item()
+        _overlay(axes, image, values, cmap="RdBu_r", vmin=-largest, vmax=largest)
+
+    return _panel(rows, draw, image)
 
 
 def review_levels(network: nn.Module, data: Data, index: int = 0):
     """A row for each level that ReviewKD's student learns, the deepest last: the teacher's map before its last ReLU for
-    test image `index`, and the same map pooled to 4x4, 2x2 and 1x1, which the loss also compares. Mean over channels.
+    test image `index`, and the same map pooled to 4x4, 2x2 and 1x1, which the loss also compares. Mean over channels;
+    one grey scale a row.
     """
     outputs = _outputs(network, data, index, pre_activations=True)
     levels = outputs.pre_activations | {"embedding": outputs.embedding[:, :, None, None]}
@@ -56,7 +60,11 @@ def review_levels(network: nn.Module, data: Data, index: int = 0):
         side = mean.shape[2]
         sizes = [side, *(size for size in (4, 2, 1) if size < side)]
         rows[f"{name}\n{values.shape[1]} channels"] = {f"{size} × {size}": pooled(mean, size)[0, 0] for size in sizes}
-    return _panel(rows, lambda axes, values: axes.imshow(values.numpy(), cmap="gray"), titled_once=False)
+
+    def draw(axes, values: Tensor, row: Tensor) -> None:
+        axes.imshow(values.numpy(), cmap="gray", vmin=row.min().item(), vmax=row.max().item())
+
+    return _panel(rows, draw, titled_once=False)
 
 
 def cell_panel(network: nn.Module, data: Data, index: int = 0, scales: tuple[int, ...] = (1, 2, 4)):
@@ -111,7 +119,10 @@ def _classifier(network: nn.Module) -> nn.Module:
 
 
 def _panel(rows: dict[str, dict[str, Tensor]], draw: Callable, image: Tensor | None = None, titled_once: bool = True):
-    """A row of titled maps for each label; the first column is the image, if given."""
+    """A row of titled maps for each label; the first column is the image, if given.
+
+    draw(axes, map, all values of its row) draws one map.
+    """
     first, columns = int(image is not None), max(map(len, rows.values()))
     with styled():
         figure = new_figure(1.5 * (columns + first) + 1, 1.65 * len(rows) + 0.2)
@@ -122,8 +133,9 @@ def _panel(rows: dict[str, dict[str, Tensor]], draw: Callable, image: Tensor | N
             line[0].set_ylabel(label, rotation=0, ha="right", va="center")
             if image is not None:
                 _grey(line[0], image)
+            values_of_row = torch.cat([values.flatten() for values in maps.values()])
             for axes, (title, values) in zip(line[first:], maps.items(), strict=False):
-                draw(axes, values.detach().float().cpu())
+                draw(axes, values.float().cpu(), values_of_row)
                 if not (titled_once and number):
                     axes.set_title(title)
     return figure
