@@ -1,4 +1,5 @@
 """Pictures of an idea: numbers as bars, histograms, points on a circle, their forces, triangles, feature maps."""
+"""Pictures of an idea: numbers as bars, histograms, points on a circle, their forces, feature maps, targets."""
 
 from collections.abc import Callable
 
@@ -188,4 +189,23 @@ def heat(named: dict[str, Tensor], columns: int = 8):
             axes.imshow(values.numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest)
             axes.set_title(title)
             axes.set(xticks=[], yticks=[], frame_on=False)
+    return figure
+
+
+def targets(images: Tensor, titles: list[str], rows: dict[str, Tensor]):
+    """A row of uint8 images [N, 3, H, W] with their titles; below it, for each [N, C], a bar per class and image."""
+    with styled():
+        figure = new_figure(1.25 * len(images), 1.4 + 0.95 * len(rows))
+        grid = figure.subplots(1 + len(rows), len(images), sharey="row", squeeze=False)
+        for axes, image, title in zip(grid[0], images, titles, strict=True):
+            axes.imshow(image.permute(1, 2, 0).numpy())
+            axes.set_title(title, fontsize=8, fontweight="normal", pad=3)
+        for line, (label, values) in zip(grid[1:], rows.items(), strict=True):
+            line[0].set_ylabel(label, rotation=0, ha="right", va="center")
+            for axes, bars in zip(line, values.tolist(), strict=True):
+                axes.bar(range(len(bars)), bars, color=PALETTE[0], width=0.8)
+                axes.axhline(0, color="0.5", linewidth=0.8)
+        for axes in grid.flat:
+            axes.set(xticks=[], yticks=[], frame_on=False)
+            axes.grid(False)
     return figure
