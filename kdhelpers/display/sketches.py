@@ -1,4 +1,3 @@
-"""Pictures of an idea: numbers as bars, histograms, points on a circle, their forces, triangles, feature maps."""
 """Pictures of an idea: numbers as bars, histograms, points on a circle, their forces, feature maps, targets."""
 
 from collections.abc import Callable

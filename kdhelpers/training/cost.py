@@ -36,7 +36,7 @@ class StepCost:
 
     @property
     def ratio(self) -> float:
-        """Time relative to the reference's: the median over the rounds, since other work slows both steps of a round."""
+        """Time relative to the reference's: the median over the rounds. Other work slows both steps of a round."""
         return statistics.median(own / its for own, its in zip(self.seconds, self.reference_seconds, strict=True))
 
 

@@ -5,12 +5,12 @@ import statistics
 
 from kdhelpers import artifacts
 from kdhelpers.methods import METHODS
-from kdhelpers.models import build_model, count_parameters
+from kdhelpers.models import build_model
 from kdhelpers.training.cost import StepCost, noise, step_costs
 from kdhelpers.training.run import Run
 from kdhelpers.weights.load import describe_teacher
 
-COLUMNS = "step_ratio step_ms student_images teacher_images kept_mib trained_parameters added_parameters".split()
+COLUMNS = "step_ratio step_ms student_images teacher_images kept_mib trained_parameters".split()
 
 
 def with_costs(frame, rounds: int = 5, device: str | None = None):
@@ -18,9 +18,8 @@ def with_costs(frame, rounds: int = 5, device: str | None = None):
 
     step_ratio: time of a step, relative to KD with a live teacher; step_ms: in ms. student_images and teacher_images
     that the networks compute for a labelled image. kept_mib: tensors that a step keeps for its backward pass.
-    trained_parameters: that the method trains with the student. added_parameters: that the student has more than its
-    architecture at inference. A setting whose method is not in this package has NaN; so have all for 0 rounds. Nothing
-    is stored.
+    trained_parameters: that the method trains with the student. A setting whose method is not in this package has NaN;
+    with 0 rounds all have. Nothing is stored.
     """
     runs = {row["setting"]: _run(row) for row in frame.to_dict("records")}
     runs = {setting: run for setting, run in runs.items() if run is not None}
@@ -32,10 +31,8 @@ def with_costs(frame, rounds: int = 5, device: str | None = None):
     reference = next((key for key, run in runs.items() if run.method == "lm" and not run.placebo), "KD")
     runs.setdefault(reference, _kd(first, frame["teacher"].iloc[0]))
     costs = step_costs(runs, reference, _network(frame, facts["classes"]), data, rounds, device)
-    plain = count_parameters(build_model(first.model, facts["classes"], **first.model_options))
     rows = [_row(costs.get(setting)) for setting in frame["setting"]]
-    columns = {column: [row.get(column, math.nan) for row in rows] for column in COLUMNS}
-    return frame.assign(**columns | {"added_parameters": frame["parameters"] - plain})
+    return frame.assign(**{column: [row.get(column, math.nan) for row in rows] for column in COLUMNS})
 
 
 def _run(row: dict) -> Run | None:

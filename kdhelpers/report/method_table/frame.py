@@ -13,7 +13,7 @@ from kdhelpers.report.results import results
 from kdhelpers.zoo.benchmark import DATASET, figures_of, matches, nearness, published_pairs
 
 NO_TEACHER, CONTROL, MAPS, EMBEDDINGS, LOGITS = "no teacher", "control", "feature maps", "embeddings", "logits"
-MEANS = ["seconds_per_epoch", "peak_memory_mib", "parameters"]
+MEANS = ["seconds_per_epoch", "peak_memory_mib", "extra_parameters"]
 COLUMNS = "method family dataset teacher student budget epochs views n test_top1_pct test_top1_std_pct".split()
 COLUMNS += "paired_gain_points paired_gain_std_points paired_n placebo_gain_points placebo_gain_std placebo_n".split()
 COLUMNS += [
@@ -42,7 +42,9 @@ def frame(dataset: str, like: str = "", published_pair: str = ""):
     cohort = pandas.concat([cohort, _untrained(stored, cohort)])
     firsts = cohort.drop_duplicates("setting", keep="last")
     means = cohort.groupby("setting")[MEANS].mean().astype(float)
-    summary = settings(cohort).drop(columns=MEANS, errors="ignore").join(means, on="setting")
+    summary = (
+        settings(cohort).drop(columns=MEANS, errors="ignore").join(means.fillna({"extra_parameters": 0}), on="setting")
+    )
     summary = summary.join(placebo_of(cohort), on="setting").join(firsts.set_index("setting")["name"], on="setting")
     teacher = firsts["teacher_model"].dropna().iloc[0]
     figures = _figures(published_pair, (teacher, firsts["model"].iloc[0]))

@@ -39,7 +39,7 @@ def table(frame):
         "views": texts(_count, "views"),
         "teacher images": texts(_count, "teacher_images"),
         "trained +": texts(magnitude_text, "trained_parameters"),
-        "kept +": texts(magnitude_text, "added_parameters"),
+        "kept +": texts(magnitude_text, "extra_parameters"),
         "step (ms)": texts(_number, "step_ms"),
         "student images": texts(_count, "student_images"),
         "memory of a step (MiB)": texts(_number, "kept_mib"),
