@@ -75,6 +75,8 @@ _HOME = {
     "ctkd_strength": "methods.ctkd",
     "mlkd_batch_loss": "methods.mlkd",
     "mlkd_class_loss": "methods.mlkd",
+    "refined_divergences": "methods.rld",
+    "perception": "methods.luminet",
     "cocord_contrast_loss": "methods.cocord",
     "cocord_prediction_loss": "methods.cocord",
     "hcl_loss": "methods.reviewkd",
