@@ -16,7 +16,8 @@ def curves_name(run: Run, name: str, teacher: str | None = None, named: bool = F
     name if the user `named` the run, or if its artifacts have another name than the derived one.
     """
     published = run.role == "teacher" or (teacher and (run.method, run.optimizer) == ("conkd", "lion"))
-    if run.dataset != "imagenette" or not published or name != run.artifact_name or named or run.start_from:
+    plain = name == run.artifact_name and not (named or run.start_from or run.placebo)
+    if run.dataset != "imagenette" or not published or not plain:
         return f"{name}_curves"
     family = os.path.commonprefix([teacher or "", run.model]).rstrip("0123456789")
     kind = f"{teacher}-{run.model.removeprefix(family)}-teacher-student" if teacher else f"{run.model}-teacher"
@@ -34,12 +35,14 @@ def variant_name(run: Run, chosen: dict, source: str = "") -> str:
     words += [f"{WORDS.get(name, name)}_{value}" for name, value in named.items() if (name, value) != NOT_HYBRID]
     if run.name:
         return "_".join([run.name, *words])
-    method = [] if words and run.method == "supcrd" else [run.method]
+    method = [] if words and run.method_name == "supcrd" else [run.method_name]
     return "_".join([run.role, *method, *words, run.model, run.dataset])
 
 
 def optimizer_name(run: Run, optimizer: str) -> str:
     """Name of the run with this optimiser: student_conkd_lion_resnet18_imagenette."""
     return (
-        f"{run.name}_{optimizer}" if run.name else "_".join([run.role, run.method, optimizer, run.model, run.dataset])
+        f"{run.name}_{optimizer}"
+        if run.name
+        else "_".join([run.role, run.method_name, optimizer, run.model, run.dataset])
     )

@@ -59,6 +59,9 @@ class Run(BaseModel):
     hyperparameters: dict[str, Any] = Field(
         {}, description="the method's own parameters; `published` or a pair such as resnet56>resnet20 fills them in"
     )
+    placebo: Literal["", "shuffled", "mean"] = Field(
+        "", description="control: the teacher's outputs shuffled among the images of a batch, or their mean"
+    )
     optimizer: str = Field("sgd", description="optimiser")
     lr: float = Field(0.05, gt=0, le=100, description="peak learning rate")
     weight_decay: float = Field(5e-4, ge=0, le=100, description="weight decay")
@@ -66,7 +69,7 @@ class Run(BaseModel):
     schedule: str = Field("cosine", description="learning-rate schedule")
     schedule_options: dict[str, Any] = Field({}, description='e.g. {"milestones": [150, 180, 210]}')
     warmup_epochs: float = Field(0, ge=0, description="epochs of linear warm-up")
-    epochs: int = Field(8, ge=1, le=100_000, description="passes over the training split")
+    epochs: int = Field(8, ge=0, le=100_000, description="passes over the training split; 0: an untrained teacher")
     batch_size: int = Field(64, ge=2, le=65_536, description="images per step, over all devices together")
     augmentation: str = Field("crop flip", description='steps such as "crop=4 flip cutout=8"; "none" for none')
     seed: int = Field(0, ge=0, lt=2**31, description="weights, order and augmentation draws")
@@ -133,7 +136,7 @@ class Run(BaseModel):
     def _parts_agree(self) -> Run:
         method = self.build_method()  # checks the ranges of its hyperparameters
         check_optimizer_options(self.optimizer_options)
-        learning_rate(self.schedule, self.schedule_options, self.lr, 0, self.epochs)
+        learning_rate(self.schedule, self.schedule_options, self.lr, 0, self.epochs or 1)
         if method.needs_teacher and not self.teacher:
             raise ValueError(
                 f"teacher: method {self.method} needs one; give the architecture of a trained one, "
@@ -141,6 +144,8 @@ class Run(BaseModel):
             )
         if self.teacher and not method.needs_teacher:
             raise ValueError(f"teacher = {self.teacher}: method {self.method} uses none; leave it out")
+        if self.placebo and not method.needs_teacher:
+            raise ValueError(f"placebo = {self.placebo}: method {self.method} has no teacher; leave it out")
         if method.uses_unlabelled and not self.unlabelled:
             raise ValueError(
                 f"unlabelled: method {self.method} trains on images without labels; give test, train:16000, or a path"
@@ -166,13 +171,25 @@ class Run(BaseModel):
                 f"augmentation = {self.augmentation}: gives {self.method} equal views of an image; it compares "
                 f'{method.views} different ones; name steps such as "crop flip"'
             )
-        if method.stage_epochs >= self.epochs:
+        if self.epochs == 0:
+            self._check_untrained()
+        elif method.stage_epochs >= self.epochs:
             raise ValueError(
                 f"epochs = {self.epochs}: must be more than the {method.stage_epochs} of {self.method}'s first stage"
             )
-        if self.warmup_epochs >= self.epochs:
+        elif self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs = {self.warmup_epochs}: must be less than epochs = {self.epochs}")
         return self
+
+    def _check_untrained(self) -> None:
+        """Raises ValueError unless 0 epochs store the random weights that a teacher's training begins with."""
+        others = {"role": "teacher", "method": "si", "pretrained": False, "start_from": None}
+        for field, wanted in others.items():
+            if (value := getattr(self, field)) != wanted:
+                raise ValueError(
+                    f"epochs = 0: stores a teacher of random weights, which excludes {field} = {value}; train for an "
+                    f"epoch or more, or take {field} = {wanted}"
+                )
 
     @property
     def network_options(self) -> dict[str, Any]:
@@ -181,6 +198,11 @@ class Run(BaseModel):
 
     def build_method(self) -> Method:
         return METHODS[self.method](**self.hyperparameters)
+
+    @property
+    def method_name(self) -> str:
+        """The method in names of artifacts: dkd, dkd_placebo_shuffled."""
+        return f"{self.method}_placebo_{self.placebo}" if self.placebo else self.method
 
     @property
     def id(self) -> str:
@@ -192,10 +214,11 @@ class Run(BaseModel):
     @property
     def artifact_name(self) -> str:
         """Stem of the weight file and the record, e.g. student_lm_resnet8_cifar100_seed1."""
-        method = "" if self.role == "teacher" else f"_{self.method}"
+        method = "" if self.role == "teacher" else f"_{self.method_name}"
         start = Path(self.start_from or "").name.removesuffix(".pth")
         tuned = f"_from_{start}" if start else ""
-        stem = self.name or f"{self.role}{method}_{self.model}_{self.dataset}{tuned}"
+        role = self.role if self.epochs else "untrained"  # not teacher_<model>, which means the trained one
+        stem = self.name or f"{role}{method}_{self.model}_{self.dataset}{tuned}"
         return f"{stem}_seed{self.seed}" if self.seed else stem
 
 

@@ -87,10 +87,11 @@ def figures_of(pair: tuple[str, str], dataset: str) -> list[dict]:
 
 
 def matches(run: dict, figure: dict) -> bool:
-    """Whether a stored run has a figure's method and all values that identify its row."""
-    options = run["hyperparameters"]
+    """Whether a stored run has a figure's method and all values that identify its row; a control has none."""
+    options, is_control = run["hyperparameters"], run.get("placebo") or run.get("untrained_teacher")
     return (
         run["method"] == figure["method"]
+        and not is_control
         and all(run[field] == figure[field] for field in ("optimizer", "dataset") if figure[field])
         and all(
             bool(options.get(name)) == value if isinstance(value, bool) else options.get(name) == value
