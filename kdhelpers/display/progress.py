@@ -52,7 +52,7 @@ def record_text(record: dict, loaded: bool = False) -> str:
     parts = [before if loaded else record.get("status", "ended")]
     if metrics.get("test_top1_pct") is not None:
         parts.append(f"test top-1 {metrics['test_top1_pct']:.2f} %")
-    if selection.get("epoch") is not None:
+    if selection.get("epoch"):  # 0 of an untrained network
         parts.append(f"epoch {selection['epoch']} chosen by {selection.get('rule')}")
     if metrics.get("train_seconds") is not None:
         parts.append(f"trained in {duration(metrics['train_seconds'])}")

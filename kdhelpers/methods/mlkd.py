@@ -56,8 +56,9 @@ def _gram_difference(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class MultiLevelMatching(Method):
-    """The loss above. standardized takes `standardized_kd_loss` for KD_T; its paper sets kd_weight 9, temperature 2.
+    """ce_weight CE of both views + kd_weight (KD and relations of the weak view / 2 + KD of the strong one).
 
+    standardized takes `standardized_kd_loss` for KD_T; its paper sets kd_weight 9 and temperature 2.
     A step costs two forward passes of each network. The teacher cache holds the teacher's outputs for the weak view;
     the strong view has too many variants to be kept. The published schedule has 480 epochs. Under DDP each rank
     compares the images and classes of its own batch.
@@ -65,6 +66,7 @@ class MultiLevelMatching(Method):
 
     title = "MLKD"
     weak_view = "own_crop"
+    needs_strong_view = True
 
     standardized: bool = False
     temperature: Temperature = 4.0

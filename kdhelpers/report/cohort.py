@@ -9,7 +9,7 @@ from kdhelpers.display.progress import Progress
 from kdhelpers.messages import inform
 from kdhelpers.methods import METHODS
 from kdhelpers.nearest import known_names
-from kdhelpers.report.labels import method_title
+from kdhelpers.report.labels import run_title
 from kdhelpers.report.results import results
 from kdhelpers.training.controls import ensure_teacher, without_teacher
 from kdhelpers.training.fit import fit
@@ -130,7 +130,7 @@ def _of_one_budget(frame, student: str, teacher: str, seeds: Sequence[int]):
 
 def short_labels(settings) -> dict[str, str]:
     """setting -> its method's title; the label with hyperparameters if several share the title; else a run's name."""
-    labels = settings["method"].map(method_title)
+    labels = settings["run"].map(run_title)
     for finer in (settings["label"], settings["name"]):
         labels = labels.where(~labels.duplicated(keep=False), finer)
     return dict(zip(settings["setting"], labels, strict=True))

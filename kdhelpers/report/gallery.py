@@ -16,7 +16,8 @@ from kdhelpers.artifacts import folder, record_path, records, root, state, write
 from kdhelpers.display.html import Markup, curve, render
 from kdhelpers.display.progress import loss_terms
 from kdhelpers.display.text import accuracy_text, caption, evidence_note, magnitude_text, pace_text
-from kdhelpers.report.results import method_label, results, summarize
+from kdhelpers.report.labels import record_label
+from kdhelpers.report.results import results, summarize
 
 EMBEDDED = "digits"  # toy data, the last section
 PAGE_TITLE = re.compile("<title>kdhelpers: (.*?)</title>")  # marks a page of this package
@@ -105,8 +106,8 @@ def _card(record: dict) -> dict[str, Any]:
     return {
         "record": record,
         "status": status,
-        "title": f"{method_label(run)} · {run.get('model', '?')} · {source}",
-        "curves": _curves(record) if status == "finished" and "origin" not in record else "",
+        "title": f"{record_label(record)} · {run.get('model', '?')} · {source}",
+        "curves": _curves(record) if status == "finished" and record.get("history") else "",
         "links": _links(record),
     }
 

@@ -10,9 +10,9 @@ SUMMARY_FIELDS = "dataset role model selection epochs batch_size".split()  # a s
 
 
 def method_label(run: dict) -> str:
-    """A run's method in a table: `teacher`, `KD`, `KD (T=2.0)`; hyperparameters at their default are left out."""
+    """A run's method in a table: `teacher`, `KD`, `KD (T=2.0), placebo mean`; default hyperparameters are left out."""
     if run.get("role") == "teacher":
-        return "teacher"
+        return "teacher" if run.get("epochs") != 0 else "untrained teacher"
     name = run.get("method") or "?"
     defaults = default_hyperparameters(name)
     chosen = [
@@ -21,7 +21,22 @@ def method_label(run: dict) -> str:
         if field not in defaults or defaults[field] != value
     ]
     title = method_title(name)
-    return f"{title} ({', '.join(chosen)})" if chosen else title
+    return (f"{title} ({', '.join(chosen)})" if chosen else title) + _placebo(run)
+
+
+def _placebo(run: dict) -> str:
+    return f", placebo {run['placebo']}" if run.get("placebo") else ""
+
+
+def record_label(record: dict) -> str:
+    """`method_label` of a record's run, and whether its teacher is untrained: `KD, untrained teacher`."""
+    untrained = (record.get("teacher") or {}).get("untrained")
+    return method_label(record.get("run") or {}) + ", untrained teacher" * bool(untrained)
+
+
+def run_title(run: dict) -> str:
+    """A run's method without hyperparameters: `DKD`, `DKD, placebo shuffled`."""
+    return method_title(run["method"]) + _placebo(run)
 
 
 def method_title(name: str) -> str:

@@ -5,17 +5,19 @@ import math
 from collections.abc import Callable
 
 from kdhelpers import artifacts
-from kdhelpers.report.labels import default_hyperparameters, distinct_labels, method_label, row_names
+from kdhelpers.report.labels import default_hyperparameters, distinct_labels, record_label, row_names
 from kdhelpers.training.run import distinctive
 
 NAME_FIELDS = ("seed", "name", "teacher", "start_from")  # hashes identify the weights
 # A student's baseline is the run that differs from it in these alone.
-METHOD_FIELDS = ("method", "hyperparameters", "teacher_sha256")
+METHOD_FIELDS = ("method", "hyperparameters", "placebo", "teacher_sha256")
 METRICS = "test_top1_pct test_top5_pct test_nll test_ece_pct val_top1_pct train_seconds seconds_per_epoch".split()
 METRICS += "images_per_second peak_memory_mib lockstep".split()
 RUN_COLUMNS = "name role dataset model method label teacher seed epochs batch_size selection precision device".split()
 RUN_COLUMNS += METRICS
-RUN_COLUMNS += "teacher_model parameters macs teacher_top1_pct finished identity notes teacher_notes".split()
+RUN_COLUMNS += (
+    "teacher_model parameters extra_parameters macs teacher_top1_pct finished identity notes teacher_notes".split()
+)
 RUN_COLUMNS += "teacher_sha256 run setting budget_key".split()
 SUMMARY_COLUMNS = "dataset role model label teacher n test_top1_pct test_top1_std_pct gain_points paired_n".split()
 SUMMARY_COLUMNS += "paired_gain_points paired_gain_std_points gap_closed_pct parameters macs seconds_per_epoch".split()
@@ -42,11 +44,11 @@ def _row(record: dict) -> dict:
     values = {**run, **(record.get("metrics") or {}), **(record.get("model") or {}), **environment}
     setting = _setting(record)
     options = default_hyperparameters(run.get("method")) | (run.get("hyperparameters") or {})
-    fields = {field: value for field, value in run.items() if field not in NAME_FIELDS and value is not None}
+    fields = {field: value for field, value in run.items() if field not in NAME_FIELDS and value not in (None, "")}
     return {column: values.get(column) for column in RUN_COLUMNS} | {
         "name": record.get("name"),
         "model": run.get("model"),
-        "label": method_label(run),
+        "label": record_label(record),
         "teacher": teacher.get("name") or run.get("teacher") or "",
         "device": "CPU" if environment.get("device") == "cpu" else environment.get("device_name") or "unknown device",
         "teacher_top1_pct": teacher.get("test_top1_pct"),
@@ -55,9 +57,9 @@ def _row(record: dict) -> dict:
         "notes": "; ".join(record.get("notes") or []),
         "teacher_notes": "; ".join(teacher.get("notes") or []),
         "teacher_sha256": teacher.get("sha256"),
-        "run": fields | {"hyperparameters": options} | _hashes(record),
-        "setting": _canonical(setting),
-        "budget_key": _canonical({field: value for field, value in setting.items() if field not in METHOD_FIELDS}),
+        "run": fields | {"hyperparameters": options} | _hashes(record) | _control(teacher),
+        "setting": canonical(setting),
+        "budget_key": canonical({field: value for field, value in setting.items() if field not in METHOD_FIELDS}),
     }
 
 
@@ -73,7 +75,12 @@ def _hashes(record: dict) -> dict:
     return hashes | ({"origin": record.get("identity")} if "origin" in record else {})  # made elsewhere
 
 
-def _canonical(value: dict) -> str:
+def _control(teacher: dict) -> dict:
+    return {"untrained_teacher": True} if teacher.get("untrained") else {}
+
+
+def canonical(value: dict) -> str:
+    """The JSON by which settings are compared."""
     return json.dumps(value, sort_keys=True)
 
 

@@ -3,7 +3,7 @@
 import click
 
 from kdhelpers.display.text import MARK
-from kdhelpers.report.labels import method_label
+from kdhelpers.report.labels import record_label
 from kdhelpers.suite.profiles import Job
 from kdhelpers.suite.schedule import FINISHED, Status, records_of
 
@@ -37,7 +37,7 @@ def headline(job: Job, status: Status) -> str:
     if status.error or status.state not in FINISHED:
         return status.error or ""
     return ", ".join(
-        f"{method_label(record['run'])} {record['metrics']['test_top1_pct']:.2f} %{MARK * bool(record.get('notes'))}"
+        f"{record_label(record)} {record['metrics']['test_top1_pct']:.2f} %{MARK * bool(record.get('notes'))}"
         for record in records_of(job)
         if record["metrics"].get("test_top1_pct") is not None
     )

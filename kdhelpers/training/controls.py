@@ -1,4 +1,4 @@
-"""What a student is compared with: its control without a teacher, and its teacher."""
+"""What a student is compared with: its controls, and its teacher."""
 
 from kdhelpers.data import Data
 from kdhelpers.display.progress import Progress
@@ -7,9 +7,10 @@ from kdhelpers.training.fit import fit
 from kdhelpers.training.named import EXAMPLE, run_of
 from kdhelpers.training.options import named_values
 from kdhelpers.training.run import Run
-from kdhelpers.weights.load import find_teacher
+from kdhelpers.training.sweep import sweep_runs
+from kdhelpers.weights.load import describe_teacher, find_teacher
 
-OF_METHODS = {"method", "hyperparameters", "teacher", "name"}
+OF_METHODS = {"method", "hyperparameters", "placebo", "teacher", "name"}
 OF_STUDENTS = {
     "model",
     "model_options",
@@ -30,6 +31,32 @@ def without_teacher(run: Run) -> Run:
     words = ["last"] * (run.selection == "last") + [run.optimizer] * (run.optimizer != "sgd")
     name = "_".join(["student_si", *words, run.model, run.dataset]) if words else None
     return Run(**run.model_dump(exclude=OF_METHODS), name=name)
+
+
+def control_runs(run: Run) -> list[Run]:
+    """A student with a teacher and its controls, for `fit_sweep`: all have its teacher or none, and its budget.
+
+    CE without a teacher, the run, its shuffled and its mean placebo, label smoothing, KD on images mixed by mixup and
+    by CutMix. The last three have their default hyperparameters.
+    """
+    fields = run.model_dump(exclude=OF_METHODS)
+    mixed = Run(**fields, method="lm_mixed", teacher=run.teacher)
+    placebos = [Run(**run.model_dump(exclude={"name"}) | {"placebo": kind}) for kind in ("shuffled", "mean")]
+    smoothed = Run(**fields, method="ls")
+    return [without_teacher(run), run, *placebos, smoothed, *sweep_runs(mixed, "mix=mixup; mix=cutmix")]
+
+
+def with_untrained_teacher(run: Run, data: Data | None = None, progress: Progress | None = None) -> Run:
+    """The run with a teacher of the same architecture and of random weights, which are stored and tested now.
+
+    Its record has 0 epochs; tables call it untrained. Raises as `describe_teacher` does.
+    """
+    description = describe_teacher(run.teacher, run.dataset)
+    fields = run.model_dump(include={"dataset", "image_size", "val_fraction", "split_seed", "unlabelled"})
+    fields |= {field: description[field] for field in ("model", "model_options")}
+    untrained = fit(Run(**fields, role="teacher", selection="last", epochs=0), data, progress=progress)
+    stem = run.name or "_".join([run.role, run.method_name, run.model, run.dataset])
+    return Run(**run.model_dump(exclude={"name", "teacher"}), teacher=untrained.name, name=f"{stem}_untrained_teacher")
 
 
 def ensure_teacher(run: Run, data: Data | None = None, progress: Progress | None = None, recipe: str = "") -> Run:

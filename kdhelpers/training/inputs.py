@@ -64,7 +64,9 @@ def facts_of_record(record: dict) -> dict | None:
 def earlier_identity(inputs: Inputs) -> str:
     """The identity that earlier versions gave: of all fields, with defaults and with options that are now retired."""
     run = inputs.run
-    later = {field for field in ("start_from", "unlabelled", "unlabelled_batch_size") if getattr(run, field) is None}
+    later = {
+        field for field in ("start_from", "unlabelled", "unlabelled_batch_size", "placebo") if not getattr(run, field)
+    }
     fields = run.model_dump(exclude={"name"} | later)
     fields["hyperparameters"] = METHODS[run.method].retired | fields["hyperparameters"]
     if MODELS[run.model].pretrained and run.model_options["base_channels"] == STOCK:
@@ -98,7 +100,8 @@ def resolve(runs: Sequence[Run], data: Data | None, device: torch.device, resume
     ]
     if resume and first.precision == "auto":
         precision = _precision_of_checkpoints(students)
-    teacher = load_teacher(weights, device, DTYPES[precision]) if weights else None
+    before_relu = any("pre_activations" in run.build_method().reads for run in runs if run.teacher)
+    teacher = load_teacher(weights, device, DTYPES[precision], before_relu) if weights else None
     return [replace(each, precision=precision, teacher=teacher if each.teacher else None) for each in students]
 
 

@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import kdhelpers
 from kdhelpers import artifacts
 from kdhelpers.data import Data
 from kdhelpers.device import device_name
+from kdhelpers.models import count_parameters
 from kdhelpers.training.caveats import caveats, imagenet_starts
 from kdhelpers.training.inputs import Inputs
 
@@ -59,6 +61,7 @@ def teacher_facts(description: dict, sha256: str, name: str) -> dict:
         "model": description.get("model"),
         "test_top1_pct": description.get("test_top1_pct"),
         "notes": description.get("notes", []),
+        **({"untrained": True} if (description.get("run") or {}).get("epochs") == 0 else {}),
     }
 
 
@@ -92,30 +95,48 @@ def finished(
     history: list[dict], epoch: int, tested: dict[str, float], rule: str, weights: Path, probe: dict | None = None
 ) -> dict:
     """What a finished training adds: selected epoch, metrics, history, hash of the weights, facts of a linear probe."""
-    seconds = [row["seconds"] for row in history]
-    metrics = {f"test_{key}": value for key, value in tested.items() if key != "n"} | {
-        "val_top1_pct": (probe or history[epoch - 1]).get("val_top1_pct"),
-        "train_seconds": sum(seconds),
-        "seconds_per_epoch": statistics.median(seconds),
-        "images_per_second": statistics.median(row["images_per_second"] for row in history),
-        "peak_memory_mib": max(row["peak_memory_mib"] for row in history),
-    }
-    if (students := max(row.get("lockstep", 1) for row in history)) > 1:
-        metrics["lockstep"] = students  # seconds are shares of the time that so many students took together
+    metrics = {f"test_{key}": value for key, value in tested.items() if key != "n"}
+    if history:
+        metrics |= {"val_top1_pct": (probe or history[epoch - 1]).get("val_top1_pct"), **_cost(history)}
     return {
         "status": "finished",
         "selection": {"rule": rule, "epoch": epoch},
         "metrics": metrics,
         "history": history,
         "probe": probe,
-        "weights": {"file": weights.name, "sha256": artifacts.sha256(weights)},
+        "weights": file_facts(weights),
     }
+
+
+def _cost(history: list[dict]) -> dict[str, float]:
+    seconds = [row["seconds"] for row in history]
+    cost = {
+        "train_seconds": sum(seconds),
+        "seconds_per_epoch": statistics.median(seconds),
+        "images_per_second": statistics.median(row["images_per_second"] for row in history),
+        "peak_memory_mib": max(row["peak_memory_mib"] for row in history),
+    }
+    if (students := max(row.get("lockstep", 1) for row in history)) > 1:
+        cost["lockstep"] = students  # seconds are shares of the time that so many students took together
+    return cost
+
+
+def file_facts(path: Path) -> dict[str, str]:
+    return {"file": path.name, "sha256": artifacts.sha256(path)}
+
+
+def extra_size(network: nn.Module, head: nn.Module | None) -> dict[str, int]:
+    """For a student that predicts by a head: how many more parameters that takes than its own classifier."""
+    if head is None:
+        return {}
+    own = network.get_submodule(network.return_nodes.classifier)
+    return {"extra_parameters": count_parameters(head) - count_parameters(own)}
 
 
 def sidecar(record: dict, data: Data) -> dict:
     """What is needed to use the weights of a finished record alone, and to recognise the training that made them."""
     copied = ["schema", "name", "identity", "selection", "run", "teacher", "imagenet_starts", "notes"]
-    return {field: record[field] for field in copied} | {
+    return {field: record[field] for field in [*copied, *(["head"] if "head" in record else [])]} | {
         "sha256": record["weights"]["sha256"],
         "model": record["run"]["model"],
         "model_options": record["run"]["model_options"],

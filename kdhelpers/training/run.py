@@ -17,6 +17,7 @@ from kdhelpers.models import MODELS, check_model, default_options
 from kdhelpers.nearest import check_known, known_names
 from kdhelpers.training.optim import OPTIMIZERS, SCHEDULES, check_optimizer_options, learning_rate
 from kdhelpers.training.options import complete_options, named_values, option_defaults
+from kdhelpers.training.published import is_published, published_hyperparameters
 
 TRUE_WORDS = ("1", "true", "t", "yes", "y", "on")  # as pydantic reads a bool
 WEIGHT_NAMES = ("teacher", "start_from")  # the content of these weights counts, not their names
@@ -31,7 +32,9 @@ class Run(BaseModel):
     """Everything scientific about one training. Checked on creation: ValueError names the field, value and remedy.
 
     Strings are coerced, since papermill passes 1e-3 as "1e-3". Options are checked against the signature of the method,
-    optimiser or schedule and completed with its defaults. `name` renames the artifacts and does not change the `id`.
+    optimiser or schedule and completed with its defaults. The text `published` or a pair of networks stands for the
+    method's published hyperparameters (see `published.py`): the run holds the mapping. `name` renames the artifacts and
+    does not change the `id`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
@@ -53,7 +56,12 @@ class Run(BaseModel):
     role: Literal["teacher", "student"] = Field("student", description="what the network is for; part of its name")
     teacher: str | None = Field(None, description="architecture of a trained teacher, or name or path of weights")
     method: str = Field("si", description="distillation method")
-    hyperparameters: dict[str, Any] = Field({}, description="the method's own parameters")
+    hyperparameters: dict[str, Any] = Field(
+        {}, description="the method's own parameters; `published` or a pair such as resnet56>resnet20 fills them in"
+    )
+    placebo: Literal["", "shuffled", "mean"] = Field(
+        "", description="control: the teacher's outputs shuffled among the images of a batch, or their mean"
+    )
     optimizer: str = Field("sgd", description="optimiser")
     lr: float = Field(0.05, gt=0, le=100, description="peak learning rate")
     weight_decay: float = Field(5e-4, ge=0, le=100, description="weight decay")
@@ -61,7 +69,7 @@ class Run(BaseModel):
     schedule: str = Field("cosine", description="learning-rate schedule")
     schedule_options: dict[str, Any] = Field({}, description='e.g. {"milestones": [150, 180, 210]}')
     warmup_epochs: float = Field(0, ge=0, description="epochs of linear warm-up")
-    epochs: int = Field(8, ge=1, le=100_000, description="passes over the training split")
+    epochs: int = Field(8, ge=0, le=100_000, description="passes over the training split; 0: an untrained teacher")
     batch_size: int = Field(64, ge=2, le=65_536, description="images per step, over all devices together")
     augmentation: str = Field("crop flip", description='steps such as "crop=4 flip cutout=8"; "none" for none')
     seed: int = Field(0, ge=0, lt=2**31, description="weights, order and augmentation draws")
@@ -115,8 +123,9 @@ class Run(BaseModel):
             values[name] = None if values[name] in ("", 0, "0") else values[name]  # papermill passes "" or 0 for none
         for options, (field, registry) in OPTIONS.items():
             name, given = values[field], values[options] or {}
-            if isinstance(name, str) and isinstance(given, dict):  # else pydantic reports the type
+            if isinstance(name, str) and (isinstance(given, dict) or is_published(given)):  # else pydantic reports it
                 check_known(field, name, registry)
+                given = given if isinstance(given, dict) else published_hyperparameters(given, values)
                 values[options] = complete_options(registry[name], given, f"{options} of {name}")
         if isinstance(values["model"], str) and isinstance(values["model_options"] or {}, dict):
             pretrained = values["pretrained"] in (True, 1) or str(values["pretrained"]).lower() in TRUE_WORDS
@@ -127,7 +136,7 @@ class Run(BaseModel):
     def _parts_agree(self) -> Run:
         method = self.build_method()  # checks the ranges of its hyperparameters
         check_optimizer_options(self.optimizer_options)
-        learning_rate(self.schedule, self.schedule_options, self.lr, 0, self.epochs)
+        learning_rate(self.schedule, self.schedule_options, self.lr, 0, self.epochs or 1)
         if method.needs_teacher and not self.teacher:
             raise ValueError(
                 f"teacher: method {self.method} needs one; give the architecture of a trained one, "
@@ -135,6 +144,8 @@ class Run(BaseModel):
             )
         if self.teacher and not method.needs_teacher:
             raise ValueError(f"teacher = {self.teacher}: method {self.method} uses none; leave it out")
+        if self.placebo and not method.needs_teacher:
+            raise ValueError(f"placebo = {self.placebo}: method {self.method} has no teacher; leave it out")
         if method.uses_unlabelled and not self.unlabelled:
             raise ValueError(
                 f"unlabelled: method {self.method} trains on images without labels; give test, train:16000, or a path"
@@ -160,13 +171,30 @@ class Run(BaseModel):
                 f"augmentation = {self.augmentation}: gives {self.method} equal views of an image; it compares "
                 f'{method.views} different ones; name steps such as "crop flip"'
             )
-        if method.stage_epochs >= self.epochs:
+        if method.needs_strong_view and (recipe := parse_recipe(self.augmentation)) == recipe.weak:
+            raise ValueError(
+                f"augmentation = {self.augmentation}: gives {self.method} two weak views; one must be strong; add "
+                'steps, as in "crop flip randaugment=2/10 cutout=8"'
+            )
+        if self.epochs == 0:
+            self._check_untrained()
+        elif method.stage_epochs >= self.epochs:
             raise ValueError(
                 f"epochs = {self.epochs}: must be more than the {method.stage_epochs} of {self.method}'s first stage"
             )
-        if self.warmup_epochs >= self.epochs:
+        elif self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs = {self.warmup_epochs}: must be less than epochs = {self.epochs}")
         return self
+
+    def _check_untrained(self) -> None:
+        """Raises ValueError unless 0 epochs store the random weights that a teacher's training begins with."""
+        others = {"role": "teacher", "method": "si", "pretrained": False, "start_from": None}
+        for field, wanted in others.items():
+            if (value := getattr(self, field)) != wanted:
+                raise ValueError(
+                    f"epochs = 0: stores a teacher of random weights, which excludes {field} = {value}; train for an "
+                    f"epoch or more, or take {field} = {wanted}"
+                )
 
     @property
     def network_options(self) -> dict[str, Any]:
@@ -175,6 +203,11 @@ class Run(BaseModel):
 
     def build_method(self) -> Method:
         return METHODS[self.method](**self.hyperparameters)
+
+    @property
+    def method_name(self) -> str:
+        """The method in names of artifacts: dkd, dkd_placebo_shuffled."""
+        return f"{self.method}_placebo_{self.placebo}" if self.placebo else self.method
 
     @property
     def id(self) -> str:
@@ -186,10 +219,11 @@ class Run(BaseModel):
     @property
     def artifact_name(self) -> str:
         """Stem of the weight file and the record, e.g. student_lm_resnet8_cifar100_seed1."""
-        method = "" if self.role == "teacher" else f"_{self.method}"
+        method = "" if self.role == "teacher" else f"_{self.method_name}"
         start = Path(self.start_from or "").name.removesuffix(".pth")
         tuned = f"_from_{start}" if start else ""
-        stem = self.name or f"{self.role}{method}_{self.model}_{self.dataset}{tuned}"
+        role = self.role if self.epochs else "untrained"  # not teacher_<model>, which means the trained one
+        stem = self.name or f"{role}{method}_{self.model}_{self.dataset}{tuned}"
         return f"{stem}_seed{self.seed}" if self.seed else stem
 
 

@@ -8,7 +8,8 @@ import record_fixtures as fixtures
 
 from kdhelpers import artifacts
 from kdhelpers.display.text import caption, evidence_note, magnitude_text, spread_text
-from kdhelpers.report.results import histories, method_label, results, row_names, summarize
+from kdhelpers.report.labels import method_label
+from kdhelpers.report.results import histories, results, row_names, summarize
 
 
 @pytest.fixture

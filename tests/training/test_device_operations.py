@@ -32,7 +32,8 @@ def begun(data, method, **changes):
     if kind.weak_view:
         fields["augmentation"] = "crop flip cutout"
     torch.manual_seed(0)
-    network = Teacher(build_model("resnet8", data.num_classes)) if taught else None
+    network = build_model("resnet8", data.num_classes)
+    network = Teacher(network, pre_activations="pre_activations" in kind.reads) if taught else None
     training = training_of(Run(**QUICK | fields | taught | changes), data, network)
     training.epochs_done = training.method.stage_epochs  # the last stage trains the whole student
     training.begin_epoch()

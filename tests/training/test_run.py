@@ -87,7 +87,7 @@ def test_a_run_is_frozen():
         ({"lr": "fast"}, "lr = 'fast': .*number"),
         ({"lr": 0}, "lr = 0: .*greater than 0"),
         ({"lr": float("nan")}, "lr = nan"),
-        ({"epochs": 0}, "epochs = 0: .*greater than or equal to 1"),
+        ({"epochs": 0}, "epochs = 0: stores a teacher of random weights, .* train for an epoch or more"),
         ({"epochs": 2.5}, "epochs = 2.5: .*integer"),
         ({"batch_size": 1}, "batch_size = 1: .*greater than or equal to 2"),
         ({"val_fraction": 0.9}, "val_fraction = 0.9"),
