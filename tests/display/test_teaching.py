@@ -126,3 +126,13 @@ def test_circles_have_a_point_per_angle():
 def test_heat_maps_share_a_scale_around_zero():
     figure = sketches.heat({"a": torch.full((2, 2), -3.0), "b": torch.ones(2, 2)})
     assert {image.get_clim() for axes in figure.axes for image in axes.images} == {(-3.0, 3.0)}
+
+
+def test_targets_have_a_row_of_bars_for_each_kind():
+    images, rows = torch.zeros(3, 3, 4, 4, dtype=torch.uint8), {"own": torch.eye(3), "mean": torch.full((3, 3), 1 / 3)}
+    figure = sketches.targets(images, ["a", "b", "c"], rows)
+    assert len(figure.axes) == 9
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["a", "b", "c"]
+    heights = [[bar.get_height() for bar in axes.patches] for axes in figure.axes[3:]]
+    assert heights[:3] == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert heights[5] == pytest.approx([1 / 3] * 3)
