@@ -16,6 +16,7 @@ BENCHMARKS = (
     "crd",
     "dispatch",
     "sweep",
+    "methods",
     "startup",
     "interruption",
 )

@@ -11,14 +11,13 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor
 
 from benchmarks import pair
 from benchmarks.measure import interleave, row
 from kdhelpers import artifacts, load_data
 from kdhelpers.data import Batches, Data
 from kdhelpers.display.progress import Progress
-from kdhelpers.models import Outputs
+from kdhelpers.training.cost import CountedTeacher
 from kdhelpers.training.graphs import UsualSteps
 from kdhelpers.training.loop import train_epoch
 from kdhelpers.training.run import Run
@@ -28,16 +27,6 @@ from kdhelpers.training.teacher import Teacher
 
 LAMBDAS, BATCH, STEPS = (0.3, 0.5, 0.7, 0.9), 32, 2
 FORWARDS_GOAL, TIME_GOAL = 1 / len(LAMBDAS), 1
-
-
-class CountedTeacher(Teacher):
-    """Counts the images that it computes."""
-
-    images = 0
-
-    def __call__(self, view: Tensor, stop_at: str | None = None) -> Outputs:
-        self.images += len(view)
-        return super().__call__(view, stop_at)
 
 
 def run(threads: int = 1, device: str = "cpu", rounds: int = 4) -> list[dict]:

@@ -26,8 +26,7 @@ def machine(session: Session) -> Iterator[dict]:
 def _gpu(session: Session) -> Iterator[dict]:
     free, total = torch.cuda.mem_get_info(session.device)
     yield row("free memory", free / 2**30, "GiB") | {"note": f"of {total / 2**30:.1f}"}
-    versions = f"CUDA {torch.version.cuda}, driver {torch._C._cuda_getDriverVersion()}"
-    yield row("versions", None, "") | {"note": f"{versions}, cudnn {torch.backends.cudnn.version()}"}
+    yield row("versions", None, "") | {"note": f"CUDA {torch.version.cuda}, cudnn {torch.backends.cudnn.version()}"}
     capability = ".".join(map(str, torch.cuda.get_device_capability(session.device)))
     kernels = " ".join(torch.cuda.get_arch_list())
     yield row("compute capability", None, "") | {"note": f"{capability}; torch has kernels for {kernels}"}

@@ -12,6 +12,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ls": {"method": "ls"},
     "kd": {"method": "lm", "hyperparameters": {"temperature": 4.0, "ce_weight": 0.1, "kd_weight": 0.9}},
     "dkd": {"method": "dkd", "hyperparameters": {"beta": 6.0, "warmup_epochs": 20.0}},
+    "kd_ls": {"method": "lm_standardized", "hyperparameters": {"temperature": 3.0, "ce_weight": 0.1, "kd_weight": 9.0}},
     "crd": {"method": "crd", "hyperparameters": {"temperature": 0.07, "crd_weight": 0.8, "negatives": 16384}},
 }
 
@@ -26,9 +27,9 @@ class Plan(NamedTuple):
 
 PLANS = (
     Plan("A with CRD", ("si", "ls"), ("kd", "dkd", "crd")),
-    Plan("A", ("si", "ls"), ("kd", "dkd")),
-    Plan("A without LS", ("si",), ("kd", "dkd")),
-    Plan("A without LS and DKD", ("si",), ("kd",)),
+    Plan("A with KD+LS", ("si",), ("kd", "dkd", "kd_ls")),
+    Plan("A", ("si",), ("kd", "dkd")),
+    Plan("A without DKD", ("si",), ("kd",)),
     Plan("teacher and SI", ("si",), ()),
 )
 

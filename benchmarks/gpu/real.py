@@ -17,7 +17,7 @@ from kdhelpers.data import Data
 from kdhelpers.display.progress import TimedProgress, duration
 
 LINES_EVERY = 10  # epochs
-PREPARE, CHOOSE, FINISH = 15, 5, 25  # seconds
+PREPARE, CHOOSE, FINISH = 25, 5, 25  # seconds
 
 
 class OutOfTime(KeyboardInterrupt):

@@ -25,7 +25,10 @@ from kdhelpers.analysis.gradcam import gradcam_agreement, gradcam_bars, gradcam_
 from kdhelpers.analysis.gradcam_panel import gradcam_panel
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
 from kdhelpers.analysis.intervals import mean_interval, paired_difference
+from kdhelpers.analysis.logit_targets import class_table, minimal_predictions, pulls
+from kdhelpers.analysis.map_panels import attention_panel, cell_panel, class_activation_panel, review_levels
 from kdhelpers.analysis.predictions import label_figure, label_frame, per_class, soft_targets
+from kdhelpers.analysis.relations import relations, similarity_maps
 from kdhelpers.analysis.robustness import (
     STRENGTHS,
     colour_robustness,

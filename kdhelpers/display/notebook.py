@@ -59,17 +59,23 @@ def device_text() -> str:
     return f"CPU, {threads} thread{'s' * (threads > 1)}, {precision}{note}"
 
 
-def added_parameters() -> dict[str, Any]:
-    """The parameters that papermill passed and that the notebook's parameter cell lacks; empty outside a notebook.
+def passed_parameters() -> dict[str, Any]:
+    """The parameters that papermill passed; empty outside a notebook.
 
-    papermill writes them, with the others, into a cell of its own, whose first line is `# Parameters`.
+    papermill writes them into a cell of its own, whose first line is `# Parameters`.
     """
+    shell = _kernel_shell()
+    added = [cell for cell in shell.user_ns["In"] if cell.startswith("# Parameters\n")] if shell else []
+    passed = [name for cell in added for name in re.findall(r"^(\w+) = ", cell, re.MULTILINE)]
+    return {name: shell.user_ns[name] for name in passed}
+
+
+def added_parameters() -> dict[str, Any]:
+    """The parameters that papermill passed and that the notebook's parameter cell lacks; empty outside a notebook."""
     shell = _kernel_shell()
     cells = shell.user_ns["In"] if shell else []
     declared = {name for cell in cells for name in re.findall(r"^(\w+): \w+ = ", cell, re.MULTILINE)}
-    added = [cell for cell in cells if cell.startswith("# Parameters\n")]
-    passed = [name for cell in added for name in re.findall(r"^(\w+) = ", cell, re.MULTILINE)]
-    return {name: shell.user_ns[name] for name in passed if name not in declared}
+    return {name: value for name, value in passed_parameters().items() if name not in declared}
 
 
 FIRST_PICTURES, PICTURES_SHARE = 1.0, 0.01  # seconds of drawing that a training has at once; share of its time

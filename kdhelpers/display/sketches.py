@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kdhelpers.display.plots import PALETTE, new_figure, styled
+from kdhelpers.display.plots import PALETTE, grid_shape, new_figure, panel_grid, styled
+from kdhelpers.methods.rkd import distances_and_angles
 
 
 def distributions(named: dict[str, Tensor], classes: list[str], label: str = "probability"):
@@ -107,6 +108,36 @@ def _arrow(axes, angle: float, step: float, kind: int) -> None:
         axes.annotate("", end, start, arrowprops=style)
 
 
+def triangles(named: dict[str, Tensor]):
+    """A panel for each three points [3, 2]: sides with their length over the mean, corners with their angle.
+
+    These are the relations of three images that RKD compares. All panels have one scale and the points' mean at 0.
+    """
+    with styled():
+        figure = new_figure(2.9 * len(named), 3.0)
+        grid = figure.subplots(1, len(named), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, (title, points) in zip(grid, named.items(), strict=True):
+            _triangle(axes, points.double() - points.double().mean(0))
+            axes.set_title(title)
+            axes.set_aspect("equal")
+            axes.set_axis_off()
+            axes.margins(0.2)
+    return figure
+
+
+def _triangle(axes, points: Tensor) -> None:  # around (0, 0)
+    distances, cosines = distances_and_angles(points)
+    outward = torch.nn.functional.normalize(points, dim=1)
+    axes.plot(*points[[0, 1, 2, 0]].T.tolist(), color="0.75", linewidth=1.2, zorder=1)
+    for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        degrees = cosines[i, j, k].clamp(-1, 1).arccos().rad2deg()
+        axes.plot(*points[i].tolist(), "o", color=PALETTE[i], markersize=9, markeredgecolor="white")
+        beyond = {"xytext": (18 * outward[i]).tolist(), "textcoords": "offset points", "ha": "center", "va": "center"}
+        axes.annotate(f"{degrees:.0f}°", points[i].tolist(), color=PALETTE[i], **beyond)
+        middle, box = ((points[i] + points[j]) / 2).tolist(), {"color": "white", "pad": 1}
+        axes.annotate(f"{distances[i, j]:.2f}", middle, ha="center", va="center", fontsize=8, bbox=box)
+
+
 def maps(rows: dict[str, Tensor], columns: int = 8):
     """A row of grey pictures for each [C, H, W]: its first channels; the row's label has its shape."""
     with styled():
@@ -146,12 +177,14 @@ def candidates(images: Tensor, titles: list[str], scores: dict[str, Tensor]):
     return figure
 
 
-def heat(named: dict[str, Tensor]):
-    """A row of maps [H, W] under their titles, on one scale around 0: red above, blue below."""
+def heat(named: dict[str, Tensor], columns: int = 8):
+    """Maps [H, W] under their titles, row by row, on one scale around 0: red above, blue below."""
     largest = max(values.abs().max().item() for values in named.values())
     with styled():
-        figure = new_figure(2.1 * len(named), 2.3)
-        for axes, (title, values) in zip(figure.subplots(1, len(named), squeeze=False)[0], named.items(), strict=True):
+        rows, columns = grid_shape(len(named), columns)
+        figure = new_figure(2.1 * columns, 2.3 * rows)
+        grid = panel_grid(figure, (rows, columns), len(named))
+        for axes, (title, values) in zip(grid.flat, named.items(), strict=False):
             axes.imshow(values.numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest)
             axes.set_title(title)
             axes.set(xticks=[], yticks=[], frame_on=False)

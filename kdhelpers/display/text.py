@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from kdhelpers.artifacts import state
 
 MARK = " †"  # after an accuracy that has notes, such as leakage
+BUDGET = "epochs times views of an image in a step, as a multiple of 240 epochs of one view"
 UNITS = {"pct": "(%)", "points": "(points)", "nats": "(nats)"}  # the last part of a column's name
 HEADS = {
     "n": "test images",
@@ -73,6 +74,11 @@ def paired_text(mean: float, std: float, n: float) -> str:
     if math.isnan(mean):
         return "–"
     return f"{mean:+.2f} (1 seed)" if n == 1 else f"{mean:+.2f} ± {std:.2f} ({n:.0f} seeds)"
+
+
+def budget_text(multiple: float) -> str:
+    """`4×`, a published budget; a dash for NaN."""
+    return "–" if math.isnan(multiple) else f"{multiple:g}×"
 
 
 def pace_text(seconds: float, lockstep: float) -> str:

@@ -1,7 +1,8 @@
 """The base of the distillation methods: a module that turns one batch into named, weighted loss terms."""
 
+import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, get_type_hints
 
 from torch import Tensor, nn
@@ -9,16 +10,45 @@ from torch import Tensor, nn
 from kdhelpers.methods.parts.ranges import Range, check_range
 
 
+class Classifier:
+    """The classifier of a network as a function [..., d] -> [..., C], with its present weights.
+
+    It is not a module, so a method that keeps it does not train, save or count it. `module` is the network's own.
+    """
+
+    def __init__(self, module: nn.Module, owner: str = "model"):
+        self.module, self._owner = module, owner
+
+    def __call__(self, embedding: Tensor) -> Tensor:
+        return self.module(embedding)
+
+    @property
+    def weight(self) -> Tensor:
+        """[C, d]. Raises ValueError for a classifier without such a weight."""
+        weight = getattr(self.module, "weight", None)
+        if not isinstance(weight, Tensor) or weight.ndim != 2:
+            kind = type(self.module).__name__
+            raise ValueError(f"{self._owner}: its classifier is {kind}, without a weight [C, d]; name an nn.Linear")
+        return weight
+
+    def frozen_copy(self) -> nn.Module:
+        """A module of a method's own. Raises as `weight` does."""
+        _ = self.weight
+        return copy.deepcopy(self.module).requires_grad_(False)
+
+
 @dataclasses.dataclass(frozen=True)
 class Context:
     """The networks and the training split, as `Method.build` needs them."""
 
-    student_outputs: Any  # Outputs(logits [B, C], embedding [B, d], feature_maps {name: [B, c, h, w]}) of two images
+    student_outputs: Any  # `kdhelpers.models.Outputs` of two images: logits [B, C], embedding [B, d], maps [B, c, h, w]
     teacher_outputs: Any  # the same; None without a teacher
     copy_student: Callable[[], nn.Module]  # makes a frozen copy of the student, a module `view -> Outputs`
     labels: Tensor  # int64 [N], of the training split in `batch.index` order
     num_classes: int
     student_parameters: Sequence[nn.Parameter] = ()  # in the order of the copy's
+    student_classifier: Classifier | None = None  # live
+    teacher_classifier: Classifier | None = None  # frozen; None without a teacher
 
 
 class Method(nn.Module):
@@ -30,7 +60,9 @@ class Method(nn.Module):
 
     `forward(student, teacher, batch, epoch)` returns scalar terms, already weighted: {"ce": ..., "kd": ...}. The loop
     minimises their sum and logs each term.
-    student, teacher:  view -> Outputs(logits, embedding, feature_maps); the teacher's carry no gradient.
+    student, teacher:  view -> Outputs(logits, embedding, feature_maps, final_map, pre_activations); the teacher's
+                       carry no gradient, and hold of the last three what `reads` names. `pre_activations` are made
+                       for the teacher alone.
                        `student(view, stop_at="layer2")` ends the forward pass at that map; layers above stay unchanged.
     batch:             views (`views` tensors [B, 3, H, W], augmented independently), labels [B], index [B] (rows of the
                        training split), weak_view, and unlabelled (with views, weak_view and index). If labelled and
@@ -46,7 +78,8 @@ class Method(nn.Module):
 
     title: ClassVar[str]  # the method's name in tables and figures; by default its key in capitals
     needs_teacher = True
-    reads: tuple[str, ...] = ("logits",)  # parts of the teacher's outputs; logits and embedding can be cached
+    reads: tuple[str, ...] = ("logits",)  # parts of the teacher's outputs; logits and embedding can be cached.
+    # With "final_map" the student has one, too: networks that lack it, or pre-activations, are refused before training.
     views = 1
     weak_view = ""  # "shared_crop" or "own_crop" adds a weak view (FixMatch's term: crop and flip only) to the batch
     uses_unlabelled = False
@@ -92,6 +125,19 @@ class Method(nn.Module):
 
     def build(self, context: Context) -> None:
         """Make projectors, memory banks, slow copies. The loop calls it once, before it makes the optimiser."""
+
+    def predicting_head(self) -> nn.Module | None:
+        """After `build`: the module that predicts for the student, from its final map [B, c, h, w] to logits [B, C].
+
+        Its submodules `pool` and `classifier` take the place of the student's, also in the outputs of `student(view)`.
+        It is stored in a file of its own, which `load_head` reads. None: the student's own classifier predicts.
+        """
+        return None
+
+    @staticmethod
+    def load_head(state: Mapping[str, Tensor]) -> nn.Module:
+        """The head of a stored state_dict, whose shapes give its sizes."""
+        raise NotImplementedError("a method with a predicting_head() must rebuild it in load_head()")
 
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
         raise NotImplementedError(f"{type(self).__name__} must return its loss terms from forward()")

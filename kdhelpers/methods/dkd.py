@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdhelpers.methods.base import Method
-from kdhelpers.methods.logit_matching import LOGITS
+from kdhelpers.methods.logit_matching import check_logits
 from kdhelpers.methods.parts.ranges import NonNegative, Temperature, Weight
-from kdhelpers.methods.parts.tensors import check_shapes, cross_entropy, full_precision
+from kdhelpers.methods.parts.tensors import cross_entropy, full_precision
+from kdhelpers.methods.parts.warmup import warmup
 
 
 def dkd_loss(
@@ -41,26 +42,29 @@ def decoupled_divergences(
     student_logits, teacher_logits: [B, C], any float dtype (computed in float32, or float64 for float64 input);
     labels: int64 [B]. With two classes NCKD is 0. Raises ValueError on logits of different shapes and on one class.
     """
-    check_shapes(LOGITS, student_logits, teacher_logits)
-    if student_logits.shape[1] < 2:
-        raise ValueError(f"student_logits {tuple(student_logits.shape)}: DKD needs a class besides the label, C >= 2")
-    student = _decoupled(full_precision(student_logits) / temperature, labels)
-    teacher = _decoupled(full_precision(teacher_logits) / temperature, labels)
-    target, others = (F.kl_div(s, t, reduction="none", log_target=True) for s, t in zip(student, teacher, strict=True))
+    check_logits(student_logits, teacher_logits, least=2)
+    student, teacher = full_precision(student_logits) / temperature, full_precision(teacher_logits) / temperature
+    target = F.kl_div(label_or_not(student, labels), label_or_not(teacher, labels), reduction="none", log_target=True)
+    others = F.kl_div(among_others(student, labels), among_others(teacher, labels), reduction="none", log_target=True)
     return target.sum(1), others.sum(1)
 
 
-def _decoupled(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """log (p_y, 1 - p_y) [B, 2], and the log-distribution over the other classes [B, C - 1].
-
-    It gathers the other classes: a boolean mask would make the host wait for the device to count its entries.
-    """
-    target = labels[:, None]
-    others = torch.arange(logits.shape[1] - 1, device=logits.device)
-    others = others + (others >= target)  # [B, C - 1]: every class except the label
+def label_or_not(logits: Tensor, labels: Tensor) -> Tensor:
+    """log (p_y, 1 - p_y) [B, 2] of the logits [B, C]. The sum over the others keeps a 1 - p_y that would round to 0."""
     log_p = F.log_softmax(logits, dim=1)
-    log_rest = log_p.gather(1, others).logsumexp(1, keepdim=True)  # log(1 - p_y) without the 1 - p_y that rounds to 0
-    return torch.cat([log_p.gather(1, target), log_rest], dim=1), F.log_softmax(logits.gather(1, others), dim=1)
+    log_rest = log_p.gather(1, _others(logits, labels)).logsumexp(1, keepdim=True)
+    return torch.cat([log_p.gather(1, labels[:, None]), log_rest], dim=1)
+
+
+def among_others(logits: Tensor, labels: Tensor) -> Tensor:
+    """The log-distribution over the classes except the label, [B, C - 1]."""
+    return F.log_softmax(logits.gather(1, _others(logits, labels)), dim=1)
+
+
+def _others(logits: Tensor, labels: Tensor) -> Tensor:
+    """[B, C - 1]: every class except the label. A boolean mask would make the host wait for the device to count."""
+    others = torch.arange(logits.shape[1] - 1, device=logits.device)
+    return others + (others >= labels[:, None])
 
 
 class DecoupledKD(Method):
@@ -78,7 +82,7 @@ class DecoupledKD(Method):
         view = batch.views[0]
         logits = student(view).logits
         target, others = self.divergences(logits, teacher(view).logits, batch.labels)
-        weight = self.temperature**2 * self.warmup(epoch)
+        weight = self.temperature**2 * warmup(epoch, self.warmup_epochs)
         return {
             "ce": self.ce_weight * cross_entropy(logits, batch.labels),
             "tckd": weight * self.alpha * target.mean(),
@@ -88,7 +92,3 @@ class DecoupledKD(Method):
     def divergences(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """TCKD and NCKD of each image, without T^2 and weights."""
         return decoupled_divergences(student_logits, teacher_logits, labels, self.temperature)
-
-    def warmup(self, epoch: int) -> float:
-        """min(epoch / warmup_epochs, 1): at first beta times NCKD would dominate an untrained student."""
-        return min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0

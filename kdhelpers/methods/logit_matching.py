@@ -15,13 +15,21 @@ from kdhelpers.methods.parts.tensors import check_shapes, cross_entropy, full_pr
 LOGITS = "student_logits [B, C], teacher_logits [B, C]; were the two networks built for the same classes?"
 
 
+def check_logits(student_logits: Tensor, teacher_logits: Tensor, least: int = 1) -> None:
+    """Raise ValueError on logits of different shapes and on fewer classes than `least`."""
+    check_shapes(LOGITS, student_logits, teacher_logits)
+    if (classes := student_logits.shape[1]) < least:
+        shape = tuple(student_logits.shape)
+        raise ValueError(f"student_logits {shape}: have C = {classes}, this loss needs C >= {least}; add classes")
+
+
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) -> Tensor:
     """T^2 KL(teacher || student) of the softened distributions, summed over classes, mean over the batch; a scalar.
 
     student_logits, teacher_logits: [B, C], any float dtype (computed in float32, or float64 for float64 input).
     The gradient with respect to student_logits is T (p_s - p_t) / B. Raises ValueError on shapes that differ.
     """
-    check_shapes(LOGITS, student_logits, teacher_logits)
+    check_logits(student_logits, teacher_logits)
     student = F.log_softmax(full_precision(student_logits) / temperature, dim=1)
     teacher = F.log_softmax(full_precision(teacher_logits) / temperature, dim=1)
     return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)

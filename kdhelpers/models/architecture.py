@@ -44,6 +44,9 @@ class Architecture:
     classifier: path of the module whose input is the embedding and whose output is the logits.
     options: name -> allowed values, the default first; a tuple or a `Choice`.
     pretrained: whether ImageNet weights exist; `pretrained_needs` are the option values that they require.
+    pooling: path of the global pooling, whose input is the final map; "" if it is not a module of its own.
+    pre_activations: name of a feature map -> path of the ReLU whose input is that map before its activation. A map that
+    is left out has none. None: unknown.
     """
 
     build: Callable[..., nn.Module]
@@ -52,10 +55,12 @@ class Architecture:
     options: Mapping[str, Collection | Choice] = field(default_factory=dict)
     pretrained: bool = False
     pretrained_needs: Mapping[str, object] = field(default_factory=dict)
+    pooling: str = ""
+    pre_activations: Mapping[str, str] | None = None
 
     @property
     def return_nodes(self) -> ReturnNodes:
-        return ReturnNodes(dict(self.feature_maps), self.classifier)
+        return ReturnNodes(dict(self.feature_maps), self.classifier, self.pooling, self.pre_activations)
 
 
 def stage(

@@ -9,22 +9,35 @@ from torch import Tensor, nn
 
 
 class ReturnNodes(NamedTuple):
-    """The modules whose tensors to return: map name -> module path, and the path of the classifier."""
+    """The modules whose tensors to return, by path; `Architecture` describes the fields."""
 
     feature_maps: Mapping[str, str]
     classifier: str
+    pooling: str = ""
+    pre_activations: Mapping[str, str] | None = None
 
 
 class Outputs(NamedTuple):
-    """logits [B, C], embedding [B, d] (the classifier's input), feature_maps name -> [B, channels, height, width]."""
+    """logits [B, C], embedding [B, d] (the classifier's input), feature_maps name -> [B, channels, height, width].
+
+    final_map [B, channels, height, width]: the input of the global pooling; None if the network does not name it.
+    pre_activations: each map except the first, before its last ReLU; a map that does not end with one, as it is. A
+    WRN's map is a sum: it passes the next block's BatchNorm, which a ReLU follows. None if they are not asked for.
+    """
 
     logits: Tensor | None
     embedding: Tensor | None
     feature_maps: dict[str, Tensor]
+    final_map: Tensor | None = None
+    pre_activations: dict[str, Tensor] | None = None
 
 
 class _Stop(Exception):
     """Ends the network's forward at the map `stop_at`."""
+
+
+_Key = tuple[str, str]  # what is kept: one of the four kinds below, and a name that error messages give
+_MAP, _BEFORE_RELU, _FINAL_MAP, _EMBEDDING = "map", "before ReLU", "final map", "embedding"
 
 
 @dataclass
@@ -32,38 +45,43 @@ class _Capture:
     """The state shared by the hooks of a `FeatureExtractor`. `tensors` is None outside its forward, so that the hooks
     in a copy of the network keep no tensor alive."""
 
-    tensors: dict[str, Tensor] | None = None
+    tensors: dict[_Key, Tensor] | None = None
     stop_at: str | None = None
 
 
-_EMBEDDING = ""  # cannot be a map's name
-
-
-def _keep_map(name: str, capture: _Capture, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+def _keep_map(key: _Key, capture: _Capture, module: nn.Module, inputs: tuple, output: Tensor) -> None:
     if capture.tensors is not None:
-        capture.tensors[name] = output
-        if name == capture.stop_at:
+        capture.tensors[key] = output
+        if key[1] == capture.stop_at:
             raise _Stop
 
 
-def _keep_embedding(capture: _Capture, module: nn.Module, inputs: tuple) -> None:
+def _keep_input(key: _Key, capture: _Capture, module: nn.Module, inputs: tuple) -> None:
     if capture.tensors is not None:
-        capture.tensors[_EMBEDDING] = inputs[0]
+        capture.tensors[key] = inputs[0].clone() if key[0] == _BEFORE_RELU else inputs[0]  # a ReLU may work in place
 
 
 class FeatureExtractor(nn.Module):
     """Returns the intermediate tensors of a network: `forward(images) -> Outputs`. The network, `model`, is unchanged.
 
     feature_maps: map name -> module path (as in `model.named_modules()`); classifier: path of the module whose input
-    is the embedding. Both default to the `return_nodes` that `build_model` sets; any other `nn.Module` needs
-    `classifier`. A module that is called several times in a forward gives its last output. A map is not a copy: if an
+    is the embedding; pooling: path of the module whose input is the final map. They default to the `return_nodes` that
+    `build_model` sets; any other `nn.Module` needs `classifier`. pre_activations: make these as well, as copies. A
+    module that is called several times in a forward gives its last output or input. A map is not a copy: if an
     in-place ReLU follows the named module, the map holds the ReLU's output.
 
     Raises ValueError for a path that the model does not have (the message lists its paths), for a model without
     return_nodes if `classifier` is missing, and for a named module that the forward does not call.
     """
 
-    def __init__(self, model: nn.Module, feature_maps: Mapping[str, str] | None = None, classifier: str | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        feature_maps: Mapping[str, str] | None = None,
+        classifier: str | None = None,
+        pooling: str | None = None,
+        pre_activations: bool = False,
+    ):
         super().__init__()
         self._handles = []  # before anything can fail, for __del__
         defaults = getattr(model, "return_nodes", None) or ReturnNodes({}, "")
@@ -72,12 +90,18 @@ class FeatureExtractor(nn.Module):
         self.feature_maps = dict(defaults.feature_maps if feature_maps is None else feature_maps)
         if classifier is None and not self.classifier:
             raise ValueError(f"classifier: name the module that outputs the logits, one of {_paths(model)}")
+        pooling = defaults.pooling if pooling is None else pooling
+        self.pre_activations = defaults.pre_activations if pre_activations else None
         self._capture = _Capture()
-        for name, path in self.feature_maps.items():
-            hook = partial(_keep_map, name, self._capture)  # a partial, unlike a closure, follows copy.deepcopy
-            self._handles.append(_find(model, f"feature_maps[{name!r}]", path).register_forward_hook(hook))
-        hook = partial(_keep_embedding, self._capture)
-        self._handles.append(_find(model, "classifier", self.classifier).register_forward_pre_hook(hook))
+        self._paths = {(_MAP, name): path for name, path in self.feature_maps.items()}
+        self._paths |= {(_BEFORE_RELU, name): path for name, path in (self.pre_activations or {}).items()}
+        self._paths |= {(_FINAL_MAP, "pooling"): pooling} if pooling else {}
+        self._paths[_EMBEDDING, "classifier"] = self.classifier
+        for key, path in self._paths.items():
+            module = _find(model, f"feature_maps[{key[1]!r}]" if key[0] == _MAP else key[1], path)
+            register = module.register_forward_hook if key[0] == _MAP else module.register_forward_pre_hook
+            hook = partial(_keep_map if key[0] == _MAP else _keep_input, key, self._capture)
+            self._handles.append(register(hook))  # a partial, unlike a closure, follows copy.deepcopy
 
     def forward(self, images: Tensor, stop_at: str | None = None) -> Outputs:
         """images [B, 3, H, W] -> Outputs.
@@ -93,14 +117,22 @@ class FeatureExtractor(nn.Module):
         try:
             logits = self.model(images)
         except _Stop:
-            return Outputs(None, None, {name: tensors[name] for name in self.feature_maps if name in tensors})
+            if stop_at is None:  # the stop of another extractor, which holds this one
+                raise
+            return Outputs(None, None, self._maps(tensors))
         finally:
             self._capture.tensors = None
-        missing = [name for name in (_EMBEDDING, *self.feature_maps) if name not in tensors]
-        if missing:
-            path = self.feature_maps.get(missing[0], self.classifier)
-            raise ValueError(f"module {path!r} was not called in the model's forward; name a module that is")
-        return Outputs(logits, tensors[_EMBEDDING].flatten(1), {name: tensors[name] for name in self.feature_maps})
+        if missing := [path for key, path in self._paths.items() if key not in tensors]:
+            raise ValueError(f"module {missing[0]!r} was not called in the model's forward; name a module that is")
+        embedding, maps = tensors[_EMBEDDING, "classifier"].flatten(1), self._maps(tensors)
+        final_map = tensors.get((_FINAL_MAP, "pooling"))
+        if self.pre_activations is None:
+            return Outputs(logits, embedding, maps, final_map)
+        before = {name: tensors.get((_BEFORE_RELU, name), maps[name]) for name in list(maps)[1:]}
+        return Outputs(logits, embedding, maps, final_map, before)
+
+    def _maps(self, tensors: dict[_Key, Tensor]) -> dict[str, Tensor]:
+        return {name: tensors[_MAP, name] for name in self.feature_maps if (_MAP, name) in tensors}
 
     def __del__(self):
         for handle in self.__dict__.get("_handles", ()):

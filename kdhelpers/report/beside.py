@@ -8,7 +8,7 @@ from kdhelpers.zoo.benchmark import matches, nearness
 GAINS = "gain_points paired_gain_points paired_gain_std_points paired_n".split()
 OUR_FIELDS = ["test_top1_pct", "test_top1_std_pct", "n", "selection", "label", "notes", *GAINS]
 FIGURE_FIELDS = {"printed": "printed", "published_pct": "test_top1_pct"}
-FIGURE_FIELDS |= {"published_selection": "selection", "published_note": "note"}
+FIGURE_FIELDS |= {f"published_{field}": field for field in ("selection", "note", "budget", "settings")}
 COLUMNS = ["method", *OUR_FIELDS, *FIGURE_FIELDS]
 RECORD_FIELDS = "label run budget_key finished teacher_sha256 teacher_model teacher_top1_pct teacher_notes".split()
 

@@ -20,14 +20,19 @@ def by_seed(dataset: str, like: str = ""):
     budget; without it, the budget is the one with most methods, then with fewest settings. Methods are sorted by their
     mean gain. The frame is empty if no student has a baseline of its own seed.
     """
-    frame = results(dataset)
+    chosen = cohort_of(results(dataset), dataset, like)
+    return pandas.DataFrame(columns=COLUMNS) if chosen.empty else _gains(chosen)
+
+
+def cohort_of(frame, dataset: str, like: str = ""):
+    """The rows of a `results()` frame that `by_seed` compares; of a seed that is stored twice the newest."""
     students = frame[(frame["role"] == "student") & frame["test_top1_pct"].notna()]
     newest = students.sort_values("finished", kind="stable").drop_duplicates(["setting", "seed"], keep="last")
     cohorts = [cohort for cohort in _cohorts(newest) if not like or like in set(cohort["name"])]
     if like and not cohorts:
         raise ValueError(f"like = {like}: not a student with a baseline on {dataset}; name another, or none")
-    chosen = max(cohorts, key=lambda cohort: (cohort["method"].nunique(), -cohort["setting"].nunique()), default=None)
-    return pandas.DataFrame(columns=COLUMNS) if chosen is None else _gains(chosen)
+    most = lambda cohort: (cohort["method"].nunique(), -cohort["setting"].nunique())  # noqa: E731
+    return max(cohorts, key=most, default=frame[:0])
 
 
 def _cohorts(students) -> list:

@@ -5,7 +5,7 @@ import math
 import pandas
 
 from kdhelpers import artifacts
-from kdhelpers.display.text import MARK, accuracy_text, evidence_note, gain_text, paired_text
+from kdhelpers.display.text import BUDGET, MARK, accuracy_text, budget_text, evidence_note, gain_text, paired_text
 from kdhelpers.nearest import known_names
 from kdhelpers.report.beside import COLUMNS, GAINS, beside, settings
 from kdhelpers.report.labels import default_hyperparameters
@@ -25,6 +25,8 @@ def table(study: str, name: str):
         "our gain, paired": column_texts(frame, paired_text, *GAINS[1:]),
         "note": frame["published_note"].fillna(""),
     }
+    if frame["published_budget"].notna().any():
+        columns["published budget"] = column_texts(frame, budget_text, "published_budget")
     record = artifacts.load_record(name)
     gains = frame["published_gain_points"].notna().any()
     parts = [
@@ -43,6 +45,7 @@ def _conditions(study: str, frame, record: dict) -> str:
     teacher = f" distilled from {record['teacher']['name']}" if record["teacher"] else ""
     parts = [
         f"published: single runs{published_data}",
+        f"published budget: {BUDGET}" if frame["published_budget"].notna().any() else "",
         f"ours: {run['model']}{teacher} on {run['dataset']} at {record['data']['image_size']} px, {run['epochs']} "
         f"epochs, batch {run['batch_size']}, {run['optimizer']}, selection {run['selection']}",
         *(f"{MARK.strip()} {note}" for note in frame["notes"].unique() if note),

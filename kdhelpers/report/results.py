@@ -15,7 +15,9 @@ METRICS = "test_top1_pct test_top5_pct test_nll test_ece_pct val_top1_pct train_
 METRICS += "images_per_second peak_memory_mib lockstep".split()
 RUN_COLUMNS = "name role dataset model method label teacher seed epochs batch_size selection precision device".split()
 RUN_COLUMNS += METRICS
-RUN_COLUMNS += "teacher_model parameters macs teacher_top1_pct finished identity notes teacher_notes".split()
+RUN_COLUMNS += (
+    "teacher_model parameters extra_parameters macs teacher_top1_pct finished identity notes teacher_notes".split()
+)
 RUN_COLUMNS += "teacher_sha256 run setting budget_key".split()
 SUMMARY_COLUMNS = "dataset role model label teacher n test_top1_pct test_top1_std_pct gain_points paired_n".split()
 SUMMARY_COLUMNS += "paired_gain_points paired_gain_std_points gap_closed_pct parameters macs seconds_per_epoch".split()

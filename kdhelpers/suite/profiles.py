@@ -31,7 +31,7 @@ from kdhelpers.suite.notebooks import (
     source_of,
 )
 
-SOURCES = (".py", ".j2", ".css", ".csv")
+SOURCES = (".py", ".j2", ".css", ".csv", ".yaml")
 
 
 class Entry(BaseModel):

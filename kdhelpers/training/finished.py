@@ -13,6 +13,7 @@ from kdhelpers.messages import inform
 from kdhelpers.training.checkpoint import rename_checkpoint
 from kdhelpers.training.inputs import Inputs, earlier_identity, facts_of_record
 from kdhelpers.training.run import Run
+from kdhelpers.weights.head import head_path
 from kdhelpers.weights.load import find_weights, load_model
 
 
@@ -97,8 +98,8 @@ def _has(path: Path, identity: str) -> bool:
 def add_alias(run: Run, record: dict) -> None:
     """Store the weights under the name of the run too, if the training is stored under another one.
 
-    Weights and sidecar are copied, the record is not: one training counts once. A name that another run has stays with
-    it; what this run left unfinished under its name is removed.
+    Weights, head and sidecar are copied, the record is not: one training counts once. A name that another run has
+    stays with it; what this run left unfinished under its name is removed.
     """
     name, identity = run.artifact_name, record["identity"]
     own_name = re.fullmatch(rf"{re.escape(name)}(-[0-9a-f]{{8}})?", record["name"])
@@ -111,5 +112,7 @@ def add_alias(run: Run, record: dict) -> None:
     elif not path.is_file() or not path.with_suffix(".json").is_file():
         artifacts.record_path(name).unlink(missing_ok=True)
         artifacts.save_json(path.with_suffix(".json"), description)  # first: bare weights would load without it
+        if "head" in description:
+            artifacts.write_atomic(head_path(path), head_path(original).read_bytes())
         artifacts.write_atomic(path, original.read_bytes())
         inform(f"this run is stored as {record['name']}; {name} is a copy of it")

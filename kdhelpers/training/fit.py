@@ -91,9 +91,10 @@ def fit(
     crop and flip, which give an image 162 views (see `teacher_cache`). graphs: a GPU runs each step as a CUDA graph;
     None means that a measurement of the first steps decides.
 
-    Writes pth_models/<name>.pth and its .json, and json_results/<name>.json; the test split is evaluated once, at the
-    end, with the weights of the selected epoch. Raises FileNotFoundError for an untrained teacher and ValueError for
-    weights, data or classes that do not fit, before any training; FloatingPointError for a loss that is not finite.
+    Writes pth_models/<name>.pth and its .json, also .head if a head predicts, and json_results/<name>.json; the test
+    split is evaluated once, at the end, with the weights of the selected epoch. Raises FileNotFoundError for an
+    untrained teacher and ValueError for weights, data or classes that do not fit, before any training;
+    FloatingPointError for a loss that is not finite.
     """
     if compile and cache_teacher:
         raise ValueError("compile = True: excludes cache_teacher, whose lookups run on the host; leave one of them out")
@@ -169,9 +170,7 @@ def _fit(
             if jobs:
                 loop.train(list(jobs.values()), progress, force_retrain=force_retrain, **options)
         finally:  # a failed run costs the others no alias
-            outcomes |= {
-                identity: (job.training and job.training.network, job.record) for identity, job in jobs.items()
-            }
+            outcomes |= {identity: (job.training and job.training.model, job.record) for identity, job in jobs.items()}
             for inputs in students:
                 add_alias(inputs.run, outcomes[inputs.identity][1])
     return [

@@ -120,13 +120,17 @@ class HeldTeacher:
 
 
 def _tensors(outputs: Outputs) -> list[Tensor]:
-    return [value for value in (outputs.logits, outputs.embedding, *outputs.feature_maps.values()) if value is not None]
+    parts = (part.values() if isinstance(part, dict) else (part,) for part in outputs)
+    return [value for part in parts for value in part if value is not None]
 
 
-def _kept(outputs: Outputs) -> Outputs:
-    logits, embedding = (None if value is None else value.clone() for value in outputs[:2])
-    maps = type(outputs.feature_maps)({name: value.clone() for name, value in outputs.feature_maps.items()})
-    return Outputs(logits, embedding, maps)
+def _kept(part: Outputs | dict | Tensor | None) -> Outputs | dict | Tensor | None:
+    """A copy of outputs or of one of their parts."""
+    if isinstance(part, Outputs):
+        return Outputs(*map(_kept, part))
+    if isinstance(part, dict):
+        return type(part)({name: value.clone() for name, value in part.items()})
+    return None if part is None else part.clone()
 
 
 class GraphedStep:

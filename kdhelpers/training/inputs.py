@@ -100,7 +100,8 @@ def resolve(runs: Sequence[Run], data: Data | None, device: torch.device, resume
     ]
     if resume and first.precision == "auto":
         precision = _precision_of_checkpoints(students)
-    teacher = load_teacher(weights, device, DTYPES[precision]) if weights else None
+    before_relu = any("pre_activations" in run.build_method().reads for run in runs if run.teacher)
+    teacher = load_teacher(weights, device, DTYPES[precision], before_relu) if weights else None
     return [replace(each, precision=precision, teacher=teacher if each.teacher else None) for each in students]
 
 

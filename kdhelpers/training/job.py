@@ -18,6 +18,7 @@ from kdhelpers.training.finished import is_writer
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.shared_teacher import SharedTeacher
 from kdhelpers.training.student import Training, weights_of
+from kdhelpers.weights.head import head_path
 
 
 class Job:
@@ -53,6 +54,7 @@ class Job:
         self.record["model"] = {
             "parameters": count_parameters(training.network),
             "macs": count_macs(training.network, self.inputs.data.image_size),
+            **record.extra_size(training.network, training.method.predicting_head()),
         }
         self.training = training
 
@@ -97,32 +99,36 @@ class Job:
                 write_scalars(self.scalars, training.history[-1])
 
     def finish(self) -> None:
-        """Test the selected weights once; then write weights, sidecar and record, in this order.
+        """Test the selected weights once; then write head, weights, sidecar and record, in this order.
 
         So a finished record never lacks its weights.
         """
         training = self.training
         training.optimizer.zero_grad()  # the test needs no gradients, and a graph's memory may hold them
-        training.network.load_state_dict(training.best["weights"])
+        training.model.load_state_dict(training.best["weights"])
         if self.writes:
             self._write(training)
         if dist.is_initialized():  # other ranks have their own BatchNorm statistics and neither probe nor metrics
-            shared = [self.record, weights_of(training.network)]
+            shared = [self.record, weights_of(training.model)]
             dist.broadcast_object_list(shared, src=0)
             self.record = shared[0]
-            training.network.load_state_dict(shared[1])
+            training.model.load_state_dict(shared[1])
 
     def _write(self, training: Training) -> None:
         data, run = self.inputs.data, self.inputs.run
         probe = None if training.method.trains_classifier else fit_probe(training.network, data)
-        predictions = infer(training.network, data, "test")  # in fp32, as users of the weights will
+        predictions = infer(training.model, data, "test")  # in fp32, as users of the weights will
         if not predictions.logits.isfinite().all():
             raise FloatingPointError(
                 f"the logits on the test images are not finite; lower lr = {run.lr} or take precision fp32"
             )
         tested, selected = evaluate(predictions), training.best["epoch"]
-        path = artifacts.save_tensors(artifacts.weights_path(self.name), weights_of(training.network))
+        path, head = artifacts.weights_path(self.name), training.method.predicting_head()
+        if head:
+            artifacts.save_tensors(head_path(path), weights_of(head))
+        artifacts.save_tensors(path, weights_of(training.network))
         whole = self.record | record.finished(training.history, selected, tested, run.selection, path, probe)
+        whole |= {"head": record.file_facts(head_path(path))} if head else {}
         whole["environment"] = whole["environment"] | {"finished": record.now()}
         artifacts.save_json(path.with_suffix(".json"), record.sidecar(whole, data))
         artifacts.save_json(artifacts.record_path(self.name), whole)

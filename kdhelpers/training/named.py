@@ -9,6 +9,7 @@ from kdhelpers.models import MODELS, default_options
 from kdhelpers.nearest import check_known, known_names
 from kdhelpers.training.optim import OPTIMIZERS, SCHEDULES
 from kdhelpers.training.options import named_values, option_defaults
+from kdhelpers.training.published import is_published, published_hyperparameters
 from kdhelpers.training.run import OPTIONS, Run
 
 SWITCHES = ("force_retrain", "cache_teacher", "tensorboard", "graphs")
@@ -19,25 +20,33 @@ EXAMPLE = "\"weight_decay=1e-3 augmentation='crop flip'\""
 def run_of(values: Mapping[str, Any]) -> Run:
     """The Run of flat names: its fields, and the options of its method, network, optimiser and schedule.
 
-    run_of({"method": "lm", "teacher": "resnet20", "temperature": 2}) has the hyperparameter temperature = 2. A name of
-    both a hyperparameter and a field (DKD's warmup_epochs) means the hyperparameter, unless `hyperparameters` has it
-    already. Raises ValueError that gives the nearest name for an unknown one.
+    run_of({"method": "lm", "teacher": "resnet20", "temperature": 2}) has the hyperparameter temperature = 2, which
+    replaces a value of `hyperparameters`, also a published one. A name of both a hyperparameter and a field (DKD's
+    warmup_epochs) means the hyperparameter, unless the mapping `hyperparameters` has it already. Raises ValueError that
+    gives the nearest name for an unknown one.
     """
     options = _options_of(values)
     given = values.get("hyperparameters") or {}
-    own = {name for name in options["hyperparameters"] if name not in given}
+    own = {name for name in options["hyperparameters"] if is_published(given) or name not in given}
     fields = {name: value for name, value in values.items() if name in Run.model_fields and name not in own}
+    added: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         if name not in fields:
             field = next((field for field, known in options.items() if name in known), None)
             if field is None:
                 known = [*Run.model_fields, *(option for names in options.values() for option in names)]
                 raise ValueError(f"{name} = {value}: unknown; {known_names(name, known)}")
-            given = fields.get(field) or {}
-            if isinstance(given, str):
-                given = named_values(given, field, EXAMPLE)
-            fields[field] = dict(given) | {name: _parsed(value)}
-    return Run(**fields)
+            added.setdefault(field, {})[name] = _parsed(value)
+    return Run(**fields | {field: _joined(field, fields, more) for field, more in added.items()})
+
+
+def _joined(field: str, fields: Mapping[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """The options of a field, as a mapping or a text, and `more`, which replace them."""
+    given = fields.get(field) or {}
+    if is_published(given):
+        defaults = {name: Run.model_fields[name].default for name in ("method", "model", "dataset")}
+        return published_hyperparameters(given, defaults | dict(fields), more)
+    return dict(named_values(given, field, EXAMPLE) if isinstance(given, str) else given) | more
 
 
 def _options_of(fields: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -60,12 +69,16 @@ def settings(training: str = "", **values: Any) -> tuple[dict[str, Any], dict[st
     """What a notebook trains: the flat `values` of a run, completed; and the options of `fit` (`FIT_OPTIONS`).
 
     training: further names and values as text, such as "weight_decay=1e-3 augmentation='crop flip'". A parameter that
-    papermill passes, and that the parameter cell lacks, replaces a value of the text. Raises ValueError for a name that
-    the notebook itself sets, and for text that is not name=value. `run_of` checks the names.
+    papermill passes, and that the parameter cell lacks, replaces a value of the text. With `hyperparameters=published`,
+    or a pair of networks, the hyperparameters of the parameter cell count only if papermill passed them. Raises
+    ValueError for a name that the notebook itself sets, and for text that is not name=value. `run_of` checks the names.
     """
-    from kdhelpers.display.notebook import added_parameters  # imports matplotlib
+    from kdhelpers.display.notebook import added_parameters, passed_parameters  # imports matplotlib
 
     more = named_values(training, "training", EXAMPLE) | added_parameters()
+    if is_published(more.get("hyperparameters")):
+        of_cell = {*_options_of(values | more)["hyperparameters"]} - {*passed_parameters()}
+        values = {name: value for name, value in values.items() if name not in of_cell}
     if twice := [name for name in more if name in values]:
         raise ValueError(
             f"training: {twice[0]} = {more[twice[0]]}: this notebook sets {twice[0]} itself; change it there"

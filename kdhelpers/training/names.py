@@ -24,13 +24,15 @@ def curves_name(run: Run, name: str, teacher: str | None = None, named: bool = F
     return f"{kind}_output" + (f"_seed{run.seed}" if run.seed else "")
 
 
-def variant_name(run: Run, chosen: dict) -> str:
+def variant_name(run: Run, chosen: dict, source: str = "") -> str:
     """Name of a sweep's run with the `chosen` hyperparameters: student_alpha_1.0_beta_12.0_resnet18_cifar100.
 
-    Methods other than SupCRD put their own name in front; a `name` of the run takes the place of the rest.
+    Methods other than SupCRD put their own name in front; a `name` of the run takes the place of the rest. source:
+    where the other hyperparameters are from, if not from the defaults: "published".
     """
     named = {name: run.hyperparameters[name] for name in (*chosen, "lam") if name in run.hyperparameters}
-    words = [f"{WORDS.get(name, name)}_{value}" for name, value in named.items() if (name, value) != NOT_HYBRID]
+    words = [source] * bool(source)
+    words += [f"{WORDS.get(name, name)}_{value}" for name, value in named.items() if (name, value) != NOT_HYBRID]
     if run.name:
         return "_".join([run.name, *words])
     method = [] if words and run.method_name == "supcrd" else [run.method_name]

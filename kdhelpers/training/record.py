@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import kdhelpers
 from kdhelpers import artifacts
 from kdhelpers.data import Data
 from kdhelpers.device import device_name
+from kdhelpers.models import count_parameters
 from kdhelpers.training.caveats import caveats, imagenet_starts
 from kdhelpers.training.inputs import Inputs
 
@@ -102,7 +104,7 @@ def finished(
         "metrics": metrics,
         "history": history,
         "probe": probe,
-        "weights": {"file": weights.name, "sha256": artifacts.sha256(weights)},
+        "weights": file_facts(weights),
     }
 
 
@@ -119,10 +121,22 @@ def _cost(history: list[dict]) -> dict[str, float]:
     return cost
 
 
+def file_facts(path: Path) -> dict[str, str]:
+    return {"file": path.name, "sha256": artifacts.sha256(path)}
+
+
+def extra_size(network: nn.Module, head: nn.Module | None) -> dict[str, int]:
+    """For a student that predicts by a head: how many more parameters that takes than its own classifier."""
+    if head is None:
+        return {}
+    own = network.get_submodule(network.return_nodes.classifier)
+    return {"extra_parameters": count_parameters(head) - count_parameters(own)}
+
+
 def sidecar(record: dict, data: Data) -> dict:
     """What is needed to use the weights of a finished record alone, and to recognise the training that made them."""
     copied = ["schema", "name", "identity", "selection", "run", "teacher", "imagenet_starts", "notes"]
-    return {field: record[field] for field in copied} | {
+    return {field: record[field] for field in [*copied, *(["head"] if "head" in record else [])]} | {
         "sha256": record["weights"]["sha256"],
         "model": record["run"]["model"],
         "model_options": record["run"]["model_options"],

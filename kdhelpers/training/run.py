@@ -17,6 +17,7 @@ from kdhelpers.models import MODELS, check_model, default_options
 from kdhelpers.nearest import check_known, known_names
 from kdhelpers.training.optim import OPTIMIZERS, SCHEDULES, check_optimizer_options, learning_rate
 from kdhelpers.training.options import complete_options, named_values, option_defaults
+from kdhelpers.training.published import is_published, published_hyperparameters
 
 TRUE_WORDS = ("1", "true", "t", "yes", "y", "on")  # as pydantic reads a bool
 WEIGHT_NAMES = ("teacher", "start_from")  # the content of these weights counts, not their names
@@ -31,7 +32,9 @@ class Run(BaseModel):
     """Everything scientific about one training. Checked on creation: ValueError names the field, value and remedy.
 
     Strings are coerced, since papermill passes 1e-3 as "1e-3". Options are checked against the signature of the method,
-    optimiser or schedule and completed with its defaults. `name` renames the artifacts and does not change the `id`.
+    optimiser or schedule and completed with its defaults. The text `published` or a pair of networks stands for the
+    method's published hyperparameters (see `published.py`): the run holds the mapping. `name` renames the artifacts and
+    does not change the `id`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
@@ -53,7 +56,9 @@ class Run(BaseModel):
     role: Literal["teacher", "student"] = Field("student", description="what the network is for; part of its name")
     teacher: str | None = Field(None, description="architecture of a trained teacher, or name or path of weights")
     method: str = Field("si", description="distillation method")
-    hyperparameters: dict[str, Any] = Field({}, description="the method's own parameters")
+    hyperparameters: dict[str, Any] = Field(
+        {}, description="the method's own parameters; `published` or a pair such as resnet56>resnet20 fills them in"
+    )
     placebo: Literal["", "shuffled", "mean"] = Field(
         "", description="control: the teacher's outputs shuffled among the images of a batch, or their mean"
     )
@@ -118,8 +123,9 @@ class Run(BaseModel):
             values[name] = None if values[name] in ("", 0, "0") else values[name]  # papermill passes "" or 0 for none
         for options, (field, registry) in OPTIONS.items():
             name, given = values[field], values[options] or {}
-            if isinstance(name, str) and isinstance(given, dict):  # else pydantic reports the type
+            if isinstance(name, str) and (isinstance(given, dict) or is_published(given)):  # else pydantic reports it
                 check_known(field, name, registry)
+                given = given if isinstance(given, dict) else published_hyperparameters(given, values)
                 values[options] = complete_options(registry[name], given, f"{options} of {name}")
         if isinstance(values["model"], str) and isinstance(values["model_options"] or {}, dict):
             pretrained = values["pretrained"] in (True, 1) or str(values["pretrained"]).lower() in TRUE_WORDS

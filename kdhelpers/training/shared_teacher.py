@@ -1,7 +1,7 @@
 """The teacher of a training loop: one forward pass for all students, and for the images of several steps at once."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from torch import Tensor
 
@@ -15,12 +15,13 @@ from kdhelpers.training.teacher_cache import PARTS, CachedTeacher, NotKept, cach
 class SharedTeacher:
     """The teacher's outputs for the present step: computed once for all students, and for a whole block at once.
 
-    The outputs of a frozen network in eval mode do not depend on the other images of a batch. by_block: False if a
-    student reads feature maps, which are too large to keep for a block. `forwards` counts the calls of the teacher.
+    The outputs of a frozen network in eval mode do not depend on the other images of a batch. read: the parts of the
+    outputs that the students read; other maps are dropped. Maps are too large to keep for a block: with one of them the
+    teacher runs step by step. `forwards` counts its calls.
     """
 
-    def __init__(self, teacher: Teacher | CachedTeacher, by_block: bool = True):
-        self.teacher, self.by_block, self.forwards = teacher, by_block, 0
+    def __init__(self, teacher: Teacher | CachedTeacher, read: Collection[str] = PARTS):
+        self.teacher, self.read, self.by_block, self.forwards = teacher, set(read), set(read) <= set(PARTS), 0
         self.batch: Batch | None = None
         self._of_block: list[tuple] = []
         self._of_step: list[tuple] = []
@@ -32,7 +33,7 @@ class SharedTeacher:
         options = {"view_ids": view_ids} if isinstance(self.teacher, CachedTeacher) else {}
         outputs = self._once(self._of_block, whole, None, **options)
         embedding = None if outputs.embedding is None else outputs.embedding[span]
-        return Outputs(outputs.logits[span], embedding, NotKept())
+        return outputs._replace(logits=outputs.logits[span], embedding=embedding)
 
     def has_block(self, view: Tensor, stop_at: str | None = None) -> bool:
         """Whether the outputs for the view are a slice of the outputs for a block."""
@@ -44,10 +45,12 @@ class SharedTeacher:
                 return outputs
         self.forwards += 1
         outputs = self.teacher(view, stop_at=stop_at, **options)
-        if known is self._of_block:
-            outputs = outputs._replace(feature_maps=NotKept())
-        known.append((view, stop_at, outputs))
-        return outputs
+        known.append((view, stop_at, self._read_parts(outputs)))
+        return known[-1][2]
+
+    def _read_parts(self, outputs: Outputs) -> Outputs:
+        empty = {"feature_maps": NotKept(), "final_map": None, "pre_activations": None}
+        return outputs._replace(**{part: value for part, value in empty.items() if part not in self.read})
 
     def begin_batch(self, batch: Batch | None) -> None:
         self._of_step.clear()
@@ -75,4 +78,4 @@ def share_teacher(students: Sequence[Inputs], batches: Batches, cached: bool) ->
         if cached
         else contextlib.nullcontext(teacher) as source
     ):
-        yield SharedTeacher(source, by_block=read <= set(PARTS))
+        yield SharedTeacher(source, read)

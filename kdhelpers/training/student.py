@@ -1,6 +1,5 @@
 """The state of one network in training: student and method as one module, optimiser, history, checkpoint."""
 
-import copy
 import math
 import time
 import zlib
@@ -14,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from kdhelpers.data import Batch, Batches
 from kdhelpers.device import autocast, keep_freed_memory, memory_format, peak_memory_mib
 from kdhelpers.evaluation.validation import top1_and_loss
-from kdhelpers.methods import Context, Method
-from kdhelpers.models import FeatureExtractor, Outputs, build_model
+from kdhelpers.methods import Method
+from kdhelpers.models import FeatureExtractor, HeadedNetwork, Outputs, build_model
+from kdhelpers.training.context import context_of
 from kdhelpers.training.epoch_log import EpochLog, total
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.optim import build_optimizer, learning_rate
@@ -92,18 +92,18 @@ class Training:
         self.module = torch.compile(module) if compiled else module
         self.epochs_done, self.history, self.best = 0, [], None
         if run.epochs == 0:
-            self.best = {"epoch": 0, "val_top1_pct": None, "weights": weights_of(self.network)}
+            self.best = {"epoch": 0, "val_top1_pct": None, "weights": weights_of(self.model)}
 
     def _over_ranks(self, module: DistillationModule) -> DistributedDataParallel:
         """Each rank keeps its own memory bank and BatchNorm statistics.
 
         The search for unused parameters walks the graph in each step, so only trainings that may have some pay for it:
-        those with a first stage, without a classifier, with a weight of 0, or with a user's own parts.
+        those with a first stage, with an unused classifier, with a weight of 0, or with a user's own parts.
         """
         method, devices = self.method, [self.device] if self.device.type == "cuda" else None
         known = all(type(part).__module__.startswith("kdhelpers.") for part in (method, self.network))
-        may_skip = method.stage_epochs or not method.trains_classifier or 0 in self.run.hyperparameters.values()
-        unused = may_skip or not known
+        idle = not method.trains_classifier or method.predicting_head()
+        unused = method.stage_epochs or idle or 0 in self.run.hyperparameters.values() or not known
         return DistributedDataParallel(module, devices, broadcast_buffers=False, find_unused_parameters=bool(unused))
 
     def _build(self, teacher: Teacher | None, inputs: Inputs) -> DistillationModule:
@@ -115,32 +115,14 @@ class Training:
         self.network.to(self.device, memory_format=memory_format(self.device))
         seed_everything(run.seed, "method")
         self.method = run.build_method()
+        self.model = self.network  # what predicts
         self.student = FeatureExtractor(self.network)
-        self.method.build(self._context(teacher))
-        return DistillationModule(self.student, self.method.to(self.device), teacher, run.placebo)
-
-    @torch.no_grad()
-    def _context(self, teacher: Teacher | None) -> Context:
-        side = self.data.image_size
-        images = torch.zeros(2, 3, side, side, device=self.device)
-        self.network.eval()
-        with autocast(self.device, self.precision):
-            outputs = self.student(images), teacher(images) if teacher else None
-        self.network.train()
-        self._check_logits(outputs[0].logits)
-        facts = self.data.train.labels, self.data.num_classes
-        return Context(*outputs, self._copy_student, *facts, list(self.network.parameters()))
-
-    def _check_logits(self, logits: Tensor) -> None:
-        """Raises ValueError unless a network of the user's own outputs one logit per class; `logits` of two images."""
-        if logits.shape != (wanted := (2, self.data.num_classes)):
-            raise ValueError(
-                f"model = {self.run.model}: outputs logits {tuple(logits.shape)} for two images; must be {wanted}, one "
-                "per class: pass num_classes on to the classifier"
-            )
-
-    def _copy_student(self) -> FeatureExtractor:
-        return FeatureExtractor(copy.deepcopy(self.network)).requires_grad_(False)
+        self.method.build(context_of(inputs, self.method, self.student, teacher))
+        self.method.to(self.device)
+        if head := self.method.predicting_head():
+            self.model = HeadedNetwork(self.network, head)
+            self.student = FeatureExtractor(self.model)
+        return DistillationModule(self.student, self.method, teacher, run.placebo)
 
     @property
     def epoch(self) -> int:
@@ -226,7 +208,7 @@ class Training:
         last = self.run.selection == "last"
         if last or self.best is None or row["val_top1_pct"] > self.best["val_top1_pct"]:
             wanted = not last or row["epoch"] == self.run.epochs
-            state = self.network.state_dict()  # the copy stays on the device until it is written
+            state = self.model.state_dict()  # the copy stays on the device until it is written
             weights = {name: value.clone() for name, value in state.items()} if wanted else None
             self.best = {"epoch": row["epoch"], "val_top1_pct": row.get("val_top1_pct"), "weights": weights}
 

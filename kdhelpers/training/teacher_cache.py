@@ -26,7 +26,7 @@ from kdhelpers.messages import inform
 from kdhelpers.models import Outputs
 from kdhelpers.training.teacher import Teacher
 
-PARTS = ("logits", "embedding")  # of the outputs; feature maps are too large
+PARTS = ("logits", "embedding")  # of the outputs; maps are too large
 MEMORY_SHARE = 0.25  # of the free memory that a cache may take
 FIRST_ROWS = 4096
 SIZE_STEP = 128  # missing rows are computed for a multiple of it
@@ -153,7 +153,7 @@ class NotKept(dict):
 def cached_teacher(teacher: Teacher, data: Data, batches: Batches, read: set[str]) -> Iterator[CachedTeacher | Teacher]:
     """The teacher with the cache of the parts that are `read`, held against other processes.
 
-    The teacher itself, and the reason on stderr, if feature maps are read, if nothing is (methods that mix images read
+    The teacher itself, and the reason on stderr, if maps are read, if nothing is (methods that mix images read
     no view), or if the views are not finitely many. A cache of logits and embeddings serves runs that read logits
     alone, too.
     """
@@ -176,7 +176,7 @@ def _reason_against(batches: Batches, read: set[str]) -> str:
     if not read:
         return "this method mixes the images, which makes new ones in every step"
     if read - set(PARTS):
-        return "this method reads the teacher's feature maps, which are too large to keep"
+        return "this method reads maps of the teacher, which are too large to keep"
     if not batches.teacher_recipe.views:
         return f"augmentation = {batches.teacher_recipe} has more views than can be kept; crop and flip have 162"
     return ""

@@ -13,6 +13,7 @@ from kdhelpers.messages import inform
 from kdhelpers.methods import METHODS
 from kdhelpers.models import COUNTS, MODELS, build_model, identify_architecture
 from kdhelpers.nearest import guess
+from kdhelpers.weights.head import with_head
 from kdhelpers.weights.third_party import load_state
 
 
@@ -124,14 +125,20 @@ def describe_teacher(teacher: str, dataset: str) -> dict:
 
 
 def load_model(
-    weights: str | Weights, model: str | None = None, num_classes: int | None = None, device: str = "cpu", **options
+    weights: str | Weights,
+    model: str | None = None,
+    num_classes: int | None = None,
+    device: str = "cpu",
+    head: bool = True,
+    **options,
 ) -> nn.Module:
     """A trained network in eval mode, by artifact name (`student_lm_resnet8_digits`), by path, or of `find_weights`.
 
     Architecture, classes and options come from the sidecar. Without one they are `model`, `num_classes` and `options`;
     without these they are identified from the tensors' names and shapes, and stderr reports them. `load_state` reads
-    checkpoints made elsewhere. Raises FileNotFoundError; ValueError for a damaged file, a file without a state_dict and
-    weights of another network.
+    checkpoints made elsewhere. A student that predicts by a head (SimKD) is loaded with it; `head=False` loads the
+    student alone. Raises FileNotFoundError; ValueError for a damaged file, a file without a state_dict and weights of
+    another network.
     """
     weights = find_weights(weights) if isinstance(weights, str) else weights
     path, description, state = weights.path, weights.description, load_state(weights.path)
@@ -143,6 +150,8 @@ def load_model(
         raise ValueError(f"{path}: has no description; give num_classes with model = {model}")
     network = build_model(model, num_classes, **options)
     load_weights(network, state, f"{path} (read as {model}, {num_classes} classes)")
+    if head and description.get("head"):
+        network = with_head(network, path, description)
     return network.to(device).eval()
 
 

@@ -124,8 +124,18 @@ def test_circles_have_a_point_per_angle():
 
 
 def test_heat_maps_share_a_scale_around_zero():
-    figure = sketches.heat({"a": torch.full((2, 2), -3.0), "b": torch.ones(2, 2)})
+    figure = sketches.heat({"a": torch.full((2, 2), -3.0), "b": torch.ones(2, 2), "c": torch.ones(2, 2)}, columns=2)
     assert {image.get_clim() for axes in figure.axes for image in axes.images} == {(-3.0, 3.0)}
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", ""]
+    assert figure.axes[2].get_subplotspec().rowspan.start == 1
+
+
+def test_triangles_have_lengths_over_their_mean_and_angles_in_degrees():
+    right = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
+    first, second = sketches.triangles({"a": right, "b": 2 * right + 7}).axes
+    texts = [text.get_text() for text in first.texts]
+    assert sorted(texts) == sorted(["90°", "53°", "37°", "0.75", "1.25", "1.00"])
+    assert [text.get_text() for text in second.texts] == texts
 
 
 def test_targets_have_a_row_of_bars_for_each_kind():

@@ -170,7 +170,7 @@ def real(out, seconds, epochs=1):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "chosen"), [(1000, "A with CRD"), (110, "A"), (90, "A without LS"), (1, PLANS[-1].name)]
+    ("seconds", "chosen"), [(1000, "A with CRD"), (120, "A with KD+LS"), (100, "A"), (1, PLANS[-1].name)]
 )
 def test_the_first_plan_that_fits_is_chosen(out, data, seconds, chosen):
     session, work = real(out, seconds, epochs=1000)

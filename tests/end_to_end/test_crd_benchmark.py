@@ -1,4 +1,4 @@
-"""The profile of the CRD benchmark: each pair in each row of the published tables, at the published recipe."""
+"""The profile of the CRD benchmark: each row of the settings in each of its pairs, at the published recipe."""
 
 from collections import Counter
 from pathlib import Path
@@ -7,10 +7,12 @@ from unittest.mock import patch
 
 import pytest
 
-from kdhelpers import Run
+from kdhelpers import METHODS, Run
 from kdhelpers.display import notebook
 from kdhelpers.suite.profiles import cells_of, load_profile, parameters_of, source_of
 from kdhelpers.training.named import FIT_OPTIONS
+from kdhelpers.training.options import complete_options
+from kdhelpers.training.published import published_settings
 from kdhelpers.zoo import benchmark
 from kdhelpers.zoo.benchmark import matches, nearness
 
@@ -29,6 +31,9 @@ RECIPE = {
 }
 
 
+STRONG = "crop flip randaugment=2/10 cutout"
+
+
 def runs_of(job) -> list[Run]:
     """What the job's notebook would train: its imports, its parameters, and the cell that makes the Run, executed here.
 
@@ -44,7 +49,10 @@ def runs_of(job) -> list[Run]:
             exec(source, names)
             names |= job.parameters
         elif "run = run_of(" in source:
-            with patch.object(notebook, "added_parameters", lambda: beyond):
+            with (
+                patch.object(notebook, "added_parameters", lambda: beyond),
+                patch.object(notebook, "passed_parameters", lambda: job.parameters),
+            ):
                 exec(source, names)
             return names.get("runs") or [names["run"]]
     raise AssertionError(f"{job.notebook}: makes no Run")
@@ -60,44 +68,55 @@ def runs():
     return [run for (run,) in found]
 
 
+def label_of(run) -> str:
+    """The row of the tables whose settings the run has."""
+    rows = published_settings()
+    (label,) = [label for label in rows if rows[label].method == run.method and rows[label].fits(run.hyperparameters)]
+    return label
+
+
 def test_every_run_has_the_published_recipe(runs):
     for run in runs:
-        known = run.model_dump()
-        assert {field: known[field] for field in RECIPE} == RECIPE
-        assert run.lr == (0.01 if run.model.startswith(("mobilenet", "shufflenet")) else 0.05)
-        assert run.schedule_options == {"milestones": [], "gamma": 0.1}  # 150, 180, 210 of 240
+        known, small = run.model_dump(), run.model.startswith(("mobilenet", "shufflenet"))
+        recipe, lr, milestones = RECIPE, 0.05, []  # 150, 180, 210 of 240
+        if run.method == "mlkd":
+            long = run.teacher == "resnet32x4" and run.model.startswith("shufflenet")
+            recipe = RECIPE | {"epochs": 960 if long else 480, "augmentation": STRONG}
+            lr, milestones = 0.025, [150, 180, 210]
+        assert {field: known[field] for field in recipe} == recipe
+        assert run.lr == (0.01 if small else lr)
+        assert run.schedule_options == {"milestones": milestones, "gamma": 0.1}
 
 
-def test_each_pair_is_in_each_published_row_once(runs):
-    rows = [row for row in benchmark.figures_of(("wrn_40_2", "wrn_16_2"), "cifar100") if row["role"] != "teacher"]
-    places = Counter()
-    for run in runs:
-        (row,) = [row for row in rows if matches(run.model_dump(), row)]
-        places[row["label"], run.teacher, run.model] += 1
-        assert nearness(run.model_dump(), row) == len(row["recipe"])
-    taught = {(row["label"], *pair) for row in rows if row["method"] != "si" for pair in benchmark.published_pairs()}
-    assert set(places) == taught | {("student", None, student) for _, student in benchmark.published_pairs()}
+def test_each_pair_is_in_each_row_of_the_settings_once_with_its_values(runs):
+    taught = [run for run in runs if run.method != "si"]
+    for run in taught:
+        row = published_settings()[label_of(run)]
+        values = row.values(f"{run.teacher}>{run.model}")
+        assert run.hyperparameters == complete_options(METHODS[run.method], values, run.method)
+    places = Counter((label_of(run), run.teacher, run.model) for run in taught)
+    pairs = {f"{teacher}>{student}": (teacher, student) for teacher, student in benchmark.published_pairs()}
+    expected = {
+        (label, *pairs[pair])
+        for label, row in published_settings().items()
+        for pair in row.known_pairs
+        if pair in pairs  # NKD has no other
+    }
+    assert set(places) == expected
+    assert {run.model for run in runs if run.method == "si"} == {student for _, student in benchmark.published_pairs()}
     assert set(places.values()) == {1}
+
+
+def test_each_run_stands_in_its_row_of_the_published_figures(runs):
+    for run in runs:
+        pair = (run.teacher, run.model) if run.teacher else ("wrn_40_2", "wrn_16_2")
+        rows = benchmark.figures_of(pair, "cifar100")
+        found = [row for row in rows if row["role"] != "teacher" and matches(run.model_dump(), row)]
+        labels = {"si": ["student"], "normkd": []}  # NormKD has no printed figure that was verified
+        assert [row["label"] for row in found] == labels.get(run.method, [label_of(run)] if run.teacher else [])
+        assert all(nearness(run.model_dump(), row) == len(row["recipe"] | row["by_pair"]) for row in found)
 
 
 def test_no_two_runs_share_a_weight_file_and_names_say_the_teacher(runs):
     assert max(Counter(run.artifact_name for run in runs).values()) == 1
     assert all(run.teacher in run.artifact_name for run in runs if run.teacher)
-
-
-def test_the_published_weights_of_the_losses(runs):
-    by_method = {}
-    for run in runs:
-        by_method.setdefault(run.method, {}).setdefault((run.teacher, run.model), []).append(run.hyperparameters)
-    lm = by_method["lm"]["resnet56", "resnet20"][0]
-    assert lm == {"temperature": 4.0, "ce_weight": 0.1, "kd_weight": 0.9}
-    for pair, (dkd,) in by_method["dkd"].items():
-        (standardized,) = by_method["dkd_standardized"][pair]
-        assert (dkd["alpha"], dkd["temperature"], dkd["warmup_epochs"]) == (1.0, 4.0, 20.0)
-        assert (standardized["alpha"], standardized["temperature"]) == (9.0, 2.0)
-        assert standardized["beta"] == 9 * dkd["beta"]
-    assert by_method["dkd"]["vgg13", "mobilenetv2"][0]["beta"] == 6.0
-    assert {h["kd_weight"] for found in by_method["lm_standardized"].values() for h in found} == {9.0}
-    for method in ("crd", "cocord"):
-        assert [h["kd_weight"] for h in by_method[method]["vgg13", "vgg8"]] == [0.0, 1.0]
-    assert by_method["crd"]["vgg13", "vgg8"][0]["negatives"] == 16384

@@ -164,12 +164,6 @@ def test_after_the_warm_up_the_terms_sum_to_cross_entropy_and_the_loss():
     torch.testing.assert_close(terms["ce"] + terms["tckd"] + terms["nckd"], expected)
 
 
-def test_the_warm_up_rises_from_the_first_epoch_to_one_and_stays():
-    assert [DecoupledKD().warmup(epoch) for epoch in (1, 10, 20, 21, 240)] == [0.05, 0.5, 1, 1, 1]
-    assert [DecoupledKD(warmup_epochs=0).warmup(epoch) for epoch in (1, 2)] == [1, 1]
-    assert [DecoupledKD(warmup_epochs=1.5).warmup(epoch) for epoch in (1, 2)] == [pytest.approx(2 / 3), 1]
-
-
 @pytest.mark.parametrize("name", ["alpha", "beta", "temperature", "ce_weight", "warmup_epochs"])
 def test_hyperparameters_out_of_range_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} = -1"):

@@ -179,3 +179,33 @@ def test_errors_list_the_modules_of_the_network(user_network, small, images):
         FeatureExtractor(user_network, {"a": "unused"}, classifier="head")(images)
     with pytest.raises(ValueError, match="stop_at='layer9' is not a map of this model; use one of stem"):
         FeatureExtractor(small)(images, stop_at="layer9")
+
+
+def test_the_final_map_of_any_network_by_naming_its_pooling(images):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    outputs = FeatureExtractor(model, classifier="3", pooling="1")(images)
+    assert torch.equal(outputs.final_map, model[0](images))
+    torch.testing.assert_close(outputs.final_map.mean((2, 3)), outputs.embedding)
+    assert FeatureExtractor(model, classifier="3")(images).final_map is None
+    with pytest.raises(ValueError, match="pooling: the model has no module 'pool'"):
+        FeatureExtractor(model, classifier="3", pooling="pool")
+
+
+def test_a_forward_that_stops_early_has_neither_final_map_nor_pre_activations(small, images):
+    outputs = FeatureExtractor(small, pre_activations=True)(images, stop_at="layer1")
+    assert outputs.final_map is outputs.pre_activations is None
+
+
+def test_pre_activations_are_made_on_request_alone_and_are_not_what_a_relu_overwrites(small, images):
+    assert FeatureExtractor(small.eval())(images).pre_activations is None
+    outputs = FeatureExtractor(small, pre_activations=True)(images)
+    assert list(outputs.pre_activations) == ["layer1", "layer2", "layer3"]
+    assert all(value.min() < 0 for value in outputs.pre_activations.values())
+    outputs.pre_activations["layer2"].sum().backward()
+    assert small.layer2[0].conv2.weight.grad.any()
+    assert small.layer3[0].conv1.weight.grad is None
+
+
+def test_a_network_that_does_not_name_its_relus_has_no_pre_activations(user_network, images):
+    extractor = FeatureExtractor(user_network, {"a": "body.first"}, classifier="head", pre_activations=True)
+    assert extractor(images).pre_activations is None

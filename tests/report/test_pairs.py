@@ -54,46 +54,96 @@ def test_the_printed_figures_are_those_of_the_papers():
     rows = benchmark.published(benchmark.STUDY)
     printed = {(row["label"], row["teacher"], row["student"]): row["printed"] for row in rows}
     labels = benchmark.in_order(row["label"] for row in rows)
-    assert labels == "teacher student KD FitNet CRD CRD+KD CoCoRD CoCoRD+KD DKD KD+LS DKD+LS".split()
+    assert labels == list(SUMS)
     assert len(rows) == len(printed) == 13 * len(labels)
     first = [printed[label, "wrn_40_2", "wrn_16_2"] for label in labels]
-    assert first == ["75.61", "73.26", "74.92", "73.58", "75.48", "75.64", "75.48", "75.90", "76.24", "76.11", "76.39"]
+    assert first[:11] == "75.61 73.26 74.92 73.58 75.48 75.64 75.48 75.90 76.24 76.11 76.39".split()
+    assert first[11:19] == "74.08 73.83 74.11 73.35 74.54 73.68 75.64 75.57".split()
+    assert first[19:25] == "76.12 75.51 76.23 76.37 76.38 75.45".split()
+    assert first[25:] == ["", "", "", "", "", "", "76.63", "76.95", "76.58", "76.81"]
     last = [printed[label, "wrn_40_2", "shufflenetv1"] for label in labels]
-    assert last == ["75.61", "70.50", "74.83", "", "76.05", "", "76.42", "76.56", "76.70", "", ""]
-    assert printed["DKD", "resnet50_crd", "vgg8"] == ""
+    assert last[:11] == ["75.61", "70.50", "74.83", "73.73", "76.05", "76.27", "76.42", "76.56", "76.70", "", ""]
+    assert last[11:19] == "73.32 74.52 73.61 72.21 73.89 74.89".split() + ["", ""]
+    assert last[19:] == "77.14 76.40 75.39 75.42 76.95".split() + [*[""] * 5, "77.21", "77.12", "", "", "", ""]
+    assert printed["DKD", "resnet50_crd", "vgg8"] == "75.34"
     assert printed["CoCoRD+KD", "resnet32x4", "shufflenetv2"] == "77.39"
     sums = {label: sum(float(row["printed"] or 0) for row in rows if row["label"] == label) for label in labels}
     assert {label: round(total, 2) for label, total in sums.items()} == SUMS
-    for label in labels:
-        (rule,) = {row["selection"] for row in rows if row["label"] == label}
-        assert rule == ("" if label in labels[:2] else "last" if label in labels[2:6] else "test")
-    assert {row["note"] for row in rows if row["label"] == "DKD"} == {"mean of 5 runs"}
+    rules = {label: {row["selection"] for row in rows if row["label"] == label} for label in labels}
+    kept_last = "KD FitNet CRD CRD+KD AT SP VID RKD PKT NST".split()
+    unsaid = "teacher student ICKD ICKD+KD DIST TTM WTTM CTKD RLD WSLD".split()
+    of = {**dict.fromkeys(kept_last, "last"), **dict.fromkeys(unsaid, "")}
+    assert rules == {label: {of.get(label, "test")} for label in labels}
+    assert {row["note"] for row in rows if row["label"] == "DKD"} == {DKD_NOTE}
 
 
+DKD_NOTE = "mean of 5 runs; resnet110>resnet20 from LS's table and resnet50>vgg8 from SDD's"
 SUMS = {
     "teacher": 994.01,
     "student": 909.74,
     "KD": 941.06,
-    "FitNet": 499.6,
+    "FitNet": 918.45,
     "CRD": 955.12,
-    "CRD+KD": 516.71,
+    "CRD+KD": 958.21,
     "CoCoRD": 962.17,
     "CoCoRD+KD": 964.72,
-    "DKD": 889.47,
-    "KD+LS": 518.54,
-    "DKD+LS": 521.56,
+    "DKD": 964.81,
+    "KD+LS": 731.73,
+    "DKD+LS": 739.36,
+    "AT": 912.4,
+    "SP": 934.56,
+    "VID": 928.7,
+    "RKD": 917.78,
+    "PKT": 937.05,
+    "NST": 919.93,
+    "ICKD": 515.97,
+    "ICKD+KD": 517.27,
+    "ReviewKD": 820.09,
+    "DIST": 958.59,
+    "TTM": 957.54,
+    "WTTM": 959.08,
+    "LumiNet": 823.06,
+    "CTKD": 724.53,
+    "RLD": 376.01,
+    "WSLD": 222.32,
+    "CAT-KD": 376.41,
+    "SimKD": 454.12,
+    "SD-KD": 591.92,
+    "SD-DKD": 524.68,
+    "MLKD": 742.48,
+    "MLKD+LS": 745.82,
+    "MixUp+KD (SuperMix)": 525.98,
+    "CutMix+KD (SuperMix)": 526.03,
 }
+
+
+def test_the_published_budgets_count_epochs_and_views():
+    rows = benchmark.published(benchmark.STUDY)
+    larger = {(row["label"], row["student"], row["budget"]) for row in rows if row["budget"] > 1 and row["printed"]}
+    by_label = {label: {budget for name, _, budget in larger if name == label} for label, _, _ in larger}
+    super_mix = {f"{name}+KD (SuperMix)": {600 * 2 / 240} for name in ("MixUp", "CutMix")}
+    assert by_label == super_mix | {
+        "CoCoRD": {3.0},
+        "CoCoRD+KD": {3.0},
+        "MLKD": {480 * 2 / 240, 960 * 2 / 240},
+        "MLKD+LS": {4.0, 8.0},
+    }
+    assert {student for _, student, budget in larger if budget == 8} == {"shufflenetv2"}
+    assert all(math.isnan(row["budget"]) == (row["role"] == "teacher") for row in rows)
 
 
 def test_every_printed_row_and_pair_can_be_run():
     assert len(benchmark.published_pairs()) == 13
     for name in {name for pair in benchmark.published_pairs() for name in pair}:
         build_model(name, 100)
-    for row in benchmark.published(benchmark.STUDY):
-        if row["role"] == "teacher":
-            continue
-        modes = {name: value for name, value in row["hyperparameters"].items() if not isinstance(value, bool)}
-        METHODS[row["method"]](**modes | row["recipe"])
+    rows = [row for row in benchmark.published(benchmark.STUDY) if row["role"] != "teacher"]
+    assert {row["label"] for row in rows if not row["method"]} == {
+        f"{mix}+KD (SuperMix)" for mix in ("MixUp", "CutMix")
+    }
+    for row in rows:
+        if row["method"]:
+            modes = {name: value for name, value in row["hyperparameters"].items() if not isinstance(value, bool)}
+            METHODS[row["method"]](**modes | row["recipe"] | row["by_pair"])
 
 
 def test_all_thirteen_pairs_are_there_run_or_not(root):
@@ -102,7 +152,7 @@ def test_all_thirteen_pairs_are_there_run_or_not(root):
     assert [frame.groupby(["teacher", "student"]).ngroups for frame in groups.values()] == [7, 6]
     assert all((frame["n"] == 0).all() for frame in groups.values())
     row = column(groups[pairs.SAME_STYLE]).loc["DKD"]
-    assert (row["printed"], row["published_selection"], row["published_note"]) == ("71.97", "test", "mean of 5 runs")
+    assert (row["printed"], row["published_selection"], row["published_note"]) == ("71.97", "test", DKD_NOTE)
     assert pairs.beside_ours("digits") == {}
 
 
@@ -211,13 +261,18 @@ def test_the_table_has_figures_seeds_rules_and_arrows_over_kd_of_the_same_source
     }
     assert found["published"]["KD"] == "70.66 last"
     assert found["published"]["FitNet"] == "69.21 ↓ last"
-    assert found["published"]["CoCoRD"] == "71.74 ↑ test"
+    assert found["published"]["DKD"] == "71.97 ↑ test"
+    assert found["published"]["CoCoRD"] == "71.74 test"  # three views: not compared with KD
     assert (found["published"]["student"], found["published"]["Hints"]) == ("69.06", "–")
     settings = dict(zip(styler.data["", "", "method"], styler.data["", "", "our setting"], strict=True))
     assert settings["KD"] == "KD (ce_weight=0.1, kd_weight=0.9)"
     html = styler.to_html()
     assert "nan" not in html.lower()
     assert "DKD, published: mean of 5 runs" in html
+    assert "RLD, published: second-hand; mean of 3" in html
+    assert "LumiNet: settings not published for wrn_40_2 → wrn_16_2, resnet56 → resnet20, resnet110 → resnet32 · " in (
+        styler.conditions
+    )
     assert "240 epochs, batch 64" in html
 
 
@@ -232,6 +287,36 @@ def test_the_best_of_each_source_is_bold_and_the_teacher_never(stored):
         if ("font-weight", "bold") in css and heads[place][0] == "resnet56 → resnet20"
     }
     assert bold == {("ours", "CRD"), ("published", "DKD+LS")}
+
+
+def test_published_figures_of_a_larger_budget_come_last_and_are_not_compared(stored):
+    fixtures.store(student(74.0, "cocord"))
+    frame = pairs.beside_ours()[pairs.SAME_STYLE]
+    styler = pairs.table(frame)
+    methods = list(styler.data["", "", "method"])
+    budgets = dict(zip(methods, styler.data["", "", "published budget"], strict=True))
+    assert [budgets[name] for name in ("teacher", "student", "KD", "CoCoRD", "MLKD", "Hints")] == [
+        *("–", "1×", "1×", "3×", "4×", "–")
+    ]
+    larger = [name for name in methods if budgets[name] not in ("–", "1×")]
+    assert methods[-len(larger) :] == larger
+    assert "CutMix+KD (SuperMix)" in larger
+    found = cells(styler)
+    assert (found["ours"]["CoCoRD"], found["published"]["MLKD+LS"]) == ("74.00 (single run) ↑ last", "72.33 test")
+    assert "epochs times views of an image in a step" in styler.caption
+    (other,) = [frame for group, frame in pairs.beside_ours().items() if group == pairs.OTHER_STYLE]
+    shown = pairs.table(other).data
+    in_other = dict(zip(shown["", "", "method"], shown["", "", "published budget"], strict=True))
+    assert in_other["MLKD"] == "4×, 8×"
+    assert "MixUp+KD (SuperMix)" not in in_other  # without a figure, and none of our methods
+    axes = next(axes for axes in pairs.bars(frame).axes if axes.get_title() == "resnet56 → resnet20")
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert "CoCoRD" in labels  # we ran it
+    assert not {"MLKD", "MixUp+KD (SuperMix)"} & set(labels)
+    marks = {
+        labels[int(line.get_xdata()[0])] for line in axes.lines if line.get_marker() == "D" and line.get_ydata()[0] > 0
+    }
+    assert "CoCoRD" not in marks
 
 
 def test_a_note_on_the_teacher_is_shown_wherever_it_bears(root):

@@ -118,6 +118,8 @@ def test_the_table_shows_missing_runs_as_dashes_and_says_what_is_compared(stored
     assert "+4.50 ± 0.71 (2 seeds)" in set(table.data["our gain, paired"])
     budget = "distilled from teacher_resnet50_cifar100 on cifar100 at 32 px, 8 epochs, batch 64, sgd, selection last"
     assert budget in table.conditions
+    assert table.data["published budget"].tolist()[:3] == ["–", "0.42×", "0.42×"]  # 50 epochs of two views
+    assert "published budget: epochs times views" in table.conditions
 
 
 def test_unknown_studies_and_runs_are_refused_with_those_known(stored):
@@ -145,7 +147,9 @@ def test_a_study_without_a_baseline_stands_beside_ours_without_gains(root):
     assert frame.loc["ResNet-18, ConKD with Lion", "test_top1_pct"] == 70.0
     assert frame[["gain_points", "paired_gain_points"]].isna().all(axis=None)
     assert "seen the test images" in frame["published_note"].iloc[0]
-    html = published.table("conkd_lion", "ours").to_html()
+    table = published.table("conkd_lion", "ours")
+    assert "published budget" not in table.data  # none was printed
+    html = table.to_html()
     assert "published: single runs on imagenette at 224 px · ours: resnet18" in html
     assert "batch 64, lion, selection last" in html
     assert "compares order, not percentages" in html  # no gains were printed

@@ -29,8 +29,11 @@ def begun(data, method, **changes):
         data = replace(data, unlabelled=Unlabelled(images, [str(number) for number in range(50)], "train:50"))
         taught |= {"unlabelled": "train:50", "unlabelled_batch_size": 32}
     fields = {"method": method, "hyperparameters": hyperparameters, "epochs": 5, "selection": "last"}
+    if kind.weak_view:
+        fields["augmentation"] = "crop flip cutout"
     torch.manual_seed(0)
-    network = Teacher(build_model("resnet8", data.num_classes)) if taught else None
+    network = build_model("resnet8", data.num_classes)
+    network = Teacher(network, pre_activations="pre_activations" in kind.reads) if taught else None
     training = training_of(Run(**QUICK | fields | taught | changes), data, network)
     training.epochs_done = training.method.stage_epochs  # the last stage trains the whole student
     training.begin_epoch()

@@ -35,6 +35,7 @@ CHANGES = {
     },
     "supcon": {"selection": "last"},
     "supcrd": {"hyperparameters": {"lam": 0.5}},
+    "mlkd": {"augmentation": "crop=2 flip cutout"},
     "dkd": {"hyperparameters": {"warmup_epochs": 2}},
 }
 
@@ -96,12 +97,12 @@ def network():
 
 
 def students(runs, data, network, block_steps):
-    teacher = Teacher(network)
+    read = {part for run in runs if run.teacher for part in run.build_method().reads}
+    teacher = Teacher(network, pre_activations="pre_activations" in read)
     inputs = [Inputs(run, data, CPU, "fp32", teacher if run.teacher else None) for run in runs]
     batches = batches_of(inputs)
     batches._block_steps = block_steps
-    read = {part for each in inputs if each.teacher for part in each.run.build_method().reads}
-    shared = SharedTeacher(teacher, by_block="feature_maps" not in read)
+    shared = SharedTeacher(teacher, read)
     return [Training(each, batches, shared if each.teacher else None) for each in inputs], shared
 
 
@@ -196,7 +197,7 @@ def test_a_teacher_of_a_graphed_step_runs_under_the_autocast_of_a_usual_step(dat
             return super().__call__(view, stop_at)
 
     inputs = Inputs(run, data, CPU, "bf16", Watched(network, dtype=torch.bfloat16))
-    batches, shared = batches_of([inputs]), SharedTeacher(inputs.teacher, by_block=method == "lm")
+    batches, shared = batches_of([inputs]), SharedTeacher(inputs.teacher, METHODS[method].reads)
     batches._block_steps, training = block_steps, Training(inputs, batches, shared)
     modes.clear()
     train_epoch([training], Progress(), GraphedSteps(shared, CPU, always=True, gpu=RecordingGpu()))

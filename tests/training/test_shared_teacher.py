@@ -5,6 +5,7 @@ import torch
 
 from kdhelpers import build_model
 from kdhelpers.data import Batches, BatchSpec, parse_recipe
+from kdhelpers.models import Outputs
 from kdhelpers.training.shared_teacher import SharedTeacher
 from kdhelpers.training.teacher import Teacher
 from kdhelpers.training.teacher_cache import CachedTeacher, cached_teacher
@@ -23,7 +24,7 @@ def batches_of(data, block_steps=STEPS_OF_A_BLOCK, **spec):
 
 
 def test_a_teacher_runs_once_for_an_image_until_the_next_step():
-    shared = SharedTeacher(lambda view, stop_at=None: (view.sum(), stop_at))
+    shared = SharedTeacher(lambda view, stop_at=None: Outputs(view.sum(), stop_at, {}))
     first, equal = torch.ones(2), torch.ones(2)
     assert shared(first) is shared(first)
     assert shared(first, stop_at="layer1") is shared(first, stop_at="layer1")
@@ -90,7 +91,7 @@ def test_a_gpu_computes_missing_rows_in_few_sizes(data, teacher, root, monkeypat
 
 
 def test_feature_maps_are_computed_step_by_step(data, teacher):
-    shared = SharedTeacher(teacher, by_block=False)
+    shared = SharedTeacher(teacher, read={"logits", "feature_maps"})
     for batch in batches_of(data).epoch(1):
         shared.begin_batch(batch)
         maps, expected = shared(batch.views[0]).feature_maps, teacher(batch.views[0]).feature_maps
@@ -103,3 +104,18 @@ def test_a_map_that_no_method_declares_is_refused_with_the_remedy(data, teacher)
     shared.begin_batch(batch)
     with pytest.raises(KeyError, match="add 'feature_maps' to the method's `reads`"):
         shared(batch.views[0]).feature_maps["layer1"]
+
+
+def test_maps_that_are_not_read_are_dropped_and_pre_activations_are_carried(data):
+    torch.manual_seed(0)
+    teacher, batch = Teacher(build_model("resnet8", 10), pre_activations=True), next(batches_of(data).epoch(1))
+    read = {"final_map", "pre_activations"}
+    for parts in (set(), read):
+        shared = SharedTeacher(teacher, {"logits"} | parts)
+        shared.begin_batch(batch)
+        outputs, live = shared(batch.views[0]), teacher(batch.views[0])
+        assert shared.by_block == (not parts)
+        assert not outputs.feature_maps
+        assert (outputs.final_map is None) == (outputs.pre_activations is None) == (not parts)
+    assert torch.equal(outputs.final_map, live.final_map)
+    assert all(torch.equal(value, live.pre_activations[name]) for name, value in outputs.pre_activations.items())

@@ -7,7 +7,7 @@ from kdhelpers import Run, artifacts, fit_sweep
 from kdhelpers.training import fit as train
 from kdhelpers.training import inputs
 from kdhelpers.training.optim import DEFAULT_LR_AND_DECAY
-from kdhelpers.training.sweep import optimizer_runs, sweep_runs
+from kdhelpers.training.sweep import method_runs, optimizer_runs, sweep_runs
 
 PLAIN = {"dataset": "cifar100", "model": "resnet18", "teacher": "resnet50", "selection": "last"}
 
@@ -54,6 +54,21 @@ def test_a_hybrid_is_always_named_one(root):
         "student_tau_0.05_hybrid_lambda_0.3_resnet18_cifar100",
         "student_alpha_1.0_beta_1.0_resnet18_cifar100",
     ]
+
+
+def test_methods_share_the_values_and_keep_their_own_hyperparameters(root):
+    runs = method_runs(PLAIN | {"seed": 3}, "lm; hints mode=joint; dkd beta=2 warmup_epochs=1;")
+    assert [each.method for each in runs] == ["lm", "hints", "dkd"]
+    assert {(each.seed, each.model, each.teacher) for each in runs} == {(3, "resnet18", "resnet50")}
+    assert runs[0] == run(method="lm", seed=3)
+    assert runs[1].hyperparameters["mode"] == "joint"
+    assert (runs[2].hyperparameters["beta"], runs[2].hyperparameters["warmup_epochs"]) == (2, 1)
+    assert runs[1].artifact_name == "student_hints_mode_joint_resnet18_cifar100_seed3"
+
+
+def test_an_unknown_method_of_several_is_named(root):
+    with pytest.raises(ValueError, match="method .*hnts.*hints"):
+        method_runs(PLAIN, "lm; hnts mode=joint")
 
 
 def test_a_value_given_twice_is_refused(root):

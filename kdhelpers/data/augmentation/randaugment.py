@@ -86,11 +86,25 @@ def _movements(magnitude: int, size: int) -> dict[int, Change]:
 
 
 @cache
+def _smoothing(device: torch.device) -> Tensor:
+    kernel = torch.ones(3, 3)
+    kernel[1, 1] = 5.0
+    return to_device((kernel / kernel.sum()).expand(3, 1, 3, 3).contiguous(), device)
+
+
+def _sharpen(images: Tensor, factor: float) -> Tensor:
+    """torchvision's `adjust_sharpness` of colour images, whose kernel is copied to the device at each call."""
+    smooth = images.clone()
+    smooth[..., 1:-1, 1:-1] = F.conv2d(images.float(), _smoothing(images.device), groups=3).round_()
+    return (factor * images + (1.0 - factor) * smooth).clamp_(0, 255).to(torch.uint8)
+
+
+@cache
 def _changes(magnitude: int) -> dict[int, Change]:
     from torchvision.transforms import functional as tv
     from torchvision.transforms.v2 import functional as tv2
 
-    adjustments = [tv.adjust_brightness, tv.adjust_saturation, tv.adjust_contrast, tv.adjust_sharpness]
+    adjustments = [tv.adjust_brightness, tv.adjust_saturation, tv.adjust_contrast, _sharpen]
     strength = _upto(0.9, magnitude)
     signed = [(lambda m, x, adjust=adjust: adjust(x, 1 + m), strength) for adjust in adjustments]
     bits = 8 - round(magnitude / (LEVELS / 4))

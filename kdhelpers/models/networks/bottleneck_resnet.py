@@ -29,6 +29,7 @@ class Bottleneck(nn.Module):
         if stride != 1 or channels_in != channels:
             shortcut = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
             self.shortcut = nn.Sequential(shortcut, nn.BatchNorm2d(channels))
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.shortcut is None else self.shortcut(x)
@@ -36,7 +37,7 @@ class Bottleneck(nn.Module):
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(out))
         out += shortcut
-        return F.relu(out, inplace=True)
+        return self.relu(out)
 
 
 class BottleneckResNet(nn.Module):
@@ -62,4 +63,7 @@ class BottleneckResNet(nn.Module):
 
 
 _MAPS = {"stem": "relu", **{f"layer{i}": f"layer{i}" for i in range(1, 5)}}
-ARCHITECTURES = {"resnet50_crd": Architecture(BottleneckResNet, _MAPS, "linear")}
+_RELUS = {f"layer{i}": f"layer{i}.{count - 1}.relu" for i, (_, count, _) in enumerate(STAGES, 1)}
+ARCHITECTURES = {
+    "resnet50_crd": Architecture(BottleneckResNet, _MAPS, "linear", pooling="avgpool", pre_activations=_RELUS)
+}

@@ -21,13 +21,14 @@ class BasicBlock(nn.Module):
         if stride != 1 or channels_in != channels:
             shortcut = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(channels))
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
         out += shortcut
-        return F.relu(out, inplace=True)
+        return self.relu(out)
 
 
 class CifarResNet(nn.Module):
@@ -57,7 +58,9 @@ class CifarResNet(nn.Module):
 
 def _architecture(depth: int, widths: tuple[int, int, int, int]) -> Architecture:
     maps = {"stem": "relu", "layer1": "layer1", "layer2": "layer2", "layer3": "layer3"}
-    return Architecture(partial(CifarResNet, depth=depth, widths=widths), maps, "fc")
+    last = {f"layer{i}": f"layer{i}.{(depth - 2) // 6 - 1}.relu" for i in (1, 2, 3)}
+    build = partial(CifarResNet, depth=depth, widths=widths)
+    return Architecture(build, maps, "fc", pooling="avgpool", pre_activations=last)
 
 
 DEPTHS = (8, 14, 20, 32, 44, 56, 110)

@@ -72,4 +72,4 @@ def _convolution(channels_in: int, channels: int, size: int, stride: int = 1, gr
 
 # the benchmark's: the last stage at each resolution
 _MAPS = {"stem": "conv1", **{f"block{i}": f"blocks.{i}" for i in (1, 2, 4, 6)}}
-ARCHITECTURES = {"mobilenetv2": Architecture(MobileNetV2, _MAPS, "classifier.0")}
+ARCHITECTURES = {"mobilenetv2": Architecture(MobileNetV2, _MAPS, "classifier.0", pooling="avgpool", pre_activations={})}

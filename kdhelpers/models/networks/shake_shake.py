@@ -124,6 +124,7 @@ class ShakeShake(nn.Module):
         self.stage1 = _stage(16, widths[0], self.count, 1)
         self.stage2 = _stage(widths[0], widths[1], self.count, 2)
         self.stage3 = _stage(widths[1], widths[2], self.count, 2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(widths[2], num_classes)
         initialise(self)
         nn.init.zeros_(self.fc.bias)
@@ -133,7 +134,7 @@ class ShakeShake(nn.Module):
         coefficients = self._draw(x) if self.training else [[None] * self.count] * 3
         for layers, own in zip((self.stage1, self.stage2, self.stage3), coefficients, strict=True):
             x = layers(x, own)
-        return self.fc(F.adaptive_avg_pool2d(F.relu(x), 1).flatten(1))  # x: [B, 4 base_channels, 8, 8]
+        return self.fc(self.avgpool(F.relu(x)).flatten(1))  # x: [B, 4 base_channels, 8, 8]
 
     def _draw(self, x: Tensor) -> Tensor:
         """The coefficients of all blocks in one draw, a single launch on a GPU: [3, n, 2, B or 1, 1, 1, 1]."""
@@ -161,5 +162,7 @@ ARCHITECTURES = {
             "shake_backward": FLAG,
             "shake_image": FLAG,
         },
+        pooling="avgpool",
+        pre_activations={},
     )
 }

@@ -31,6 +31,7 @@ class ShuffleUnit(nn.Module):
         self.conv3 = nn.Conv2d(middle, new, 1, groups=GROUPS, bias=False)
         self.bn3 = nn.BatchNorm2d(new)
         self.pool = nn.AvgPool2d(3, stride=2, padding=1) if stride == 2 else None
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -38,7 +39,7 @@ class ShuffleUnit(nn.Module):
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(out))
         out = out + x if self.pool is None else torch.cat([out, self.pool(x)], 1)
-        return F.relu(out, inplace=True)
+        return self.relu(out)
 
 
 def shuffled(x: Tensor, groups: int) -> Tensor:
@@ -76,4 +77,5 @@ class ShuffleNetV1(nn.Module):
 
 
 _MAPS = {"stem": "relu", "layer1": "layer1", "layer2": "layer2", "layer3": "layer3"}
-ARCHITECTURES = {"shufflenetv1": Architecture(ShuffleNetV1, _MAPS, "linear")}
+_RELUS = {f"layer{i}": f"layer{i}.{count - 1}.relu" for i, (_, count) in enumerate(STAGES, 1)}
+ARCHITECTURES = {"shufflenetv1": Architecture(ShuffleNetV1, _MAPS, "linear", pooling="avgpool", pre_activations=_RELUS)}

@@ -96,4 +96,4 @@ fx.wrap("shuffled")
 
 
 _MAPS = {"stem": "relu", "layer1": "layer1", "layer2": "layer2", "layer3": "layer3"}
-ARCHITECTURES = {"shufflenetv2": Architecture(ShuffleNetV2, _MAPS, "linear")}
+ARCHITECTURES = {"shufflenetv2": Architecture(ShuffleNetV2, _MAPS, "linear", pooling="avgpool", pre_activations={})}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdhelpers.models.architecture import Architecture, Choice
 
-NAMES = ("resnet18", "resnet34", "resnet50", "resnet101")
+BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 STOCK = 64  # channels of the stem
 
 
@@ -78,6 +78,8 @@ ARCHITECTURES = {
         options={"stem": ("cifar", "imagenet"), "base_channels": Choice(STOCK, range(2, 257), usual=(32, 30, 24))},
         pretrained=True,
         pretrained_needs={"stem": "imagenet", "base_channels": STOCK},
+        pooling="avgpool",
+        pre_activations={f"layer{i}": f"layer{i}.{count - 1}.relu" for i, count in enumerate(blocks, 1)},
     )
-    for name in NAMES
+    for name, blocks in BLOCKS.items()
 }

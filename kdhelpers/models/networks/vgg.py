@@ -61,6 +61,12 @@ def _block(channels_in: int, channels: int, convolutions: int) -> nn.Sequential:
 
 _MAPS = {f"block{i}": f"block{i}" for i in range(5)}
 ARCHITECTURES = {
-    name: Architecture(partial(VGG, convolutions=convolutions), _MAPS, "classifier")
+    name: Architecture(
+        partial(VGG, convolutions=convolutions),
+        _MAPS,
+        "classifier",
+        pooling="pool",
+        pre_activations={f"block{i}": f"block{i}.{3 * count - 1}" for i, count in enumerate(convolutions) if i},
+    )
     for name, convolutions in CONVOLUTIONS.items()
 }

@@ -16,6 +16,7 @@ class PreActivationBlock(nn.Module):
     def __init__(self, channels_in: int, channels: int, stride: int):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels_in)
+        self.relu = nn.ReLU(inplace=True)
         self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
@@ -24,7 +25,7 @@ class PreActivationBlock(nn.Module):
             self.convShortcut = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        active = F.relu(self.bn1(x), inplace=True)
+        active = self.relu(self.bn1(x))
         shortcut = x if self.convShortcut is None else self.convShortcut(active)
         out = F.relu(self.bn2(self.conv1(active)), inplace=True)
         out = self.conv2(out)
@@ -45,6 +46,7 @@ class WideResNet(nn.Module):
         self.block2 = _stage(widths[0], widths[1], count, stride=2)
         self.block3 = _stage(widths[1], widths[2], count, stride=2)
         self.bn1 = nn.BatchNorm2d(widths[2])
+        self.relu = nn.ReLU(inplace=True)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(widths[2], num_classes)
         initialise(self)
@@ -53,7 +55,7 @@ class WideResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = self.conv1(images)  # [B, 16, 32, 32]
         x = self.block3(self.block2(self.block1(x)))  # [B, 64 * widening, 8, 8]
-        x = F.relu(self.bn1(x), inplace=True)
+        x = self.relu(self.bn1(x))
         return self.fc(self.avgpool(x).flatten(1))
 
 
@@ -63,8 +65,11 @@ def _stage(channels_in: int, channels: int, count: int, stride: int) -> nn.Seque
 
 
 _MAPS = {"stem": "conv1", "block1": "block1", "block2": "block2", "block3": "block3"}
+_RELUS = {"block1": "block2.layer.0.relu", "block2": "block3.layer.0.relu", "block3": "relu"}  # of what follows
 ARCHITECTURES = {
-    f"wrn_{depth}_{widening}": Architecture(partial(WideResNet, depth=depth, widening=widening), _MAPS, "fc")
+    f"wrn_{depth}_{widening}": Architecture(
+        partial(WideResNet, depth=depth, widening=widening), _MAPS, "fc", pooling="avgpool", pre_activations=_RELUS
+    )
     for depth in (16, 40)
     for widening in (1, 2)
 }

@@ -11,6 +11,7 @@ from kdhelpers.display.text import MARK, evidence_note, mark_meaning
 from kdhelpers.zoo.benchmark import BASELINE, in_order
 
 PANELS_PER_ROW = 4
+MOST_IN_NARROW, WIDTH_OF_METHOD = 16, 0.2  # methods in such a panel; inches
 MARKER = {"marker": "D", "markersize": 5, "linestyle": "none", "color": PALETTE[1], "markeredgewidth": 0}
 ERROR = {"ecolor": "0.15", "capsize": 3, "elinewidth": 1}
 POINT = {"fmt": "o", "markersize": 4, "color": PALETTE[0], **ERROR}
@@ -20,12 +21,16 @@ BASE_LINE = {"color": "0.4", "linewidth": 0.8}
 def bars(frame):
     """A group of `beside_ours` as a Figure: test top-1 in %, our mean and standard deviation, published as diamonds.
 
-    A bar starts at our student trained without a teacher; without one there is a point, and no bar.
+    A bar starts at our student trained without a teacher; without one there is a point, and no bar. Published figures
+    of a larger budget than 240 epochs of one view are left out.
     """
+    larger = frame["published_budget"] > 1
+    frame = frame.assign(published_pct=frame["published_pct"].astype(float).mask(larger))
     columns = list(frame.groupby(["dataset", "teacher", "student", "budget"], sort=False))
-    rows, across = grid_shape(len(columns), PANELS_PER_ROW)
+    most = max(len(_methods(column.set_index("method"))) for _, column in columns)
+    rows, across = grid_shape(len(columns), PANELS_PER_ROW if most <= MOST_IN_NARROW else PANELS_PER_ROW // 2)
     with styled():
-        figure = new_figure(3.3 * across + 0.4, 3.2 * rows + 0.6)
+        figure = new_figure(max(3.3, WIDTH_OF_METHOD * most) * across + 0.4, 3.2 * rows + 0.6)
         grid = panel_grid(figure, (rows, across), len(columns)).ravel()
         for axes, ((_, teacher, student, budget), column) in zip(grid, columns, strict=False):
             _draw(axes, column.set_index("method"))
@@ -35,17 +40,23 @@ def bars(frame):
             axes.annotate(subtitle, (0.5, 1.01), xycoords="axes fraction", ha="center", fontsize=7)
         for axes in grid[::across]:
             axes.set_ylabel("test top-1 (%)")
-        _legend(figure, bool(frame["published_pct"].notna().any()))
+        _legend(figure, bool(frame["published_pct"].notna().any()), bool(larger.any()))
         if notes := list(filter(None, [evidence_note(frame["dataset"]), mark_meaning(frame["notes"].fillna(""))])):
             figure.suptitle(" · ".join(notes), color="#B03A2E")
     return figure
+
+
+def _methods(column) -> list[str]:
+    """The methods of a panel: those with a figure of ours or a published one."""
+    figures = column["test_top1_pct"].astype(float).fillna(column["published_pct"].astype(float))
+    return in_order(figures.drop("teacher", errors="ignore").dropna().index)
 
 
 def _draw(axes, column) -> None:
     top1, std, published = (
         column[field].astype(float) for field in ("test_top1_pct", "test_top1_std_pct", "published_pct")
     )
-    methods = in_order(top1.fillna(published).drop("teacher", errors="ignore").dropna().index)
+    methods = _methods(column)
     base, teacher = (top1.get(method, math.nan) for method in (BASELINE, "teacher"))
     for place, method in enumerate(methods):
         _draw_ours(axes, place, top1[method], std[method], math.nan if method == BASELINE else base)
@@ -70,11 +81,11 @@ def _draw_ours(axes, place: int, mean: float, std: float, base: float) -> None:
         axes.bar([place], [mean - base], bottom=base, width=0.7, color=PALETTE[0], yerr=whisker, error_kw=ERROR)
 
 
-def _legend(figure, printed: bool) -> None:
+def _legend(figure, printed: bool, larger: bool) -> None:
     handles = [
         Patch(color=PALETTE[0], label="ours, mean ± std over seeds"),
         Line2D([], [], **BASE_LINE, label=f"our {BASELINE} without a teacher, where bars begin"),
         Line2D([], [], **TEACHER_LINE, label="our teacher"),
-        *([Line2D([], [], **MARKER, label="published")] if printed else []),
+        *([Line2D([], [], **MARKER, label="published" + ", 240 epochs of one view" * larger)] if printed else []),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))

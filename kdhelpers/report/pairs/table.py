@@ -4,7 +4,7 @@ import math
 
 import pandas
 
-from kdhelpers.display.text import MARK, evidence_note, spread_text
+from kdhelpers.display.text import BUDGET, MARK, budget_text, evidence_note, spread_text
 from kdhelpers.report.styling import table_of
 from kdhelpers.zoo.benchmark import REFERENCE, in_order
 
@@ -17,13 +17,20 @@ LEGEND = (
     f"↑ ↓ above or below {REFERENCE} of the same source, without regard to the spread",
     "bold: best student of its column",
 )
+LARGER = f"published budget: {BUDGET}; published figures of more than 1× come last, without arrows and never bold"
 
 
 def table(frame):
-    """A group of `beside_ours` as a table; pairs that do not fit are folded."""
+    """A group of `beside_ours` as a table; pairs that do not fit are folded.
+
+    Methods with published figures of a larger budget come last; these figures have no arrows and are never bold.
+    """
     printed = bool(frame["published_pct"].notna().any())
-    methods = in_order(frame["method"])
+    larger = set(frame.loc[frame["published_budget"] > 1, "method"])
+    methods = sorted(in_order(frame["method"]), key=lambda method: method in larger)
     cells, bold = {("", "", "method"): methods}, {}
+    if larger:
+        cells["", "", "published budget"] = _published_budgets(frame, methods)
     for head, column in _columns(frame):
         for source, texts, best in _sides(column.set_index("method").reindex(methods), printed):
             cells[*head, source], bold[*head, source] = texts, best
@@ -33,7 +40,8 @@ def table(frame):
     css = pandas.DataFrame("", index=texts.index, columns=texts.columns)
     for head, best in bold.items():
         css[head] = ["font-weight: bold" if flag else "" for flag in best]
-    caption = " · ".join(filter(None, [evidence_note(frame["dataset"]), *LEGEND[:1], *LEGEND[2:]]))
+    parts = [evidence_note(frame["dataset"]), *LEGEND[:1], *LEGEND[2:], LARGER if larger else ""]
+    caption = " · ".join(filter(None, parts))
     return table_of(texts, caption, conditions=" · ".join(_conditions(frame, printed)), css=css)
 
 
@@ -53,8 +61,9 @@ def _sides(column, printed: bool):
     yield OURS, [_our_text(*row) for row in zip(top1, *fields, _arrows(top1), strict=True)], _best(top1)
     if printed:
         texts, kept = (column[name].fillna("") for name in ("printed", "published_selection"))
-        rows = zip(texts, _arrows(published), kept, strict=True)
-        yield PUBLISHED, [" ".join(filter(None, row)) if row[0] else "–" for row in rows], _best(published)
+        comparable = published.where(~(column["published_budget"].astype(float) > 1))
+        rows = zip(texts, _arrows(comparable), kept, strict=True)
+        yield PUBLISHED, [" ".join(filter(None, row)) if row[0] else "–" for row in rows], _best(comparable)
 
 
 def _our_text(mean: float, std: float, n: float, selection: str, notes: str, arrow: str) -> str:
@@ -85,9 +94,23 @@ def _settings(frame, methods: list[str]) -> list[str]:
     return ["; ".join(label for label in labels.get(method, []) if label != method) for method in methods]
 
 
+def _published_budgets(frame, methods: list[str]) -> list[str]:
+    """`1×` or `4×, 8×`: the budgets of each method's published figures in these pairs."""
+    budgets = frame[frame["published_pct"].notna()].groupby("method")["published_budget"].unique()
+    return [", ".join(map(budget_text, budgets.get(method, []))) or "–" for method in methods]
+
+
 def _conditions(frame, printed: bool) -> list[str]:
-    rows = frame[["method", "published_note"]].dropna().drop_duplicates().itertuples(index=False)
+    printed_rows = frame.loc[frame["published_pct"].notna(), ["method", "published_note"]]
+    rows = printed_rows.drop_duplicates().itertuples(index=False)
     published = [f"{method}, published: {note}" for method, note in rows if note]
     abbreviations = ["+LS: logit standardisation; FitNet: labels and hint in one stage"] if printed else []
     notes = [f"{MARK.strip()} {note}" for note in frame["notes"].dropna().unique() if note]
-    return [text for text in (LEGEND[1], *published, *abbreviations, *notes) if text]
+    return [text for text in (LEGEND[1], *published, *_open_settings(frame), *abbreviations, *notes) if text]
+
+
+def _open_settings(frame) -> list[str]:
+    """The pairs for which a method has published figures without settings."""
+    rows = frame[frame["published_pct"].notna() & (frame["published_settings"] == "open")]
+    pairs = (rows["teacher"] + " → " + rows["student"]).groupby(rows["method"], sort=False).unique()
+    return [f"{method}: settings not published for {', '.join(names)}" for method, names in pairs.items()]

@@ -1,0 +1,66 @@
+"""Neuron selectivity transfer (NST): the student's channels have the distribution of the teacher's over the pixels.
+
+A channel is a vector over the pixels, divided by its Euclidean norm; k(a, b) = <a, b>^2
+L = sum over layers of the mean over images of [mean k(t, t') + mean k(s, s') - 2 mean k(s, t)]
+
+The means over pairs of channels make it the squared maximum mean discrepancy (MMD) of two sets of channels, so the
+numbers of channels may differ.
+Huang, Wang: Like What You Like: Knowledge Distill via Neuron Selectivity Transfer, 2017, with the polynomial
+kernel of degree 2 and offset 0.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from kdhelpers.methods.at import layer_pairs
+from kdhelpers.methods.base import Context, Method
+from kdhelpers.methods.parts.paired_maps import paired_maps, unit
+from kdhelpers.methods.parts.products import inner_products
+from kdhelpers.methods.parts.ranges import Weight
+from kdhelpers.methods.parts.tensors import cross_entropy
+
+
+def nst_loss(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
+    """The loss above, mean over images and pairs of channels, summed over layers; a scalar.
+
+    student_maps, teacher_maps: lists of [B, c, h, w], layer by layer; if sizes differ, the larger map is
+    average-pooled to the smaller. Any float dtype (computed in float32, or float64 for float64 input). A channel that
+    is 0 everywhere has k = 0 with all, and gets no gradient. Raises ValueError on lists and batches that do not fit.
+
+    Memory of a layer: B (c + C) h w + B (c^2 + c C + C^2) numbers, c and C the channels of student and teacher.
+    """
+    pairs = [(channels(student), channels(teacher)) for student, teacher in layer_pairs(student_maps, teacher_maps)]
+    return sum(kernel(t, t) + kernel(s, s) - 2 * kernel(s, t) for s, t in pairs)
+
+
+def channels(feature_map: Tensor) -> Tensor:
+    """A map [B, c, h, w] as vectors of norm 1 over the pixels: [B, c, h w]."""
+    return unit(feature_map.flatten(2), 2)
+
+
+def kernel(first: Tensor, second: Tensor) -> Tensor:
+    """Mean of <a, b>^2 over images and all pairs of vectors of [B, n, d] and [B, m, d]."""
+    return inner_products(first, second).square().mean()
+
+
+class NeuronSelectivityTransfer(Method):
+    """ce_weight CE + kd_weight NST, of all maps of each network except its first."""
+
+    title = "NST"
+    reads = ("feature_maps",)
+
+    ce_weight: Weight = 1.0
+    kd_weight: Weight = 50.0
+
+    def build(self, context: Context) -> None:
+        self.layers = paired_maps(context.student_outputs.feature_maps, context.teacher_outputs.feature_maps)
+
+    def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
+        view = batch.views[0]
+        student_out, teacher_maps = student(view), teacher(view).feature_maps
+        maps = zip(*((student_out.feature_maps[s], teacher_maps[t]) for s, t in self.layers), strict=True)
+        return {
+            "ce": self.ce_weight * cross_entropy(student_out.logits, batch.labels),
+            "nst": self.kd_weight * nst_loss(*maps),
+        }

@@ -1,0 +1,6 @@
+"""The warm-up of a loss term: a large term would dominate an untrained student."""
+
+
+def warmup(epoch: int, warmup_epochs: float) -> float:
+    """min(epoch / warmup_epochs, 1), with epochs from 1; warmup_epochs 0 is no warm-up."""
+    return min(epoch / warmup_epochs, 1.0) if warmup_epochs else 1.0
