@@ -168,7 +168,7 @@ def _watched(forward, seen):
     return watched
 
 
-@pytest.mark.parametrize("method", ["dkd", "hints", "reviewkd"])
+@pytest.mark.parametrize("method", ["dkd", "hints"])
 def test_graphed_steps_and_blocks_train_the_placebo_of_the_usual_steps(data, network, method):
     taught = TAUGHT | {"method": method, "selection": "last", "batch_size": 16}
     taught |= {"hyperparameters": {"hint_epochs": 1}} if method == "hints" else {}

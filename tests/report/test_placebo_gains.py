@@ -107,7 +107,9 @@ def test_the_table_and_the_picture_have_both_gains(stored):
     assert texts.loc["DKD", "gain over placebo mean"] == "+3.00 (1 seed)"
     assert list(texts.loc["KD"])[2:] == ["–", "–"]
     axes = placebos.picture(frame).axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == [label for label in frame["label"] if label != "CE (no teacher)"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        label for label in frame["label"] if label != "CE (no teacher)"
+    ]
     assert [text.get_text() for text in axes.texts][:3] == ["+5.67", "+4.75", "+3.00"]
 
 
