@@ -178,10 +178,11 @@ def live(history: list[dict], epochs: int):
 
     For runs in lockstep: the loss and the validation accuracy of every run.
     """
+    terms = list(dict.fromkeys(term for row in history for term in loss_terms(row)))
     with styled():
-        figure = new_figure(6.4, 2.0)
+        figure = new_figure(6.4, max(2.0, 0.6 + 0.17 * len(terms)))  # the legend of many students is taller than 2
         losses, accuracy = figure.subplots(1, 2)
-        for number, term in enumerate(dict.fromkeys(term for row in history for term in loss_terms(row))):
+        for number, term in enumerate(terms):
             _line(losses, history, term, **_look(number), label=term)
         keys = dict.fromkeys(key for row in history for key in row if key.endswith("top1_pct"))
         for number, key in enumerate(keys):
