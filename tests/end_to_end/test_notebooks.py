@@ -210,7 +210,7 @@ def test_notebooks_that_it_names_exist(path):
 
 
 NOT_OFFERED = {  # fields of a Run that no options file has: set by the notebook, or of use to other methods
-    "method", "hyperparameters", "role", "model", "pretrained", "start_from", "split_seed", "unlabelled",
+    "method", "hyperparameters", "placebo", "role", "model", "pretrained", "start_from", "split_seed", "unlabelled",
     "unlabelled_batch_size", "optimizer", "optimizer_options", "schedule_options", "warmup_epochs",
 }  # fmt: skip
 
