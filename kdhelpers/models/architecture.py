@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from kdhelpers.models.feature_extractor import ReturnNodes
+from kdhelpers.nearest import check_known
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Architecture:
     pooling: path of the global pooling, whose input is the final map; "" if it is not a module of its own.
     pre_activations: name of a feature map -> path of the ReLU whose input is that map before its activation. A map that
     is left out has none. None: unknown.
+
+    Raises ValueError for a name in `pre_activations` that is not a feature map's.
     """
 
     build: Callable[..., nn.Module]
@@ -57,6 +60,10 @@ class Architecture:
     pretrained_needs: Mapping[str, object] = field(default_factory=dict)
     pooling: str = ""
     pre_activations: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.pre_activations or ():
+            check_known("pre_activations", name, self.feature_maps)
 
     @property
     def return_nodes(self) -> ReturnNodes:

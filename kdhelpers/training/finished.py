@@ -107,12 +107,13 @@ def add_alias(run: Run, record: dict) -> None:
         return
     path, original = artifacts.weights_path(name), artifacts.weights_path(record["name"])
     description = artifacts.load_json(original.with_suffix(".json")) | {"name": name, "copy_of": record["name"]}
+    heads = [head_path(path)] if "head" in description else []
     if artifacts.belongs_to_another(name, identity):
         inform(f"this run is stored as {record['name']}; {name} is another run and stays")
-    elif not path.is_file() or not path.with_suffix(".json").is_file():
+    elif not all(file.is_file() for file in (path, path.with_suffix(".json"), *heads)):
         artifacts.record_path(name).unlink(missing_ok=True)
         artifacts.save_json(path.with_suffix(".json"), description)  # first: bare weights would load without it
-        if "head" in description:
-            artifacts.write_atomic(head_path(path), head_path(original).read_bytes())
+        for head in heads:
+            artifacts.write_atomic(head, head_path(original).read_bytes())
         artifacts.write_atomic(path, original.read_bytes())
         inform(f"this run is stored as {record['name']}; {name} is a copy of it")

@@ -129,14 +129,14 @@ def _architecture(run: Mapping[str, Any]) -> str:
     teacher, remedy = run.get("teacher"), "name a pair, as in hyperparameters=resnet56>resnet20"
     if not teacher:
         raise ValueError(f"hyperparameters = published: the run has no teacher; give one, or {remedy}")
-    if teacher in MODELS:
+    if str(teacher) in MODELS:
         return teacher
     try:
-        return find_teacher(teacher, run["dataset"]).description["model"]
+        return find_teacher(str(teacher), run["dataset"]).description["model"]
     except (FileNotFoundError, KeyError):
         raise ValueError(
             f"hyperparameters = published: the architecture of teacher {teacher} is not known, because no description "
-            f"of these weights is stored; {remedy}"
+            f"of these weights is stored; {guess(teacher, MODELS)}{remedy}"
         ) from None
 
 

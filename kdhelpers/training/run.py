@@ -21,6 +21,7 @@ from kdhelpers.training.published import is_published, published_hyperparameters
 
 TRUE_WORDS = ("1", "true", "t", "yes", "y", "on")  # as pydantic reads a bool
 WEIGHT_NAMES = ("teacher", "start_from")  # the content of these weights counts, not their names
+PUBLISHED_EXAMPLE = 'write {"temperature": 2}, published, or a pair such as resnet56>resnet20, without blanks'
 OPTIONS = {  # field with options -> the field that names what they configure, and its registry
     "hyperparameters": ("method", METHODS),
     "optimizer_options": ("optimizer", OPTIMIZERS),
@@ -123,6 +124,8 @@ class Run(BaseModel):
             values[name] = None if values[name] in ("", 0, "0") else values[name]  # papermill passes "" or 0 for none
         for options, (field, registry) in OPTIONS.items():
             name, given = values[field], values[options] or {}
+            if options == "hyperparameters" and isinstance(given, str) and not is_published(given):
+                raise ValueError(f"{options} = {given}: is not a mapping, `published` or a pair; {PUBLISHED_EXAMPLE}")
             if isinstance(name, str) and (isinstance(given, dict) or is_published(given)):  # else pydantic reports it
                 check_known(field, name, registry)
                 given = given if isinstance(given, dict) else published_hyperparameters(given, values)

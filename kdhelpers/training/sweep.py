@@ -57,10 +57,9 @@ def _of_method(values: Mapping[str, Any], text: str) -> Run:
     given = {"method": method} | ({"hyperparameters": source} if source else {})
     given |= {} if METHODS[method].needs_teacher else {"teacher": None}
     run = run_of({**values, **chosen, **given, "name": None})
-    if base := values.get("name"):
-        name = variant_name(run.model_copy(update={"name": f"{base}_{run.method_name}"}), chosen)
-    else:
-        name = variant_name(run, chosen, source.replace(">", "-"))
+    base = values.get("name")
+    named = run.model_copy(update={"name": f"{base}_{run.method_name}"}) if base else run
+    name = variant_name(named, chosen, source.replace(">", "-"))
     return run.model_copy(update={"name": name})
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from kdhelpers.models import (
     MODELS,
+    Architecture,
     FeatureExtractor,
     build_model,
     check_model,
@@ -268,3 +269,8 @@ def test_a_network_above_the_limit_is_refused_with_its_size_and_the_width_that_f
     for name in ("vgg8", "resnet18"):
         with pytest.raises(ValueError, match="; take a smaller one"):
             require_small(name, 10, {}, limit=10)
+
+
+def test_a_relu_of_an_unknown_map_is_refused_with_the_names_of_the_maps():
+    with pytest.raises(ValueError, match=r"pre_activations = boddy: unknown; did you mean body\? known: stem, body"):
+        Architecture(nn.Identity, {"stem": "0", "body": "1"}, "2", pre_activations={"boddy": "1.2"})

@@ -83,6 +83,13 @@ def test_other_methods_and_own_names_come_in_front(root):
     assert mine.name == "mine_hybrid_lambda_0.5"
 
 
+def test_own_names_of_methods_differ_by_the_source_of_their_values(root):
+    pair = {"teacher": "resnet56", "model": "resnet20", "name": "mine"}
+    runs = method_runs(PLAIN | pair, "lm; lm published; lm placebo=mean; lm resnet56>resnet20")
+    names = ["mine_lm", "mine_lm_published", "mine_lm_placebo_mean", "mine_lm_resnet56-resnet20"]
+    assert [each.name for each in runs] == names
+
+
 @pytest.mark.parametrize("empty", ["", " ; "])
 def test_no_setting_leaves_the_run_alone(root, empty):
     assert sweep_runs(run(), empty) == [run()]
