@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from kdhelpers.methods.parts.ranges import Range, check_range
 
+OUTPUTS = ("logits", "embedding", "feature_maps", "final_map", "pre_activations")  # of a network's outputs
+
 
 class Classifier:
     """The classifier of a network as a function [..., d] -> [..., C], with its present weights.
@@ -105,6 +107,9 @@ class Method(nn.Module):
         for name, hint in own.items():
             if hasattr(Method, name) and name not in inherited and "ClassVar" not in str(hint):
                 raise TypeError(f"{cls.__name__}.{name}: is not a hyperparameter; leave its annotation out")
+        reads = vars(cls).get("reads", ())
+        if isinstance(reads, str) or (isinstance(reads, tuple) and not set(reads) <= set(OUTPUTS)):
+            raise TypeError(f"{cls.__name__}.reads = {reads!r}: must be a tuple of some of {', '.join(OUTPUTS)}")
         dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)
         for field in dataclasses.fields(cls):
             if field.name in vars(cls):

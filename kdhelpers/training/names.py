@@ -1,6 +1,7 @@
 """Names of artifacts that users of the published studies know, and of the runs of a sweep."""
 
 import os
+from typing import Any
 
 from kdhelpers.training.run import Run
 
@@ -32,11 +33,16 @@ def variant_name(run: Run, chosen: dict, source: str = "") -> str:
     """
     named = {name: run.hyperparameters[name] for name in (*chosen, "lam") if name in run.hyperparameters}
     words = [source] * bool(source)
-    words += [f"{WORDS.get(name, name)}_{value}" for name, value in named.items() if (name, value) != NOT_HYBRID]
+    words += [f"{WORDS.get(name, name)}_{_text(value)}" for name, value in named.items() if (name, value) != NOT_HYBRID]
     if run.name:
         return "_".join([run.name, *words])
     method = [] if words and run.method_name == "supcrd" else [run.method_name]
     return "_".join([run.role, *method, *words, run.model, run.dataset])
+
+
+def _text(value: Any) -> str:
+    """As part of a file name: 1-2-4 of a list."""
+    return "-".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def optimizer_name(run: Run, optimizer: str) -> str:

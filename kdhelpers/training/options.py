@@ -61,7 +61,8 @@ def _coerced(target: Callable, values: Mapping[str, Any], what: str) -> dict[str
     hints, coerced = get_type_hints(target.__init__ if inspect.isclass(target) else target), {}
     for name, value in values.items():
         try:
-            value = TypeAdapter(hints[name]).validate_python(value)
+            adapter, is_json = TypeAdapter(hints[name]), isinstance(value, str) and value[:1] in ("[", "{")
+            value = adapter.validate_json(value) if is_json else adapter.validate_python(value)
         except ValidationError as error:
             raise ValueError(f"{what}: {name} = {value!r}: {error.errors()[0]['msg']}") from None
         coerced[name] = list(value) if isinstance(value, tuple) else value  # as JSON gives it back

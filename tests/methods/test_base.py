@@ -125,6 +125,12 @@ def test_an_attribute_that_is_neither_a_field_nor_of_every_method_is_refused():
             weight = 0.3
 
 
+@pytest.mark.parametrize("wrong", ["final_map", ("final_maps",)])
+def test_reads_that_name_no_part_of_the_outputs_are_refused(wrong):
+    with pytest.raises(TypeError, match=r"Mine.reads = .*: must be a tuple of some of logits, .*, final_map, pre_"):
+        type("Mine", (Method,), {"reads": wrong})
+
+
 def test_a_constructor_is_refused():
     with pytest.raises(TypeError, match="Mine.__init__: annotate hyperparameters instead, and make modules in build"):
 

@@ -111,6 +111,13 @@ def test_unknown_names_and_values_out_of_range_are_refused_as_a_run_does(root):
 def test_every_name_is_a_file_name(root):
     (tiny,) = sweep_runs(run(), "alpha=0.00001")
     assert artifacts.weights_path(tiny.artifact_name).name == "student_alpha_1e-05_resnet18_cifar100.pth"
+    (cells,) = sweep_runs(run(method="sdd"), "scales=[1,2]")
+    assert cells.hyperparameters["scales"] == [1, 2]
+    assert [each.name for each in (cells, *method_runs(PLAIN, "sdd scales=[1,2]"))] == [
+        "student_sdd_scales_1-2_resnet18_cifar100"
+    ] * 2
+    with pytest.raises(ValueError, match=r"scales = '\[1,': Invalid JSON"):
+        sweep_runs(run(method="sdd"), "scales=[1,")
 
 
 SI = Run(**QUICK)

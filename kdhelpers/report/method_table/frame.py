@@ -96,7 +96,7 @@ def _present(run: dict) -> dict:
 
 def _figures(pair_text: str, own: tuple[str, str]) -> list[dict]:
     """The figures of the pair, for any data set; none if no pair is named and the students' own is not published."""
-    pair = tuple(pair_text.split()) or own
+    pair = tuple(pair_text.replace(">", " ").split()) or own
     if pair not in published_pairs():
         if pair_text:
             known = "; ".join(" ".join(known) for known in published_pairs())
