@@ -179,8 +179,9 @@ def live(history: list[dict], epochs: int):
     For runs in lockstep: the loss and the validation accuracy of every run.
     """
     terms = list(dict.fromkeys(term for row in history for term in loss_terms(row)))
+    many = len(terms) > len(PALETTE)  # their legend would hide the lines
     with styled():
-        figure = new_figure(6.4, max(2.0, 0.6 + 0.17 * len(terms)))  # the legend of many students is taller than 2
+        figure = new_figure(6.4, 2.0 + 0.1 * len(terms) * many)
         losses, accuracy = figure.subplots(1, 2)
         for number, term in enumerate(terms):
             _line(losses, history, term, **_look(number), label=term)
@@ -193,8 +194,10 @@ def live(history: list[dict], epochs: int):
             _epoch_axis(axes, "", label)
             axes.set_xlim(0.5, epochs + 0.5)
             axes.locator_params(axis="y", nbins=5)  # else the layout's last step may change the labels it made room for
-            if axes.lines:
+            if axes.lines and not many:
                 axes.legend(loc="best")
+        if many:
+            _common_legend(figure, (losses, accuracy), terms, columns=2)
         if not accuracy.lines:
             accuracy.text(0.5, 0.5, "measured at the end", transform=accuracy.transAxes, ha="center", color="0.4")
     return figure

@@ -74,15 +74,12 @@ def picture(frame):
     """
     gains = frame[frame["paired_gain_points"].notna()]
     with styled():
-        figure = new_figure(8.0, 1.3 + 0.62 * max(1, len(gains)))
+        figure = new_figure(8.0, 1.3 + 0.5 * max(1, len(gains)))
         axes = figure.subplots()
-        for bar, (name, (points, std, _)) in enumerate(BASELINES.items()):
-            places = [row + 0.26 * (bar - 1) for row in range(len(gains))]
-            spread = gains[std].fillna(0)
-            axes.barh(places, gains[points], 0.24, xerr=spread, color=PALETTE[bar], ecolor="0.15", label=f"over {name}")
-            for place, value, reach in zip(places, gains[points], spread, strict=True):
-                if not math.isnan(value):
-                    _annotate(axes, place, value, reach)
+        for bar, name in enumerate(BASELINES):
+            axes.barh(0, 0, color=PALETTE[bar], label=f"over {name}")  # for the legend alone
+        for row, gain in enumerate(gains.to_dict("records")):
+            _draw(axes, row, gain)
         axes.set_yticks(range(len(gains)), gains["label"])
         axes.invert_yaxis()
         axes.axvline(0, color="0.3", linewidth=1)
@@ -91,6 +88,15 @@ def picture(frame):
         axes.set_xlabel("\n".join(filter(None, ["gain in test accuracy (points)", evidence_note(frame["dataset"])])))
         figure.legend(loc="outside upper right", ncols=3, frameon=False)
     return figure
+
+
+def _draw(axes, row: int, gain: dict) -> None:
+    """The bars that a row has, around its place."""
+    shown = [(bar, *fields) for bar, fields in enumerate(BASELINES.values()) if not math.isnan(gain[fields[0]])]
+    for number, (bar, points, std, _) in enumerate(shown):
+        place, spread = row + 0.27 * (number - (len(shown) - 1) / 2), 0 if math.isnan(gain[std]) else gain[std]
+        axes.barh(place, gain[points], 0.25, xerr=spread or None, color=PALETTE[bar], ecolor="0.15")
+        _annotate(axes, place, gain[points], spread)
 
 
 def _annotate(axes, place: float, value: float, reach: float) -> None:

@@ -92,7 +92,7 @@ class Training:
         self.module = torch.compile(module) if compiled else module
         self.epochs_done, self.history, self.best = 0, [], None
         if run.epochs == 0:
-            self.best = {"epoch": 0, "val_top1_pct": None, "weights": weights_of(self.network)}
+            self.best = {"epoch": 0, "val_top1_pct": None, "weights": weights_of(self.model)}
 
     def _over_ranks(self, module: DistillationModule) -> DistributedDataParallel:
         """Each rank keeps its own memory bank and BatchNorm statistics.

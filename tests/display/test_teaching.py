@@ -136,3 +136,13 @@ def test_triangles_have_lengths_over_their_mean_and_angles_in_degrees():
     texts = [text.get_text() for text in first.texts]
     assert sorted(texts) == sorted(["90°", "53°", "37°", "0.75", "1.25", "1.00"])
     assert [text.get_text() for text in second.texts] == texts
+
+
+def test_targets_have_a_row_of_bars_for_each_kind():
+    images, rows = torch.zeros(3, 3, 4, 4, dtype=torch.uint8), {"own": torch.eye(3), "mean": torch.full((3, 3), 1 / 3)}
+    figure = sketches.targets(images, ["a", "b", "c"], rows)
+    assert len(figure.axes) == 9
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["a", "b", "c"]
+    heights = [[bar.get_height() for bar in axes.patches] for axes in figure.axes[3:]]
+    assert heights[:3] == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert heights[5] == pytest.approx([1 / 3] * 3)

@@ -118,8 +118,13 @@ SOLUTIONS = {  # exercise -> what the learner changes to correct the mistake
     "09_supcrd": ("(beta * p * scores", "(beta * (1 - p) * scores"),
     "10_conkd": ("(z - z.mean(0)) / z.std(0)", "(z - z.mean(1, keepdim=True)) / z.std(1, keepdim=True)"),
     "11_cocord": ("(negatives.logsumexp", "(torch.cat([positive[:, None], negatives], 1).logsumexp"),
+    "15_logit_methods": ("(gamma * student_logits)", "student_logits"),
     "19_optimisers": ("lr * step", "lr * step.sign()"),
     "14_teacher_capacity": ("correction=0", "correction=1"),
+    "18_controls": (
+        "other = torch.nn.functional.cross_entropy(logits, labels,",
+        "other = torch.nn.functional.cross_entropy(logits, labels[partners],",
+    ),
     "20_distribution_quality": (
         "log_student.exp() * (log_student - log_teacher)",
         "log_teacher.exp() * (log_teacher - log_student)",

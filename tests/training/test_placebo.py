@@ -26,7 +26,7 @@ def teacher(view, stop_at=None):
     """Outputs that name the image of which they are: view [B, 3, H, W] holds the image's number in each pixel."""
     if stop_at:
         return Outputs(None, None, {stop_at: view})
-    return Outputs(view.mean((2, 3)), view.flatten(1), {"a": view, "b": view[:, :1] + 7})
+    return Outputs(view.mean((2, 3)), view.flatten(1), {"a": view, "b": view[:, :1] + 7}, view * 2, {"b": view - 1})
 
 
 def view(count=6, seed=0):
@@ -55,6 +55,8 @@ def test_all_outputs_of_an_image_are_those_of_one_other_image():
         assert torch.equal(got.embedding[image], own.embedding[source])
         for name in ("a", "b"):
             assert torch.equal(got.feature_maps[name][image], own.feature_maps[name][source])
+        assert torch.equal(got.final_map[image], own.final_map[source])
+        assert torch.equal(got.pre_activations["b"][image], own.pre_activations["b"][source])
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 64, 127])
@@ -98,6 +100,7 @@ def test_the_mean_is_of_predictions_embeddings_and_maps():
     for image in range(6):
         torch.testing.assert_close(got.embedding[image], sum(own.embedding) / 6)
         torch.testing.assert_close(got.feature_maps["b"][image], sum(own.feature_maps["b"]) / 6)
+        torch.testing.assert_close(got.final_map[image], sum(own.final_map) / 6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

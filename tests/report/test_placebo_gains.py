@@ -6,6 +6,7 @@ import pytest
 import record_fixtures as fixtures
 
 from kdhelpers import gains, results, summarize
+from kdhelpers import placebo as placebos
 from kdhelpers.report.placebo import COLUMNS, placebo_of
 from kdhelpers.zoo.benchmark import matches, published
 
@@ -96,3 +97,23 @@ def test_a_control_is_not_beside_the_published_figure(stored):
     assert matches(run, figure)
     assert not matches(run | {"placebo": "mean"}, figure)
     assert not matches(run | {"untrained_teacher": True}, figure)
+
+
+def test_the_table_and_the_picture_have_both_gains(stored):
+    frame = placebos.compared("cifar100", only=results("cifar100")["name"])
+    texts = placebos.table(frame).data.set_index("method")
+    assert texts.loc["DKD", "gain over CE (no teacher)"] == "+5.67 ± 1.15 (3 seeds)"
+    assert texts.loc["DKD", "gain over placebo shuffled"] == "+4.75 ± 1.06 (2 seeds)"
+    assert texts.loc["DKD", "gain over placebo mean"] == "+3.00 (1 seed)"
+    assert list(texts.loc["KD"])[2:] == ["–", "–"]
+    axes = placebos.picture(frame).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        label for label in frame["label"] if label != "CE (no teacher)"
+    ]
+    assert [text.get_text() for text in axes.texts][:3] == ["+5.67", "+4.75", "+3.00"]
+
+
+def test_only_the_given_runs_are_compared(stored):
+    frame = placebos.compared("cifar100", only=["student_si_resnet8_cifar100", "student_lm_resnet8_cifar100"])
+    assert set(frame["label"]) == {"CE (no teacher)", "KD"}
+    assert len(placebos.picture(frame).axes[0].texts) == 1
