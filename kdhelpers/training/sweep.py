@@ -60,7 +60,7 @@ def _of_method(values: Mapping[str, Any], text: str) -> Run:
     if base := values.get("name"):
         name = variant_name(run.model_copy(update={"name": f"{base}_{run.method_name}"}), chosen)
     else:
-        name = variant_name(run, chosen, source.replace(">", "-"))
+        name = variant_name(run, chosen, source.replace(">", "-")) if rest else None
     return run.model_copy(update={"name": name})
 
 
