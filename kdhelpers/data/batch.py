@@ -84,7 +84,8 @@ class BatchSpec:
     """Which batches are made of a data set. Raises ValueError for a batch that the processes cannot share equally.
 
     weak_view: "shared_crop" adds a view with the first view's crop and flip and no other step of the recipe;
-    "own_crop" adds one with a crop and flip of its own; "" adds none.
+    "own_crop" adds one with a crop and flip of its own; "" adds none. weak_crop: the number of its draws. In lockstep
+    with methods of more views it is still that of the method alone; None means `views`, the next one.
     """
 
     recipe: Recipe
@@ -92,6 +93,7 @@ class BatchSpec:
     views: int = 1
     seed: int = 0
     weak_view: Literal["", "shared_crop", "own_crop"] = ""
+    weak_crop: int | None = None
     unlabelled_batch_size: int = 0  # unlabelled images per step, over all processes; 0: none
     rank: int = 0
     world: int = 1  # number of processes; each takes every world-th position of a batch
@@ -109,7 +111,14 @@ class BatchSpec:
     @property
     def crops(self) -> int:
         """How many independent draws an image has."""
-        return self.views + (self.weak_view == "own_crop")
+        return max(self.views, self.own_crop + 1)
+
+    @property
+    def own_crop(self) -> int:
+        """The number of the weak view's draws: 0, the first view's, unless it has a crop of its own."""
+        if self.weak_view != "own_crop":
+            return 0
+        return self.views if self.weak_crop is None else self.weak_crop
 
     def share(self, count: int, batch_size: int) -> tuple[Tensor, list[slice]]:
         """This process's positions in the epoch's order, and the slice of them in each of its batches.

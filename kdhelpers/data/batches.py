@@ -49,7 +49,7 @@ class AugmentedViews:
         self.pixels, self._labels, self._spec, self._finish = pixels, labels, spec, finish
         self._count, self._first, self._recycled = count, first, recycled
         self._positions, self.spans = spec.share(count, batch_size)
-        self._weak_crop = spec.crops - 1 if spec.weak_view == "own_crop" else 0
+        self._weak_crop = spec.own_crop
         self._copies_only = pixels.device.type == "cpu" and not spec.recipe.computes
 
     def plan(self, number: int, image_size: int) -> Plan:

@@ -178,10 +178,12 @@ def live(history: list[dict], epochs: int):
 
     For runs in lockstep: the loss and the validation accuracy of every run.
     """
+    terms = list(dict.fromkeys(term for row in history for term in loss_terms(row)))
+    many = len(terms) > len(PALETTE)  # their legend would hide the lines
     with styled():
-        figure = new_figure(6.4, 2.0)
+        figure = new_figure(6.4, 2.0 + 0.1 * len(terms) * many)
         losses, accuracy = figure.subplots(1, 2)
-        for number, term in enumerate(dict.fromkeys(term for row in history for term in loss_terms(row))):
+        for number, term in enumerate(terms):
             _line(losses, history, term, **_look(number), label=term)
         keys = dict.fromkeys(key for row in history for key in row if key.endswith("top1_pct"))
         for number, key in enumerate(keys):
@@ -192,8 +194,10 @@ def live(history: list[dict], epochs: int):
             _epoch_axis(axes, "", label)
             axes.set_xlim(0.5, epochs + 0.5)
             axes.locator_params(axis="y", nbins=5)  # else the layout's last step may change the labels it made room for
-            if axes.lines:
+            if axes.lines and not many:
                 axes.legend(loc="best")
+        if many:
+            _common_legend(figure, (losses, accuracy), terms, columns=2)
         if not accuracy.lines:
             accuracy.text(0.5, 0.5, "measured at the end", transform=accuracy.transAxes, ha="center", color="0.4")
     return figure

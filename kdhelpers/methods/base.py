@@ -82,6 +82,7 @@ class Method(nn.Module):
     # With "final_map" the student has one, too: networks that lack it, or pre-activations, are refused before training.
     views = 1
     weak_view = ""  # "shared_crop" or "own_crop" adds a weak view (FixMatch's term: crop and flip only) to the batch
+    needs_strong_view = False  # a Run refuses an augmentation of crop and flip only
     uses_unlabelled = False
     mixes_images = False  # the networks see images that the method makes: no cached teacher, no train accuracy
     trains_classifier = True  # else a linear probe is fitted to the embeddings after training

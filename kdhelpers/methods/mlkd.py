@@ -66,6 +66,7 @@ class MultiLevelMatching(Method):
 
     title = "MLKD"
     weak_view = "own_crop"
+    needs_strong_view = True
 
     standardized: bool = False
     temperature: Temperature = 4.0

@@ -99,6 +99,7 @@ def batches_of(students: Sequence[Inputs]) -> Batches:
         views=max(method.views for method in methods),
         seed=run.seed,
         weak_view=max(method.weak_view for method in methods),  # a sweep has one kind at most
+        weak_crop=max((method.views for method in methods if method.weak_view == "own_crop"), default=None),
         unlabelled_batch_size=(run.unlabelled_batch_size or run.batch_size) if uses_unlabelled else 0,
         rank=rank,
         world=world,

@@ -171,6 +171,11 @@ class Run(BaseModel):
                 f"augmentation = {self.augmentation}: gives {self.method} equal views of an image; it compares "
                 f'{method.views} different ones; name steps such as "crop flip"'
             )
+        if method.needs_strong_view and (recipe := parse_recipe(self.augmentation)) == recipe.weak:
+            raise ValueError(
+                f"augmentation = {self.augmentation}: gives {self.method} two weak views; one must be strong; add "
+                'steps, as in "crop flip randaugment=2/10 cutout=8"'
+            )
         if self.epochs == 0:
             self._check_untrained()
         elif method.stage_epochs >= self.epochs:

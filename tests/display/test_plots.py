@@ -228,3 +228,12 @@ def test_live_shows_loss_and_accuracy_of_each_student_in_lockstep():
     assert [line.get_label() for line in losses.lines] == ["lion", "adamw"]
     assert [(line.get_label(), list(line.get_ydata())) for line in accuracy.lines] == [("lion", [9.0, 18.0])]
     assert losses.lines[0].get_color() == accuracy.lines[0].get_color()
+
+
+def test_many_students_in_lockstep_have_one_legend_below_the_panels():
+    names = [f"student{number}" for number in range(9)]
+    rows = [{"epoch": 1} | dict.fromkeys(names, 2.0) | {f"{name} val_top1_pct": 40.0 for name in names}]
+    figure = plots.live(rows, 3)
+    assert [axes.get_legend() for axes in figure.axes] == [None, None]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
+    assert plots.png(figure)

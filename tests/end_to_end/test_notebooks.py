@@ -118,6 +118,7 @@ SOLUTIONS = {  # exercise -> what the learner changes to correct the mistake
     "09_supcrd": ("(beta * p * scores", "(beta * (1 - p) * scores"),
     "10_conkd": ("(z - z.mean(0)) / z.std(0)", "(z - z.mean(1, keepdim=True)) / z.std(1, keepdim=True)"),
     "11_cocord": ("(negatives.logsumexp", "(torch.cat([positive[:, None], negatives], 1).logsumexp"),
+    "15_logit_methods": ("(gamma * student_logits)", "student_logits"),
     "19_optimisers": ("lr * step", "lr * step.sign()"),
     "14_teacher_capacity": ("correction=0", "correction=1"),
     "18_controls": (
@@ -209,7 +210,7 @@ def test_notebooks_that_it_names_exist(path):
 
 
 NOT_OFFERED = {  # fields of a Run that no options file has: set by the notebook, or of use to other methods
-    "method", "hyperparameters", "role", "model", "pretrained", "start_from", "split_seed", "unlabelled",
+    "method", "hyperparameters", "placebo", "role", "model", "pretrained", "start_from", "split_seed", "unlabelled",
     "unlabelled_batch_size", "optimizer", "optimizer_options", "schedule_options", "warmup_epochs",
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from training_fixtures import QUICK, Recorder, same, weights
 
-from kdhelpers import Run, fit
+from kdhelpers import Run, fit, fit_sweep
 from kdhelpers.data import Batch
 from kdhelpers.methods import METHODS, kd_loss, mlkd_batch_loss, mlkd_class_loss, standardized_kd_loss
 from kdhelpers.methods.mlkd import MultiLevelMatching
@@ -169,6 +169,12 @@ def test_the_defaults_are_the_papers():
     assert (method.views, method.weak_view) == (1, "own_crop")
 
 
+@pytest.mark.parametrize("augmentation", ["crop flip", "resized_crop flip", "flip", "none"])
+def test_a_recipe_without_a_strong_step_is_refused_with_one_that_has_them(augmentation):
+    with pytest.raises(ValueError, match=f"augmentation = {augmentation}.*: gives mlkd two weak views; .*{STRONG}"):
+        Run(**QUICK, method="mlkd", teacher="resnet8", augmentation=augmentation)
+
+
 @pytest.fixture
 def teacher(root, data):
     return fit(Run(**QUICK | {"epochs": 1}, role="teacher"), data)
@@ -213,3 +219,13 @@ def test_the_cache_serves_the_weak_view_and_the_strong_one_is_computed(data, tea
     assert images[0] == both
     assert both / 2 < images[1] <= both  # a weak view that comes twice is computed once
     assert images[2] == both / 2
+
+
+def test_in_lockstep_with_a_method_of_two_views_it_ends_as_alone(data, teacher):
+    run, other = (
+        Run(**QUICK, method=method, teacher="resnet8", augmentation=STRONG, selection="last")
+        for method in ("mlkd", "conkd")
+    )
+    alone = weights(fit(run, data))
+    in_lockstep, _ = fit_sweep([run, other], data, force_retrain=True)
+    assert same(weights(in_lockstep), alone)
