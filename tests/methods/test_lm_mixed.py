@@ -102,6 +102,14 @@ def test_gaps_of_ten_thousand_stay_finite(dtype):
     assert logits.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_types_are_computed_in_float32(dtype):
+    _, logits, labels, partners, lam = case()
+    rounded = logits.to(dtype)
+    exact = mixed_cross_entropy(rounded.double(), labels, partners, lam)
+    assert mixed_cross_entropy(rounded, labels, partners, lam.float()).item() == pytest.approx(exact.item(), rel=1e-6)
+
+
 def test_one_image_is_its_own_partner():
     images, logits, labels, _, _ = case(batch=1)
     zero, lam = torch.zeros(1, dtype=torch.long), torch.tensor([0.3], dtype=torch.float64)
