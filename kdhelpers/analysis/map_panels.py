@@ -18,7 +18,7 @@ Networks = dict[str, nn.Module]  # by name
 
 
 def attention_panel(networks: Networks, data: Data, index: int = 0):
-    """A row for each network: test image `index`, then the attention map of each feature map but the first.
+    """A row for each network: test image `index`, then the attention map of each feature map except the first.
 
     Attention is the mean over channels of the squared map, as AT compares it; each map has a colour scale of its own.
     """
