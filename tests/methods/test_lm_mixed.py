@@ -161,6 +161,12 @@ def test_boxes_have_the_area_of_lam_before_they_are_cut_and_lie_within_the_image
     assert (draw_boxes(torch.zeros(500), 32, 16) == torch.tensor([0, 0, 32, 16])).all(1).any(), "lam 0, centred"
 
 
+def test_the_sides_of_a_box_are_rounded_down_to_an_even_number_of_pixels():
+    torch.manual_seed(0)
+    top, left, bottom, right = draw_boxes(torch.full((500,), 0.75), 30, 14).unbind(1)  # half of each side: 15 and 7
+    assert ((bottom - top).max(), (right - left).max()) == (14, 6)
+
+
 class OneView:
     """A batch as the loop makes it."""
 
