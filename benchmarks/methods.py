@@ -18,6 +18,7 @@ from kdhelpers.methods import METHODS
 from kdhelpers.training.cost import StepCost, noise, step_costs
 from kdhelpers.training.run import Run
 
+STRONG = "crop flip randaugment=2/10 cutout=8"  # of methods that compare a weak and a strong view
 IMAGES = 50_000  # a memory bank has a row for each
 
 
@@ -38,6 +39,7 @@ def run_of(method: str) -> Run:
     unlabelled = {"unlabelled": "test"} if METHODS[method]().uses_unlabelled else {}
     teacher = "resnet32x4" if METHODS[method].needs_teacher else None
     fields = {"dataset": "cifar100", "model": "resnet8x4", "method": method, "teacher": teacher, **unlabelled}
+    fields |= {"augmentation": STRONG} if METHODS[method]().weak_view else {}
     return Run(**fields, batch_size=pair.BATCH, epochs=240, selection="last", val_fraction=0, precision="fp32")
 
 

@@ -18,7 +18,7 @@ Networks = dict[str, nn.Module]  # by name
 
 
 def attention_panel(networks: Networks, data: Data, index: int = 0):
-    """A row for each network: test image `index`, then the attention map of each feature map but the first.
+    """A row for each network: test image `index`, then the attention map of each feature map except the first.
 
     Attention is the mean over channels of the squared map, as AT compares it; each map has a colour scale of its own.
     """
@@ -48,14 +48,12 @@ def class_activation_panel(networks: Networks, data: Data, index: int = 0, count
 
 
 def review_levels(network: nn.Module, data: Data, index: int = 0):
-    """A row for each level that ReviewKD's student learns, the deepest last: the teacher's map before its last ReLU for
+    """A row for each map that ReviewKD's student learns, the deepest last: the teacher's map before its last ReLU for
     test image `index`, and the same map pooled to 4x4, 2x2 and 1x1, which the loss also compares. Mean over channels;
-    one grey scale a row.
+    one grey scale a row. The embedding, the deepest level, has one pixel and is left out.
     """
-    outputs = _outputs(network, data, index, pre_activations=True)
-    levels = outputs.pre_activations | {"embedding": outputs.embedding[:, :, None, None]}
     rows = {}
-    for name, values in levels.items():
+    for name, values in _outputs(network, data, index, pre_activations=True).pre_activations.items():
         mean = values.mean(1, keepdim=True)
         side = mean.shape[2]
         sizes = [side, *(size for size in (4, 2, 1) if size < side)]

@@ -145,5 +145,12 @@ class Method(nn.Module):
         """The head of a stored state_dict, whose shapes give its sizes."""
         raise NotImplementedError("a method with a predicting_head() must rebuild it in load_head()")
 
+    def measure(self) -> dict[str, float]:
+        """Numbers for the history at the end of an epoch that are not loss terms: {"temperature": 15.6}.
+
+        `display.progress.MEASUREMENTS` holds their names; plots show all other columns as loss terms.
+        """
+        return {}
+
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
         raise NotImplementedError(f"{type(self).__name__} must return its loss terms from forward()")

@@ -1,4 +1,4 @@
-"""Class attention transfer (CAT-KD): the student matches where the teacher finds evidence for each class.
+"""Class attention transfer (CAT-KD): the student matches the teacher's map of the evidence for each class.
 
 CAM_c = sum_k W_c,k F_k: the map of class c, of the last map F [d, h, w] and the classifier's weights W [C, d]
 L_CAT = mean over images, classes and r x r pixels of (CAM_s - CAM_t)^2, both average-pooled to r x r;

@@ -33,7 +33,10 @@ def ctkd_strength(epoch: int, ramp_epochs: int = 10) -> float:
 
 
 class CurriculumTemperature(Method):
-    """ce_weight CE + kd_weight KD at the learned T, which starts at low + 0.73 span."""
+    """ce_weight CE + kd_weight KD at the learned T, which starts at low + 0.73 span.
+
+    The history holds T at the end of each epoch, as `temperature`.
+    """
 
     title = "CTKD"
 
@@ -49,6 +52,9 @@ class CurriculumTemperature(Method):
     def temperature(self, epoch: int) -> Tensor:
         """The present T, with its reversed gradient."""
         return learned_temperature(self.parameter, ctkd_strength(epoch, self.ramp_epochs), self.low, self.span)
+
+    def measure(self) -> dict[str, float]:
+        return {"temperature": self.temperature(1).item()}
 
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
         view = batch.views[0]

@@ -37,7 +37,7 @@ def mlkd_batch_loss(student_logits: Tensor, teacher_logits: Tensor, temperature:
 def mlkd_class_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) -> Tensor:
     """K_T, a scalar: squared differences of the inner products of all pairs of classes, over C.
 
-    Arguments, precision, processes and errors are those of `mlkd_batch_loss`.
+    `mlkd_batch_loss` describes arguments, precision, processes and errors.
     """
     student, teacher = _softened(student_logits, teacher_logits, temperature)
     return _gram_difference(student.T, teacher.T) / student_logits.shape[1]

@@ -4,7 +4,7 @@ L_NKD = (1/B) sum_b [-p_t,y log p_s,y + gamma T^2 CE(q_t, q_s)],   L = ce_weight
 
 p is softmax(z), at T = 1. q is the distribution over the classes except the label y, renormalised, at T: plain
 cross-entropy would compare distributions whose sums, 1 - p_y, differ. Both parts are cross-entropies, so the loss of
-equal networks is above 0, and so is the gradient of the first part: p_t,y pulls p_s,y to 1.
+equal networks is above 0. The gradient of the first part is not 0 either: p_t,y pulls p_s,y to 1.
 Yang et al.: From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with Normalized Loss and
 Customized Soft Labels, ICCV 2023.
 """

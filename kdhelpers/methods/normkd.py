@@ -22,10 +22,13 @@ def normkd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
 
     student_logits, teacher_logits: [B, C], any float dtype (computed in float32, or float64 for float64 input).
     z_s -> a z_s + b with a > 0 changes nothing; z_t -> a z_t multiplies the loss by a^2. A constant row of the student
-    is a uniform softmax, a constant row of the teacher weighs 0. Raises ValueError on shapes that differ and one class.
+    is a uniform softmax and gets no gradient, a constant row of the teacher weighs 0. Raises ValueError on shapes that
+    differ and one class.
     """
     check_logits(student_logits, teacher_logits, least=2)
-    student = F.log_softmax(standardize(student_logits) / temperature, dim=1)
+    constant = student_logits.amax(1, keepdim=True) == student_logits.amin(1, keepdim=True)
+    standardized = standardize(student_logits.masked_fill(constant, 0))  # its gradient would be divided by 1e-7
+    student = F.log_softmax(standardized / temperature, dim=1)
     teacher = F.log_softmax(standardize(teacher_logits) / temperature, dim=1)
     divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
     deviation = full_precision(teacher_logits).std(1)

@@ -3,7 +3,7 @@
 A channel is a vector over the pixels, divided by its Euclidean norm; k(a, b) = <a, b>^2
 L = sum over layers of the mean over images of [mean k(t, t') + mean k(s, s') - 2 mean k(s, t)]
 
-The means over pairs of channels make it the squared maximum mean discrepancy (MMD) of two sets of channels, so the
+The means over pairs of channels make it the squared maximum mean discrepancy (MMD) of two sets of channels. So the
 numbers of channels may differ.
 Huang, Wang: Like What You Like: Knowledge Distill via Neuron Selectivity Transfer, 2017, with the polynomial
 kernel of degree 2 and offset 0.

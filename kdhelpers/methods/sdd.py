@@ -29,9 +29,9 @@ CELLS = "student_cells [B, cells, C], teacher_cells [B, cells, C], labels [B]; t
 def cell_logits(feature_map: Tensor, classifier, scales: tuple[int, ...] = (1, 2)) -> Tensor:
     """[B, cells, C]: the logits of each cell, scale after scale, row by row; scale 2 has 2x2 cells.
 
-    feature_map: [B, d, h, w], the input of the global pooling; it is pooled to 4x4 first. classifier: [..., d] ->
-    [..., C]. scales: some of 1, 2, 4. The losses below need 1 first: it gives the global cell. Raises ValueError for
-    other scales.
+    feature_map: [B, d, h, w], the input of the global pooling. It is pooled to 4x4 first. If 4 does not divide a side,
+    these bins overlap, and the global cell is a weighted mean of the pixels. classifier: [..., d] -> [..., C].
+    scales: some of 1, 2, 4. The losses below need 1 first, for the global cell. Raises ValueError for other scales.
     """
     check_scales(scales)
     grid = pooled(feature_map, GRID)

@@ -86,7 +86,7 @@ class _Case:
             before = "pre_activations" in method.reads
             self.teacher = CountedTeacher(network, device, DTYPES[precision], pre_activations=before)
         inputs = Inputs(run, data, device, precision, self.teacher)
-        key = method.views, method.weak_view, method.uses_unlabelled
+        key = run.augmentation, method.views, method.weak_view, method.uses_unlabelled
         batches = shared[key] if key in shared else shared.setdefault(key, batches_of([inputs]))
         with share_teacher([inputs], batches, cached=False) as behind:
             self.training = Training(inputs, batches, behind)

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-HISTORY_COLUMNS = {"epoch", "loss", "lr", "seconds"}  # a loss term with such a name would overwrite it
+HISTORY_COLUMNS = {"epoch", "loss", "lr", "seconds", "temperature"}  # a loss term with such a name would overwrite it
 
 
 def total(method: str, terms: dict[str, Tensor]) -> Tensor:

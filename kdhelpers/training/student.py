@@ -173,7 +173,7 @@ class Training:
         Raises FloatingPointError, with the epoch and the name of the term, for a loss that is not finite.
         """
         remedy = f"lower lr = {self.run.lr} or take precision fp32 (finished epochs are kept)"
-        row = {"epoch": self.epoch, **self.log.read(self.epoch, remedy)}
+        row = {"epoch": self.epoch, **self.log.read(self.epoch, remedy), **self.method.measure()}
         trains_classes = self.method.trains_classifier and self.epoch > self.method.stage_epochs
         if not trains_classes or self.method.mixes_images:
             row["train_top1_pct"] = None  # the classifier is untrained; a mixed image has two labels

@@ -59,7 +59,7 @@ def _of_method(values: Mapping[str, Any], text: str) -> Run:
     run = run_of({**values, **chosen, **given, "name": None})
     base = values.get("name")
     named = run.model_copy(update={"name": f"{base}_{run.method_name}"}) if base else run
-    name = variant_name(named, chosen, source.replace(">", "-"))
+    name = variant_name(named, chosen, source.replace(">", "-")) if base or rest else None
     return run.model_copy(update={"name": name})
 
 

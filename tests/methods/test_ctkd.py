@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from training_fixtures import QUICK, train_one_epoch, training_of
 
 from kdhelpers import Run
+from kdhelpers.display.progress import loss_terms
 from kdhelpers.methods import METHODS, ctkd_strength, kd_loss, learned_temperature
 from kdhelpers.methods.ctkd import CurriculumTemperature
 from kdhelpers.models import Outputs, build_model
@@ -139,6 +140,18 @@ def test_the_students_optimiser_trains_it_up_the_loss(root, data, optimizer):
     training.step(batch)
     moved = training.method.parameter.item() - before
     assert moved * (losses[1] - losses[0]) > 0
+
+
+def test_the_history_holds_the_temperature_of_each_epoch_and_no_loss_contains_it(root, data):
+    run = Run(**QUICK, method="ctkd", teacher="resnet8", hyperparameters={"ramp_epochs": 1})
+    training = training_of(run, data, Teacher(build_model("resnet8", 10)))
+    training.method.parameter.data.fill_(-2.0)
+    train_one_epoch(training)
+    (row,) = training.history
+    assert row["temperature"] == pytest.approx(1 + 20 * training.method.parameter.sigmoid().item(), rel=1e-6)
+    assert 2 < row["temperature"] < 5
+    assert row["loss"] == pytest.approx(row["ce"] + row["kd"])
+    assert set(loss_terms(row)) == {"ce", "kd"}
 
 
 def test_it_is_in_the_checkpoint_but_not_in_the_students_weights(root, data):

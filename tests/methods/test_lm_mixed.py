@@ -102,6 +102,14 @@ def test_gaps_of_ten_thousand_stay_finite(dtype):
     assert logits.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_types_are_computed_in_float32(dtype):
+    _, logits, labels, partners, lam = case()
+    rounded = logits.to(dtype)
+    exact = mixed_cross_entropy(rounded.double(), labels, partners, lam)
+    assert mixed_cross_entropy(rounded, labels, partners, lam.float()).item() == pytest.approx(exact.item(), rel=1e-6)
+
+
 def test_one_image_is_its_own_partner():
     images, logits, labels, _, _ = case(batch=1)
     zero, lam = torch.zeros(1, dtype=torch.long), torch.tensor([0.3], dtype=torch.float64)
@@ -151,6 +159,12 @@ def test_boxes_have_the_area_of_lam_before_they_are_cut_and_lie_within_the_image
     empty = draw_boxes(torch.ones(3), 32, 16)
     assert torch.equal(empty[:, :2], empty[:, 2:])
     assert (draw_boxes(torch.zeros(500), 32, 16) == torch.tensor([0, 0, 32, 16])).all(1).any(), "lam 0, centred"
+
+
+def test_the_sides_of_a_box_are_rounded_down_to_an_even_number_of_pixels():
+    torch.manual_seed(0)
+    top, left, bottom, right = draw_boxes(torch.full((500,), 0.75), 30, 14).unbind(1)  # half of each side: 15 and 7
+    assert ((bottom - top).max(), (right - left).max()) == (14, 6)
 
 
 class OneView:

@@ -75,6 +75,12 @@ def test_a_student_with_equal_logits_in_all_images_is_finite(dtype):
     assert student.grad.abs().max() < 1e-5**-0.5
 
 
+@pytest.mark.parametrize(("dtype", "largest"), [(torch.float32, 2000.0), (torch.bfloat16, 1e4), (torch.float16, 1e4)])
+def test_equal_images_have_no_perception_however_large_their_logits(dtype, largest):
+    logits = (torch.rand(1, 50, generator=torch.Generator().manual_seed(0)) * 2 - 1).mul(largest).to(dtype)
+    assert not perception(logits.expand(7, -1)).any(), "the mean of 7 equal numbers is rounded"
+
+
 def test_gradcheck_in_float64():
     student, teacher, _ = case()
     assert torch.autograd.gradcheck(lambda s: luminet_loss(s, teacher, 3.0, 2.0), student.requires_grad_())

@@ -69,7 +69,7 @@ def test_gaps_of_ten_thousand_stay_finite_and_right(dtype):
     assert student.grad.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("value", [0.0, 3.0, 1000.1])
 def test_a_constant_student_is_uniform_and_a_constant_teacher_weighs_nothing(dtype, value):
     _, teacher = case(dtype=dtype)
@@ -81,7 +81,7 @@ def test_a_constant_student_is_uniform_and_a_constant_teacher_weighs_nothing(dty
     target = ((z - z.mean(1, keepdim=True)) / z.std(1, keepdim=True) / 2).softmax(1)
     divergence = F.kl_div(uniform, target, reduction="none").sum(1)
     assert loss.item() == pytest.approx((4 * z.var(1) * divergence).mean().item(), rel=1e-4)
-    assert student.grad.isfinite().all()
+    assert not student.grad.any(), "1 / 1e-7 would multiply it: too much for float16 and for an optimiser"
     no_target = normkd_loss(teacher.clone().requires_grad_(), torch.full_like(teacher, value))
     assert no_target.item() == pytest.approx(0, abs=1e-6)
     no_target.backward()

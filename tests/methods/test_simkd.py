@@ -136,6 +136,8 @@ def test_the_students_own_classifier_and_the_teachers_are_never_trained(data, te
     train_one_epoch(one)
     assert torch.equal(one.network.fc.weight, own)
     assert torch.equal(one.method.head.classifier.weight, reused)
+    assert not any(parameter.requires_grad for parameter in one.method.head.classifier.parameters())
+    assert one.method.head.classifier is not one.module.teacher.classifier, "students in lockstep share a teacher"
     assert not torch.equal(one.network.conv1.weight, body)
     assert not torch.equal(one.method.head.projector[0].weight, projector)
     assert torch.equal(reused, teacher.model.fc.weight)

@@ -61,8 +61,21 @@ def test_students_of_an_untrained_teacher_are_controls_of_the_table(stored):
     assert set(frame.loc[frame["family"] == "control", "name"]) == {"placebo_seed2", "control"}
 
 
-def test_published_figures_stand_with_their_methods_and_budgets(stored):
-    rows = rows_of(method_table.frame("cifar100", published_pair="resnet56 resnet20"))
+def test_a_method_with_an_augmentation_of_its_own_gains_over_the_student_alone_of_that(stored):
+    strong = {"augmentation": "crop=4 flip cutout=8"}
+    mlkd = fixtures.LM | {"method": "mlkd", "hyperparameters": {}, "name": "mlkd"}
+    fixtures.store(fixtures.record(45.0, name="strong_si", **strong), fixtures.record(48.0, **mlkd, **strong))
+    frame = method_table.frame("cifar100")
+    rows = rows_of(frame)
+    assert rows["MLKD (own augmentation)"]["paired_gain_points"] == pytest.approx(3.0)
+    assert rows["MLKD (own augmentation)"]["views"] == 2
+    assert list(frame["method"]).count("CE (no teacher)") == 1
+    assert method_table.with_costs(frame, rounds=1)["step_ratio"].notna().all()
+
+
+@pytest.mark.parametrize("pair", ["resnet56 resnet20", "resnet56>resnet20"])
+def test_published_figures_stand_with_their_methods_and_budgets(stored, pair):
+    rows = rows_of(method_table.frame("cifar100", published_pair=pair))
     assert (rows["KD"]["published_pct"], rows["KD"]["published_budget"]) == (70.66, 1)
     assert rows["KD"]["published_gain_points"] == pytest.approx(70.66 - 69.06)
     assert math.isnan(rows["KD, placebo shuffled"]["published_pct"])

@@ -13,6 +13,7 @@ from kdhelpers.training.run import Run
 @pytest.fixture(scope="module")
 def costs():
     common = {"dataset": "digits", "model": "resnet8", "batch_size": 8, "epochs": 30, "selection": "last"}
+    common |= {"augmentation": "crop=2 cutout=4"}  # MLKD needs a strong view
     runs = {
         name: Run(**common, method=name, teacher="resnet8" if METHODS[name].needs_teacher else None)
         for name in ("si", "lm", "hints", "crd_inbatch", "conkd", "mlkd", "simkd")

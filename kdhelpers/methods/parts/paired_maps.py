@@ -11,7 +11,7 @@ EPS = 1e-12  # the smallest norm that `unit` divides by, as in F.normalize
 
 
 def paired_maps(student_maps: Collection[str], teacher_maps: Collection[str]) -> list[tuple[str, str]]:
-    """The names (student's, teacher's) of the maps that a method compares: all of each network but its first, in order.
+    """The names (student's, teacher's) of the maps that a method compares: all except each network's first, in order.
 
     student_maps, teacher_maps: `Outputs.feature_maps`, or their names. Raises ValueError with both lists if the numbers
     differ, and if a network has no map after its first.

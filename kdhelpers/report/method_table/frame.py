@@ -1,5 +1,6 @@
 """The stored methods of one teacher, student, data set and budget as a frame, with their published figures."""
 
+import json
 import math
 
 import pandas
@@ -9,10 +10,11 @@ from kdhelpers.report.beside import settings
 from kdhelpers.report.cohort import short_labels
 from kdhelpers.report.gains import cohort_of
 from kdhelpers.report.placebo import placebo_of
-from kdhelpers.report.results import results
+from kdhelpers.report.results import has_no_teacher, results
 from kdhelpers.zoo.benchmark import DATASET, figures_of, matches, nearness, published_pairs
 
 NO_TEACHER, CONTROL, MAPS, EMBEDDINGS, LOGITS = "no teacher", "control", "feature maps", "embeddings", "logits"
+OTHER_VIEWS = " (own augmentation)"
 MEANS = ["seconds_per_epoch", "peak_memory_mib", "extra_parameters"]
 COLUMNS = "method family dataset teacher student budget epochs views n test_top1_pct test_top1_std_pct".split()
 COLUMNS += "paired_gain_points paired_gain_std_points paired_n placebo_gain_points placebo_gain_std placebo_n".split()
@@ -32,33 +34,40 @@ def frame(dataset: str, like: str = "", published_pair: str = ""):
     published_pair: teacher and student of the CRD benchmark, whose published figures stand in the rows of their
     methods; by default the students' own pair, if it is one. Gains are in percentage points, paired by seed:
     paired_gain over the student without a teacher, placebo_gain over the method's placebo with shuffled outputs,
-    published_gain over the published student. The frame is empty without a student to compare with. Raises ValueError
-    for an unknown `like` or pair.
+    published_gain over the published student. A method that is stored with another augmentation alone, because it needs
+    a strong view, is in the frame with its gain over the student alone of that augmentation. The frame is empty without
+    a student to compare with. Raises ValueError for an unknown `like` or pair.
     """
     stored = results(dataset)
     cohort = cohort_of(stored, dataset, like)
     if cohort["teacher_model"].isna().all():
         return pandas.DataFrame(columns=COLUMNS)
-    cohort = pandas.concat([cohort, _untrained(stored, cohort)])
-    firsts = cohort.drop_duplicates("setting", keep="last")
-    means = cohort.groupby("setting")[MEANS].mean().astype(float)
-    summary = (
-        settings(cohort).drop(columns=MEANS, errors="ignore").join(means.fillna({"extra_parameters": 0}), on="setting")
-    )
-    summary = summary.join(placebo_of(cohort), on="setting").join(firsts.set_index("setting")["name"], on="setting")
+    own = cohort["budget_key"].iloc[0]
+    cohort = pandas.concat([cohort, _untrained(stored, cohort), _other_views(stored, cohort)])
+    firsts = cohort.drop_duplicates("setting", keep="last").set_index("setting", drop=False)
+    summary = _with_facts(cohort, firsts)
+    summary = summary[(summary["budget_key"] == own) | ~summary["run"].map(has_no_teacher).astype(bool)]
     teacher = firsts["teacher_model"].dropna().iloc[0]
     figures = _figures(published_pair, (teacher, firsts["model"].iloc[0]))
+    labels = summary["setting"].map(short_labels(firsts[firsts["setting"].isin(summary["setting"])]))
     summary = summary.assign(
-        method=summary["setting"].map(short_labels(firsts)),
+        method=labels.where(summary["budget_key"] == own, labels + OTHER_VIEWS),
         family=summary["run"].map(family),
         student=summary["model"],
         epochs=[run["epochs"] for run in summary["run"]],
         views=summary["run"].map(_views),
         teacher=teacher,
         teacher_top1_pct=firsts["teacher_top1_pct"].dropna().iloc[0],
-    )
+    ).reset_index(drop=True)
     printed = pandas.DataFrame([_published(run, figures) for run in summary["run"]])
     return pandas.concat([summary, printed], axis=1).reindex(columns=COLUMNS)
+
+
+def _with_facts(cohort, firsts):
+    """`settings` of the cohort with the means of the records, the gain over the placebo and a record's name."""
+    means = cohort.groupby("setting")[MEANS].mean().astype(float).fillna({"extra_parameters": 0})
+    summary = settings(cohort).drop(columns=MEANS, errors="ignore").join(means, on="setting")
+    return summary.join(placebo_of(cohort), on="setting").join(firsts["name"], on="setting")
 
 
 def _untrained(stored, cohort):
@@ -67,6 +76,21 @@ def _untrained(stored, cohort):
     same &= stored["budget_key"].isin(cohort["budget_key"])
     is_control = stored["run"].map(lambda run: bool(run.get("untrained_teacher"))).astype(bool)
     return stored[same & is_control & ~stored["name"].isin(cohort["name"])]
+
+
+def _other_views(stored, cohort):
+    """The students of methods that the cohort lacks, with another augmentation, and the students alone of that."""
+    budgets = stored["budget_key"].map(_without_augmentation)
+    same = budgets.isin(cohort["budget_key"].map(_without_augmentation))
+    same &= ~stored["budget_key"].isin(cohort["budget_key"])
+    taught = same & stored["teacher_sha256"].isin(cohort["teacher_sha256"].dropna())
+    taught &= ~stored["method"].isin(cohort["method"])
+    alone = same & stored["run"].map(has_no_teacher).astype(bool)
+    return stored[taught | (alone & stored["budget_key"].isin(stored.loc[taught, "budget_key"]))]
+
+
+def _without_augmentation(budget: str) -> str:
+    return json.dumps({name: value for name, value in json.loads(budget).items() if name != "augmentation"})
 
 
 def family(run: dict) -> str:
