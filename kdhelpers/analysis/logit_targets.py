@@ -1,4 +1,4 @@
-"""What a loss on logits asks of the student: the prediction at its minimum, the pull on each class; a picture."""
+"""The target of a loss on logits: the prediction at its minimum, the pull on each class; a picture."""
 
 from collections.abc import Callable
 

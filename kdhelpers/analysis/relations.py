@@ -12,7 +12,7 @@ from kdhelpers.methods.sp import image_similarities, sp_loss
 
 @torch.no_grad()
 def relations(teacher: Predictions, students: dict[str, Predictions], alone: Predictions, batch_size: int = 64):
-    """A DataFrame with a row per student: its losses against the teacher, in percent of those of `alone`.
+    """A DataFrame with a row per student: its losses against the teacher, in percent of the losses of `alone`.
 
     0 is the arrangement in the teacher's embeddings, 100 that of `alone`, a student without a teacher.
     Columns: network; distances_pct and angles_pct (the terms of RKD); neighbours_pct (PKT); similarities_pct (SP, of

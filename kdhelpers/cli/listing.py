@@ -1,5 +1,6 @@
 """`python -m kdhelpers list`: all names that a `Run` or a command takes, in sections that fit 80 columns."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -162,13 +163,15 @@ def _methods() -> list[Row]:
     from kdhelpers.report.labels import method_title
 
     return [
-        Row(name, (name, method_title(name), _first_line(method)), full=partial(_hyperparameters, name))
+        Row(name, (name, method_title(name), _summary(method)), full=partial(_hyperparameters, name))
         for name, method in METHODS.items()
     ]
 
 
-def _first_line(documented: Any) -> str:
-    return (documented.__doc__ or "").strip().partition("\n")[0]
+def _summary(method: type) -> str:
+    """The first paragraph of the method's file, or of the class if the file has none."""
+    documented = sys.modules[method.__module__].__doc__ or method.__doc__ or ""
+    return " ".join(documented.strip().partition("\n\n")[0].split())
 
 
 def _hyperparameters(method: str) -> str:
@@ -176,8 +179,11 @@ def _hyperparameters(method: str) -> str:
     from kdhelpers.report.labels import default_hyperparameters
 
     options = "\n".join(f"  {name} = {value}" for name, value in default_hyperparameters(method).items())
+    equation = fill(
+        (METHODS[method].__doc__ or "").strip().partition("\n")[0], WIDTH, initial_indent="  ", subsequent_indent="  "
+    )
     teacher = "  needs a teacher" if METHODS[method].needs_teacher else "  uses no teacher"
-    return f"{teacher}\n{options}".rstrip()
+    return f"{equation}\n{teacher}\n{options}".rstrip()
 
 
 def _settings() -> list[Row]:

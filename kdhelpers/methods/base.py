@@ -86,7 +86,7 @@ class Method(nn.Module):
     weak_view = ""  # "shared_crop" or "own_crop" adds a weak view (FixMatch's term: crop and flip only) to the batch
     needs_strong_view = False  # a Run refuses an augmentation of crop and flip only
     uses_unlabelled = False
-    mixes_images = False  # the networks see images that the method makes: no cached teacher, no train accuracy
+    mixes_images = False  # the networks get images that the method makes: no cached teacher, no train accuracy
     trains_classifier = True  # else a linear probe is fitted to the embeddings after training
     stage_epochs = 0  # length of a first stage that trains a part of the student; less than the run's epochs
     retired: ClassVar[dict[str, Any]] = {}  # removed hyperparameters, which older records hold at this value

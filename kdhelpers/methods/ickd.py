@@ -5,7 +5,7 @@ L = sum of (G_s - G_t)^2 / (B c)
 
 The student's map first gets the teacher's channels, by a 1x1 convolution and BatchNorm. Sizes may differ.
 Liu et al.: Exploring Inter-Channel Correlation for Diversity-Preserved Knowledge Distillation, ICCV 2021; the
-rows' norm and the 1 / c stand in the published code.
+rows' norm and the 1 / c follow the published code.
 """
 
 from torch import Tensor, nn

@@ -6,7 +6,7 @@ y' counts as y by lam and as y_k by 1 - lam, k is the image's partner in the bat
 
 L = ce_weight mean_b [lam CE(y, x') + (1 - lam) CE(y_k, x')] + kd_weight T^2 KL(softmax(z_t / T) || softmax(z_s / T))
 
-Both networks see x', so the teacher runs live. Zhang et al.: mixup: Beyond Empirical Risk Minimization, ICLR 2018,
+Both networks get x', so the teacher runs live. Zhang et al.: mixup: Beyond Empirical Risk Minimization, ICLR 2018,
 section 2. Yun et al.: CutMix, ICCV 2019, equations 1 and 2: lam of the box before it is cut at the border is drawn, lam
 of what remains counts. Both draw one lam for a batch; here each image has its own.
 """
@@ -105,7 +105,7 @@ def draw_boxes(lam: Tensor, height: int, width: int) -> Tensor:
 class MixedLogitMatching(Method):
     """ce_weight CE + kd_weight KD on mixed images; partners and lam are drawn in each step.
 
-    Under DDP each process mixes its own images. There is no train accuracy: a mixed image has two labels.
+    Under DDP each process mixes its own images. A mixed image has two labels, so training accuracy is missing.
     """
 
     title = "KD on mixed images"

@@ -4,7 +4,7 @@ With P = softmax(z / T), [B, C], for each T in temperature, 2, 3, 5, 6:
 B_T = ||P_t P_t^T - P_s P_s^T||^2 / B,   K_T = ||P_t^T P_t - P_s^T P_s||^2 / C,   KD_T = `kd_loss`
 L = ce_weight (CE_weak + CE_strong) + kd_weight sum_T [(KD_T + B_T + K_T)(weak) / 2 + KD_T(strong)]
 
-Both networks see a weak view, of crop and flip only, and a strong one, by the run's augmentation. B and K carry no T^2.
+Both networks get a weak view, of crop and flip only, and a strong one, by the run's augmentation. B and K carry no T^2.
 The paper masks unsure images and classes in the weak terms. The published code multiplies scalars by these masks of the
 median: a factor 1/2, kept here. Its strong KD at T 2 and 6 takes the weak logits by mistake; here the strong ones.
 Jin, Wang, Lin: Multi-Level Logit Distillation, CVPR 2023. standardized: Sun et al.: Logit Standardization in Knowledge

@@ -4,7 +4,7 @@ K(i, j) = (1 + cos(e_i, e_j)) / 2,   p(j | i) = K(i, j) / sum_k K(i, k)
 L = mean_ij p_t(j | i) log((p_t(j | i) + 1e-7) / (p_s(j | i) + 1e-7))
 
 Passalis, Tefas: Learning Deep Representations with Probabilistic Knowledge Transfer, ECCV 2018, with the
-cosine kernel. The paper sums over i and j. The mean and the 1e-7, also in the norms of the cosine, stand in the
+cosine kernel. The paper sums over i and j; the mean and the 1e-7, also in the norms of the cosine, follow the
 published code.
 """
 

@@ -2,7 +2,7 @@
 
 x_i = reduce_i(F_i),   [g, g'] = sigmoid(attend_i([x_i, d])),   d = fused_{i+1} at the size of x_i
 fused_i = (g x_i + g' d) at the teacher's size (the deepest level: x_i),   output_i = expand_i(fused_i)
-HCL = sum_i [MSE_i + sum_n MSE_i(pooled to l_n) / 2^n] / [1 + sum_n 1 / 2^n],   l_n: 4, 2, 1, if below the height
+HCL = sum_i [MSE_i + sum_n MSE_i(pooled to l_n) / 2^n] / [1 + sum_n 1 / 2^n],   l_n: 4, 2, 1 if below the height
 L = ce_weight CE + min(epoch / warmup_epochs, 1) kd_weight HCL(output, the teacher's maps before their last ReLU)
 
 The levels are the maps of both networks except the first, and the embedding as the deepest level, of 1x1 pixel.

@@ -59,7 +59,7 @@ def pooled_to(final_map: Tensor, size: tuple[int, int]) -> Tensor:
 class SimKD(Method):
     """The projected final map alone is matched; the student and the projector are trained, no classifier is.
 
-    The head (projector and the teacher's classifier) is stored with the student, which needs it to predict. The
+    The head (projector and the teacher's classifier) is stored next to the student, which needs it to predict. The
     larger of two final maps of different sizes is average-pooled to the smaller.
     """
 

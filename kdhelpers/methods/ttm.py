@@ -1,4 +1,4 @@
-"""Transformed teacher matching (TTM): a temperature on the teacher alone; the student keeps T = 1.
+"""Transformed teacher matching (TTM; WTTM weighs the images): a temperature on the teacher alone, 1 on the student.
 
 L_TTM = (1/B) sum_b KL(q_b || softmax(z_s,b)),   q = softmax(gamma z_t), which is p_t^gamma normalised, gamma = 1/T
 L_WTTM = (1/B) sum_b U_b KL(q_b || softmax(z_s,b)),   U = sum_c p_t,c^gamma,   p_t = softmax(z_t)

@@ -143,7 +143,7 @@ def _architecture(run: Mapping[str, Any]) -> str:
 def _sentence(head: str, label: str, row: Settings, pair: str, values: Mapping[str, Any]) -> str:
     """Which settings, of which paper, and what is not published, in a line."""
     source = row.source(pair)
-    borrowed = f"not published for {pair}, those of {source} are taken" if source != pair else ""
+    borrowed = f"not published for {pair}; the values of {source} are taken" if source != pair else ""
     notes = "; ".join(filter(None, [borrowed, row.note]))
     return f"hyperparameters = {head}: {label} for {pair}, {row.paper}: {_text(values)}{f' ({notes})' if notes else ''}"
 

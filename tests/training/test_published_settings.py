@@ -113,7 +113,7 @@ def test_what_is_not_published_for_a_pair_is_told(root, capsys):
     run = Run(method="dkd", hyperparameters="published", teacher="resnet110", model="resnet20")
     assert run.hyperparameters["beta"] == 2.0
     said = capsys.readouterr().err
-    assert said.endswith("(not published for resnet110>resnet20, those of resnet110>resnet32 are taken)\n")
+    assert said.endswith("(not published for resnet110>resnet20; the values of resnet110>resnet32 are taken)\n")
 
 
 @pytest.mark.parametrize(
