@@ -163,9 +163,14 @@ def _common_legend(figure, panels, order: list[str], columns: int) -> None:
     handles = {label: handle for pair in pairs for handle, label in zip(*pair, strict=True)}
     labels = sorted(handles, key=lambda label: order.index(label) if label in order else len(order))
     if labels:
-        fit = int(3.4 * columns / (0.5 + 0.06 * max(map(len, labels))))  # handle and letters in inches
-        ncols = max(1, min(len(labels), columns, fit))
+        ncols = _legend_columns(labels, columns)
         figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=ncols)
+
+
+def _legend_columns(labels: list[str], columns: int) -> int:
+    """The columns of a legend below `columns` panels: fewer if the labels are long."""
+    fit = int(3.4 * columns / (0.5 + 0.06 * max(map(len, labels))))  # handle and letters in inches
+    return max(1, min(len(labels), columns, fit))
 
 
 def history_frame(records: dict[str, list[dict]]):
@@ -181,7 +186,7 @@ def live(history: list[dict], epochs: int):
     terms = list(dict.fromkeys(term for row in history for term in loss_terms(row)))
     many = len(terms) > len(PALETTE)  # their legend would hide the lines
     with styled():
-        figure = new_figure(6.4, 2.0 + 0.1 * len(terms) * many)
+        figure = new_figure(6.4, 2.0 + (0.2 * len(terms) / _legend_columns(terms, 2) if many else 0))
         losses, accuracy = figure.subplots(1, 2)
         for number, term in enumerate(terms):
             _line(losses, history, term, **_look(number), label=term)

@@ -14,7 +14,7 @@ from kdhelpers.report.results import has_no_teacher, results
 from kdhelpers.zoo.benchmark import DATASET, figures_of, matches, nearness, published_pairs
 
 NO_TEACHER, CONTROL, MAPS, EMBEDDINGS, LOGITS = "no teacher", "control", "feature maps", "embeddings", "logits"
-OTHER_VIEWS = " (own augmentation)"
+OTHER_VIEWS = " (other augmentation)"
 MEANS = ["seconds_per_epoch", "peak_memory_mib", "extra_parameters"]
 COLUMNS = "method family dataset teacher student budget epochs views n test_top1_pct test_top1_std_pct".split()
 COLUMNS += "paired_gain_points paired_gain_std_points paired_n placebo_gain_points placebo_gain_std placebo_n".split()
@@ -34,9 +34,9 @@ def frame(dataset: str, like: str = "", published_pair: str = ""):
     published_pair: teacher and student of the CRD benchmark, whose published figures stand in the rows of their
     methods; by default the students' own pair, if it is one. Gains are in percentage points, paired by seed:
     paired_gain over the student without a teacher, placebo_gain over the method's placebo with shuffled outputs,
-    published_gain over the published student. A method that is stored with another augmentation alone, because it needs
-    a strong view, is in the frame with its gain over the student alone of that augmentation. The frame is empty without
-    a student to compare with. Raises ValueError for an unknown `like` or pair.
+    published_gain over the published student. A method that is stored with another augmentation alone, such as one that
+    needs a strong view, has its gain over the student alone of that augmentation. The frame is empty without a student
+    to compare with. Raises ValueError for an unknown `like` or pair.
     """
     stored = results(dataset)
     cohort = cohort_of(stored, dataset, like)

@@ -95,6 +95,6 @@ def _describe(axes, frame) -> None:
         for family in families
     ]
     axes.figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
-    notes = [f"mean ± std of the gain over {seeds} seeds; times measured in turns in one run"]
+    notes = [f"mean ± std of the gain, seeds per setting: {seeds}; times measured in turns in one run"]
     notes += [mark_meaning(frame["notes"]), evidence_note(frame["dataset"])]
     axes.figure.supxlabel("\n".join(filter(None, notes)), fontsize=8, color="0.3")

@@ -22,7 +22,7 @@ EXPLAINED = (
     "step: its time relative to KD with a live teacher, timed in turns in one run",
     "views: augmented images that a step makes of one; student and teacher images: those that each network computes",
     "trained +: parameters that are trained with the student; kept +: those that a user of the student needs, too",
-    "own augmentation: the method needs another one; its gain is over the student alone of that augmentation",
+    "other augmentation: stored with that one alone; the gain is over the student alone of the same augmentation",
     "memory of a step: tensors that wait for the backward pass; peak memory: of the whole process, from the record",
 )
 
