@@ -113,7 +113,7 @@ def test_a_run_is_frozen():
         ({"model": {}}, r"model = \{\}: .*string"),
         ({"teacher": ["x"]}, r"teacher = \['x'\]: .*string"),
         ({"model_options": [1]}, r"model_options = \[1\]: .*dictionary"),
-        ({"hyperparameters": "abc"}, "hyperparameters = 'abc': .*dictionary"),
+        ({"hyperparameters": "abc"}, "hyperparameters = abc: is not a mapping"),
         ({"optimizer_options": {"momentum": 5}}, "momentum = 5.0: must lie in"),
         ({"optimizer_options": {"momentum": 0, "nesterov": True}}, "nesterov = True: needs a momentum above 0"),
         ({"optimizer": "adamw", "optimizer_options": {"beta1": 2}}, "beta1 = 2.0: must lie in"),
