@@ -9,6 +9,7 @@ Zagoruyko, Komodakis: Paying More Attention to Attention, ICLR 2017.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,15 +48,14 @@ def layer_pairs(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) 
     return [same_size(full_precision(s), full_precision(t)) for s, t in zip(student_maps, teacher_maps, strict=True)]
 
 
-class AttentionTransfer(Method):
-    """ce_weight CE + kd_weight AT, of all maps of each network except its first."""
+class LayerMatching(Method):
+    """ce_weight CE + kd_weight `loss`, of all maps of each network except its first."""
 
-    title = "AT"
     reads = ("feature_maps",)
+    term: ClassVar[str]  # the name of the loss in the history
 
-    exponent: Count = 2
     ce_weight: Weight = 1.0
-    kd_weight: Weight = 1000.0
+    kd_weight: Weight = 1.0
 
     def build(self, context: Context) -> None:
         self.layers = paired_maps(context.student_outputs.feature_maps, context.teacher_outputs.feature_maps)
@@ -66,5 +66,22 @@ class AttentionTransfer(Method):
         maps = zip(*((student_out.feature_maps[s], teacher_maps[t]) for s, t in self.layers), strict=True)
         return {
             "ce": self.ce_weight * cross_entropy(student_out.logits, batch.labels),
-            "at": self.kd_weight * at_loss(*maps, self.exponent),
+            self.term: self.kd_weight * self.loss(*maps),
         }
+
+    def loss(self, student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
+        """The loss that kd_weight multiplies."""
+        raise NotImplementedError(f"{type(self).__name__} must compare the maps in loss()")
+
+
+class AttentionTransfer(LayerMatching):
+    """ce_weight CE + kd_weight AT, of all maps of each network except its first."""
+
+    title = "AT"
+    term: ClassVar[str] = "at"
+
+    kd_weight: Weight = 1000.0
+    exponent: Count = 2
+
+    def loss(self, student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
+        return at_loss(student_maps, teacher_maps, self.exponent)

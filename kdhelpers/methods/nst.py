@@ -10,15 +10,14 @@ kernel of degree 2 and offset 0.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
-from kdhelpers.methods.at import layer_pairs
-from kdhelpers.methods.base import Context, Method
-from kdhelpers.methods.parts.paired_maps import paired_maps, unit
+from kdhelpers.methods.at import LayerMatching, layer_pairs
+from kdhelpers.methods.parts.paired_maps import unit
 from kdhelpers.methods.parts.products import inner_products
 from kdhelpers.methods.parts.ranges import Weight
-from kdhelpers.methods.parts.tensors import cross_entropy
 
 
 def nst_loss(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
@@ -44,23 +43,13 @@ def kernel(first: Tensor, second: Tensor) -> Tensor:
     return inner_products(first, second).square().mean()
 
 
-class NeuronSelectivityTransfer(Method):
+class NeuronSelectivityTransfer(LayerMatching):
     """ce_weight CE + kd_weight NST, of all maps of each network except its first."""
 
     title = "NST"
-    reads = ("feature_maps",)
+    term: ClassVar[str] = "nst"
 
-    ce_weight: Weight = 1.0
     kd_weight: Weight = 50.0
 
-    def build(self, context: Context) -> None:
-        self.layers = paired_maps(context.student_outputs.feature_maps, context.teacher_outputs.feature_maps)
-
-    def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
-        view = batch.views[0]
-        student_out, teacher_maps = student(view), teacher(view).feature_maps
-        maps = zip(*((student_out.feature_maps[s], teacher_maps[t]) for s, t in self.layers), strict=True)
-        return {
-            "ce": self.ce_weight * cross_entropy(student_out.logits, batch.labels),
-            "nst": self.kd_weight * nst_loss(*maps),
-        }
+    def loss(self, student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
+        return nst_loss(student_maps, teacher_maps)

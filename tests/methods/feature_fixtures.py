@@ -1,5 +1,6 @@
 """What the tests of methods that compare embeddings or feature maps share."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from training_fixtures import QUICK, same, weights
@@ -48,6 +49,19 @@ def terms_of_embeddings(method, student, teacher):
     """The terms of a method that reads embeddings [4, d]; the student's logits are its first five numbers."""
     outputs = Outputs(student[:, :5], student, {}), Outputs(None, teacher, {})
     return method(lambda view: outputs[0], lambda view: outputs[1], OneView(None), 1)
+
+
+def assert_float32_inside(loss, dtype, scale):
+    """A loss of two batches of embeddings in a half type, under autocast: the value of float64, a finite gradient."""
+    student, teacher = ((scale * x).to(dtype) for x in (draw(6, 3), draw(6, 4, seed=1)))
+    exact = loss(student.double(), teacher.double()).item()
+    student.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(student, teacher)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(exact, rel=1e-4)
+    assert student.grad.isfinite().all()
 
 
 def ce_of(logits):
