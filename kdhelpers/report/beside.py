@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from kdhelpers.report.results import has_no_teacher, summarize
 from kdhelpers.zoo.benchmark import matches, nearness
 
-GAINS = "gain_points paired_gain_points paired_gain_std_points paired_n".split()
+GAINS = "gain_points gain_std_points gain_n".split()
 OUR_FIELDS = ["test_top1_pct", "test_top1_std_pct", "n", "selection", "label", "notes", *GAINS]
 FIGURE_FIELDS = {"printed": "printed", "published_pct": "test_top1_pct"}
 FIGURE_FIELDS |= {f"published_{field}": field for field in ("selection", "note", "budget", "settings")}

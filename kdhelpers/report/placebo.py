@@ -12,7 +12,7 @@ from kdhelpers.report.results import canonical, results, summarize
 from kdhelpers.report.styling import Table, column_texts, table_of
 
 COLUMNS = ["placebo_gain_points", "placebo_gain_std", "placebo_n"]
-GAIN = ["paired_gain_points", "paired_gain_std_points", "paired_n"]
+GAIN = ["gain_points", "gain_std_points", "gain_n"]
 BASELINES = {"CE (no teacher)": GAIN}  # what a gain is over -> its columns in `compared`
 BASELINES |= {f"placebo {kind}": [f"{kind}_{column}" for column in COLUMNS] for kind in ("shuffled", "mean")}
 
@@ -72,7 +72,7 @@ def picture(frame):
     The bar over a placebo is the part of the gain that needs the teacher's knowledge of the image. Lines are the
     standard deviation over seeds.
     """
-    gains = frame[frame["paired_gain_points"].notna()]
+    gains = frame[frame["gain_points"].notna()]
     with styled():
         figure = new_figure(8.0, 1.3 + 0.5 * max(1, len(gains)))
         axes = figure.subplots()

@@ -22,7 +22,7 @@ def table(study: str, name: str):
         "published (%)": frame["printed"].fillna("").replace("", "–"),
         "published gain": column_texts(frame, gain_text, "published_gain_points"),
         "ours (%)": [accuracy_text(row) for row in frame.to_dict("records")],
-        "our gain, paired": column_texts(frame, paired_text, *GAINS[1:]),
+        "our gain, paired": column_texts(frame, paired_text, *GAINS),
         "note": frame["published_note"].fillna(""),
     }
     if frame["published_budget"].notna().any():

@@ -19,8 +19,8 @@ RUN_COLUMNS += (
     "teacher_model parameters extra_parameters macs teacher_top1_pct finished identity notes teacher_notes".split()
 )
 RUN_COLUMNS += "teacher_sha256 run setting budget_key".split()
-SUMMARY_COLUMNS = "dataset role model label teacher n test_top1_pct test_top1_std_pct gain_points paired_n".split()
-SUMMARY_COLUMNS += "paired_gain_points paired_gain_std_points gap_closed_pct parameters macs seconds_per_epoch".split()
+SUMMARY_COLUMNS = "dataset role model label teacher n test_top1_pct test_top1_std_pct gain_n gain_points".split()
+SUMMARY_COLUMNS += "gain_std_points gap_closed_pct parameters macs seconds_per_epoch".split()
 SUMMARY_COLUMNS += "lockstep selection budget device notes setting row".split()
 MAX_CURVES = 21  # lines that colour and dash can distinguish in a picture
 
@@ -93,10 +93,10 @@ def summarize(frame, is_baseline: Callable[[dict], bool] = has_no_teacher):
     """One row per setting of a `results()` frame, columns `SUMMARY_COLUMNS`; the teachers of a data set come first.
 
     n counts seeds: a seed that is stored twice counts once, its newest record. Mean and sample standard deviation
-    (ddof=1, NaN when n is 1) are in percent. Gains are in percentage points over the setting of the same `budget_key`
-    whose run `is_baseline`: the student trained without a teacher. `gain_points` is the difference of the means;
-    `paired_gain_points` and its standard deviation are over the `paired_n` seeds that both have. `gap_closed_pct` is
-    the gain's share of (teacher - baseline), NaN unless that is positive.
+    (ddof=1, NaN when n is 1) are in percent. A gain is over the setting of the same `budget_key` whose run
+    `is_baseline`: the student trained without a teacher. `gain_points`, in percentage points, and its standard deviation
+    `gain_std_points` are over the `gain_n` seeds that both have. `gap_closed_pct` is the gain's share of
+    (teacher - baseline), NaN unless that is positive.
     """
     import pandas
 
@@ -139,15 +139,15 @@ def _budget(epochs: float | None, batch_size: float | None) -> str:
 
 
 def _gains(group, baseline) -> dict:
-    top1, base = group["test_top1_pct"].astype(float), baseline["test_top1_pct"].astype(float)
-    gain, gap = top1.mean() - base.mean(), group["teacher_top1_pct"].astype(float).mean() - base.mean()
-    paired = (top1 - base).dropna()  # aligned on the seed
+    """Over the seeds that both have: NaN without one."""
+    base = baseline["test_top1_pct"].astype(float)
+    paired = (group["test_top1_pct"].astype(float) - base).dropna()  # aligned on the seed
+    gap = group["teacher_top1_pct"].astype(float).mean() - base.reindex(paired.index).mean()
     return {
-        "gain_points": gain,
-        "paired_n": len(paired),
-        "paired_gain_points": paired.mean(),
-        "paired_gain_std_points": paired.std(ddof=1),
-        "gap_closed_pct": 100 * gain / gap if gap > 0 else math.nan,
+        "gain_n": len(paired),
+        "gain_points": paired.mean(),
+        "gain_std_points": paired.std(ddof=1),
+        "gap_closed_pct": 100 * paired.mean() / gap if gap > 0 else math.nan,
     }
 
 

@@ -95,7 +95,7 @@ def measured():
         patch.setenv("KD_ROOT", str(ROOT))
         rows = summarize(results()).to_dict("records")
     accuracies = {spread_text(row["test_top1_pct"], row["test_top1_std_pct"], row["n"]) for row in rows}
-    pairs = ("paired_gain_points", "paired_gain_std_points", "paired_n")
+    pairs = ("gain_points", "gain_std_points", "gain_n")
     return accuracies | {paired_text(*(row[field] for field in pairs)).partition(" (")[0] for row in rows}
 
 

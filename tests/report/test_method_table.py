@@ -32,8 +32,8 @@ def rows_of(frame) -> dict:
 def test_gains_are_over_the_student_alone_and_over_the_placebo(stored):
     rows = rows_of(method_table.frame("cifar100"))
     assert list(rows) == ["DKD", "KD", "KD, placebo shuffled", "CE (no teacher)"]  # best first
-    assert rows["KD"]["paired_gain_points"] == pytest.approx(2.0)
-    assert rows["KD"]["paired_gain_std_points"] == pytest.approx(0.5)
+    assert rows["KD"]["gain_points"] == pytest.approx(2.0)
+    assert rows["KD"]["gain_std_points"] == pytest.approx(0.5)
     assert rows["KD"]["placebo_gain_points"] == pytest.approx(1.0)
     assert (rows["KD"]["placebo_n"], rows["DKD"]["placebo_n"]) == (3, 0)
     assert math.isnan(rows["DKD"]["placebo_gain_points"])
@@ -67,7 +67,7 @@ def test_a_method_with_an_augmentation_of_its_own_gains_over_the_student_alone_o
     fixtures.store(fixtures.record(45.0, name="strong_si", **strong), fixtures.record(48.0, **mlkd, **strong))
     frame = method_table.frame("cifar100")
     rows = rows_of(frame)
-    assert rows["MLKD (other augmentation)"]["paired_gain_points"] == pytest.approx(3.0)
+    assert rows["MLKD (other augmentation)"]["gain_points"] == pytest.approx(3.0)
     assert rows["MLKD (other augmentation)"]["views"] == 2
     assert list(frame["method"]).count("CE (no teacher)") == 1
     assert method_table.with_costs(frame, rounds=1)["step_ratio"].notna().all()
@@ -116,7 +116,7 @@ def test_the_tables_and_the_picture_have_every_method(costed):
 
 def test_a_gain_far_below_the_others_stands_at_the_edge(costed):
     rows = pandas.concat([costed.assign(method=costed["method"] + f" {i}") for i in range(3)], ignore_index=True)
-    rows.loc[0, "paired_gain_points"] = -40.0
+    rows.loc[0, "gain_points"] = -40.0
     axes = method_table.picture(rows).axes[0]
     assert axes.get_ylim()[0] > -10
     assert any("(−40.0)" in text.get_text() for text in axes.texts)

@@ -168,9 +168,9 @@ def test_runs_stand_in_the_row_of_their_method_and_weights(stored):
         "CRD+KD": 69.0,
         "Hints": 67.0,
     }
-    assert found.loc["CRD", ["n", "selection", "paired_n"]].tolist() == [2, "last", 2]
+    assert found.loc["CRD", ["n", "selection", "gain_n"]].tolist() == [2, "last", 2]
     assert found.loc["CRD", "test_top1_std_pct"] == pytest.approx(math.sqrt(0.5))
-    assert found.loc["CRD", "paired_gain_points"] == 3.5
+    assert found.loc["CRD", "gain_points"] == 3.5
     assert math.isnan(found.loc["CoCoRD", "test_top1_pct"])
     assert found.loc["Hints", "printed"] != found.loc["Hints", "printed"]  # a row of ours alone
 

@@ -52,11 +52,10 @@ def test_every_published_figure_has_a_row_in_its_order_and_ours_stand_beside(sto
 
 def test_gains_are_over_the_supcon_baseline_in_pairs_of_one_seed(stored):
     row = by_setting().loc["SupCRD α 1, β 12"]
-    assert row["paired_n"] == 2
-    assert row["paired_gain_points"] == 4.5  # (45 - 40 + 46 - 42) / 2; the means of unequal seeds differ by 3.5
-    assert row["gain_points"] == 3.5
-    assert row["paired_gain_std_points"] == pytest.approx(math.sqrt(0.5))
-    assert math.isnan(by_setting().loc["SupCon + linear probe", "paired_gain_points"])
+    assert row["gain_n"] == 2
+    assert row["gain_points"] == 4.5  # (45 - 40 + 46 - 42) / 2; the means of unequal seeds differ by 3.5
+    assert row["gain_std_points"] == pytest.approx(math.sqrt(0.5))
+    assert math.isnan(by_setting().loc["SupCon + linear probe", "gain_points"])
 
 
 def test_the_teachers_own_accuracy_stands_beside_the_published_one(stored):
@@ -75,7 +74,7 @@ def test_other_methods_and_settings_of_the_budget_follow_below(stored):
     frame = by_setting()
     printed = len(published.published("supcrd"))
     assert {"CE (no teacher)", "SupCRD (λ=0.35)"} <= set(frame.index[printed:])
-    assert frame.loc["CE (no teacher)", "paired_gain_points"] == -1.0
+    assert frame.loc["CE (no teacher)", "gain_points"] == -1.0
 
 
 def test_another_teacher_head_is_not_mixed_in(stored):
@@ -95,7 +94,7 @@ def test_a_method_run_in_other_settings_too_is_matched_by_its_defaults(stored):
     fixtures.store(student(60.0, "z_supcon_hot", method="supcon", hyperparameters=hot))
     frame = by_setting()
     assert (frame.loc["SupCon + linear probe", "test_top1_pct"], frame.loc["SupCon + linear probe", "n"]) == (42.0, 3)
-    assert frame.loc["SupCRD α 1, β 12", "paired_gain_points"] == 4.5
+    assert frame.loc["SupCRD α 1, β 12", "gain_points"] == 4.5
     assert frame.loc["SupCon (T=0.5)", "test_top1_pct"] == 60.0
     fixtures.store(supcrd(44.0, "z_hybrid_out", lam=0.3, form="out"), student(47.0, "logits", **fixtures.LM | TAUGHT))
     assert by_setting("logits").loc["hybrid λ 0.3", "test_top1_pct"] == 50.0
@@ -145,7 +144,7 @@ def test_a_study_without_a_baseline_stands_beside_ours_without_gains(root):
     assert frame["printed"].tolist() == ["97", "92"]
     assert frame["published_gain_points"].isna().all()
     assert frame.loc["ResNet-18, ConKD with Lion", "test_top1_pct"] == 70.0
-    assert frame[["gain_points", "paired_gain_points"]].isna().all(axis=None)
+    assert frame["gain_points"].isna().all()
     assert "seen the test images" in frame["published_note"].iloc[0]
     table = published.table("conkd_lion", "ours")
     assert "published budget" not in table.data  # none was printed

@@ -72,23 +72,30 @@ def test_mean_and_sample_deviation_over_seeds(study):
 def test_gain_over_the_independent_student(study):
     taught = row(study, "KD")
     assert taught["gain_points"] == pytest.approx(2.0)
+    assert taught["gain_n"] == 3  # 52 - 50, 52.5 - 51, 51.5 - 49
     assert taught["gap_closed_pct"] == pytest.approx(100 * 2 / 10)
-    assert taught["paired_n"] == 3  # 52 - 50, 52.5 - 51, 51.5 - 49
-    assert taught["paired_gain_points"] == pytest.approx(2.0)
-    assert taught["paired_gain_std_points"] == pytest.approx(0.5)
+    assert taught["gain_std_points"] == pytest.approx(0.5)
 
 
 def test_pairs_are_of_one_seed_and_means_of_all(study):
     single = row(study, "KD (T=2.0)")  # seed 0 alone: 53; the independent student's seed 0 is 50, its mean too
-    assert (single["paired_n"], single["paired_gain_points"]) == (1, 3.0)
-    assert math.isnan(single["paired_gain_std_points"])
+    assert (single["gain_n"], single["gain_points"]) == (1, 3.0)
+    assert math.isnan(single["gain_std_points"])
 
 
-def test_unshared_seeds_leave_the_paired_gain_blank(root):
+def test_unshared_seeds_have_no_gain(root):
     fixtures.store(fixtures.record(50.0, seed=0), fixtures.record(53.0, seed=7, **fixtures.LM))
     taught = row(summarize(results()), "KD")
-    assert (taught["gain_points"], taught["paired_n"]) == (3.0, 0)
-    assert math.isnan(taught["paired_gain_points"])
+    assert taught["gain_n"] == 0
+    assert math.isnan(taught["gain_points"]) and math.isnan(taught["gap_closed_pct"])
+
+
+def test_gain_and_share_of_the_gap_count_the_shared_seeds_alone(root):
+    alone = [fixtures.record(accuracy, seed=seed) for seed, accuracy in enumerate((50.0, 40.0))]
+    fixtures.store(*alone, fixtures.record(52.0, seed=0, **fixtures.LM))
+    taught = row(summarize(results()), "KD")
+    assert (taught["gain_points"], taught["gain_n"]) == (2.0, 1)  # 52 - 45, the mean of all, would be 7
+    assert taught["gap_closed_pct"] == pytest.approx(100 * 2 / (60 - 50))
 
 
 @pytest.mark.parametrize("alone", [60.0, 61.0])

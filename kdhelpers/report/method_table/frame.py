@@ -17,7 +17,7 @@ NO_TEACHER, CONTROL, MAPS, EMBEDDINGS, LOGITS = "no teacher", "control", "featur
 OTHER_VIEWS = " (other augmentation)"
 MEANS = ["seconds_per_epoch", "peak_memory_mib", "extra_parameters"]
 COLUMNS = "method family dataset teacher student budget epochs views n test_top1_pct test_top1_std_pct".split()
-COLUMNS += "paired_gain_points paired_gain_std_points paired_n placebo_gain_points placebo_gain_std placebo_n".split()
+COLUMNS += "gain_points gain_std_points gain_n placebo_gain_points placebo_gain_std placebo_n".split()
 COLUMNS += [
     "teacher_top1_pct",
     *MEANS,

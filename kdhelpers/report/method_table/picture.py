@@ -27,7 +27,7 @@ def picture(frame):
     Methods without a gain or a cost are left out. The student without a teacher lies at gain 0. A gain far below all
     others stands at the lower edge, with its value.
     """
-    shown = frame.assign(gain=frame["paired_gain_points"].where(~_is_baseline(frame), 0.0))
+    shown = frame.assign(gain=frame["gain_points"].where(~_is_baseline(frame), 0.0))
     shown = shown.dropna(subset=["gain", "step_ratio"])
     with styled():
         figure = new_figure(9.0, 4.2 + 0.07 * len(shown))
@@ -46,7 +46,7 @@ def _is_baseline(frame):
 
 def _draw(axes, frame) -> None:
     low = _lowest(frame["gain"])
-    heights, spreads = frame["gain"].clip(lower=low), frame["paired_gain_std_points"].astype(float).fillna(0.0)
+    heights, spreads = frame["gain"].clip(lower=low), frame["gain_std_points"].astype(float).fillna(0.0)
     spreads = spreads.where(frame["gain"] >= low, 0.0)
     colors = list(frame["family"].map(COLORS).fillna("0.6"))
     markers = [
@@ -85,7 +85,7 @@ def _limits(axes, ratios, heights, spreads) -> None:
 
 
 def _describe(axes, frame) -> None:
-    first, counts = frame.iloc[0], sorted(set(frame["paired_n"].dropna().astype(int)))
+    first, counts = frame.iloc[0], sorted(set(frame["gain_n"].dropna().astype(int)))
     seeds = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]]))) if counts else "0"
     title = f"{first['dataset']}: {first['teacher']} teaches {first['student']}, {first['budget']}"
     axes.set_title(title, loc="left")

@@ -34,7 +34,7 @@ def table(frame):
         "method": frame["method"],
         "reads": frame["family"],
         "test top-1 (%)": [accuracy_text(row) for row in frame.to_dict("records")],
-        "gain, paired (points)": texts(paired_text, "paired_gain_points", "paired_gain_std_points", "paired_n"),
+        "gain, paired (points)": texts(paired_text, "gain_points", "gain_std_points", "gain_n"),
         "over its placebo": texts(paired_text, "placebo_gain_points", "placebo_gain_std", "placebo_n"),
         "step (× KD)": texts(_number, "step_ratio"),
         "views": texts(_count, "views"),
@@ -57,7 +57,7 @@ def published(frame):
     columns = {
         "method": frame["method"],
         "ours (%)": [accuracy_text(row) for row in frame.to_dict("records")],
-        "our gain": column_texts(frame, gain_text, "paired_gain_points"),
+        "our gain": column_texts(frame, gain_text, "gain_points"),
         "our budget": list(map(_budget, frame["epochs"] * frame["views"] / PUBLISHED_EPOCHS)),
         "published (%)": column_texts(frame, _number, "published_pct"),
         "published gain": column_texts(frame, gain_text, "published_gain_points"),

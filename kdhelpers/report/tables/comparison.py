@@ -9,7 +9,6 @@ from kdhelpers import artifacts
 from kdhelpers.display.text import (
     accuracy_text,
     conditions,
-    gain_text,
     headline,
     magnitude_text,
     mark_meaning,
@@ -22,7 +21,7 @@ from kdhelpers.report.styling import column_texts, table_of
 
 SHADE = "background-color: rgba(0, 114, 178, 0.14)"  # readable on light and dark pages
 BOLD = "font-weight: bold"
-ALWAYS_FOLDED = ["gain (points)", "gap closed (%)", "parameters", "MACs", "s/epoch", "device"]
+ALWAYS_FOLDED = ["gap closed (%)", "parameters", "MACs", "s/epoch", "device"]
 
 
 def results_table(dataset: str | None = None, highlight: str | None = None, only=None):
@@ -83,10 +82,9 @@ def _result_texts(summary):
         "teacher": summary["teacher"].replace("", "–"),
         "test top-1 (%)": [accuracy_text(row) for row in summary.to_dict("records")],
         "n": summary["n"],
-        "paired gain (points)": texts(paired_text, "paired_gain_points", "paired_gain_std_points", "paired_n"),
+        "paired gain (points)": texts(paired_text, "gain_points", "gain_std_points", "gain_n"),
         "budget": summary["budget"],
         "selection": summary["selection"],
-        "gain (points)": texts(gain_text, "gain_points"),
         "gap closed (%)": texts(lambda share: "–" if math.isnan(share) else f"{share:.0f}", "gap_closed_pct"),
         "parameters": texts(magnitude_text, "parameters"),
         "MACs": texts(magnitude_text, "macs"),
