@@ -87,7 +87,8 @@ def test_unshared_seeds_have_no_gain(root):
     fixtures.store(fixtures.record(50.0, seed=0), fixtures.record(53.0, seed=7, **fixtures.LM))
     taught = row(summarize(results()), "KD")
     assert taught["gain_n"] == 0
-    assert math.isnan(taught["gain_points"]) and math.isnan(taught["gap_closed_pct"])
+    assert math.isnan(taught["gain_points"])
+    assert math.isnan(taught["gap_closed_pct"])
 
 
 def test_gain_and_share_of_the_gap_count_the_shared_seeds_alone(root):
