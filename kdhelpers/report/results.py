@@ -94,9 +94,9 @@ def summarize(frame, is_baseline: Callable[[dict], bool] = has_no_teacher):
 
     n counts seeds: a seed that is stored twice counts once, its newest record. Mean and sample standard deviation
     (ddof=1, NaN when n is 1) are in percent. A gain is over the setting of the same `budget_key` whose run
-    `is_baseline`: the student trained without a teacher. `gain_points`, in percentage points, and its sample
-    deviation `gain_std_points` are over the `gain_n` seeds that both have. `gap_closed_pct` is the gain's share of
-    (teacher - baseline), NaN unless that is positive.
+    `is_baseline`: the student trained without a teacher. `gain_points`, the mean difference in
+    percentage points, and its standard deviation `gain_std_points` are over the `gain_n` seeds that both have.
+    `gap_closed_pct` is the gain's share of (teacher - baseline), NaN unless that is positive.
     """
     import pandas
 
