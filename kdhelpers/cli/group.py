@@ -2,13 +2,24 @@
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from kdhelpers.nearest import check_known
+from kdhelpers.python_paths import use_network
 
 FAULTS = (ValueError, OSError, FloatingPointError)
+
+
+def with_network(command: Callable) -> Callable:
+    """The option --network: Python paths of networks of the user's own, which stored weights or records name."""
+    use = lambda _context, _option, paths: [use_network(path) for path in paths]  # noqa: E731
+    text = "Import this network of your own, MODULE:NAME or FILE.py:NAME, which the stored weights name."
+    return click.option("--network", multiple=True, callback=use, expose_value=False, metavar="PATH", help=text)(
+        command
+    )
 
 
 class Commands(click.Group):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdhelpers.methods import METHODS
-from kdhelpers.models import MODELS, default_options
+from kdhelpers.models import MODELS, check_network, default_options, option_names
 from kdhelpers.nearest import check_known, known_names
 from kdhelpers.training.optim import OPTIMIZERS, SCHEDULES
 from kdhelpers.training.options import named_values, option_defaults
@@ -54,10 +54,11 @@ def _options_of(fields: Mapping[str, Any]) -> dict[str, list[str]]:
     chosen = {
         name: fields.get(name, Run.model_fields[name].default) for name in ("method", "model", "optimizer", "schedule")
     }
-    for field, registry in {"model": MODELS, **dict(OPTIONS.values())}.items():
+    check_network(chosen["model"])
+    for field, registry in OPTIONS.values():
         check_known(field, chosen[field], registry)
     options = {field: list(option_defaults(registry[chosen[name]])) for field, (name, registry) in OPTIONS.items()}
-    return options | {"model_options": list(default_options(chosen["model"]))}
+    return options | {"model_options": option_names(chosen["model"])}
 
 
 def _parsed(value: Any) -> Any:

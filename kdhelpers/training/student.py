@@ -14,7 +14,7 @@ from kdhelpers.data import Batch, Batches
 from kdhelpers.device import autocast, keep_freed_memory, memory_format, peak_memory_mib
 from kdhelpers.evaluation.validation import top1_and_loss
 from kdhelpers.methods import Method
-from kdhelpers.models import FeatureExtractor, HeadedNetwork, Outputs, build_model
+from kdhelpers.models import FeatureExtractor, HeadedNetwork, Outputs, rebuild_model
 from kdhelpers.training.context import context_of
 from kdhelpers.training.epoch_log import EpochLog, total
 from kdhelpers.training.inputs import Inputs
@@ -109,7 +109,8 @@ class Training:
     def _build(self, teacher: Teacher | None, inputs: Inputs) -> DistillationModule:
         run = self.run
         seed_everything(run.seed, "weights")
-        self.network = build_model(run.model, self.data.num_classes, **run.network_options)
+        options = {"image_size": self.data.image_size, **run.network_options}
+        self.network = rebuild_model(run.model, self.data.num_classes, **options)
         if inputs.start:
             start_from(self.network, inputs.start)
         self.network.to(self.device, memory_format=memory_format(self.device))

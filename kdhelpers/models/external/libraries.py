@@ -26,10 +26,14 @@ def check_library(name: str, pretrained: bool, options: Mapping[str, Any]) -> di
     base, _, tag = entry.partition(".")
     if base not in known:
         near = guess(entry, known, 3) or "all names: "
-        raise ValueError(f"model = {name}: {library} has no such network; {near}`python -m kdhelpers network {library}`")
+        raise ValueError(
+            f"model = {name}: {library} has no such network; {near}`python -m kdhelpers network {library}`"
+        )
     weights = _weights(library, base) if pretrained or tag else []
     if tag and tag not in weights:
-        raise ValueError(f"model = {name}: {library} has no weights {tag} of {base}; known: {', '.join(weights) or 'none'}")
+        raise ValueError(
+            f"model = {name}: {library} has no weights {tag} of {base}; known: {', '.join(weights) or 'none'}"
+        )
     if pretrained and not weights:
         raise ValueError(f"pretrained = True: {library} offers no weights of {base}; take pretrained=False")
     for option, value in options.items():
@@ -92,9 +96,7 @@ def _torchvision(
     return network
 
 
-def _timm(
-    entry: str, num_classes: int, pretrained: bool, image_size: int | None, options: dict[str, Any]
-) -> nn.Module:
+def _timm(entry: str, num_classes: int, pretrained: bool, image_size: int | None, options: dict[str, Any]) -> nn.Module:
     import timm
 
     fixed = getattr(timm.models.get_pretrained_cfg(entry), "fixed_input_size", False)

@@ -41,9 +41,23 @@ def return_nodes(traced: Trace, feature_maps: Sequence[str] = (), embedding: str
 def candidates(calls: dict[str, Call]) -> list[Call]:
     """The outputs that are maps of the network's main path, in order; blocks are not opened."""
     total = sum(call.parameters for call in calls.values() if "." not in call.path)
-    last = next((place for place, call in enumerate(calls.values()) if _is_global_pooling(call, calls, total)), len(calls))
+    last = next(
+        (place for place, call in enumerate(calls.values()) if _is_global_pooling(call, calls, total)), len(calls)
+    )
     on_path = [call for call in list(calls.values())[:last] if call.side and _on_main_path(call, calls, total)]
     return [call for call in on_path if not _only_holds(call, calls)]
+
+
+def choices(calls: dict[str, Call]) -> list[Call]:
+    """The maps to choose from, without the parts of blocks, and the linear layers that take a vector."""
+    on_path = [call for call in candidates(calls) if not _named(call, PASSING) and not _in_a_block(call, calls)]
+    linear = [call for call in calls.values() if isinstance(call.module, nn.Linear) and call.output.ndim == 2]
+    return [*on_path, *linear]
+
+
+def _in_a_block(call: Call, calls: dict[str, Call]) -> bool:
+    parents = [parent for parent in _parents(call.path, calls) if parent.side and parent.entered]
+    return any(type(parent.module) is not nn.Sequential for parent in parents)
 
 
 def found_maps(calls: dict[str, Call]) -> list[Call]:
@@ -100,8 +114,9 @@ def _is_global_pooling(call: Call, calls: dict[str, Call], total: int) -> bool:
 
 def _only_holds(call: Call, calls: dict[str, Call]) -> bool:
     """Whether it holds several stages, and returns what the last of them does."""
-    parts = (part for part in calls.values() if part.path.startswith(f"{call.path}."))
-    return call.entered > 2 * call.side and any(part.output is call.output for part in parts)
+    parts = [part for part in calls.values() if part.path.startswith(f"{call.path}.") and part.side]
+    shrinks = call.entered > 2 * call.side and len({part.side for part in parts}) > 1
+    return shrinks and any(part.output is call.output for part in parts)
 
 
 def _outermost(call: Call, calls: dict[str, Call]) -> Call:

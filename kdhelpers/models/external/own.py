@@ -50,7 +50,9 @@ def build_own(
     filled = {option: value for option, value in given.items() if option in parameters and value is not None}
     network = target(**{**filled, **{option: value for option, value in options.items() if option != "source"}})
     if not isinstance(network, nn.Module):
-        raise ValueError(f"model = {name}: returned a {type(network).__name__}; name a class or function of an nn.Module")
+        raise ValueError(
+            f"model = {name}: returned a {type(network).__name__}; name a class or function of an nn.Module"
+        )
     return network
 
 

@@ -62,7 +62,9 @@ def trace(network: nn.Module, image_size: int) -> Trace:
     calls: dict[str, Call] = {}
     grid = [image_size]
     handles = [
-        module.register_forward_hook(partial(_note, calls, grid, path)) for path, module in network.named_modules() if path
+        module.register_forward_hook(partial(_note, calls, grid, path))
+        for path, module in network.named_modules()
+        if path
     ]
     weight = next(network.parameters(), torch.zeros(0))
     generator = torch.Generator().manual_seed(0)

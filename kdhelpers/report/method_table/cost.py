@@ -5,7 +5,7 @@ import statistics
 
 from kdhelpers import artifacts
 from kdhelpers.methods import METHODS
-from kdhelpers.models import build_model
+from kdhelpers.models import rebuild_model
 from kdhelpers.training.cost import StepCost, noise, step_costs
 from kdhelpers.training.run import Run
 from kdhelpers.weights.load import describe_teacher
@@ -30,7 +30,7 @@ def with_costs(frame, rounds: int = 5, device: str | None = None):
     data = noise(first.dataset, facts["train"], facts["image_size"], facts["classes"])
     reference = next((key for key, run in runs.items() if run.method == "lm" and not run.placebo), "KD")
     runs.setdefault(reference, _kd(first, frame["teacher"].iloc[0]))
-    costs = step_costs(runs, reference, _network(frame, facts["classes"]), data, rounds, device)
+    costs = step_costs(runs, reference, _network(frame, facts), data, rounds, device)
     rows = [_row(costs.get(setting)) for setting in frame["setting"]]
     return frame.assign(**{column: [row.get(column, math.nan) for row in rows] for column in COLUMNS})
 
@@ -55,14 +55,14 @@ def _options(run: dict) -> dict:
     return {name: value for name, value in run["hyperparameters"].items() if name not in retired}
 
 
-def _network(frame, classes: int):
+def _network(frame, data: dict):
     """An untrained teacher of the architecture; with the options of its weights, if they are stored here."""
     first = frame.iloc[0]
     try:
         options = describe_teacher(first["run"].get("teacher") or first["teacher"], first["dataset"])["model_options"]
     except (FileNotFoundError, KeyError):
         options = {}
-    return build_model(first["teacher"], classes, **options)
+    return rebuild_model(first["teacher"], data["classes"], **{"image_size": data["image_size"], **options})
 
 
 def _row(cost: StepCost | None) -> dict:
