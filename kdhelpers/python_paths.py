@@ -1,7 +1,7 @@
-"""Networks by Python path, `my_models:TinyNet` or `path/to/file.py:TinyNet`. An import runs code, so only paths that the
-user gave in this process are imported.
+"""Networks by Python path, `my_models:TinyNet` or `path/to/file.py:TinyNet`: only what the user gave is imported.
 
-A path that a record or a sidecar holds is marked when it is read (`mark`). A marked path never counts as given.
+An import runs code. A path that a record or a sidecar holds is marked when it is read (`mark`), and a marked path never
+counts as given. A pandas frame drops the mark: mark what you take out of one before you make a `Run` of it.
 """
 
 import re

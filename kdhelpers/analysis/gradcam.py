@@ -22,8 +22,9 @@ def gradcam_maps(model: nn.Module, data: Data, index: Tensor, batch_size: int = 
 
     map = relu(sum_c w_c A_c), w_c = mean over positions of d logit_y / d A_c, without augmentation, in eval mode
     (Selvaraju et al., ICCV 2017, eq. 1 and 2). A [c, h, w] is the deepest of `model.return_nodes.feature_maps` larger
-    than 1x1; of a transformer the deepest that the logits depend on, as its last patch tokens may be unused. Each map is resized bilinearly to the image, then shifted and scaled to 0..1; a constant map becomes 0.
-    The true class makes maps of networks with different predictions comparable.
+    than 1x1. Of a transformer it is the deepest that the logits depend on: they may ignore the last patch tokens. Each
+    map is resized bilinearly to the image, then shifted and scaled to 0..1; a constant map becomes 0. The true class
+    makes maps of networks with different predictions comparable.
 
     Works on a copy, so model, gradients and hooks do not change. Raises ValueError for a model without return_nodes,
     for another number of classes than `data`, and if all feature maps are 1x1.
@@ -46,8 +47,8 @@ def gradcam_maps(model: nn.Module, data: Data, index: Tensor, batch_size: int = 
 
 
 def _deepest_map(model: nn.Module, data: Data) -> str:
-    """The name of the last return node whose map is larger than 1x1. Also checks the number of classes, as GradCAM's context
-    manager hides the IndexError of a missing class."""
+    """The name of the map. Also checks the number of classes, as GradCAM's context manager hides the IndexError of a
+    missing class."""
     device = next(model.parameters()).device
     first = data.test.select(torch.zeros(1, dtype=torch.int64))
     image = next(evaluation_batches(first, 1, data.mean, data.std, device)).views[0]

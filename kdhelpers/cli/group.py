@@ -15,11 +15,14 @@ FAULTS = (ValueError, OSError, FloatingPointError)
 
 def with_network(command: Callable) -> Callable:
     """The option --network: Python paths of networks of the user's own, which stored weights or records name."""
-    use = lambda _context, _option, paths: [use_network(path) for path in paths]  # noqa: E731
+
+    def use(_context: click.Context, _option: click.Parameter, paths: tuple[str, ...]) -> None:
+        for path in paths:
+            use_network(path)
+
     text = "Import this network of your own, MODULE:NAME or FILE.py:NAME, which the stored weights name."
-    return click.option("--network", multiple=True, callback=use, expose_value=False, metavar="PATH", help=text)(
-        command
-    )
+    options = {"multiple": True, "callback": use, "expose_value": False, "metavar": "PATH", "help": text}
+    return click.option("--network", **options)(command)
 
 
 class Commands(click.Group):

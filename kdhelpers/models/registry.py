@@ -114,7 +114,7 @@ def build_model(
 
     name: of `MODELS`, `torchvision:NAME`, `timm:NAME`, or a Python path such as `my_models:TinyNet`, which is imported.
     image_size: the side of the images, for networks that need it; by default 32. The weights are drawn from torch's
-    global generator. With `pretrained` they are the library's (torchvision's ImageNet weights for the registry), and the
+    global generator. With `pretrained` they are the library's, for the registry torchvision's ImageNet weights; the
     classifier is drawn unless num_classes fits. Raises ValueError as `check_model` does and for num_classes < 1;
     FileNotFoundError if the weights are not stored and cannot be downloaded.
     """

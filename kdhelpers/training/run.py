@@ -55,7 +55,7 @@ class Run(BaseModel):
         "resnet8", description="architecture: a name of `list models`, torchvision:NAME, timm:NAME, my_models:TinyNet"
     )
     model_options: dict[str, Any] = Field({}, description='e.g. {"stem": "cifar"}, or the text "stem:cifar"')
-    pretrained: bool = Field(False, description="start from torchvision's ImageNet weights")
+    pretrained: bool = Field(False, description="start from the weights of the network's library, such as ImageNet's")
     start_from: str | None = Field(None, description="trained weights to fine-tune; None starts from random ones")
     role: Literal["teacher", "student"] = Field("student", description="what the network is for; part of its name")
     teacher: str | None = Field(None, description="architecture of a trained teacher, or name or path of weights")

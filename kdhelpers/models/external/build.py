@@ -25,7 +25,7 @@ def is_external(name: object) -> bool:
 
 
 def check_external(name: str, pretrained: bool, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The given options; numbers from their texts, feature_maps from a text with commas. Of a Python path also `source`.
+    """The given options: numbers read from texts, feature_maps from a text with commas; of a Python path also `source`.
 
     A Python path is imported, which the user must have given. Raises ValueError for an unknown name or option.
     """
@@ -63,9 +63,7 @@ def _nodes(
     traced = trace(network, image_size)
     if traced.logits.shape[1:] != (num_classes,):
         linear = [call for call in traced.calls.values() if isinstance(call.module, nn.Linear)]
-        last = (
-            f"; its last nn.Linear, {linear[-1].path}, has {linear[-1].module.out_features} outputs" if linear else ""
-        )
+        last = f"; its last nn.Linear is {linear[-1].path}, {linear[-1].module.out_features} wide" if linear else ""
         raise ValueError(
             f"outputs {tuple(traced.logits.shape[1:])} for an image, the data have {num_classes} classes{last}; take "
             "an argument num_classes and give it to the last layer"
@@ -76,9 +74,7 @@ def _nodes(
 def _warn_of_one_pixel(name: str, nodes: ReturnNodes, traced: Trace, image_size: int) -> None:
     tiny = [path for path in nodes.feature_maps.values() if traced.calls[path].side == 1]
     if tiny:
-        remedy = (
-            "a larger image_size or a smaller patch_size keeps more" if nodes.layouts else "larger images keep more"
-        )
+        remedy = "take larger images" + " or a smaller patch_size" * bool(nodes.layouts)
         _inform_once(f"model = {name}: images of {image_size} px are 1x1 pixel from {tiny[0]} on; {remedy}")
 
 

@@ -15,7 +15,7 @@ from kdhelpers.nearest import guess
 
 TAKES_IMAGE_SIZE = {"vit_": "image_size", "maxvit": "input_size"}  # beginning of torchvision's name -> its argument
 WITHOUT_AUXILIARY = dict.fromkeys(("googlenet", "inception_v3"), {"aux_logits": False, "init_weights": False})
-INSTALL = {"timm": "pip install timm", "torchvision": "pip install torchvision"}
+INSTALL = {"timm": "pip install -r requirements-timm.txt", "torchvision": "pip install torchvision"}
 
 
 def check_library(name: str, pretrained: bool, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,9 +25,9 @@ def check_library(name: str, pretrained: bool, options: Mapping[str, Any]) -> di
     known = _names(library, name)
     base, _, tag = entry.partition(".")
     if base not in known:
-        near = guess(entry, known, 3) or "all names: "
+        near = guess(entry, known, 3)
         raise ValueError(
-            f"model = {name}: {library} has no such network; {near}`python -m kdhelpers network {library}`"
+            f"model = {name}: {library} has no such network; {near}`python -m kdhelpers network {library}` lists all"
         )
     weights = _weights(library, base) if pretrained or tag else []
     if tag and tag not in weights:
