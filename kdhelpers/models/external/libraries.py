@@ -89,9 +89,12 @@ def _torchvision(
         return network
     state, own = imagenet_weights(entry), network.state_dict()
     if (key := "encoder.pos_embedding") in own and own[key].shape != state[key].shape:
-        state = dict(models.vision_transformer.interpolate_embeddings(image_size, network.patch_size, state))
-    drawn = {key for key, value in own.items() if len(value) == num_classes and len(state.get(key, value)) == 1000}
-    state = {key: value for key, value in state.items() if key in own} | {key: own[key] for key in drawn}
+        state = models.vision_transformer.interpolate_embeddings(image_size, network.patch_size, state)
+    heads = ((num_classes,), (1000,))  # first sides of the classifier's weight and bias, drawn and stored
+    drawn = {key for key, value in own.items() if (value.shape[:1], state.get(key, value).shape[:1]) == heads}
+    for key in state.keys() - own.keys():  # of auxiliary classifiers
+        del state[key]
+    state.update({key: own[key] for key in drawn})  # in place, as the mapping has a version of its own
     network.load_state_dict(state)
     return network
 
