@@ -22,7 +22,7 @@ from kdhelpers.training.optim import build_optimizer, learning_rate
 from kdhelpers.training.placebo import Placebo
 from kdhelpers.training.random_stream import RandomStream
 from kdhelpers.training.teacher import Teacher
-from kdhelpers.weights.load import start_from
+from kdhelpers.weights.load import load_weights, start_from
 
 
 def seed_everything(*parts: int | str) -> None:
@@ -232,8 +232,8 @@ class Training:
         The state may come from another device or precision: the optimiser keeps its own options, such as `capturable`.
         """
         self.epochs_done, self.history, self.best = state["epochs_done"], state["history"], state["best"]
-        for part in ("network", "method"):
-            getattr(self, part).load_state_dict(state[part])
+        load_weights(self.network, state["network"], "checkpoint")
+        self.method.load_state_dict(state["method"])
         own = [dict(group) for group in self.optimizer.param_groups]  # loading copies what they hold
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict(state["optimizer"] | {"param_groups": groups})

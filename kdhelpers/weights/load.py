@@ -195,7 +195,8 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], what: str) -> Non
             f"{what}: weights of another architecture: {differences[0]} ({len(missing)} missing, {len(extra)} unknown, "
             f"{len(shapes)} of other shape); name the right model and options such as stem"
         )
-    network.load_state_dict(expected | state)
+    expected.update(state)  # in place: some networks need the version that their own mapping has
+    network.load_state_dict(expected)
 
 
 def start_from(network: nn.Module, weights: Weights) -> None:

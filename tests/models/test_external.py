@@ -206,11 +206,13 @@ def test_without_timm_the_install_line_is_given(monkeypatch):
 def test_pretrained_weights_of_torchvision(monkeypatch):
     from torchvision import models
 
-    stored = models.mobilenet_v3_small(num_classes=1000).state_dict()
-    asked = []
-    monkeypatch.setattr(
-        "torch.hub.load_state_dict_from_url", lambda url, **options: asked.append(url) or copy.copy(stored)
-    )
+    stored, asked = models.mobilenet_v3_small(num_classes=1000).state_dict(), []
+
+    def download(url, **options):
+        asked.append(url)
+        return copy.copy(stored)
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", download)
     network = build_model("torchvision:mobilenet_v3_small", 7, pretrained=True)
     assert "mobilenet_v3_small" in asked[0]
     assert torch.equal(network.features[0][0].weight, stored["features.0.0.weight"])
