@@ -139,7 +139,7 @@ class Run(BaseModel):
             pretrained = values["pretrained"] in (True, 1) or str(values["pretrained"]).lower() in TRUE_WORDS
             values["model_options"] = check_model(values["model"], pretrained, values["model_options"])
         if isinstance(values["name"], str):
-            values["name"] = artifacts.file_name(values["name"])  # that may hold the name of a network
+            values["name"] = artifacts.file_name(values["name"])  # it may contain the name of a network
         return values
 
     @model_validator(mode="after")
@@ -233,7 +233,7 @@ class Run(BaseModel):
         start = Path(self.start_from or "").name.removesuffix(".pth")
         tuned = f"_from_{start}" if start else ""
         role = self.role if self.epochs else "untrained"  # not teacher_<model>, which means the trained one
-        stem = self.name or f"{role}{method}_{artifacts.file_name(self.model)}_{self.dataset}{tuned}"
+        stem = artifacts.file_name(self.name or f"{role}{method}_{self.model}_{self.dataset}{tuned}")
         return f"{stem}_seed{self.seed}" if self.seed else stem
 
 

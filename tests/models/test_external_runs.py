@@ -220,6 +220,8 @@ def test_names_of_files_have_no_colon(root):
     assert run.artifact_name == "student_of_timm-vit_tiny_patch16_224"
     control = without_teacher(Run(method="lm", teacher="resnet8", **OF_VIT))
     assert control.artifact_name == "student_si_adamw_timm-vit_tiny_patch16_224_digits"
+    renamed = control.model_copy(update={"name": f"student_si_jitter_{VIT}"})
+    assert renamed.artifact_name == "student_si_jitter_timm-vit_tiny_patch16_224"
     assert artifacts.file_name("nets/tiny.py:Tiny") == "nets-tiny.py-Tiny"
     assert artifacts.file_name("resnet8") == "resnet8"
 
