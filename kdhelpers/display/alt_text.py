@@ -30,7 +30,7 @@ def _title(axes) -> str:
 
 def _panel(axes) -> str:
     quantities = " by ".join(filter(None, [axes.get_ylabel(), axes.get_xlabel()]))
-    content = _named_places(axes) or _named_lines(axes) or [text.get_text() for text in axes.texts]
+    content = _named_places(axes) or _named_lines(axes) or _named_points(axes)
     content = content or ["an image"] * bool(axes.images)
     return ": ".join(filter(None, [_title(axes), quantities, ", ".join(filter(None, content))]))
 
@@ -62,6 +62,14 @@ def _named_lines(axes) -> list[str]:
     values = {name: [value for value in line if value == value] for name, line in lines.items() if name[:1] != "_"}
     ends = {name: list(dict.fromkeys([_number(line[0]), _number(line[-1])])) for name, line in values.items() if line}
     return [f"{name} {' to '.join(both)}" for name, both in ends.items()]
+
+
+def _named_points(axes) -> list[str]:
+    """The panel's texts, the highest first; one that is written at a point has its coordinates."""
+    at_points = [text for text in axes.texts if getattr(text, "xycoords", "") == "data"]
+    highest_first = sorted(at_points, key=lambda text: -text.xy[1])
+    points = [f"{text.get_text()} ({', '.join(map(_number, text.xy))})" for text in highest_first]
+    return points + [text.get_text() for text in axes.texts if text not in at_points]
 
 
 def _number(value: float) -> str:

@@ -63,9 +63,20 @@ def _has(*keys: str):
 
 
 def short_names(labels: list[str]) -> dict[str, str]:
-    """label -> it without hyperparameters and number of seeds, unless another label would read the same."""
-    short = {label: HYPERPARAMETERS.sub("", label) for label in labels}
-    return {label: name if list(short.values()).count(name) == 1 else label for label, name in short.items()}
+    """label -> it without number of seeds, and without the hyperparameters that all labels of its method share."""
+    bare = {label: HYPERPARAMETERS.sub("", label) for label in labels}
+    values = {label: _values(label) for label in labels}
+    names = {}
+    for label, name in bare.items():
+        alike = [values[other] for other in labels if bare[other] == name]
+        own = [value for value in values[label] if not all(value in other for other in alike)]
+        marked = HYPERPARAMETERS.sub("", HYPERPARAMETERS.sub("\0", label, count=1))
+        names[label] = marked.replace("\0", f" ({', '.join(own)})") if own else name
+    return names
+
+
+def _values(label: str) -> list[str]:
+    return [value for group in HYPERPARAMETERS.findall(label) for value in group.split(", ")]
 
 
 def line_looks(labels: list[str]) -> dict[str, dict]:

@@ -47,7 +47,7 @@ def test_a_panel_of_points_has_its_texts_and_an_image_is_called_one():
     points.annotate("KD\n+1.0", (1, 2))
     image.imshow([[0, 1]])
     image.set(title="a map", xticks=[], yticks=[])
-    assert describe(figure) == "KD +1.0. a map: an image."
+    assert describe(figure) == "KD +1.0 (1, 2). a map: an image."
 
 
 def test_missing_values_and_empty_figures_have_words_without_them():
