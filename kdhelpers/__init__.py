@@ -114,6 +114,7 @@ _MODULES = {
     "gains": "report.gains",
     "diagrams": "display.diagrams",
     "method_table": "report.method_table",
+    "noise": "report.noise",
     "notebook": "display.notebook",
     "pairs": "report.pairs",
     "placebo": "report.placebo",
