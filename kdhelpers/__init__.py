@@ -123,6 +123,7 @@ _MODULES = {
     "published": "report.published",
     "submission": "evaluation.submission",
     "tables": "report.tables",
+    "trainings": "report.trainings",
 }
 __all__ = [*_HOME]  # without the modules: `from kdhelpers import *` must not cost pandas and matplotlib
 

@@ -13,7 +13,8 @@ from kdhelpers.display.style import LINES, PALETTE, TEACHER_LINE, grid_shape, ne
 
 MOST_LINES = 6  # in a panel
 HYPERPARAMETERS = re.compile(r" \(([^()]*=[^()]*|single run)\)")  # and numbers of seeds, in a label
-ACCURACIES = ("train_top1_pct", "val_top1_pct")
+ACCURACIES = ("train_top1_pct", VALIDATION)
+ACCURACY = "validation (thin: training)"  # a panel's title
 
 
 def curves(records: dict[str, list[dict]], teacher_top1_pct: float | None = None):
@@ -24,34 +25,59 @@ def curves(records: dict[str, list[dict]], teacher_top1_pct: float | None = None
     More than six runs have panels of their accuracy alone: first those of the highest last validation accuracy, then
     the next ones. The student without a teacher is in each of these panels.
     """
+    if len(records) > MOST_LINES and any(map(_has(*ACCURACIES), records.values())):
+        return accuracies({ACCURACY: records}, teacher_top1_pct)
     terms = list(dict.fromkeys(term for history in records.values() for row in history for term in loss_terms(row)))
-    parts = [{label: records[label] for label in part} for part in _parts(records)]
-    panels = [("", part) for part in parts if any(map(_has(*ACCURACIES), part.values()))]
-    if len(panels) < 2:
-        panels = [(term, part) for term in terms for part in parts if any(map(_has(term), part.values()))] + panels
-    panels = panels or [("", {})]
-    names, looks = short_names(list(records)), line_looks(list(records))
+    panels = [(term, f"{term} loss", part) for term in terms for part in _parts(_with(records, term))]
+    if not terms or any(map(_has(*ACCURACIES), records.values())):
+        panels.append((VALIDATION, ACCURACY, records))
+    return _figure(panels, teacher_top1_pct)
+
+
+def accuracies(groups: dict[str, dict[str, list[dict]]], teacher_top1_pct: float | None = None):
+    """The accuracy panels of `curves` for each group of runs, under its title; all on one scale of accuracy."""
+    split = {title: _parts(_with(records, *ACCURACIES)) for title, records in groups.items()}
+    panels = [
+        (VALIDATION, title + f" ({number} of {len(parts)})" * (len(parts) > 1), part)
+        for title, parts in split.items()
+        for number, part in enumerate(parts, 1)
+    ]
+    return _figure(panels, teacher_top1_pct)
+
+
+def _figure(panels: list[tuple[str, str, dict]], teacher_top1_pct: float | None):
+    """panels: the key of a history row that a panel shows, its title, its runs."""
+    labels = list(dict.fromkeys(label for _, _, part in panels for label in part))
+    names, looks = short_names(labels), line_looks(labels)
     with styled():
         shape = grid_shape(len(panels), 2)
         figure = new_figure(4.5 * shape[1], 2.44 * shape[0] + 0.1)
-        grid = panel_grid(figure, shape, len(panels)).ravel()
+        grid = list(panel_grid(figure, shape, len(panels)).flat)[: len(panels)]
+        figure.get_layout_engine().set(w_pad=0.1)  # a text's width depends on the resolution
         ends = {}
-        for axes, (term, part) in zip(grid, panels, strict=False):
-            ends[axes] = _draw(axes, term, part, names, looks, teacher_top1_pct)
-        for term in {term for term, _ in panels}:
-            _same_limits([axes for axes, panel in zip(grid, panels, strict=False) if panel[0] == term])
+        for axes, (key, title, part) in zip(grid, panels, strict=True):
+            ends[axes] = _draw(axes, key, part, names, looks, teacher_top1_pct)
+            axes.set_title(title, loc="left", fontsize=9)
+        for shown in {key for key, _, _ in panels}:
+            _same_limits([axes for axes, (key, _, _) in zip(grid, panels, strict=True) if key == shown])
         label_ends(ends)
     return figure
 
 
-def _parts(records: dict[str, list[dict]]) -> list[list[str]]:
-    """The labels in parts of at most MOST_LINES; several parts begin with the student without a teacher, if any."""
+def _with(records: dict[str, list[dict]], *keys: str) -> dict[str, list[dict]]:
+    """The runs whose history has one of the keys."""
+    return {label: history for label, history in records.items() if _has(*keys)(history)}
+
+
+def _parts(records: dict[str, list[dict]]) -> list[dict[str, list[dict]]]:
+    """Parts of at most MOST_LINES runs; several parts begin with the student without a teacher, if there is one."""
     if len(records) <= MOST_LINES:
-        return [list(records)]
+        return [records]
     shared = [label for label in records if method_of(label) == "si"][:1]
     rest = sorted((label for label in records if label not in shared), key=lambda label: -_last(records[label]))
     size = math.ceil(len(rest) / math.ceil(len(rest) / (MOST_LINES - len(shared))))
-    return [shared + rest[start : start + size] for start in range(0, len(rest), size)]
+    starts = range(0, len(rest), size)
+    return [{label: records[label] for label in [*shared, *rest[start : start + size]]} for start in starts]
 
 
 def _last(history: list[dict]) -> float:
@@ -89,27 +115,24 @@ def line_looks(labels: list[str]) -> dict[str, dict]:
     }
 
 
-def _draw(axes, term: str, part: dict, names: dict, looks: dict, teacher_top1_pct: float | None) -> list[tuple]:
-    """The lines of a panel, and the ends of those that have a name: (x, y, text, colour)."""
+def _draw(axes, key: str, part: dict, names: dict, looks: dict, teacher_top1_pct: float | None) -> list[tuple]:
+    """The lines of a panel; returns their ends: (x, y, text, colour)."""
     ends = []
     for label, history in part.items():
-        if not term:
+        if key == VALIDATION:
             _line(axes, history, "train_top1_pct", **looks[label] | {"linewidth": 0.8, "alpha": 0.7})
-        line = _line(axes, history, term or VALIDATION, **looks[label], label=label)
+        line = _line(axes, history, key, **looks[label], label=label)
         ends += [(*line, end_text(names[label]), looks[label]["color"])] if line else []
-    title, quantity = (
-        (f"{term} loss", "loss (weighted)") if term else ("validation (thin: training)", "top-1 accuracy (%)")
-    )
-    epoch_axis(axes, title, quantity)
-    if not term and teacher_top1_pct is not None:
+    epoch_axis(axes, "", "top-1 accuracy (%)" if key == VALIDATION else "loss (weighted)")
+    if key == VALIDATION and teacher_top1_pct is not None:
         axes.axhline(teacher_top1_pct, **TEACHER_LINE, label="teacher")
         ends.append((axes.get_xlim()[1], teacher_top1_pct, f"teacher\n(test {teacher_top1_pct:.1f} %)", "black"))
     return ends
 
 
 def end_text(name: str) -> str:
-    """At most two lines of a name."""
-    return "\n".join(wrap(name, 24, max_lines=2, placeholder="…"))
+    """At most three lines of a name."""
+    return "\n".join(wrap(name, 24, max_lines=3, placeholder="…"))
 
 
 def _same_limits(panels: list) -> None:

@@ -63,7 +63,7 @@ def label_ends(panels: dict) -> None:
         size = max((Text.get_window_extent(text).height for text in texts), default=0) + 1  # without the leader
         heights = [axes.transData.transform(text.xy)[1] for text in texts]
         inside = axes.get_window_extent()
-        for text, height in zip(texts, spread(heights, size, inside.y0, inside.y1), strict=True):
+        for text, height in zip(texts, spread(heights, size, inside.y0 + size / 2, inside.y1 - size / 2), strict=True):
             text.set_position((1, (height - inside.y0) / inside.height))
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from kdhelpers import artifacts
 from kdhelpers.display.alt_text import describe, title
 from kdhelpers.display.bars import bars
-from kdhelpers.display.curves import curves, history_frame, live
+from kdhelpers.display.curves import accuracies, curves, history_frame, live
 from kdhelpers.display.style import grid_shape, new_figure, panel_grid, shorten, styled
 
-__all__ = ["bars", "curves", "history_frame", "live", "png", "samples", "save", "save_page"]
+__all__ = ["accuracies", "bars", "curves", "history_frame", "live", "png", "samples", "save", "save_page"]
 DOTS_PER_INCH = 150
 
 

@@ -57,7 +57,7 @@ def _best_minus_last(record: dict) -> float:
 
 
 def summary(frame):
-    """A row per method of `frame`: gain with its 95 % interval, how many seeds gain, the noise of that mean, the epochs.
+    """A row per method of `frame`: gain with 95 % interval, how many seeds gain, the noise of that mean, the epochs.
 
     The interval is Student's t of the paired gains: mean ± t std / sqrt(n), with n - 1 degrees of freedom; NaN for one.
     """

@@ -66,7 +66,7 @@ def test_curves_has_a_panel_per_loss_term_and_accuracy():
     student, distilled = fixtures.history(4, 50.0), fixtures.history(4, 52.0, ("ce", "kd"))
     figure = plots.curves({"CE (no teacher)": student, "KD (T=4.0)": distilled}, teacher_top1_pct=60.0)
     ce, kd, accuracy, _ = figure.axes
-    assert [axes.get_title().split()[0] for axes in (ce, kd, accuracy)] == ["ce", "kd", "validation"]
+    assert [axes.get_title(loc="left").split()[0] for axes in (ce, kd, accuracy)] == ["ce", "kd", "validation"]
     assert [list(line.get_ydata()) for line in ce.lines] == [[row["ce"] for row in run] for run in (student, distilled)]
     assert [list(line.get_ydata()) for line in kd.lines] == [[row["kd"] for row in distilled]]  # CE has no such term
     assert kd.lines[0].get_color() == ce.lines[1].get_color()  # a run keeps its colour
@@ -134,7 +134,7 @@ def without_accuracy(epochs=3):
 
 def test_a_run_without_accuracy_is_in_the_legend_and_leaves_no_empty_panel():
     alone = plots.curves({"SupCon": without_accuracy()})
-    assert [axes.get_title() for axes in alone.axes if axes.axison] == ["supcon loss"]
+    assert [axes.get_title(loc="left") for axes in alone.axes if axes.axison] == ["supcon loss"]
     assert names(alone.axes[0]) == ["SupCon"]
     both = plots.curves({"SupCon": without_accuracy(), "SI": fixtures.history(3)}, 60.0)
     assert names(both.axes[0]) == ["SupCon"]
