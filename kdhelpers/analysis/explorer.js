@@ -104,7 +104,7 @@ function choose() {
   images.forEach(one => thumbs[one.image].classList.toggle("wrong", !one.right[student]));
   at("thumbs").replaceChildren(...listed.map(image => thumbs[image]));
   at("none").hidden = listed.length > 0;
-  at("detail").hidden = at("thumbs").hidden = listed.length === 0;
+  at("explorer").hidden = listed.length === 0;
   if (listed.length) show(listed[0]);
 }
 
@@ -153,7 +153,7 @@ function draw() {
   at("axis").textContent = `Bars from 0 to ${100 * axis} %.`;
   at("networks").replaceChildren(...networks.map((name, network) => {
     const card = element("div", network ? "card" : "card teacher"), best = argmax(logP[network]);
-    const verdict = best === labels[current] ? "right" : `wrong: ${classes[best]}`;
+    const verdict = `predicts ${classes[best]}, ${best === labels[current] ? "right" : "wrong"}`;
     card.append(element("h3", "", name), element("div", "muted", verdict));
     card.append(...rows.map(c => bar(classes[c], p[network][c], axis, c === labels[current], network ? p[0][c] : null)));
     if (rows.length < classes.length) card.append(rest(1 - sum(rows.map(c => p[network][c])), classes.length - rows.length));
@@ -189,9 +189,14 @@ function facts(network, logP, T, standardise) {
   const ofLabel = divergence(labelOrNot(logP[0], label), labelOrNot(logP[network], label));
   const atOne = [0, network].map(one => logProbabilities(one, current, 1, standardise));
   const list = element("dl", "");
-  const lines = [[`KL at T = ${T}`, nats(kl), "first"], ["label or not", nats(ofLabel)], ["among the others", nats(kl - ofLabel)],
-    ["KL at T = 1", nats(divergence(...atOne))], [`mean of all ${labels.length}, T = ${T}`, nats(mean(network, T, standardise))]];
-  for (const [term, value, look] of lines) list.append(element("dt", look || "", term), element("dd", look || "", value));
+  const lines = [
+    [`KL at T = ${T}`, nats(kl), "first"],
+    ["label or not", nats(ofLabel), "part"],
+    ["among the others", nats(kl - ofLabel), "part"],
+    ["KL at T = 1", nats(divergence(...atOne))],
+    [`mean of all ${labels.length}, T = ${T}`, nats(mean(network, T, standardise))],
+  ];
+  for (const [term, value, look] of lines) list.append(element("dt", look || "", term), element("dd", look === "first" ? look : "", value));
   return list;
 }
 
