@@ -79,9 +79,8 @@ def _cohort(records: Sequence[dict], taught: Sequence[dict]) -> Cohort:
     """The named students, and the named teacher or that of the first student that has one."""
     teachers = [record["name"] for record in records if record["run"]["role"] == "teacher"]
     if len(teachers) > 1 or not taught:
-        raise ValueError(
-            f"explore = {', '.join(record['name'] for record in records)}: name one student or more, and one teacher"
-        )
+        named = ", ".join(record["name"] for record in records)
+        raise ValueError(f"explore = {named}: name one student or more, and one teacher")
     own = [record["teacher"]["name"] for record in taught if record.get("teacher")]
     if not (teachers or own):
         raise ValueError(f"explore = {taught[0]['name']}: was trained without a teacher; name a teacher, too")

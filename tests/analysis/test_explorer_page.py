@@ -66,7 +66,9 @@ def test_the_table_is_over_all_test_images():
 def test_a_page_of_cifar100_stays_small():
     data, (teacher, a, b) = made_up(600, 100, side=32)
     noise = torch.randint(0, 256, (600, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    rough = torch.nn.functional.interpolate(noise.float(), size=32, mode="bilinear").to(torch.uint8)  # like a photograph
+    rough = torch.nn.functional.interpolate(noise.float(), size=32, mode="bilinear").to(
+        torch.uint8
+    )  # like a photograph
     data = dataclasses.replace(data, test=Split(rough, data.test.labels))
     page = explorer_page(data, teacher, {"A": a, "B": b, "C": a, "D": b})
     assert len(page.encode()) < 2_000_000
