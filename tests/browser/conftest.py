@@ -26,9 +26,14 @@ def browser():
 def page(browser, request, tmp_path):
     """An empty tab, 1280 wide. The test fails on an error in the console or in a script, and on an external request."""
     context, problems = browser.new_context(viewport={"width": 1280, "height": 900}), []
+
+    def check(message) -> None:
+        if message.type == "error":
+            problems.append(f"console: {message.text} ({message.location['url']})")
+
     context.on("request", lambda sent: sent.url.startswith(LOCAL) or problems.append(f"external request: {sent.url}"))
     tab = context.new_page()
-    tab.on("console", lambda message: message.type == "error" and problems.append(f"console: {message.text}"))
+    tab.on("console", check)
     tab.on("pageerror", lambda error: problems.append(f"script: {error}"))
     yield tab
     if any(report.failed for report in request.node.stash.get(REPORTS, [])):
