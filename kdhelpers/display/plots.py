@@ -149,12 +149,14 @@ def _has_accuracy(history: list[dict]) -> bool:
 
 
 def _draw_accuracy(axes, records: dict[str, list[dict]], teacher_top1_pct: float | None) -> None:
+    validated = any(row.get("val_top1_pct") is not None for history in records.values() for row in history)
+    thin = {"linewidth": 0.8, "alpha": 0.7} if validated else {}
     for number, (label, history) in enumerate(records.items()):
-        _line(axes, history, "train_top1_pct", **_look(number) | {"linewidth": 0.8, "alpha": 0.7})
+        _line(axes, history, "train_top1_pct", **_look(number) | thin)
         _line(axes, history, "val_top1_pct", **_look(number), label=label)
     if teacher_top1_pct is not None:
         axes.axhline(teacher_top1_pct, **TEACHER_LINE, label=f"teacher (test {teacher_top1_pct:.1f} %)")
-    _epoch_axis(axes, "validation (thin: training)", "top-1 accuracy (%)")
+    _epoch_axis(axes, "validation (thin: training)" if validated else "training", "top-1 accuracy (%)")
 
 
 def _common_legend(figure, panels, order: list[str], columns: int) -> None:

@@ -76,6 +76,11 @@ def paired_text(mean: float, std: float, n: float) -> str:
     return f"{mean:+.2f} (1 seed)" if n == 1 else f"{mean:+.2f} ± {std:.2f} ({n:.0f} seeds)"
 
 
+def baseline_text(gain: float, name: str) -> str:
+    """What a gain is over: the student alone of the own budget, or the `name` of one by another optimiser."""
+    return "–" if math.isnan(gain) else name or "CE (no teacher)"
+
+
 def budget_text(multiple: float) -> str:
     """`4×`, a published budget; a dash for NaN."""
     return "–" if math.isnan(multiple) else f"{multiple:g}×"
@@ -136,6 +141,6 @@ def conditions(summary) -> list[str]:
     return [
         *(f"{field}: {summary[field].iloc[0]}" for field in fields if summary[field].nunique() == 1),
         "gain in points over the student trained without a teacher, of the same model and budget; paired by seed",
-        *(["if `gain over` names an optimiser, the student alone of the own one is not stored"] * named),
+        *(["a gain over a student by another optimiser: none by the own one is stored"] * named),
         *(f"{MARK.strip()} {note}" for note in summary["notes"].unique() if note),
     ]

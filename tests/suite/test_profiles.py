@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import nbformat
 import pytest
 from suite_fixtures import job, make_root, profile, write_notebook
 
+from kdhelpers import optimizer_runs, run_of, starting_point
+from kdhelpers.report.results import METHOD_FIELDS
 from kdhelpers.suite.profiles import fingerprints, load_profile, notebooks_folder, parameters_of, profile_names
+from kdhelpers.training.run import distinctive
 
 
 @pytest.fixture
@@ -122,6 +126,65 @@ def test_seeds_replicate_jobs_and_their_needs(root: Path):
         load_profile(name, only=["c"])
     with pytest.raises(ValueError, match="--seeds: 1 is given twice"):
         load_profile(name, [1, 1])
+
+
+def test_after_orders_jobs_and_selects_none(root: Path):
+    name = profile(
+        root,
+        job("a", seeds="each"),
+        job("b", needs=["a"]),
+        job("first_results", after=["*"]),
+        job("results", after=["*"]),
+        job("c"),
+    )
+    jobs = {one.name: one for one in load_profile(name, [0, 1])}
+    assert jobs["results"].after == ("a", "a_seed1", "b", "first_results")  # those above it
+    assert jobs["results"].needs == ()
+    (alone,) = load_profile(name, [0, 1], only=["results"])
+    assert alone.after == ()
+    some = load_profile(name, [0, 1], only=["results", "b"])
+    assert [one.name for one in some] == ["a", "a_seed1", "b", "results"]
+    assert some[-1].after == ("a", "a_seed1", "b")
+    before = fingerprints(list(jobs.values()))
+    changed = profile(root, job("a", parameters={"seed": 7}), job("results", after=["*"]))
+    assert fingerprints(load_profile(changed))["results"] != before["results"]
+    with pytest.raises(ValueError, match="job 'a' is after 'b\\*', which is not a job above it"):
+        load_profile(profile(root, job("a", after=["b*"]), job("b")))
+    with pytest.raises(ValueError, match="in a circle: a -> b -> a"):
+        load_profile(profile(root, job("a", after=["b"]), job("b", needs=["a"])))
+
+
+def test_what_19_optimisers_trains_has_the_student_alone_of_its_own_optimiser(monkeypatch):
+    monkeypatch.setenv("KD_ROOT", str(Path(__file__).resolve().parents[2]))
+    checked = 0
+    for jobs in (load_profile(name) for name in ("laptop", "paper", "short")):
+        alone = [_budget(_run(job, method="si")) for job in jobs if _is(job, "02_independent_student")]
+        for job in (job for job in jobs if _is(job, "19_optimisers")):
+            values = {name: ast.literal_eval(value) for name, value in parameters_of(job.notebook).items()}
+            values |= job.parameters
+            lr, decay = starting_point(values["optimizer"], values["lr"], values["weight_decay"])
+            run = _run(job, method="conkd", lr=lr, weight_decay=decay, optimizer=values["optimizer"])
+            runs = optimizer_runs(run, values["beside"])
+            checked += len(runs)
+            assert all(_budget(one) in alone for one in runs), job.name
+    assert checked == 9
+
+
+def _is(job, notebook: str) -> bool:
+    return job.notebook.stem == notebook
+
+
+def _run(job, **values):
+    values = (
+        {name: ast.literal_eval(text) for name, text in parameters_of(job.notebook).items()} | job.parameters | values
+    )
+    values["model"] = values.pop("student")
+    return run_of({name: value for name, value in values.items() if name not in ("beside", "sweep", "training")})
+
+
+def _budget(run) -> dict:
+    fields = distinctive(run.model_dump())
+    return {name: value for name, value in fields.items() if name not in METHOD_FIELDS}
 
 
 def test_seeds_all_runs_once_with_every_seed_and_needs_every_replica(root: Path):
