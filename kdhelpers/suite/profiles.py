@@ -158,18 +158,15 @@ def _replica(name: str, seed: int | None) -> str:
 
 
 def _entries_of(path: Path, entry: Entry, key: str, entries: list[Entry]) -> Iterable[Entry]:
-    """The jobs that `needs` or `after` names. A pattern in `after` matches the jobs above this one in the list alone."""
+    """The jobs that `needs` or `after` names. A pattern in `after` matches the jobs above the entry alone."""
     by_name = {other.name: other for other in entries}
     above = list(takewhile(lambda name: name != entry.name, by_name))
     for pattern in getattr(entry, key):
         candidates = above if key == "after" else [name for name in by_name if name != entry.name]
         named = [pattern] if pattern in by_name else [name for name in candidates if fnmatchcase(name, pattern)]
         if not named:
-            wrong = {
-                "needs": "needs {!r}, which is not a job here",
-                "after": "is after {!r}, which is not a job above it",
-            }
-            problem = f"{wrong[key].format(pattern)}; {known_names(pattern, by_name)}"
+            verb, place = {"needs": ("needs", "here"), "after": ("is after", "above it")}[key]
+            problem = f"{verb} {pattern!r}, which is not a job {place}; {known_names(pattern, by_name)}"
             raise ValueError(f"{path}: job {entry.name!r} {problem}")
         yield from (by_name[name] for name in named)
 

@@ -84,7 +84,7 @@ class Suite:
         return {}
 
     def _is_unchanged(self, job: Job) -> bool:
-        """Whether it is done with the same sources and parameters, all its files exist, and the jobs before it are unchanged."""
+        """Whether it is done with these sources and parameters, its files exist, and all before it is unchanged."""
         before = self.earlier.get(job.name, {})
         return (
             job.name not in self.force
