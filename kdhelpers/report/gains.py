@@ -4,7 +4,7 @@ import math
 
 import pandas
 
-from kdhelpers.display.plots import PALETTE, TEACHER_LINE, new_figure, styled
+from kdhelpers.display.style import PALETTE, TEACHER_LINE, new_figure, styled
 from kdhelpers.display.text import MARK, evidence_note, mark_meaning
 from kdhelpers.report.cohort import short_labels
 from kdhelpers.report.paired import has_no_teacher, newest, with_gains

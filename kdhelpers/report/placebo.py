@@ -6,7 +6,8 @@ import math
 import pandas
 
 from kdhelpers import artifacts
-from kdhelpers.display.plots import PALETTE, new_figure, styled
+from kdhelpers.display.colours import colour_of
+from kdhelpers.display.style import new_figure, styled
 from kdhelpers.display.text import accuracy_text, conditions, evidence_note, headline, mark_meaning, paired_text
 from kdhelpers.report.paired import GAIN, canonical, newest, with_gains
 from kdhelpers.report.results import results, summary_of
@@ -15,6 +16,7 @@ from kdhelpers.report.styling import Table, column_texts, table_of
 COLUMNS = ["placebo_gain_points", "placebo_gain_std", "placebo_n"]
 BASELINES = {"CE (no teacher)": GAIN}  # what a gain is over -> its columns in `compared`
 BASELINES |= {f"placebo {kind}": [f"{kind}_{column}" for column in COLUMNS] for kind in ("shuffled", "mean")}
+STRENGTHS = (1.0, 0.55, 0.3)  # of the method's colour, in the order of BASELINES
 
 
 def placebo_of(frame, kind: str = "shuffled"):
@@ -76,7 +78,7 @@ def picture(frame):
         figure = new_figure(8.0, 1.3 + 0.5 * max(1, len(gains)))
         axes = figure.subplots()
         for bar, name in enumerate(BASELINES):
-            axes.barh(0, 0, color=PALETTE[bar], label=f"over {name}")  # for the legend alone
+            axes.barh(0, 0, color="0.2", alpha=STRENGTHS[bar], label=f"over {name}")  # for the legend alone
         for row, gain in enumerate(gains.to_dict("records")):
             _draw(axes, row, gain)
         axes.set_yticks(range(len(gains)), gains["label"])
@@ -94,7 +96,8 @@ def _draw(axes, row: int, gain: dict) -> None:
     shown = [(bar, *fields) for bar, fields in enumerate(BASELINES.values()) if not math.isnan(gain[fields[0]])]
     for number, (bar, points, std, _) in enumerate(shown):
         place, spread = row + 0.27 * (number - (len(shown) - 1) / 2), 0 if math.isnan(gain[std]) else gain[std]
-        axes.barh(place, gain[points], 0.25, xerr=spread or None, color=PALETTE[bar], ecolor="0.15")
+        look = {"color": colour_of(gain["label"]), "alpha": STRENGTHS[bar]}
+        axes.barh(place, gain[points], 0.25, xerr=spread or None, ecolor="0.15", **look)
         _annotate(axes, place, gain[points], spread)
 
 
