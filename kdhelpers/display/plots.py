@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from kdhelpers import artifacts
+from kdhelpers.display.alt_text import describe, title
 from kdhelpers.display.bars import bars
 from kdhelpers.display.curves import curves, history_frame, live
 from kdhelpers.display.style import grid_shape, new_figure, panel_grid, shorten, styled
@@ -17,10 +18,11 @@ DOTS_PER_INCH = 150
 
 
 def png(figure, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
-    """The figure as the bytes of a PNG file."""
+    """The figure as the bytes of a PNG file, whose text chunks Title and Description have it in words."""
+    words = {"Title": title(figure), "Description": describe(figure)}
     with styled():
         file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=dots_per_inch)
+        figure.savefig(file, format="png", dpi=dots_per_inch, metadata=words)
     return file.getvalue()
 
 
