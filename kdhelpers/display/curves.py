@@ -81,11 +81,13 @@ def line_looks(labels: list[str]) -> dict[str, dict]:
 def _draw(axes, term: str, part: dict, names: dict, looks: dict, teacher_top1_pct: float | None) -> list[tuple]:
     """The lines of a panel, and the ends of those that have a name: (x, y, text, colour)."""
     ends, validated = [], any(map(_has(VALIDATION), part.values()))
-    measure = term or (VALIDATION if validated else "train_top1_pct")
+    thin = {"linewidth": 0.8, "alpha": 0.7} if validated and not term else {}
     for label, history in part.items():
+        measure = term or (VALIDATION if _has(VALIDATION)(history) else "train_top1_pct")
         if measure == VALIDATION:
-            _line(axes, history, "train_top1_pct", **looks[label] | {"linewidth": 0.8, "alpha": 0.7})
-        line = _line(axes, history, measure, **looks[label], label=label)
+            _line(axes, history, "train_top1_pct", **looks[label] | thin)
+        look = looks[label] if measure == VALIDATION else looks[label] | thin
+        line = _line(axes, history, measure, **look, label=label)
         ends += [(*line, end_text(names[label]), looks[label]["color"])] if line else []
     accuracy = "validation (thin: training)" if validated else "training"
     title, quantity = (f"{term} loss", "loss (weighted)") if term else (accuracy, "top-1 accuracy (%)")

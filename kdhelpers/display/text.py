@@ -76,11 +76,6 @@ def paired_text(mean: float, std: float, n: float) -> str:
     return f"{mean:+.2f} (1 seed)" if n == 1 else f"{mean:+.2f} ± {std:.2f} ({n:.0f} seeds)"
 
 
-def baseline_text(gain: float, name: str) -> str:
-    """What a gain is over: the student alone of the own budget, or the `name` of one by another optimiser."""
-    return "–" if math.isnan(gain) else name or "CE (no teacher)"
-
-
 def budget_text(multiple: float) -> str:
     """`4×`, a published budget; a dash for NaN."""
     return "–" if math.isnan(multiple) else f"{multiple:g}×"

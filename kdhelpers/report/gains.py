@@ -18,11 +18,13 @@ def by_seed(dataset: str, like: str = ""):
     """A row per stored student and seed of one budget: its test top-1, that of the student alone, and the difference.
 
     All students have one architecture, budget and teacher, or no teacher. `like` names a stored student of the wanted
-    budget; without it, the budget is the one with most methods, then with fewest settings. Methods are sorted by their
-    mean gain. The frame is empty if no student has a baseline of its own seed.
+    budget; without it, the budget is the one with most methods, then with fewest settings. Students by other optimisers
+    whose gain is over the student alone of that budget are added. Methods are sorted by their mean gain. The frame is
+    empty if no student has a baseline of its own seed.
     """
-    chosen = cohort_of(results(dataset), dataset, like)
-    return pandas.DataFrame(columns=COLUMNS) if chosen.empty else _gains(chosen)
+    stored = results(dataset)
+    chosen = cohort_of(stored, dataset, like)
+    return pandas.DataFrame(columns=COLUMNS) if chosen.empty else _gains(_with_other_optimizers(stored, chosen))
 
 
 def cohort_of(frame, dataset: str, like: str = ""):
@@ -45,8 +47,15 @@ def _cohorts(students) -> list:
     return [cohort for cohort in cohorts if cohort["run"].map(has_no_teacher).any()]
 
 
+def _with_other_optimizers(stored, cohort):
+    """The cohort, and the students of its teacher by other optimisers that have their gain over its student alone."""
+    runs, alone = with_gains(stored), set(cohort.loc[cohort["run"].map(has_no_teacher).astype(bool), "setting"])
+    added = runs["baseline_setting"].isin(alone) & runs["teacher_sha256"].isin(cohort["teacher_sha256"].dropna())
+    return runs[runs["name"].isin(cohort["name"]) | (added & runs["baseline"].astype(bool))]
+
+
 def _gains(cohort):
-    gains = with_gains(cohort).assign(
+    gains = cohort.assign(
         student=cohort["model"],
         teacher=cohort["teacher_model"].fillna(""),
         budget=[f"{run['epochs']} epochs, batch {run['batch_size']}" for run in cohort["run"]],

@@ -45,8 +45,8 @@ def record_label(record: dict) -> str:
 
 
 def run_title(run: dict) -> str:
-    """A run's method without hyperparameters: `DKD`, `DKD, placebo shuffled`."""
-    return method_title(run["method"]) + _placebo(run)
+    """A run's method without hyperparameters: `DKD`, `DKD, placebo shuffled`, `DKD by Lion`."""
+    return method_title(run["method"]) + _by_optimizer(run) + _placebo(run)
 
 
 def method_title(name: str) -> str:

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable
 
-from kdhelpers.report.labels import optimizer_title, run_title
+from kdhelpers.report.labels import method_title, optimizer_title
 
 # What may differ from a baseline by another optimiser: its rates and its schedule have no meaning for the other one.
 OPTIMIZER_FIELDS = "optimizer lr weight_decay optimizer_options schedule schedule_options warmup_epochs".split()
@@ -28,7 +28,7 @@ def newest(frame):
 
 
 def with_gains(frame, is_baseline: Callable[[dict], bool] = has_no_teacher):
-    """The `newest` runs with three columns more: baseline, baseline_top1_pct and gain_points (NaN if unknown).
+    """The `newest` runs, and baseline, baseline_setting, baseline_top1_pct, gain_points: "" and NaN without a baseline.
 
     The baseline of a student is the setting of its `budget_key` whose run `is_baseline`; the gain is over the run of
     the same seed, in percentage points, and `baseline` is empty. If that setting is not stored, the baseline is one of
@@ -41,7 +41,8 @@ def with_gains(frame, is_baseline: Callable[[dict], bool] = has_no_teacher):
     top1 = dict(zip(keys, runs["test_top1_pct"].astype(float), strict=True))
     own = [chosen.get(setting, ("", "")) for setting, _ in keys]
     alone = [top1.get((setting, seed), math.nan) for (setting, _), (_, seed) in zip(own, keys, strict=True)]
-    runs = runs.assign(baseline=[name for _, name in own], baseline_top1_pct=alone)
+    settings, names = ([pair[place] for pair in own] for place in (0, 1))
+    runs = runs.assign(baseline=names, baseline_setting=settings, baseline_top1_pct=alone)
     return runs.assign(gain_points=runs["test_top1_pct"].astype(float) - runs["baseline_top1_pct"].astype(float))
 
 
@@ -81,7 +82,8 @@ def _of_another_optimizer(group, others: dict[str, list]):
 def _named(baseline: dict, run: dict) -> str:
     """`CE (no teacher) by SGD`, with its schedule if that differs too."""
     schedules = (baseline.get("schedule"), run.get("schedule"))
-    return f"{run_title(baseline)} by {optimizer_title(baseline)}" + f", {schedules[0]}" * (len(set(schedules)) > 1)
+    title = f"{method_title(baseline['method'])} by {optimizer_title(baseline)}"
+    return title + f", {schedules[0]}" * (len(set(schedules)) > 1)
 
 
 def mean_gain(runs) -> dict:

@@ -283,3 +283,5 @@ def test_without_validation_images_the_accuracy_is_that_of_training():
     assert drawn(axes) == {"KD": [row["train_top1_pct"] for row in history]}
     both = plots.curves({"KD": history, "CE (no teacher)": fixtures.history()}).axes[-1]
     assert both.get_title() == "validation (thin: training)"
+    assert set(drawn(both)) == {"KD", "CE (no teacher)"}  # a name each
+    assert [line.get_linewidth() for line in both.lines][0] < 1

@@ -8,7 +8,6 @@ import pandas
 from kdhelpers import artifacts
 from kdhelpers.display.text import (
     accuracy_text,
-    baseline_text,
     conditions,
     headline,
     magnitude_text,
@@ -77,7 +76,7 @@ def _result_texts(summary):
         "test top-1 (%)": [accuracy_text(row) for row in summary.to_dict("records")],
         "n": summary["n"],
         "paired gain (points)": texts(paired_text, *GAIN),
-        "gain over": texts(baseline_text, "gain_points", "baseline"),
+        "gain over": summary["baseline"],
         "budget": summary["budget"],
         "selection": summary["selection"],
         "gap closed (%)": texts(lambda share: "–" if math.isnan(share) else f"{share:.0f}", "gap_closed_pct"),
