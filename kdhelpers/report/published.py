@@ -63,7 +63,8 @@ def table(study: str, name: str):
         columns[f"published over {baseline['label']}"] = column_texts(frame, gain_text, "published_gain_points")
         columns[f"ours over {baseline['label']}"] = column_texts(frame, paired_text, *OVER)
     columns["our paired gain"] = column_texts(frame, paired_text, *GAIN)
-    columns |= {"gain over": column_texts(frame, "gain_points", "baseline")} if frame["baseline"].any() else {}
+    if frame["baseline"].any():
+        columns["gain over"] = frame["baseline"]
     columns["note"] = frame["published_note"].fillna("")
     if frame["published_budget"].notna().any():
         columns["published budget"] = column_texts(frame, budget_text, "published_budget")

@@ -196,3 +196,13 @@ def test_each_budget_with_a_student_of_a_study_is_listed_once(stored):
     assert published.stored() == [("supcrd", "hybrid"), ("conkd_lion", "lion"), ("supcrd", "longer")]
     assert published.stored("imagenette") == [("conkd_lion", "lion")]
     assert published.stored("digits") == []
+
+
+def test_a_gain_over_a_student_by_another_optimiser_names_it(root):
+    fixtures.store(student(70.0, "ours", **CONKD), student(66.0, "alone", dataset="imagenette"))
+    data = published.table("conkd_lion", "ours").data.set_index("setting")
+    assert data.loc["ResNet-18, ConKD with Lion", ["our paired gain", "gain over"]].tolist() == [
+        "+4.00 (1 seed)",
+        "CE (no teacher) by SGD",
+    ]
+    assert data.iloc[0]["gain over"] == ""  # the teacher
