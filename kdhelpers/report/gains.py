@@ -4,10 +4,11 @@ import math
 
 import pandas
 
-from kdhelpers.display.plots import PALETTE, TEACHER_LINE, new_figure, styled
+from kdhelpers.display.style import PALETTE, TEACHER_LINE, new_figure, styled
 from kdhelpers.display.text import MARK, evidence_note, mark_meaning
 from kdhelpers.report.cohort import short_labels
-from kdhelpers.report.results import has_no_teacher, results
+from kdhelpers.report.paired import has_no_teacher, newest, with_gains
+from kdhelpers.report.results import results
 
 COLUMNS = "dataset teacher student budget method seed test_top1_pct alone_top1_pct teacher_top1_pct".split()
 COLUMNS += "gain_points notes".split()
@@ -17,18 +18,19 @@ def by_seed(dataset: str, like: str = ""):
     """A row per stored student and seed of one budget: its test top-1, that of the student alone, and the difference.
 
     All students have one architecture, budget and teacher, or no teacher. `like` names a stored student of the wanted
-    budget; without it, the budget is the one with most methods, then with fewest settings. Methods are sorted by their
-    mean gain. The frame is empty if no student has a baseline of its own seed.
+    budget; without it, the budget is the one with most methods, then with fewest settings. Students by other optimisers
+    whose gain is over the student alone of that budget are added. Methods are sorted by their mean gain. The frame is
+    empty if no student has a baseline of its own seed.
     """
-    chosen = cohort_of(results(dataset), dataset, like)
-    return pandas.DataFrame(columns=COLUMNS) if chosen.empty else _gains(chosen)
+    stored = results(dataset)
+    chosen = cohort_of(stored, dataset, like)
+    return pandas.DataFrame(columns=COLUMNS) if chosen.empty else _gains(_with_other_optimizers(stored, chosen))
 
 
 def cohort_of(frame, dataset: str, like: str = ""):
     """The rows of a `results()` frame that `by_seed` compares; of a seed that is stored twice the newest."""
-    students = frame[(frame["role"] == "student") & frame["test_top1_pct"].notna()]
-    newest = students.sort_values("finished", kind="stable").drop_duplicates(["setting", "seed"], keep="last")
-    cohorts = [cohort for cohort in _cohorts(newest) if not like or like in set(cohort["name"])]
+    students = newest(frame[frame["role"] == "student"])
+    cohorts = [cohort for cohort in _cohorts(students) if not like or like in set(cohort["name"])]
     if like and not cohorts:
         raise ValueError(f"like = {like}: not a student with a baseline on {dataset}; name another, or none")
     most = lambda cohort: (cohort["method"].nunique(), -cohort["setting"].nunique())  # noqa: E731
@@ -45,18 +47,21 @@ def _cohorts(students) -> list:
     return [cohort for cohort in cohorts if cohort["run"].map(has_no_teacher).any()]
 
 
+def _with_other_optimizers(stored, cohort):
+    """The cohort, and the students of its teacher by other optimisers that have their gain over its student alone."""
+    runs, alone = with_gains(stored), set(cohort.loc[cohort["run"].map(has_no_teacher).astype(bool), "setting"])
+    added = runs["baseline_setting"].isin(alone) & runs["teacher_sha256"].isin(cohort["teacher_sha256"].dropna())
+    return runs[runs["name"].isin(cohort["name"]) | (added & runs["baseline"].astype(bool))]
+
+
 def _gains(cohort):
-    is_alone = cohort["run"].map(has_no_teacher).astype(bool)
-    alone = cohort[is_alone].set_index("seed")["test_top1_pct"]
     gains = cohort.assign(
         student=cohort["model"],
         teacher=cohort["teacher_model"].fillna(""),
         budget=[f"{run['epochs']} epochs, batch {run['batch_size']}" for run in cohort["run"]],
         method=cohort["setting"].map(short_labels(cohort.drop_duplicates("setting"))),
-        alone_top1_pct=cohort["seed"].map(alone),
-        gain_points=cohort["test_top1_pct"] - cohort["seed"].map(alone),
     )
-    paired = gains[~is_alone].dropna(subset=["gain_points"])
+    paired = gains.rename(columns={"baseline_top1_pct": "alone_top1_pct"}).dropna(subset=["gain_points"])
     mean = paired.groupby("method")["gain_points"].transform("mean")
     order = paired.assign(mean=mean).sort_values(["mean", "method", "seed"], ascending=[False, True, True])
     return order[COLUMNS].reset_index(drop=True)
