@@ -6,6 +6,7 @@ A picture belongs to the first study of STUDIES with a pattern that fits its nam
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 
 from kdhelpers.report import study_sentences as sentences
 
@@ -134,6 +135,7 @@ STUDIES = (
 )
 
 
+@cache
 def study_of(stem: str) -> Study | None:
     """The study that claims the picture or page with this name."""
     return next((study for study in STUDIES if study.claims(stem)), None)

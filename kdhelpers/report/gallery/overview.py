@@ -77,7 +77,7 @@ def comparisons(settings: Sequence[Setting]) -> list[Comparison]:
         students = sorted(own if teacher is None else own + alone, key=lambda one: -one.row["test_top1_pct"])
         if len(students) > 1:
             found.append(Comparison(students, own[0].pair, *teachers.get(teacher, (None, None))))
-    return sorted(found, key=lambda one: (one.dataset, -len(one.students), one.pair, one.budget))
+    return sorted(found, key=lambda one: (-len(one.students), one.dataset, one.pair, one.budget))
 
 
 def _teacher_facts(settings: Sequence[Setting]) -> dict[str | None, tuple]:

@@ -12,12 +12,12 @@ from kdhelpers.display.text import accuracy_text, evidence_note, paired_text
 from kdhelpers.report.gallery import setting_page
 from kdhelpers.report.gallery.comparison import FILTERS, table
 from kdhelpers.report.gallery.overview import Comparison, comparisons
-from kdhelpers.report.gallery.pictures import Page, Picture, by_record, saved_pages, saved_pictures
+from kdhelpers.report.gallery.pictures import Page, Picture, by_record, dataset_of, saved_pages, saved_pictures
 from kdhelpers.report.gallery.readme import write_readmes
 from kdhelpers.report.gallery.settings import EMBEDDED, Setting, stored_settings
 from kdhelpers.report.gallery.study_views import study_views
 from kdhelpers.report.labels import record_label
-from kdhelpers.report.studies import study_of
+from kdhelpers.report.studies import STUDIES, Study, study_of
 
 MARKER = '<meta name="generator" content="kdhelpers gallery">'  # pages without it are a user's own
 
@@ -117,11 +117,12 @@ def _part(stored: Stored, embedded: bool) -> dict[str, Any]:
     compared = [one for one in stored.comparisons if one.best.is_embedded == embedded]
     pictures = [picture for picture in stored.pictures if picture.is_embedded == embedded]
     pages = [page for page in stored.pages if page.is_embedded == embedded]
+    notebooks = [path for path in stored.notebooks.values() if (dataset_of(path) == EMBEDDED) == embedded]
     evidence = ([], []) if embedded else (settings, compared)
     return {
         "settings": settings,
         "comparisons": [(one, _where_it_looks(one, pictures)) for one in compared],
-        "studies": study_views(pictures, pages, list(stored.notebooks.values()), *evidence),
+        "studies": study_views(pictures, pages, notebooks, *evidence),
         "rows": table(settings, compared),
         "pictures": [picture for picture in stored.other if picture.is_embedded == embedded],
         "pages": [page for page in pages if not study_of(page.path.stem)],
@@ -142,6 +143,11 @@ def _of_network(setting: Setting, pictures: Sequence[Picture], key: str = "") ->
         for picture in pictures
         if name in f"_{picture.path.stem}_" and (study := study_of(picture.path.stem)) and key in ("", study.key)
     ]
+
+
+def _by_study(pictures: Sequence[Picture]) -> list[tuple[Study, Picture]]:
+    """In the order of STUDIES."""
+    return [(study, picture) for study in STUDIES for picture in pictures if study_of(picture.path.stem) is study]
 
 
 def _setting(setting: Setting, stored: Stored) -> str:
@@ -165,7 +171,7 @@ def _setting(setting: Setting, stored: Stored) -> str:
         commands=setting_page.commands(setting),
         notes=setting_page.notes(setting),
         own=[picture for record in setting.records for picture in stored.owned.get(record["name"], [])],
-        related=[(study_of(picture.path.stem), picture) for picture in _of_network(setting, shown)],
+        related=_by_study(_of_network(setting, shown)),
     )
 
 

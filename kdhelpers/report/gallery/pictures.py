@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import unescape
 from pathlib import Path
 
@@ -28,7 +29,7 @@ class Picture:
     def is_embedded(self) -> bool:
         return EMBEDDED in self.path.stem.split("_")
 
-    @property
+    @cached_property
     def alt(self) -> str:
         """The description in the file, else the name and the columns of its data."""
         return _description(self.path) or _columns(self.path, self.data) or f"picture: {self.caption}"
@@ -64,6 +65,12 @@ def saved_pages(folder: Path) -> list[Page]:
 def _head(path: Path) -> str:
     with open(path, "rb") as file:
         return file.read(TITLE_BYTES).decode(errors="replace")
+
+
+def dataset_of(page: Path) -> str:
+    """The data set of an executed notebook as HTML."""
+    found = re.search('<meta name="dataset" content="(.*?)">', _head(page))
+    return unescape(found[1]) if found else ""
 
 
 def by_record(pictures: Sequence[Picture], names: Collection[str]) -> dict[str, list[Picture]]:

@@ -57,7 +57,9 @@ def stored_settings(stored: Sequence[dict], profiles: Mapping[str, Sequence[str]
     frame = results()
     by_name = {record["name"]: record for record in stored}
     gains, budgets, teachers = _gains(frame), _budgets(frame), _teachers(frame)
-    groups = dict(list(frame.groupby("setting", sort=False)))
+    groups: dict[str, list[dict]] = {}  # plain dicts: a frame per setting would take seconds for 1,000 runs
+    for run in frame.to_dict("records"):
+        groups.setdefault(run["setting"], []).append(run)
     return [
         _setting(row, groups[row["setting"]], by_name, gains, budgets, teachers, profiles)
         for _, part in frame.groupby("dataset", sort=True)
@@ -65,16 +67,18 @@ def stored_settings(stored: Sequence[dict], profiles: Mapping[str, Sequence[str]
     ]
 
 
-def _setting(row: dict, group, by_name: dict, gains: dict, budgets: dict, teachers: dict, profiles: Mapping) -> Setting:
-    first = group.iloc[0]
+def _setting(
+    row: dict, group: list[dict], by_name: dict, gains: dict, budgets: dict, teachers: dict, profiles: Mapping
+) -> Setting:
+    first, names = group[0], [run["name"] for run in group]
     row = row | {"run": first["run"]}
-    records = [by_name[name] for name in group["name"] if name in by_name]
+    records = [by_name[name] for name in names if name in by_name]
     records.sort(key=lambda record: (str(record["run"].get("seed", 0)).zfill(9), record["name"]))
     teacher = (first["teacher"], first["teacher_sha256"])
     return Setting(
         row=row,
         records=records,
-        gains={name: gains[name] for name in group["name"] if name in gains},
+        gains={name: gains[name] for name in names if name in gains},
         slug=_slug(row),
         method="teacher" if row["role"] == "teacher" else run_title(row["run"] | {"method": first["method"] or "?"}),
         teacher=teachers.get(teacher, ""),

@@ -38,6 +38,7 @@ def study_views(
         own_pages = [page for page in pages if study_of(page.path.stem) is study]
         if own or own_pages:
             of_runs = [("", [sentence]) for sentence in study.from_runs(settings, comparisons)]
+            own.sort(key=lambda picture: not fnmatchcase(picture.path.stem, study.numbers))  # with sentences: first
             sentences = [*_of_numbers(study, own), *of_runs]
             views.append(StudyView(study, own, own_pages, sentences, _executed(study, notebooks)))
     return views
