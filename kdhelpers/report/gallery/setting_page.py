@@ -53,7 +53,8 @@ def curves(setting: Setting) -> Markup:
     columns = lambda key: [[row.get(key) for row in history] for history in histories]  # noqa: E731
     level = (setting.records[0].get("teacher") or {}).get("test_top1_pct")
     accuracies = {name: columns(key) for name, key in ACCURACIES.items()}
-    terms = list(dict.fromkeys(term for history in histories for row in history for term in loss_terms(row)))
+    found = dict.fromkeys(term for history in histories for row in history for term in loss_terms(row))
+    terms = [term for term in found if term != "loss"]
     charts = [curve("accuracy, %", accuracies, ("teacher (test)", level)), curve("loss", {"loss": columns("loss")})]
     if len(terms) > 1:  # one term is the loss
         charts += [curve(f"loss term {term}", {term: columns(term)}) for term in terms]
