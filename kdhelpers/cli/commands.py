@@ -1,4 +1,4 @@
-"""The command line: python -m kdhelpers suite | train | list | report | compare | data | predict | teachers.
+"""The command line: python -m kdhelpers suite | train | list | report | explore | compare | data | predict | teachers.
 
 A command imports heavy modules when it runs, so that `--help` is fast.
 """
@@ -122,6 +122,31 @@ def report(show: bool) -> None:
     click.echo(page)
     if show:
         click.launch(page.as_uri())
+
+
+@main.command(epilog=examples.EXPLORE_EXAMPLES)
+@click.argument("names", nargs=-1, metavar="[NETWORK]...")
+@click.option("--dataset", metavar="NAME", help="Take the newest student of this data set.")
+@click.option(
+    "--images", type=click.IntRange(1, 2000), default=500, show_default=True, metavar="N", help="Test images."
+)
+@click.option("--name", "page", metavar="PAGE", help="Write plots/PAGE.html (default: explore_<student>_<data set>).")
+@click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
+def explore(names: tuple, dataset: str | None, images: int, page: str | None, show: bool) -> None:
+    """Write a page to explore predictions, image by image.
+
+    NETWORK is the name of a stored student, or of the teacher. Without a teacher, it is that of the first student.
+    Without names, the newest student is taken, with the other students of its budget and seed.
+
+    The page shows the class probabilities of the teacher and the students for test images, drawn at random. A slider
+    changes the temperature; the page computes the KL divergence from the teacher. It needs no network.
+    """
+    from kdhelpers.report.explorer import write_explorer
+
+    path = write_explorer(names, dataset, images, page)
+    click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if show:
+        click.launch(path.as_uri())
 
 
 @main.command(epilog=examples.COMPARE_EXAMPLE)
