@@ -4,10 +4,11 @@ import math
 
 import pandas
 
-from kdhelpers.display.plots import PALETTE, TEACHER_LINE, new_figure, styled
+from kdhelpers.display.style import PALETTE, TEACHER_LINE, new_figure, styled
 from kdhelpers.display.text import MARK, evidence_note, mark_meaning
 from kdhelpers.report.cohort import short_labels
-from kdhelpers.report.results import has_no_teacher, results
+from kdhelpers.report.paired import has_no_teacher, newest, with_gains
+from kdhelpers.report.results import results
 
 COLUMNS = "dataset teacher student budget method seed test_top1_pct alone_top1_pct teacher_top1_pct".split()
 COLUMNS += "gain_points notes".split()
@@ -26,9 +27,8 @@ def by_seed(dataset: str, like: str = ""):
 
 def cohort_of(frame, dataset: str, like: str = ""):
     """The rows of a `results()` frame that `by_seed` compares; of a seed that is stored twice the newest."""
-    students = frame[(frame["role"] == "student") & frame["test_top1_pct"].notna()]
-    newest = students.sort_values("finished", kind="stable").drop_duplicates(["setting", "seed"], keep="last")
-    cohorts = [cohort for cohort in _cohorts(newest) if not like or like in set(cohort["name"])]
+    students = newest(frame[frame["role"] == "student"])
+    cohorts = [cohort for cohort in _cohorts(students) if not like or like in set(cohort["name"])]
     if like and not cohorts:
         raise ValueError(f"like = {like}: not a student with a baseline on {dataset}; name another, or none")
     most = lambda cohort: (cohort["method"].nunique(), -cohort["setting"].nunique())  # noqa: E731
@@ -46,17 +46,13 @@ def _cohorts(students) -> list:
 
 
 def _gains(cohort):
-    is_alone = cohort["run"].map(has_no_teacher).astype(bool)
-    alone = cohort[is_alone].set_index("seed")["test_top1_pct"]
-    gains = cohort.assign(
+    gains = with_gains(cohort).assign(
         student=cohort["model"],
         teacher=cohort["teacher_model"].fillna(""),
         budget=[f"{run['epochs']} epochs, batch {run['batch_size']}" for run in cohort["run"]],
         method=cohort["setting"].map(short_labels(cohort.drop_duplicates("setting"))),
-        alone_top1_pct=cohort["seed"].map(alone),
-        gain_points=cohort["test_top1_pct"] - cohort["seed"].map(alone),
     )
-    paired = gains[~is_alone].dropna(subset=["gain_points"])
+    paired = gains.rename(columns={"baseline_top1_pct": "alone_top1_pct"}).dropna(subset=["gain_points"])
     mean = paired.groupby("method")["gain_points"].transform("mean")
     order = paired.assign(mean=mean).sort_values(["mean", "method", "seed"], ascending=[False, True, True])
     return order[COLUMNS].reset_index(drop=True)
