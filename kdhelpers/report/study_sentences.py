@@ -138,7 +138,8 @@ def _common(run: dict) -> str:
 
 def _best_of(comparison) -> str:
     best, pair = comparison.best.row, f"{comparison.pair} on {comparison.dataset}, {comparison.budget}"
-    gain = f"; gain over the student alone, points: {comparison.gain}" if comparison.gain != "–" else ""
+    own = comparison.best
+    gain = f"; gain over {own.baseline}, points: {own.gain}" if own.gain != "–" else ""
     return f"{pair}: {best['label']} is best. Test top-1, %: {comparison.accuracy}{gain}."
 
 

@@ -124,7 +124,7 @@ def test_the_overview_has_the_best_student_its_paired_gain_and_what_it_was_compa
     pair()
     (one,) = comparisons(stored_settings(artifacts.records(), {}))
     assert (one.pair, one.best.method, one.accuracy) == ("t → resnet8", "KD", "53.50 ± 0.71")
-    assert one.gain == "+2.50 ± 0.71 (2 seeds)"  # 3 and 2
+    assert one.best.gain == "+2.50 ± 0.71 (2 seeds)"  # 3 and 2
     assert one.compared == "3 settings: CE (no teacher) · CRD · KD; n = 1 to 2 seeds"
     assert "30" not in one.cost
     assert "78 k parameters, 12 M MACs" in one.cost
@@ -364,7 +364,7 @@ def test_the_readme_has_the_overview_and_a_second_report_does_not_change_it(kind
     path = artifacts.folder(kind) / "README.md"
     text = path.read_text()
     assert "`python -m kdhelpers report` generates this file" in text
-    assert "53.50 ± 0.71 | +2.50 ± 0.71 (2 seeds)" in text
+    assert "53.50 ± 0.71 | +2.50 ± 0.71 (2 seeds) | the student alone" in text
     assert "digits" not in text
     for link in re.findall(r"\]\((?!http)([^)]*\.(?:json|png))\)", text):
         assert (path.parent / link).is_file()

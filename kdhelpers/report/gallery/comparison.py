@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from kdhelpers.display.text import accuracy_text, magnitude_text, pace_text, paired_text
+from kdhelpers.display.text import accuracy_text, magnitude_text, pace_text
 from kdhelpers.report.gallery.overview import Comparison
 from kdhelpers.report.gallery.settings import Setting
 
@@ -44,11 +44,7 @@ def _cells(setting: Setting) -> list[Cell]:
     share = row["gap_closed_pct"]
     return [
         Cell("test top-1, %", accuracy_text(row), row["test_top1_pct"]),
-        Cell(
-            "gain, points",
-            paired_text(row["gain_points"], row["gain_std_points"], row["gain_n"]),
-            _value(row["gain_points"]),
-        ),
+        Cell("gain, points", _gain(setting), _value(row["gain_points"])),
         Cell("data", str(row["dataset"])),
         Cell("pair", setting.pair),
         Cell("budget", setting.budget),
@@ -60,6 +56,10 @@ def _cells(setting: Setting) -> list[Cell]:
         Cell("selection", str(row["selection"] or "–")),
         Cell("profile", ", ".join(setting.profiles) or "–"),
     ]
+
+
+def _gain(setting: Setting) -> str:
+    return f"{setting.gain} over {setting.baseline}" if setting.row["baseline"] else setting.gain
 
 
 def _value(number: float) -> float | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdhelpers.display.text import magnitude_text, pace_text, paired_text, spread_text
+from kdhelpers.display.text import magnitude_text, pace_text, spread_text
 from kdhelpers.report.gallery.settings import Setting
 
 
@@ -36,10 +36,6 @@ class Comparison:
     @property
     def teacher(self) -> str:
         return "–" if self.teacher_top1_pct is None else f"{self.teacher_top1_pct:.2f}"
-
-    @property
-    def gain(self) -> str:
-        return paired_text(*(self.best.row[name] for name in ("gain_points", "gain_std_points", "gain_n")))
 
     @property
     def cost(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdhelpers.artifacts import folder, records, state, write_atomic
 from kdhelpers.display.html import render
-from kdhelpers.display.text import accuracy_text, evidence_note, paired_text
+from kdhelpers.display.text import accuracy_text, evidence_note
 from kdhelpers.report.gallery import setting_page
 from kdhelpers.report.gallery.comparison import FILTERS, table
 from kdhelpers.report.gallery.overview import Comparison, comparisons
@@ -162,7 +162,6 @@ def _setting(setting: Setting, stored: Stored) -> str:
         note=evidence_note([row["dataset"]]).partition(": ")[2],
         comparisons=[one for one in stored.comparisons if any(setting is student for student in one.students)],
         accuracy=accuracy_text(row),
-        gain=paired_text(row["gain_points"], row["gain_std_points"], row["gain_n"]),
         heads=setting_page.SEED_HEADS,
         seeds=list(zip(setting.records, setting_page.seed_rows(setting), strict=True)),
         files={record["name"]: setting_page.files(record, stored.notebooks) for record in setting.records},

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from kdhelpers.artifacts import folder, write_atomic
 from kdhelpers.display.html import Markup, render
-from kdhelpers.display.text import accuracy_text, paired_text
+from kdhelpers.display.text import accuracy_text
 from kdhelpers.report.gallery.overview import Comparison
 from kdhelpers.report.gallery.pictures import Picture
 from kdhelpers.report.gallery.settings import Setting
@@ -35,7 +35,7 @@ def write_readmes(settings: Sequence[Setting], compared: Sequence[Comparison], p
     compared = [one for one in compared if one.best.is_embedded == embedded]
     shown = [picture for picture in pictures if picture.is_embedded == embedded]
     common = {"generated": GENERATED, "embedded": embedded, "marker": EMBEDDED_ONLY, "comparisons": compared}
-    common |= {"text": text, "address": quote, "accuracy": accuracy_text, "gain": _gain}
+    common |= {"text": text, "address": quote, "accuracy": accuracy_text}
     studies = study_views(shown, [], [], settings, compared)
     _write("plots", studies=studies, main=_main, rest=_rest, **common)
     _write("results", settings=settings, **common)
@@ -53,10 +53,6 @@ def _is_replaceable(path: Path, embedded: bool) -> bool:
         return True
     old = path.read_text(encoding="utf-8", errors="replace")
     return GENERATED in old and (not embedded or EMBEDDED_ONLY in old)
-
-
-def _gain(setting: Setting) -> str:
-    return paired_text(*(setting.row[name] for name in ("gain_points", "gain_std_points", "gain_n")))
 
 
 def _main(view: StudyView) -> list[Picture]:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pandas
 
+from kdhelpers.display.text import paired_text
 from kdhelpers.report.labels import distinctions, run_title
-from kdhelpers.report.results import METHOD_FIELDS, has_no_teacher, results, summarize
+from kdhelpers.report.paired import GAIN, with_gains
+from kdhelpers.report.results import METHOD_FIELDS, results, summarize
 
 EMBEDDED = "digits"  # toy data: these runs show that the code works
 NOT_BUDGET = (*METHOD_FIELDS, "untrained_teacher")
@@ -39,6 +41,16 @@ class Setting:
     def is_control(self) -> bool:
         """A placebo or an untrained teacher: never the best student."""
         return bool(self.row["run"].get("placebo") or self.row["run"].get("untrained_teacher"))
+
+    @property
+    def gain(self) -> str:
+        """`+1.20 ± 0.30 (3 seeds)`, in points; a dash without a baseline."""
+        return paired_text(*(self.row[name] for name in GAIN))
+
+    @property
+    def baseline(self) -> str:
+        """What the gain is over."""
+        return self.row["baseline"] or "the student alone"
 
     @property
     def is_embedded(self) -> bool:
@@ -102,17 +114,9 @@ def _job(record: dict) -> str:
 
 
 def _gains(frame) -> dict[str, float]:
-    """Name of a student's record -> its accuracy minus that of the student alone of the same budget and seed."""
-    tested = frame[frame["test_top1_pct"].notna() & (frame["role"] == "student")]
-    is_alone = tested["run"].map(has_no_teacher).astype(bool)
-    newest = tested[is_alone].sort_values("finished", kind="stable", na_position="first")
-    alone = newest.drop_duplicates(["budget_key", "seed"], keep="last").set_index(["budget_key", "seed"])
-    bases = alone["test_top1_pct"].astype(float).to_dict()
-    return {
-        row["name"]: row["test_top1_pct"] - bases[row["budget_key"], row["seed"]]
-        for row in tested[~is_alone].to_dict("records")
-        if (row["budget_key"], row["seed"]) in bases
-    }
+    """Name of a record -> its gain over its baseline of the same seed."""
+    paired = with_gains(frame).dropna(subset=["gain_points"])
+    return dict(zip(paired["name"], paired["gain_points"], strict=True))
 
 
 def _budgets(frame) -> dict[str, str]:
