@@ -10,6 +10,7 @@ from kdhelpers.artifacts import folder
 from kdhelpers.suite import notebook_page, report
 
 BADGE = "[![Open in Colab](https://colab.example/badge.svg)](https://colab.example/open)"
+LINKS = "![own](../plots/own.png) [next](02.ipynb) ![gone](../plots/gone.png)"
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,7 @@ def executed(name: str, dataset: str | None = None):
         new_output("display_data", {"image/png": "iVBORw0KGgo="}),
     ]
     cells = [
-        new_markdown_cell(f"# A title\n{BADGE}\n![plain](http://a.example/b.png)"),
+        new_markdown_cell(f"# A title\n{BADGE}\n![plain](http://a.example/b.png)\n{LINKS}"),
         new_code_cell("1", outputs=outputs),
     ]
     notebook = new_notebook(cells=cells)
@@ -43,11 +44,16 @@ def pages() -> list[str]:
 
 def test_a_page_has_the_outputs_and_asks_for_nothing_from_outside():
     executed("21_gradcam", "cifar100")
+    (folder("plots") / "own.png").write_bytes(b"png")
+    (folder("executed").parent / "02.ipynb").write_text("{}")  # notebooks/ is the root's own
     report.convert_notebooks()
     page = (folder("plots") / "notebooks" / "21_gradcam.html").read_text()
     for text in ("A title", "53.5", "trained &lt;1 s&gt;", "data:image/png;base64,iVBORw0KGgo=", 'content="cifar100"'):
         assert text in page
     assert '<a href="https://colab.example/open">Open in Colab</a>' in page
+    assert 'src="data:image/png;base64,cG5n"' in page
+    assert "gone.png" not in page
+    assert 'href="../../notebooks/02.ipynb"' in page
     assert "<script" not in page
     assert 'src="http' not in page
     assert "default-src 'none'" in page
