@@ -53,15 +53,16 @@ def suite(profile: str, only: tuple, seeds: tuple, workers: int | None, ray: str
     notebook, parameters and code are unchanged, so the same command continues an interrupted suite. The exit code is 1
     if a job failed.
     """
-    from kdhelpers.report.gallery import write_gallery
     from kdhelpers.suite import run_suite
+    from kdhelpers.suite.report import convert_notebooks, write_report
 
     try:
         finished = run_suite(profile, only, seeds, workers, ray, force)
     except KeyboardInterrupt:
         click.echo("interrupted; finished jobs are kept, and the same command continues", err=True)
         sys.exit(130)
-    click.echo(f"report: {write_gallery()}")
+    convert_notebooks()
+    click.echo(f"report: {write_report()}")
     sys.exit(0 if finished else 1)
 
 
@@ -111,10 +112,13 @@ def list_(section: str | None, text: str | None) -> None:
 @main.command()
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 def report(show: bool) -> None:
-    """Write plots/index.html, a page over all stored runs."""
-    from kdhelpers.report.gallery import write_gallery
+    """Write plots/index.html, pages over all stored runs.
 
-    page = write_gallery()
+    It also writes README.md in plots/ and json_results/, for readers on the web.
+    """
+    from kdhelpers.suite.report import write_report
+
+    page = write_report()
     click.echo(page)
     if show:
         click.launch(page.as_uri())
