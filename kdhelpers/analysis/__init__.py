@@ -21,6 +21,7 @@ from kdhelpers.analysis.embedding import (
     uniformity,
 )
 from kdhelpers.analysis.embedding_figures import choose_classes, hypersphere_picture, tsne_maps
+from kdhelpers.analysis.explorer_page import explorer_page
 from kdhelpers.analysis.gradcam import gradcam_agreement, gradcam_bars, gradcam_maps, map_correlation
 from kdhelpers.analysis.gradcam_panel import gradcam_panel
 from kdhelpers.analysis.hypersphere_page import hypersphere_page

@@ -14,7 +14,8 @@ from kdhelpers.display.style import LINES, PALETTE, TEACHER_LINE, grid_shape, ne
 MOST_LINES = 6  # in a panel
 HYPERPARAMETERS = re.compile(r" \(([^()]*=[^()]*|single run)\)")  # and numbers of seeds, in a label
 ACCURACIES = ("train_top1_pct", VALIDATION)
-ACCURACY = "validation (thin: training)"  # a panel's title
+ACCURACY = "accuracy"  # a panel's title
+THIN = {"linewidth": 0.8, "alpha": 0.7}
 
 
 def curves(records: dict[str, list[dict]], teacher_top1_pct: float | None = None):
@@ -81,7 +82,9 @@ def _parts(records: dict[str, list[dict]]) -> list[dict[str, list[dict]]]:
 
 
 def _last(history: list[dict]) -> float:
-    return next((row[VALIDATION] for row in reversed(history) if row.get(VALIDATION) is not None), -1.0)
+    """The last validation accuracy, else that of training."""
+    found = (row.get(VALIDATION, row.get("train_top1_pct")) for row in reversed(history))
+    return next((value for value in found if value is not None), -1.0)
 
 
 def _has(*keys: str):
@@ -117,14 +120,18 @@ def line_looks(labels: list[str]) -> dict[str, dict]:
 
 def _draw(axes, key: str, part: dict, names: dict, looks: dict, teacher_top1_pct: float | None) -> list[tuple]:
     """The lines of a panel; returns their ends: (x, y, text, colour)."""
+    is_accuracy, validated = key == VALIDATION, any(map(_has(VALIDATION), part.values()))
     ends = []
     for label, history in part.items():
-        if key == VALIDATION:
-            _line(axes, history, "train_top1_pct", **looks[label] | {"linewidth": 0.8, "alpha": 0.7})
-        line = _line(axes, history, key, **looks[label], label=label)
+        shown = "train_top1_pct" if is_accuracy and not _has(VALIDATION)(history) else key
+        thin = THIN if is_accuracy and validated else {}
+        if is_accuracy and shown == VALIDATION:
+            _line(axes, history, "train_top1_pct", **looks[label] | thin)
+        line = _line(axes, history, shown, **looks[label] | (thin if shown != key else {}), label=label)
         ends += [(*line, end_text(names[label]), looks[label]["color"])] if line else []
-    epoch_axis(axes, "", "top-1 accuracy (%)" if key == VALIDATION else "loss (weighted)")
-    if key == VALIDATION and teacher_top1_pct is not None:
+    accuracy = "validation top-1 (%),\nthin: training" if validated else "training top-1 (%)"
+    epoch_axis(axes, accuracy if is_accuracy else "loss (weighted)")
+    if is_accuracy and teacher_top1_pct is not None:
         axes.axhline(teacher_top1_pct, **TEACHER_LINE, label="teacher")
         ends.append((axes.get_xlim()[1], teacher_top1_pct, f"teacher\n(test {teacher_top1_pct:.1f} %)", "black"))
     return ends
@@ -164,7 +171,7 @@ def live(history: list[dict], epochs: int):
             label = {"train_top1_pct": "training", "": "validation"}.get(name, name)
             _line(accuracy, history, key, **_look(number), label=label)
         for axes, label in ((losses, "loss"), (accuracy, "top-1 accuracy (%)")):
-            epoch_axis(axes, "", label)
+            epoch_axis(axes, label)
             axes.set_xlim(0.5, epochs + 0.5)
             axes.locator_params(axis="y", nbins=5)  # else the layout's last step may change the labels it made room for
             if axes.lines and not many:
@@ -188,8 +195,7 @@ def _line(axes, history: list[dict], key: str, **look) -> tuple[float, float] | 
     return points[-1] if points else None
 
 
-def epoch_axis(axes, title: str, label: str) -> None:
-    axes.set_title(title)
+def epoch_axis(axes, label: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
     axes.margins(x=0.02)

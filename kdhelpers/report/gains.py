@@ -5,9 +5,10 @@ import pandas
 from kdhelpers.report.cohort import short_labels
 from kdhelpers.report.gains_picture import pages, picture
 from kdhelpers.report.labels import distinctions
-from kdhelpers.report.results import METHOD_FIELDS, has_no_teacher, results
+from kdhelpers.report.paired import has_no_teacher, newest, with_gains
+from kdhelpers.report.results import METHOD_FIELDS, results
 
-__all__ = ["by_cohort", "by_seed", "cohort_of", "picture", "pictures"]
+__all__ = ["by_cohort", "by_seed", "cohort_of", "paired_runs", "picture", "pictures"]
 
 COLUMNS = "dataset teacher student budget method seed test_top1_pct alone_top1_pct teacher_top1_pct".split()
 COLUMNS += "gain_points notes".split()
@@ -18,11 +19,18 @@ def by_seed(dataset: str, like: str = ""):
     """A row per stored student and seed of one budget: its test top-1, that of the student alone, and the difference.
 
     All students have one architecture, budget and teacher, or no teacher. `like` names a stored student of the wanted
-    budget; without it, the budget is the one with most methods, then with fewest settings. Methods are sorted by their
-    mean gain. The frame is empty if no student has a baseline of its own seed.
+    budget; without it, the budget is the one with most methods, then with fewest settings. Students by other optimisers
+    whose gain is over the student alone of that budget are added. Methods are sorted by their mean gain. The frame is
+    empty if no student has a baseline of its own seed.
     """
-    chosen = cohort_of(results(dataset), dataset, like)
-    return pandas.DataFrame(columns=COLUMNS) if chosen.empty else _gains(chosen)
+    return paired_runs(dataset, like)[COLUMNS]
+
+
+def paired_runs(dataset: str, like: str = ""):
+    """`by_seed` with the other columns of `results`, and those of `paired.with_gains`."""
+    stored = results(dataset)
+    chosen = cohort_of(stored, dataset, like)
+    return pandas.DataFrame(columns=COLUMNS) if chosen.empty else _gains(_with_other_optimizers(stored, chosen))
 
 
 def by_cohort(dataset: str) -> list:
@@ -30,11 +38,12 @@ def by_cohort(dataset: str) -> list:
 
     Budgets that read the same have what distinguishes them: the teacher's name, an option of the network, ...
     """
-    cohorts = _cohorts(_newest(results(dataset)))
+    stored = results(dataset)
+    cohorts = _cohorts(newest(stored[stored["role"] == "student"]))
     facts = [_facts(cohort) for cohort in cohorts]
     frames = []
     for cohort, own in zip(cohorts, facts, strict=True):
-        frame = _gains(cohort)
+        frame = _gains(_with_other_optimizers(stored, cohort))[COLUMNS]
         alike = [other for other in facts if all(other[field] == own[field] for field in ALIKE)]
         budget = ", ".join([_budget(own), *distinctions(own, alike)])
         frames.append(frame.assign(budget=budget.replace("teacher teacher_", "teacher_")))
@@ -57,17 +66,12 @@ def pictures(dataset: str) -> dict:
 
 def cohort_of(frame, dataset: str, like: str = ""):
     """The rows of a `results()` frame that `by_seed` compares; of a seed that is stored twice the newest."""
-    cohorts = [cohort for cohort in _cohorts(_newest(frame)) if not like or like in set(cohort["name"])]
+    students = newest(frame[frame["role"] == "student"])
+    cohorts = [cohort for cohort in _cohorts(students) if not like or like in set(cohort["name"])]
     if like and not cohorts:
         raise ValueError(f"like = {like}: not a student with a baseline on {dataset}; name another, or none")
     most = lambda cohort: (cohort["method"].nunique(), -cohort["setting"].nunique())  # noqa: E731
     return max(cohorts, key=most, default=frame[:0])
-
-
-def _newest(frame):
-    """The tested students; of a seed that is stored twice the newest."""
-    students = frame[(frame["role"] == "student") & frame["test_top1_pct"].notna()]
-    return students.sort_values("finished", kind="stable").drop_duplicates(["setting", "seed"], keep="last")
 
 
 def _facts(cohort) -> dict:
@@ -91,18 +95,21 @@ def _cohorts(students) -> list:
     return [cohort for cohort in cohorts if cohort["run"].map(has_no_teacher).any()]
 
 
+def _with_other_optimizers(stored, cohort):
+    """The cohort, and the students of its teacher by other optimisers that have their gain over its student alone."""
+    runs, alone = with_gains(stored), set(cohort.loc[cohort["run"].map(has_no_teacher).astype(bool), "setting"])
+    added = runs["baseline_setting"].isin(alone) & runs["teacher_sha256"].isin(cohort["teacher_sha256"].dropna())
+    return runs[runs["name"].isin(cohort["name"]) | (added & runs["baseline"].astype(bool))]
+
+
 def _gains(cohort):
-    is_alone = cohort["run"].map(has_no_teacher).astype(bool)
-    alone = cohort[is_alone].set_index("seed")["test_top1_pct"]
     gains = cohort.assign(
         student=cohort["model"],
         teacher=cohort["teacher_model"].fillna(""),
         budget=list(map(_budget, cohort["run"])),
         method=cohort["setting"].map(short_labels(cohort.drop_duplicates("setting"))),
-        alone_top1_pct=cohort["seed"].map(alone),
-        gain_points=cohort["test_top1_pct"] - cohort["seed"].map(alone),
     )
-    paired = gains[~is_alone].dropna(subset=["gain_points"])
+    paired = gains.rename(columns={"baseline_top1_pct": "alone_top1_pct"}).dropna(subset=["gain_points"])
     mean = paired.groupby("method")["gain_points"].transform("mean")
     order = paired.assign(mean=mean).sort_values(["mean", "method", "seed"], ascending=[False, True, True])
-    return order[COLUMNS].reset_index(drop=True)
+    return order.reset_index(drop=True)

@@ -16,10 +16,10 @@ import pandas
 from kdhelpers import artifacts
 from kdhelpers.display.progress import VALIDATION
 from kdhelpers.display.text import evidence_note, gain_text, interval_text, mark_meaning, paired_text
-from kdhelpers.report.cohort import short_labels
-from kdhelpers.report.gains import COLUMNS, by_seed, cohort_of
+from kdhelpers.report.gains import COLUMNS, paired_runs
 from kdhelpers.report.noise_picture import picture
-from kdhelpers.report.results import has_no_teacher, results
+from kdhelpers.report.paired import newest
+from kdhelpers.report.results import results
 from kdhelpers.report.styling import Table, column_texts, table_of
 
 __all__ = ["frame", "picture", "summary", "table"]
@@ -32,21 +32,19 @@ def frame(dataset: str, like: str = ""):
     best_minus_last_points: validation accuracy of the best epoch minus the last one, of the run and of the student
     alone of its seed, on val_images images; NaN without validation images.
     """
-    gains = by_seed(dataset, like)
+    gains = paired_runs(dataset, like)
     if gains.empty:
         return pandas.DataFrame(columns=[*COLUMNS, *ADDED])
-    cohort = cohort_of(results(dataset), dataset, like)
-    alone = cohort[cohort["run"].map(has_no_teacher).astype(bool)]
-    label = short_labels(cohort.drop_duplicates("setting"))
-    keys = zip(cohort["setting"].map(label), cohort["seed"], strict=True)
-    records = dict(zip(keys, map(artifacts.load_record, cohort["name"]), strict=True))
-    own = [records[key] for key in zip(gains["method"], gains["seed"], strict=True)]
-    base = {seed: artifacts.load_record(name) for seed, name in zip(alone["seed"], alone["name"], strict=True)}
-    return gains.assign(
-        noise_points=math.sqrt(2) * alone["test_top1_pct"].astype(float).std(ddof=1),
-        noise_n=len(alone),
+    students = newest(results(dataset))
+    names = dict(zip(zip(students["setting"], students["seed"], strict=True), students["name"], strict=True))
+    alone = [names[key] for key in zip(gains["baseline_setting"], gains["seed"], strict=True)]
+    seeds = students.groupby("setting")["test_top1_pct"]
+    own, base = ([artifacts.load_record(name) for name in column] for column in (gains["name"], alone))
+    return gains[COLUMNS].assign(
+        noise_points=math.sqrt(2) * gains["baseline_setting"].map(seeds.std(ddof=1)).astype(float),
+        noise_n=gains["baseline_setting"].map(seeds.size()),
         best_minus_last_points=list(map(_best_minus_last, own)),
-        alone_best_minus_last_points=[_best_minus_last(base[seed]) for seed in gains["seed"]],
+        alone_best_minus_last_points=list(map(_best_minus_last, base)),
         val_images=[(record.get("data") or {}).get("val", 0) for record in own],
     )
 

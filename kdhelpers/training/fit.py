@@ -138,8 +138,8 @@ def _check_shared(runs: list[Run]) -> None:
             raise ValueError(f"runs: differ in {field} ({', '.join(map(str, values))}); a sweep shares its batches")
     if len(teachers := {run.teacher for run in runs if run.teacher}) > 1:
         raise ValueError(f"runs: have several teachers ({', '.join(sorted(teachers))}); a sweep shares its teacher")
-    if len({run.build_method().weak_view for run in runs} - {""}) > 1:
-        raise ValueError("runs: differ in consistent (True, False); a sweep shares the teacher's views")
+    if len(crops := {run.build_method().weak_view for run in runs} - {""}) > 1:
+        raise ValueError(f"runs: differ in the teacher's weak view ({', '.join(sorted(crops))}); a sweep shares it")
 
 
 @torch.random.fork_rng(devices=[])  # networks that are built to be loaded draw random numbers, a DataLoader does too

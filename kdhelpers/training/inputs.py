@@ -85,7 +85,7 @@ def resolve(runs: Sequence[Run], data: Data | None, device: torch.device, resume
     first = runs[0]
     name = next((run.teacher for run in runs if run.teacher), None)
     weights = find_teacher(name, first.dataset) if name else None
-    starts = [find_teacher(run.start_from, run.dataset) if run.start_from else None for run in runs]
+    starts = [_find_start(run) if run.start_from else None for run in runs]
     data = data or load_data(
         first.dataset, first.image_size, first.val_fraction, first.split_seed, unlabelled=first.unlabelled
     )
@@ -128,6 +128,15 @@ def _check_data(data: Data, run: Run) -> None:
             f"val_fraction = {run.val_fraction}: leaves no image of {data.name} held out, which selection "
             "best_val needs; raise it or take selection last"
         )
+
+
+def _find_start(run: Run) -> Weights:
+    weights = find_teacher(run.start_from, run.dataset)
+    if weights.description.get("head"):
+        method = weights.description["run"]["method"]
+        fault = f"its predictions come from a head ({method}), and its own classifier is not trained"
+        raise ValueError(f"start_from = {run.start_from}: {fault}; take other weights")
+    return weights
 
 
 def _check_teacher(weights: Weights, name: str, data: Data) -> None:

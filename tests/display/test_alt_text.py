@@ -24,7 +24,9 @@ def test_bars_are_named_with_the_values_that_are_written_at_them(summary):
 
 def test_curves_are_named_with_their_ends(root):
     words = describe(plots.curves({"KD": fixtures.history(8, 50.0)}, 60.0))
-    assert words.startswith("ce loss: loss (weighted) by epoch: KD 3.6 to 0.755. validation (thin: training): ")
+    assert words.startswith(
+        "ce loss: loss (weighted) by epoch: KD 3.6 to 0.755. accuracy: validation top-1 (%), thin: training by epoch: "
+    )
     assert "KD 15 to 47.1, teacher 60." in words
 
 

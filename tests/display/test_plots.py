@@ -66,7 +66,7 @@ def test_curves_has_a_panel_per_loss_term_and_accuracy():
     student, distilled = fixtures.history(4, 50.0), fixtures.history(4, 52.0, ("ce", "kd"))
     figure = plots.curves({"CE (no teacher)": student, "KD (T=4.0)": distilled}, teacher_top1_pct=60.0)
     ce, kd, accuracy, _ = figure.axes
-    assert [axes.get_title(loc="left").split()[0] for axes in (ce, kd, accuracy)] == ["ce", "kd", "validation"]
+    assert [axes.get_title(loc="left").split()[0] for axes in (ce, kd, accuracy)] == ["ce", "kd", "accuracy"]
     assert [list(line.get_ydata()) for line in ce.lines] == [[row["ce"] for row in run] for run in (student, distilled)]
     assert [list(line.get_ydata()) for line in kd.lines] == [[row["kd"] for row in distilled]]  # CE has no such term
     assert kd.lines[0].get_color() == ce.lines[1].get_color()  # a run keeps its colour
@@ -282,3 +282,14 @@ def test_many_students_in_lockstep_have_one_legend_below_the_panels():
     assert [axes.get_legend() for axes in figure.axes] == [None, None]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == names
     assert plots.png(figure)
+
+
+def test_without_validation_images_the_accuracy_is_that_of_training():
+    history = [{key: value for key, value in row.items() if not key.startswith("val")} for row in fixtures.history()]
+    axes = plots.curves({"KD": history}).axes[1]
+    assert axes.get_ylabel() == "training top-1 (%)"
+    assert drawn(axes) == {"KD": [row["train_top1_pct"] for row in history]}
+    both = plots.curves({"KD": history, "CE (no teacher)": fixtures.history()}).axes[1]
+    assert both.get_ylabel() == "validation top-1 (%),\nthin: training"
+    assert set(drawn(both)) == {"KD", "CE (no teacher)"}  # a name each
+    assert [line.get_linewidth() for line in both.lines][0] < 1

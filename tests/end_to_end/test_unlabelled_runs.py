@@ -129,7 +129,7 @@ def test_in_lockstep_each_is_what_it_is_alone_and_those_without_the_wish_see_no_
     for expected, trained in zip(alone, fit_sweep(runs, mixed, force_retrain=True), strict=True):
         assert same(expected, weights(trained))
     other = Run(**taught, hyperparameters={"consistent": False}, name="other")
-    with pytest.raises(ValueError, match="runs: differ in consistent"):
+    with pytest.raises(ValueError, match=r"runs: differ in the teacher's weak view \(own_crop, shared_crop\)"):
         fit_sweep([runs[0], other], mixed)
     with pytest.raises(ValueError, match="runs: differ in unlabelled_batch_size"):
         fit_sweep([runs[0], Run(**taught, unlabelled_batch_size=4)], mixed)

@@ -127,6 +127,8 @@ def test_the_head_predicts_everywhere(data, teacher):
     assert trained.metrics["test_nll"] == pytest.approx(tested["nll"])
     assert not torch.equal(own(images), loaded(images))
     assert torch.equal(loaded.head.classifier.weight, teacher.model.fc.weight)
+    with pytest.raises(ValueError, match=r"start_from = student_simkd_.*come from a head \(simkd\)"):
+        fit(Run(**QUICK, start_from=trained.name), data)
 
 
 def test_the_students_own_classifier_and_the_teachers_are_never_trained(data, teacher):

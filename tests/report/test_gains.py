@@ -3,11 +3,12 @@
 import pytest
 import record_fixtures as fixtures
 
-from kdhelpers import gains
+from kdhelpers import gains, results, summarize
 from kdhelpers.display.colours import look_of
 from kdhelpers.display.style import MAX_WIDTH
 from kdhelpers.report.gains_picture import HIGHEST, pages
 
+ALONE = {"method": "si", "teacher": None, "name": "alone_lion"}
 DKD = fixtures.LM | {"method": "dkd", "hyperparameters": {}}
 
 
@@ -123,3 +124,21 @@ def test_a_teacher_far_away_has_no_line(stored):
 
 def test_without_a_gain_there_is_no_picture(root):
     assert gains.pictures("cifar100") == {}
+
+
+def test_a_student_by_another_optimiser_is_among_those_whose_student_alone_it_gains_over(stored):
+    lion = DKD | {"optimizer": "lion", "optimizer_options": {}, "lr": 6e-4, "name": "lion"}
+    fixtures.store(fixtures.record(60.0, **lion))
+    frame = gains.by_seed("cifar100").set_index("method")
+    assert frame.loc["DKD by Lion", "gain_points"] == 10.0
+    summary = summarize(results()).set_index("label")
+    assert summary.loc["DKD by Lion", "gain_points"] == 10.0  # the same number
+    fixtures.store(fixtures.record(55.0, **lion | ALONE))
+    assert "DKD by Lion" not in set(gains.by_seed("cifar100")["method"])
+    assert list(gains.by_seed("cifar100", like="lion")["gain_points"]) == [5.0]
+
+
+def test_every_mean_is_that_of_the_table(stored):
+    means = gains.by_seed("cifar100").groupby("method")["gain_points"].mean()
+    summary = summarize(results()).query("budget == '8 epochs, batch 64'").set_index("label")["gain_points"]
+    assert {name: pytest.approx(value) for name, value in means.items()} == summary[list(means.index)].to_dict()
