@@ -137,6 +137,7 @@ SOLUTIONS = {  # exercise -> what the learner changes to correct the mistake
         "labels[:, None] == labels[None]",
         "(labels[:, None] == labels[None]) & ~torch.eye(len(labels), dtype=torch.bool)",
     ),
+    "23_what_changed": ("(~taught).sum()", "(alone & ~taught).sum()"),
 }
 
 
