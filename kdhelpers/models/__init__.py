@@ -2,7 +2,7 @@
 
 from kdhelpers.models.architecture import Architecture
 from kdhelpers.models.complexity import count_macs, count_parameters
-from kdhelpers.models.external import build_facts, is_external
+from kdhelpers.models.external import NODE_OPTIONS, build_facts, is_external
 from kdhelpers.models.feature_extractor import FeatureExtractor, Outputs, ReturnNodes
 from kdhelpers.models.folding import fold_batchnorm
 from kdhelpers.models.headed import HeadedNetwork

@@ -215,6 +215,12 @@ def test_a_missing_teacher_names_the_command(root):
         fit(Run(method="lm", teacher=VIT))
 
 
+def test_flat_names_choose_nodes_and_point_at_the_networks_own_options():
+    assert run_of({"model": VIT, "feature_maps": "blocks.0,blocks.3"}).model_options["feature_maps"][1] == "blocks.3"
+    with pytest.raises(ValueError, match="patch_size = 4: unknown.*for the network itself: model_options=patch_size:4"):
+        run_of({"model": VIT, "patch_size": "4"})
+
+
 def test_names_of_files_have_no_colon(root):
     run = Run(method="lm", teacher="resnet8", name=f"student_of_{VIT}", **OF_VIT)
     assert run.artifact_name == "student_of_timm-vit_tiny_patch16_224"
