@@ -37,12 +37,17 @@ def use_network(path: str) -> None:
     _given.add(str(path))
 
 
+def is_withheld(name: object) -> bool:
+    """Whether the name is a Python path that the user has not given in this process."""
+    return is_python_path(name) and name not in _given
+
+
 def require_given(path: str, owner: str = "") -> None:
     """Raises ValueError that names the arguments to give, unless the user gave the path in this process.
 
     owner: what names the path, for the message.
     """
-    if path not in _given:
+    if is_withheld(path):
         raise ValueError(
             f"model = {path}: {owner or 'a file'} names this code, and only code that you give is imported; if you "
             f"trust it, give model={str(path)!r} to Run or load_model, call use_network({str(path)!r}), or write "

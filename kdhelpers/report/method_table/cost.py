@@ -6,7 +6,7 @@ import statistics
 from kdhelpers import artifacts
 from kdhelpers.methods import METHODS
 from kdhelpers.models import rebuild_model
-from kdhelpers.python_paths import mark
+from kdhelpers.python_paths import is_withheld, mark
 from kdhelpers.training.cost import StepCost, noise, step_costs
 from kdhelpers.training.run import Run
 from kdhelpers.weights.load import describe_teacher
@@ -37,8 +37,11 @@ def with_costs(frame, rounds: int = 5, device: str | None = None):
 
 
 def _run(row: dict) -> Run | None:
-    """The stored run as a Run of this package; None if its method or an option is not in this package any more."""
+    """The stored run as a Run of this package; None if its method or an option is not in this package any more, and for
+    a network of the user's own whose code was not given."""
     stored = row["run"]
+    if is_withheld(stored["model"]) or is_withheld(row["teacher"]):
+        return None
     if stored["method"] not in METHODS or METHODS[stored["method"]](**_options(stored)).uses_unlabelled:
         return None
     fields = {name: value for name, value in stored.items() if name in Run.model_fields}
