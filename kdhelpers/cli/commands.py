@@ -138,14 +138,20 @@ def compare(first: str, second: str) -> None:
 @click.option(
     "--image-size", type=click.IntRange(8, 1024), metavar="N", help="Side in pixels (default: the data set's own)."
 )
-def data(name: str, image_size: int | None) -> None:
+@click.option("--check", is_flag=True, help="List all findings on its files; exit code 1 if one of them is serious.")
+def data(name: str, image_size: int | None, check: bool) -> None:
     """Load a data set and print its data card.
 
-    A missing data set is downloaded.
+    A missing data set is downloaded. With --check, all findings on its files are listed instead, in one reading: a
+    serious one stops `load_data`, a warning may spoil the result, a note is only said.
     """
-    from kdhelpers.cli.output import data_card
-    from kdhelpers.data import load_data
+    from kdhelpers.cli.output import data_card, findings
+    from kdhelpers.data import check_data, load_data
 
+    if check:
+        found = check_data(name, image_size)
+        click.echo(findings(found))
+        sys.exit(1 if found.serious else 0)
     click.echo(data_card(load_data(name, image_size=image_size)))
 
 

@@ -105,7 +105,8 @@ def predict_stored(
     if missing or len(names) != classes:
         fault = f"lacks {', '.join(sorted(missing))}" if missing else f"names {len(names)} classes of {classes}"
         raise ValueError(f"{model}: its description file {fault}; train it again, or remove the file")
-    return predict(network, read_unlabelled(source, facts["image_size"]), facts["mean"], facts["std"], names, tta)
+    images = read_unlabelled(source, facts["image_size"], facts.get("pixel_ranges"))
+    return predict(network, images, facts["mean"], facts["std"], names, tta)
 
 
 def check_output(path: Path | str) -> None:

@@ -73,6 +73,7 @@ def data_facts(data: Data) -> dict:
         "hash": data.content_hash,
         **{split: len(getattr(data, split)) for split in ("train", "val", "test")},
         **({"unlabelled": len(data.unlabelled)} if data.unlabelled is not None else {}),
+        **({"test_split": data.test_split} if data.test_split else {}),
     }
 
 
@@ -145,5 +146,6 @@ def sidecar(record: dict, data: Data) -> dict:
         "image_size": data.image_size,
         "mean": list(data.mean),
         "std": list(data.std),
+        **({"pixel_ranges": data.pixel_ranges} if data.pixel_ranges else {}),
         "test_top1_pct": record["metrics"]["test_top1_pct"],
     }
