@@ -122,7 +122,7 @@ def data_card(data: Any) -> str:
 
 def findings(found: Any) -> str:
     """The findings on a data set, a row per kind with its number and first places; the serious ones first."""
-    from kdhelpers.data.findings import grouped
+    from kdhelpers.data.findings import grouped, line
 
     groups = grouped(found)
     if not groups:

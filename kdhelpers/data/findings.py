@@ -184,13 +184,16 @@ class Findings(list[Finding]):
                 what, _, remedy = rest.rpartition("; ")
                 self.add("error", where, what=what or rest, remedy=remedy if what else "repair it")
 
-    def stop_unless_complete(self) -> None:
+    def stop(self) -> None:
         """ValueError with the first serious finding, if there is one."""
-        serious = [] if self.complete else grouped(self.serious)
-        if serious:
+        if serious := grouped(self.serious):
             others = len(serious) - 1
             more = f" ({others} more: `python -m kdhelpers data {self.name} --check` lists all)"
             raise ValueError(line(*serious[0]) + more * bool(others and self.name))
+
+    def stop_unless_complete(self) -> None:
+        if not self.complete:
+            self.stop()
 
     def say(self) -> list[str]:
         """The lines of what is not serious; each is printed once in a process."""

@@ -111,7 +111,7 @@ def _read_or_download(name: str, source: Source, root: Path, size: int | None, f
     if raw := _read(name, source, root, size, found):
         return raw
     if name not in DATASETS:
-        found.stop_unless_complete()
+        found.stop()
         held = ", ".join(sorted(shown(path.name) for path in (root / name).iterdir())[:FEW]) or "nothing"
         raise ValueError(f"{root / name}: has no data set (it holds {held}); put {LAYOUTS} there")
     reasons = []

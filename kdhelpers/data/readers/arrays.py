@@ -86,13 +86,15 @@ def read_npz(folder: Path, found: Findings) -> Raw | None:
     for name, path in files.items():
         with found.gather():
             arrays[name] = _load_npz(path)
-    found.stop_unless_complete()
+    if len(arrays) < len(files):
+        found.stop()
     names = arrays["train"].get("class_names")
     names = _numbered(arrays["train"]["labels"], files["train"]) if names is None else names
     for name, part in arrays.items():
         with found.gather():
             splits[name] = checked_split(part["images"], part["labels"], len(names), files[name])
-    found.stop_unless_complete()
+    if len(splits) < len(files):
+        found.stop()
     return Raw(official_splits(splits, folder), [str(name) for name in names], f"{folder}/*.npz")
 
 

@@ -51,9 +51,11 @@ def cached(
         _save_state(states, state, key)
         return kept
     own = Findings(found.name, found.complete)
-    built = build(own)
-    for finding in own:
-        found.take(finding)
+    try:
+        built = build(own)
+    finally:
+        for finding in own:
+            found.take(finding)
     if not own.serious:
         key = _key(folder, paths, image_size, built.digests, found)
         _save(cache / f"{prefix}{key}.npz", built, own, folder)

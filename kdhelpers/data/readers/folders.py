@@ -122,7 +122,7 @@ def class_name(name: str) -> str:
 def _report_names(folder: Path, named: dict[str, list[Path]], found: Findings) -> None:
     for name, entries in named.items():
         if len(entries) > 1:
-            found.add("same_class", folder, names=" and ".join(repr(entry.name) for entry in entries))
+            found.add("same_class", folder, names=" and ".join(ascii(entry.name) for entry in entries))
         if entries[0].name != entries[0].name.strip():
             found.add("spaces", entries[0], name=name)
     cases = Counter(name.casefold() for name in named)

@@ -1,6 +1,6 @@
 """Reading a data set of class folders of encoded images (PNG, JPEG, WebP, ...), see `folders` for the layouts."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ def read_class_folders(
     if splits is None:
         return None
     found.stop_unless_complete()
-    built = _decoded(folder, splits, image_size, cache, found)  # with a test split even where that was missing
+    built = _decoded(folder, splits, image_size, cache, found, _no_split)
     names = [words.get(name, name) for name in splits["train"]]
     source = f"{shown(folder)}/<split>/<class>/*"
     return Raw(official_splits(built.splits, folder), names, source, pixel_ranges=built.ranges)
@@ -40,14 +40,21 @@ def read_classes_alone(folder: Path, image_size: int | None, cache: Path, found:
     found.stop_unless_complete()
     if not classes:
         return None
-    built = _decoded(folder, {"train": classes}, image_size, cache, found)
+    built = _decoded(folder, {"train": classes}, image_size, cache, found, _test_split)
     made = f"{SHARE_TEXT} of the images of each class, by seed {TEST_SEED}"
     source = f"{shown(folder)}/<class>/*"
     return Raw(built.splits, list(classes), source, pixel_ranges=built.ranges, test_split=made)
 
 
-def _decoded(folder: Path, splits: dict[str, Classes], image_size: int | None, cache: Path, found: Findings) -> Built:
-    """The splits; of a train split alone also a test split, see `_test_split`."""
+def _decoded(
+    folder: Path,
+    splits: dict[str, Classes],
+    image_size: int | None,
+    cache: Path,
+    found: Findings,
+    divide: Callable[..., dict[str, Split]],
+) -> Built:
+    """The splits; `divide` makes two of a train split alone."""
     paths = {name: [path for images in classes.values() for path in images] for name, classes in splits.items()}
     labels = {name: _labels(map(len, classes.values())) for name, classes in splits.items()}
     every = [path for part in paths.values() for path in part]
@@ -58,29 +65,38 @@ def _decoded(folder: Path, splits: dict[str, Classes], image_size: int | None, c
         report_copies([name for name, _ in items], decoded.digests, labels, own)
         own.stop_unless_complete()
         parts = cut(decoded.images, decoded.kept, labels)
+        if not all(len(of_split) for _, of_split in parts.values()):
+            own.stop()  # no image of a split can be read
         built = {name: checked_split(*part, len(splits["train"]), folder / name) for name, part in parts.items()}
         digests = dict(zip(every, decoded.digests, strict=True))
         if len(built) == 1:
             read = [digest for digest, kept in zip(decoded.digests, decoded.kept, strict=True) if kept]
-            built = _test_split(folder, built["train"], read, list(splits["train"]), own)
+            built = divide(folder, built["train"], read, list(splits["train"]), own)
         return Built(built, decoded.ranges, digests)
 
     return cached(cache, folder, every, image_size, found, build)
 
 
+def _no_split(folder: Path, whole: Split, *_) -> dict[str, Split]:
+    """For a complete list of findings, when the test split is missing."""
+    return {"train": whole, "test": whole.select(torch.empty(0, dtype=torch.int64))}
+
+
 def _test_split(folder: Path, whole: Split, digests: list[str], names: list[str], found: Findings) -> dict[str, Split]:
-    """Train and test. Copies of a file all stay in train: in both splits they would be leakage."""
-    rest, chosen = stratified(whole.labels, round(TEST_SHARE * len(whole)), TEST_SEED)
-    trained = {digests[place] for place in rest.tolist()}
-    tested = torch.tensor([place for place in chosen.tolist() if digests[place] not in trained], dtype=torch.int64)
-    rest = torch.from_numpy(np.setdiff1d(np.arange(len(whole)), tested.numpy()))
-    found.add("split_made", folder, share=SHARE_TEXT, seed=TEST_SEED, count=len(tested))
-    if not len(tested):
+    """Train and test. Copies of a file stay together: in both splits they would be leakage."""
+    first = {digest: place for place, digest in reversed(list(enumerate(digests)))}
+    firsts = torch.tensor(sorted(first.values()))
+    of_class = whole.labels[firsts]
+    chosen = stratified(of_class, round(TEST_SHARE * len(firsts)), TEST_SEED)[1]
+    tests = {digests[place] for place in firsts[chosen].tolist()}
+    tested = torch.tensor([digest in tests for digest in digests])
+    found.add("split_made", folder, share=SHARE_TEXT, seed=TEST_SEED, count=int(tested.sum()))
+    if not tested.any():
         found.add("few_to_split", folder, count=len(whole))
     for label in sorted(set(range(len(names))) - set(whole.labels[tested].tolist())):
         found.add("not_in_test", folder, name=names[label])
     found.stop_unless_complete()
-    return {"train": whole.select(rest), "test": whole.select(tested)}
+    return {"train": whole.select((~tested).nonzero()[:, 0]), "test": whole.select(tested.nonzero()[:, 0])}
 
 
 def _labels(counts: Iterable[int]) -> np.ndarray:

@@ -48,7 +48,7 @@ def _files(folder: Path) -> dict[str, list[Path]]:
     for path in sorted(folder.rglob("*.parquet")):
         if split := re.match(r"train|test|val", path.stem) or re.match(r"train|test|val", path.parent.name):
             files.setdefault(split[0], []).append(path)
-    return {path: each for path, each in files.items() if each and not each[0].name.startswith(".")}
+    return {name: files[name] for name in ("train", "val", "test") if name in files}
 
 
 def _build(folder: Path, tables: dict[str, "_Table"], image_size: int | None, found: Findings) -> Built:
@@ -72,6 +72,7 @@ class _Table:
         import pyarrow.parquet as parquet
 
         self.paths, self._found = paths, found
+        self._read: list[Path] = []  # those whose labels could be read
         self.image = self.label = self.coarse = None
         self.names: dict[str, list[str]] = {}
         self.texts: list[str] | None = None  # class names, if the labels are texts
@@ -86,6 +87,7 @@ class _Table:
             except (OSError, ValueError) as error:  # pyarrow's own errors derive from these
                 found.add("parquet", path, reason=str(error).splitlines()[0])
                 continue
+            self._read.append(path)
             for name in wanted:
                 columns.setdefault(name, []).append(self._column(path, name, read[name]))
         self.labels, self.coarse_labels = (
@@ -152,7 +154,7 @@ class _Table:
         """Each row's image; without content if it is missing, which is a finding."""
         import pyarrow.parquet as parquet
 
-        for path in self.paths:
+        for path in self._read:
             try:
                 cells = parquet.read_table(path, columns=[self.image])[self.image].to_pylist()
             except (OSError, ValueError) as error:
