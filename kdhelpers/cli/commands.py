@@ -203,7 +203,8 @@ def predict(model: str, sources: tuple, output: str | None, names: bool, tta: bo
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A weight file to register.")
 @click.option("--model", metavar="ARCHITECTURE", help="Architecture of the weights in --file.")
 @click.option("--dataset", metavar="NAME", help="Training data of the weights in --file.")
-def teachers(models: tuple, show: bool, file: Path | None, model: str | None, dataset: str | None) -> None:
+@click.option("--force", is_flag=True, help="Register the weights in --file even if they are near chance.")
+def teachers(models: tuple, show: bool, file: Path | None, model: str | None, dataset: str | None, force: bool) -> None:
     """List or fetch published teachers; register weights.
 
     Without arguments: a table of published CIFAR-100 teachers. With architectures: fetch their weights; an interrupted
@@ -227,4 +228,4 @@ def teachers(models: tuple, show: bool, file: Path | None, model: str | None, da
     for published in models:
         click.echo(zoo.report(zoo.fetch(published)))
     if file:
-        click.echo(zoo.report(zoo.register_file(file, model, dataset)))
+        click.echo(zoo.report(zoo.register_file(file, model, dataset, force)))

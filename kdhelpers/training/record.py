@@ -18,6 +18,8 @@ import kdhelpers
 from kdhelpers import artifacts
 from kdhelpers.data import Data
 from kdhelpers.device import device_name
+from kdhelpers.evaluation.metrics import evaluate
+from kdhelpers.evaluation.predictions import infer
 from kdhelpers.models import count_parameters
 from kdhelpers.training.caveats import caveats, imagenet_starts
 from kdhelpers.training.inputs import Inputs
@@ -34,7 +36,7 @@ def started(inputs: Inputs) -> dict:
         "status": "running",
         "error": None,
         "run": inputs.run.model_dump(),
-        "teacher": teacher_facts(teacher.description, teacher.sha256, inputs.run.teacher) if teacher else None,
+        "teacher": _teacher_here(inputs) if teacher else None,
         "start": {"name": start.path.stem, "sha256": start.sha256} if start else None,
         "data": data_facts(inputs.data),
         "imagenet_starts": origins,
@@ -51,6 +53,18 @@ def own_command() -> str:
     if program == "ipykernel_launcher.py":
         return "an interactive notebook"
     return " ".join(["python", program, *sys.argv[1:]]) if program else "interactive python"
+
+
+def _teacher_here(inputs: Inputs) -> dict:
+    """The teacher's facts. At another image size than its own, its accuracy is measured on these images."""
+    teacher = inputs.teacher
+    facts = teacher_facts(teacher.description, teacher.sha256, inputs.run.teacher)
+    size = teacher.description.get("image_size", inputs.data.image_size)
+    if size == inputs.data.image_size:
+        return facts
+    here = evaluate(infer(teacher.network, inputs.data))["top1_pct"]
+    own = {"image_size": size, "own_test_top1_pct": facts["test_top1_pct"]}
+    return facts | own | {"test_top1_pct": here}
 
 
 def teacher_facts(description: dict, sha256: str, name: str) -> dict:
