@@ -24,7 +24,7 @@ def check_content(raw: Raw, found: Findings) -> None:
         if (most := int(flat.max())) <= DARK:
             found.add("dark", raw.source, most=most, split=name)
     counts = torch.bincount(train.labels, minlength=len(raw.class_names)).tolist()
-    fewest, most = min(counts), max(counts)
-    if most > UNEVEN * max(fewest, 1):
+    fewest, most = min(filter(None, counts), default=0), max(counts)
+    if most > UNEVEN * fewest:
         small, large = (raw.class_names[counts.index(count)] for count in (fewest, most))
         found.add("uneven", raw.source, small=small, fewest=fewest, large=large, most=most)

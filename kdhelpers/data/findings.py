@@ -52,14 +52,16 @@ FAULTS = {
     "one_class": Fault(SERIOUS, "has one class, {name!r}", "a classifier needs two or more; add another"),
     "empty_class": Fault(SERIOUS, "has no images", f"add some ({IMAGE_KINDS}), or remove the empty folder"),
     "unknown_kind": Fault(
-        SERIOUS, "has no images of a kind that is read, and {kinds}", f"convert the files to one of {IMAGE_KINDS}"
+        SERIOUS, "has no images of a kind that is read, only {kinds}", f"convert the files to one of {IMAGE_KINDS}"
     ),
-    "other_files": Fault(WARNING, "{kinds} are not read", f"convert them if they are images ({IMAGE_KINDS})"),
-    "deeper": Fault(WARNING, "{count} images in its subfolders are not read", "move them up, beside the others"),
+    "other_files": Fault(
+        WARNING, "files of other kinds are not read: {kinds}", f"convert them if they are images ({IMAGE_KINDS})"
+    ),
+    "deeper": Fault(WARNING, "images in its subfolders are not read ({count})", "move them up to the others"),
     "loop": Fault(WARNING, "is a link to a folder around it and is not read", "remove the link"),
-    "hidden": Fault(NOTE, "hidden files of the system are not read", "nothing to do"),
+    "hidden": Fault(NOTE, "belongs to the system and is not read", "nothing to do"),
     "annotated_missing": Fault(SERIOUS, "names {file}, which is missing", "copy the image, or remove the line"),
-    "not_annotated": Fault(WARNING, "{count} images have no line in {file} and are not read", "add their lines"),
+    "not_annotated": Fault(WARNING, "images without a line in {file} are not read ({count})", "add their lines"),
     "split_made": Fault(
         NOTE, "has no test split", "{share} of the images of each class, by seed {seed}, is the test split ({count:,})"
     ),
@@ -103,7 +105,7 @@ FAULTS = {
     "uneven": Fault(
         NOTE, "class {small!r} has {fewest:,} training images, {large!r} has {most:,}", "the classes are uneven"
     ),
-    "one_colour": Fault(WARNING, "{count:,} images of {split} have one colour only", "look at some of them"),
+    "one_colour": Fault(WARNING, "images of {split} have one colour only ({count:,})", "look at some of them"),
     "dark": Fault(WARNING, "no pixel of {split} is brighter than {most} of 255", "scale the values to 0..255"),
     "official": Fault(WARNING, "{what}", "take care: published figures are of the official one"),
     # parquet

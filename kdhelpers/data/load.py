@@ -99,7 +99,7 @@ def known_datasets(root: Path | None = None) -> tuple[list[str], str]:
     """The names that `load_data` takes, registered ones first, and what else it takes; hidden folders are left out."""
     root = root or artifacts.data_root()
     registered = {folder for name, source in DATASETS.items() for folder in _folders_of(name, source)}
-    folders = sorted(path.name for path in root.glob("[!.]*") if path.is_dir() and path.name not in registered)
+    folders = sorted(shown(path.name) for path in root.glob("[!.]*") if path.is_dir() and path.name not in registered)
     return [*DATASETS, *folders], f"or the name of a folder under {root}"
 
 

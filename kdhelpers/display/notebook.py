@@ -43,7 +43,7 @@ def setup(drive: bool = False) -> None:
     print(f"{versions} in {PACKAGE}\ndevice: {device_text()}\nartifacts: {kept} in {artifacts.root()}")
     if other := other_checkout():
         print(
-            f"warning: the notebook lies in {other}, and {PACKAGE} is imported; edits of one have no effect on the other"
+            f"warning: the notebook lies in {other}, but {PACKAGE} is imported; start Jupyter in the checkout you edit"
         )
     if shell := _kernel_shell():
         formatter = shell.display_formatter.formatters["image/png"]

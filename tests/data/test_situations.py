@@ -214,7 +214,7 @@ def test_tiny_imagenet_is_read_as_it_is(tmp_path):
     (folder / "val" / "images" / "val_1.JPEG").unlink()
     picture(SIZE, SIZE).save(folder / "val" / "images" / "more.JPEG")
     refused(tmp_path, "val_annotations.txt: names val_1.JPEG, which is missing", "tiny")
-    assert (WARNING, "1 images have no line in val_annotations.txt and are not read") in faults(tmp_path, "tiny")
+    assert (WARNING, "images without a line in val_annotations.txt are not read (1)") in faults(tmp_path, "tiny")
 
 
 def test_labels_in_a_table_say_which_layout_to_make(tmp_path):
@@ -239,7 +239,7 @@ def test_files_of_the_system_are_skipped(tmp_path):
         (folder / "train" / name / "._cat.png").write_bytes(b"x")
     data = load_data("pets", val_fraction=0, root=tmp_path)
     assert (data.class_names, len(data.train)) == (["cat", "dog"], 8)
-    assert {what for _, what in faults(tmp_path)} == {"hidden files of the system are not read"}
+    assert {what for _, what in faults(tmp_path)} == {"belongs to the system and is not read"}
 
 
 def test_files_of_other_kinds_are_counted(tmp_path):
@@ -248,10 +248,10 @@ def test_files_of_other_kinds_are_counted(tmp_path):
         picture().save(folder / "train" / "cat" / f"{number}.gif")
     (folder / "train" / "cat" / "a.heic").write_bytes(b"x")
     (folder / "train" / "cat" / "notes.txt").write_text("x")
-    assert (WARNING, "2 .gif, 1 .heic are not read") in faults(tmp_path)
+    assert (WARNING, "files of other kinds are not read: 2 .gif, 1 .heic") in faults(tmp_path)
     for file in (folder / "train" / "cat").glob("*.png"):
         file.unlink()
-    refused(tmp_path, "train/cat: has no images of a kind that is read, and 2 .gif, 1 .heic; convert the files")
+    refused(tmp_path, "train/cat: has no images of a kind that is read, only 2 .gif, 1 .heic; convert the files")
 
 
 def test_links_that_lead_back_are_not_followed(tmp_path):
@@ -268,7 +268,7 @@ def test_images_in_deeper_folders(tmp_path):
     (folder / "train" / "cat" / "more").mkdir()
     picture().save(folder / "train" / "cat" / "more" / "9.png")
     assert len(load_data("pets", val_fraction=0, root=tmp_path).train) == 8
-    assert (WARNING, "1 images in its subfolders are not read") in faults(tmp_path)
+    assert (WARNING, "images in its subfolders are not read (1)") in faults(tmp_path)
     for file in (folder / "train" / "cat").glob("*.png"):
         file.rename(folder / "train" / "cat" / "more" / file.name)
     assert len(load_data("pets", val_fraction=0, root=tmp_path).train) == 9
@@ -564,6 +564,21 @@ def test_images_of_several_sizes_in_an_array_are_refused_with_the_remedy(tmp_pat
     assert (SERIOUS, "labels are Python objects") in faults(tmp_path)
 
 
+def test_labels_of_text_in_an_array_are_classes(tmp_path):
+    (tmp_path / "pets").mkdir()
+    images = np.zeros((3, SIZE, SIZE, 3), np.uint8)
+    np.savez(tmp_path / "pets" / "train.npz", images=images, labels=np.array(["c10", "c9", "c9"]))
+    np.savez(tmp_path / "pets" / "test.npz", images=images, labels=np.array(["c9", "c10", "c9"]))
+    data = load_data("pets", val_fraction=0, root=tmp_path)
+    assert (data.class_names, data.train.labels.tolist(), data.test.labels.tolist()) == (
+        ["c9", "c10"],
+        [1, 0, 0],
+        [0, 1, 0],
+    )
+    np.savez(tmp_path / "pets" / "test.npz", images=images, labels=np.array(["c9", "new", "c9"]))
+    refused(tmp_path, "test.npz: label -1 of image 1 is out of range")
+
+
 # the check
 
 
@@ -586,7 +601,7 @@ def test_the_check_lists_all_findings_in_one_run(root):
         "emu: has no images; add some",
         "class 'emu' is in train but not in val",
         "the images are not all squares of one size (32x32, 40x50); give an image_size",
-        "1 images of train have one colour only",
+        "images of train have one colour only (1)",
     ):
         assert part in text
     assert result.output.index("serious") < result.output.index("warning")

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from kdhelpers.data.dataset import Split
 from kdhelpers.data.findings import Findings
+from kdhelpers.data.readers.folders import natural
 from kdhelpers.data.readers.safe_pickle import restricted_load
 
 
@@ -88,6 +89,7 @@ def read_npz(folder: Path, found: Findings) -> Raw | None:
             arrays[name] = _load_npz(path)
     if len(arrays) < len(files):
         found.stop()
+    _number_texts(arrays)
     names = arrays["train"].get("class_names")
     names = _numbered(arrays["train"]["labels"], files["train"]) if names is None else names
     for name, part in arrays.items():
@@ -96,6 +98,17 @@ def read_npz(folder: Path, found: Findings) -> Raw | None:
     if len(splits) < len(files):
         found.stop()
     return Raw(official_splits(splits, folder), [str(name) for name in names], f"{folder}/*.npz")
+
+
+def _number_texts(arrays: dict[str, dict[str, np.ndarray]]) -> None:
+    """Labels that are texts become their places among the class names: those of train, if it has no others."""
+    train = arrays["train"]
+    if train["labels"].dtype.kind != "U":
+        return
+    names = train.setdefault("class_names", np.array(sorted(set(train["labels"].ravel().tolist()), key=natural)))
+    places = {name: place for place, name in enumerate(names.tolist())}
+    for part in arrays.values():  # -1 is out of range, and refused
+        part["labels"] = np.array([places.get(text, -1) for text in part["labels"].ravel().tolist()], np.int64)
 
 
 def dataset_from_arrays(

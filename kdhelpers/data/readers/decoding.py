@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kdhelpers.data.findings import Findings
-from kdhelpers.data.readers.image import Image, Ranges, range_of, read_image
+from kdhelpers.data.readers.image import Image, Ranges, range_of, read_image, resized
 from kdhelpers.data.readers.memory import fitting_size, free_memory
 from kdhelpers.display.progress import progress_bar
 
@@ -100,8 +100,8 @@ class _Work:
             if len(self.sizes) > 1 or image.size[0] != image.size[1]:
                 self._stop_at_several_sizes()
         pixels, image.pixels = image.pixels, None
-        if pixels is not None and self.images is not None and pixels.shape[0] == self.size:
-            self.images[place] = pixels
+        if pixels is not None and self.images is not None:
+            self.images[place] = resized(pixels, self.size)  # of another size only for a complete list of findings
             self.kept[place] = True
 
     def _stop_at_several_sizes(self) -> None:

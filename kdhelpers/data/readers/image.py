@@ -96,9 +96,17 @@ def _decode(image: Image, content: bytes, size: int | None, ranges: Ranges) -> N
         side = min(rgb.size)
         left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
         square = rgb.crop((left, top, left + side, top + side))
-        target = size or side
-        image.pixels = np.asarray(square.resize((target, target), Pillow.Resampling.BILINEAR))  # always antialiased
+        image.pixels = resized(np.asarray(square), size or side)
         image.coarse = int(image.pixels.max()) if coarse else None
+
+
+def resized(square: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [size, size, 3], with antialiasing, as PIL always does."""
+    from PIL import Image as Pillow
+
+    if len(square) == size:
+        return square
+    return np.asarray(Pillow.fromarray(square).resize((size, size), Pillow.Resampling.BILINEAR))
 
 
 def _deep_kind(opened) -> str:

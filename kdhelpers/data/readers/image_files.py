@@ -93,7 +93,7 @@ def _test_split(folder: Path, whole: Split, digests: list[str], names: list[str]
     found.add("split_made", folder, share=SHARE_TEXT, seed=TEST_SEED, count=int(tested.sum()))
     if not tested.any():
         found.add("few_to_split", folder, count=len(whole))
-    for label in sorted(set(range(len(names))) - set(whole.labels[tested].tolist())):
+    for label in sorted(set(whole.labels.tolist()) - set(whole.labels[tested].tolist())):
         found.add("not_in_test", folder, name=names[label])
     found.stop_unless_complete()
     return {"train": whole.select((~tested).nonzero()[:, 0]), "test": whole.select(tested.nonzero()[:, 0])}
