@@ -114,6 +114,7 @@ _MODULES = {
     "gains": "report.gains",
     "diagrams": "display.diagrams",
     "method_table": "report.method_table",
+    "noise": "report.noise",
     "notebook": "display.notebook",
     "pairs": "report.pairs",
     "placebo": "report.placebo",
@@ -122,6 +123,7 @@ _MODULES = {
     "published": "report.published",
     "submission": "evaluation.submission",
     "tables": "report.tables",
+    "trainings": "report.trainings",
 }
 __all__ = [*_HOME]  # without the modules: `from kdhelpers import *` must not cost pandas and matplotlib
 

@@ -72,7 +72,8 @@ class FakeWorkers:
 
     description = "fakes"
 
-    def __init__(self, started: list[str], exit_code: int = 0, marked: bool = True, count: int = 2):
+    def __init__(self, started: list[str], exit_code: int = 0, marked: bool = True, count: int = 2, failing=()):
+        self.failing = failing  # names of jobs that end with exit code 1
         self.started, self.exit_code, self.marked, self.count = started, exit_code, marked, count
         self.at_work, self.most, self.orders, self.stopped = 0, 0, {}, []
 
@@ -87,11 +88,11 @@ class FakeWorkers:
         marker = {MARKER: {"fingerprint": order["fingerprint"]}} if self.marked else {}
         Path(order["copy"]).write_text(json.dumps({"metadata": marker}))
         Path(log).write_text("")
-        return order
+        return order | {"job": job.name}
 
     def poll(self, handle: dict) -> int:
         self.at_work -= 1
-        return self.exit_code
+        return 1 if handle["job"] in self.failing else self.exit_code
 
     def stop(self, handles: list) -> None:
         self.stopped += handles

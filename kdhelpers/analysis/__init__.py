@@ -10,6 +10,8 @@ from kdhelpers.analysis.agreement import (
 )
 from kdhelpers.analysis.agreement_figures import kl_bars, logit_correlation_maps, reliability
 from kdhelpers.analysis.capacity import capacity, capacity_bars
+from kdhelpers.analysis.change_figures import change_bars, changed_images, class_gain_bars
+from kdhelpers.analysis.changes import change_frame, class_gain_frame, kinds_of
 from kdhelpers.analysis.confusion import class_frame, confusion_frame, confusion_map, confusion_matrix
 from kdhelpers.analysis.embedding import (
     alignment,
@@ -21,6 +23,7 @@ from kdhelpers.analysis.embedding import (
     uniformity,
 )
 from kdhelpers.analysis.embedding_figures import choose_classes, hypersphere_picture, tsne_maps
+from kdhelpers.analysis.explorer_page import explorer_page
 from kdhelpers.analysis.gradcam import gradcam_agreement, gradcam_bars, gradcam_maps, map_correlation
 from kdhelpers.analysis.gradcam_panel import gradcam_panel
 from kdhelpers.analysis.hypersphere_page import hypersphere_page

@@ -8,7 +8,7 @@ import torch
 from kdhelpers.analysis.agreement import logit_correlation, mean_off_diagonal
 from kdhelpers.analysis.intervals import interval_bars
 from kdhelpers.analysis.panels import MAX_NAMED_CLASSES
-from kdhelpers.display.plots import PALETTE, grid_shape, new_figure, panel_grid, styled
+from kdhelpers.display.style import PALETTE, grid_shape, new_figure, panel_grid, styled
 from kdhelpers.evaluation.metrics import calibration, calibration_error_pct
 from kdhelpers.evaluation.predictions import Predictions
 

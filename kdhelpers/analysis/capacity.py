@@ -3,7 +3,7 @@
 import pandas
 
 from kdhelpers.analysis.agreement import divergence
-from kdhelpers.display.plots import PALETTE, new_figure, styled
+from kdhelpers.display.style import PALETTE, new_figure, styled
 from kdhelpers.evaluation.metrics import compare, top_k_pct
 from kdhelpers.evaluation.predictions import Predictions
 

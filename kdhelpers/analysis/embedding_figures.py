@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.lines import Line2D
 
 from kdhelpers.data import Data
-from kdhelpers.display.plots import PALETTE, new_figure, panel_grid, styled
+from kdhelpers.display.style import PALETTE, new_figure, panel_grid, styled
 from kdhelpers.nearest import guess
 
 MARKERS = tuple((colour, marker) for marker in "o^s" for colour in PALETTE)  # 21 distinct ones

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from kdhelpers.analysis.gradcam import Networks, gradcam_maps
 from kdhelpers.analysis.predictions import CORRECT, WRONG
 from kdhelpers.data import Data, Split
-from kdhelpers.display.plots import MAX_WIDTH, new_figure, styled
+from kdhelpers.display.style import MAX_WIDTH, new_figure, styled
 from kdhelpers.evaluation.predictions import infer
 
 CANDIDATES = 500  # test images to choose from; inference on all 10,000 would take minutes

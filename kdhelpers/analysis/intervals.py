@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from kdhelpers.display.plots import MAX_WIDTH, PALETTE, new_figure, styled
+from kdhelpers.display.style import MAX_WIDTH, PALETTE, new_figure, styled
 
 LEVELS = (0.025, 0.975)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kdhelpers.display.plots import new_figure, styled
+from kdhelpers.display.style import new_figure, styled
 
 Losses = dict[str, Callable[[Tensor], Tensor]]  # title -> scalar loss of the student's logits, float64 [B, C]
 

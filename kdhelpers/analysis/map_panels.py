@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kdhelpers.analysis.predictions import CORRECT, WRONG
 from kdhelpers.data import Data, evaluation_batches
-from kdhelpers.display.plots import new_figure, styled
+from kdhelpers.display.style import new_figure, styled
 from kdhelpers.methods.at import attention
 from kdhelpers.methods.catkd import class_activation_maps
 from kdhelpers.methods.parts.paired_maps import pooled

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kdhelpers.analysis.panels import MAX_NAMED_CLASSES, name_columns
-from kdhelpers.display.plots import PALETTE, new_figure, styled
+from kdhelpers.display.style import PALETTE, new_figure, styled
 from kdhelpers.evaluation.metrics import per_class_pct
 from kdhelpers.evaluation.predictions import Predictions
 

@@ -10,7 +10,7 @@ from kdhelpers.analysis.intervals import interval_bars, paired_difference
 from kdhelpers.data import Data, Split, parse_recipe, plan_epoch
 from kdhelpers.data.augmentation.colour import jitter
 from kdhelpers.device import one_thread
-from kdhelpers.display.plots import new_figure, styled
+from kdhelpers.display.style import new_figure, styled
 from kdhelpers.evaluation.metrics import compare
 from kdhelpers.evaluation.predictions import Predictions, infer
 

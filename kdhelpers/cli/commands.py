@@ -1,4 +1,4 @@
-"""The command line: python -m kdhelpers suite | train | list | report | compare | data | predict | teachers.
+"""The command line: python -m kdhelpers suite | train | list | report | explore | compare | data | predict | teachers.
 
 A command imports heavy modules when it runs, so that `--help` is fast.
 """
@@ -53,15 +53,16 @@ def suite(profile: str, only: tuple, seeds: tuple, workers: int | None, ray: str
     notebook, parameters and code are unchanged, so the same command continues an interrupted suite. The exit code is 1
     if a job failed.
     """
-    from kdhelpers.report.gallery import write_gallery
     from kdhelpers.suite import run_suite
+    from kdhelpers.suite.report import convert_notebooks, write_report
 
     try:
         finished = run_suite(profile, only, seeds, workers, ray, force)
     except KeyboardInterrupt:
         click.echo("interrupted; finished jobs are kept, and the same command continues", err=True)
         sys.exit(130)
-    click.echo(f"report: {write_gallery()}")
+    convert_notebooks()
+    click.echo(f"report: {write_report()}")
     sys.exit(0 if finished else 1)
 
 
@@ -111,13 +112,41 @@ def list_(section: str | None, text: str | None) -> None:
 @main.command()
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 def report(show: bool) -> None:
-    """Write plots/index.html, a page over all stored runs."""
-    from kdhelpers.report.gallery import write_gallery
+    """Write plots/index.html, pages over all stored runs.
 
-    page = write_gallery()
+    It also writes README.md in plots/ and json_results/, for readers on the web.
+    """
+    from kdhelpers.suite.report import write_report
+
+    page = write_report()
     click.echo(page)
     if show:
         click.launch(page.as_uri())
+
+
+@main.command(epilog=examples.EXPLORE_EXAMPLES)
+@click.argument("names", nargs=-1, metavar="[NETWORK]...")
+@click.option("--dataset", metavar="NAME", help="Take the newest student of this data set.")
+@click.option(
+    "--images", type=click.IntRange(1, 2000), default=500, show_default=True, metavar="N", help="Test images."
+)
+@click.option("--name", "page", metavar="PAGE", help="Write plots/PAGE.html (default: explore_<student>_<data set>).")
+@click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
+def explore(names: tuple, dataset: str | None, images: int, page: str | None, show: bool) -> None:
+    """Write a page to explore predictions, image by image.
+
+    NETWORK is the name of a stored student, or of the teacher. Without a teacher, it is that of the first student.
+    Without names, the newest student is taken, with the other students of its budget and seed.
+
+    The page shows the class probabilities of the teacher and the students for test images, drawn at random. A slider
+    changes the temperature; the page computes the KL divergence from the teacher. It needs no network.
+    """
+    from kdhelpers.report.explorer import write_explorer
+
+    path = write_explorer(names, dataset, images, page)
+    click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if show:
+        click.launch(path.as_uri())
 
 
 @main.command(epilog=examples.COMPARE_EXAMPLE)

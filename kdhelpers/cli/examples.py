@@ -29,6 +29,14 @@ Examples:
   python -m kdhelpers list methods lm
   python -m kdhelpers list runs cifar100
 """
+EXPLORE_EXAMPLES = """
+\b
+Examples:
+  python -m kdhelpers explore
+  python -m kdhelpers explore --dataset cifar100 --images 200
+  python -m kdhelpers explore student_si_resnet8_digits \\
+      student_lm_resnet8_digits --open
+"""
 COMPARE_EXAMPLE = """
 \b
 Example:

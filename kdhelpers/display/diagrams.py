@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kdhelpers.display.plots import PALETTE, new_figure, styled
+from kdhelpers.display.style import PALETTE, new_figure, styled
 
 WIDTH, HEIGHT = 0.8, 0.5  # of a box, where neighbours are 1 apart
 

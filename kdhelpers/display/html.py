@@ -8,7 +8,8 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 from markupsafe import Markup
 
-WIDTH, HEIGHT, MARGIN = 220, 120, 6  # of a chart, in SVG units
+WIDTH, HEIGHT = 400, 210  # of a chart, in SVG units
+LEFT, RIGHT, TOP, BOTTOM = 44, 8, 8, 22  # its margins
 
 
 @cache
@@ -28,39 +29,65 @@ def render(template: str, **values: Any) -> str:
 
 
 def curve(
-    title: str, lines: Mapping[str, Sequence[float | None]], reference: tuple[str, float | None] = ("", None)
+    title: str, lines: Mapping[str, Sequence[Sequence[float | None]]], reference: tuple[str, float | None] = ("", None)
 ) -> Markup:
-    """A line per name over the epochs, with a legend. `reference` is a dashed level; None and NaN are gaps."""
-    lines = {name: values for name, values in lines.items() if any(map(_is_number, values))}
-    epochs = max(map(len, lines.values()), default=0)
+    """Over the epochs, with a legend: per name a colour, and a line per run. None and NaN are gaps.
+
+    `reference` is the name and the height of a dashed line.
+    """
+    lines = {name: [run for run in runs if any(map(_is_number, run))] for name, runs in lines.items()}
+    lines = {name: runs for name, runs in lines.items() if runs}
+    epochs = max((len(run) for runs in lines.values() for run in runs), default=0)
     name, level = reference
     levels = {name: [level] * max(2, epochs)} if _is_number(level) else {}
-    numbers = [value for values in (*lines.values(), *levels.values()) for value in values if _is_number(value)]
-    low, high = min(numbers, default=0), max(numbers, default=0)
+    runs = [*(run for group in lines.values() for run in group), *levels.values()]
+    low, high, ticks = _axis([value for run in runs for value in run if _is_number(value)])
     points = partial(_points, low=low, high=high, epochs=epochs)
     chart = render(
         "display/curve.html.j2",
         title=title,
-        lines={name: points(values) for name, values in lines.items()},
+        lines={name: [points(run) for run in group] for name, group in lines.items()},
         levels={name: points(values) for name, values in levels.items()},
-        label=f"{title} over {epochs} epochs",
-        extent=f"{low:.3g} to {high:.3g}",
+        label=f"{title} over {epochs} epochs: {_ends(lines)}",
+        ticks=[(round(_height(tick, low, high), 1), f"{tick:g}") for tick in ticks],
         view_box=f"0 0 {WIDTH} {HEIGHT}",
+        epochs=epochs,
+        left=LEFT,
+        right=WIDTH - RIGHT,
+        bottom=HEIGHT - BOTTOM,
     )
     return Markup(chart)
 
 
+def _ends(lines: Mapping[str, Sequence[Sequence[float | None]]]) -> str:
+    """The last values, for readers who do not see the chart."""
+    last = {name: [next(filter(_is_number, reversed(run))) for run in runs] for name, runs in lines.items()}
+    return "; ".join(f"{name} ends at {', '.join(f'{value:.4g}' for value in values)}" for name, values in last.items())
+
+
+def _axis(values: Sequence[float]) -> tuple[float, float, list[float]]:
+    """The lower and upper end of an axis of these values, and three to six round ticks between them."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    span = (high - low) or abs(high) or 1.0
+    unit = 10 ** math.floor(math.log10(span / 3))
+    step = next(factor * unit for factor in (10, 5, 2, 1) if factor * unit <= span / 2.5)
+    ticks = [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    return low, high, [round(tick, 12) for tick in ticks]
+
+
+def _height(value: float, low: float, high: float) -> float:
+    """The SVG coordinate of a value: `low` at the bottom, `high` at the top."""
+    return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low) / ((high - low) or 1.0)
+
+
 def _points(values: Sequence[float | None], low: float, high: float, epochs: int) -> str:
-    """The SVG coordinates of a line from the left edge to the right, `low` at the bottom and `high` at the top."""
-    last, span = max(1, epochs - 1), (high - low) or 1.0
+    """The SVG coordinates of a line from the left edge to the right."""
+    last = max(1, epochs - 1)
     points = [(epoch, value) for epoch, value in enumerate(values) if _is_number(value)]
     if len(points) == 1:  # one epoch becomes a dash
         points.append((points[0][0] + last / 8, points[0][1]))
-    return " ".join(
-        f"{MARGIN + (WIDTH - 2 * MARGIN) * epoch / last:.1f},"
-        f"{HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * (value - low) / span:.1f}"
-        for epoch, value in points
-    )
+    width = WIDTH - LEFT - RIGHT
+    return " ".join(f"{LEFT + width * epoch / last:.1f},{_height(value, low, high):.1f}" for epoch, value in points)
 
 
 def _is_number(value: object) -> bool:

@@ -3,6 +3,12 @@
 import math
 from collections.abc import Sequence
 
+from matplotlib.text import Text
+from matplotlib.transforms import ScaledTranslation
+
+END = {"fontsize": 7.5, "va": "center", "linespacing": 0.95, "annotation_clip": False}
+LEADER = {"arrowstyle": "-", "linewidth": 0.5, "alpha": 0.6, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
+GAP = 12  # points between the axes and the labels of its lines
 LOOK = {"fontsize": 7.5, "bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0}, "zorder": 1.5}
 NEAR, STEP, RINGS, DIRECTIONS = 6, 4, 50, 24  # points: distance of the first ring, distance between rings
 
@@ -36,6 +42,50 @@ def place_labels(axes, points: Sequence[tuple], texts: Sequence[str], colors: Se
         if math.dist(_nearest(pixels[i], taken[-1]), pixels[i]) > (NEAR + STEP) * scale:
             end = axes.transData.inverted().transform(_nearest(pixels[i], taken[-1]))
             axes.plot(*zip(points[i], end, strict=True), color=colors[i], linewidth=0.5, alpha=0.6, zorder=0.8)
+
+
+def label_ends(panels: dict) -> None:
+    """Write texts right of each axes, in the order of their lines' ends and as near to them as they fit.
+
+    panels: axes -> (x, y, text, colour) of each end, in data coordinates. The limits and all other artists must be
+    final, too. A thin line leads from an end to its label.
+    """
+    if not any(panels.values()):
+        return
+    figure = next(iter(panels)).figure
+    labels = {
+        axes: [_end_label(axes, *end) for end in sorted(ends, key=lambda e: e[1])] for axes, ends in panels.items()
+    }
+    for _ in range(2):  # the layout makes room for the texts, then settles
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes, texts in labels.items():
+        size = max((Text.get_window_extent(text).height for text in texts), default=0) + 1  # without the leader
+        heights = [axes.transData.transform(text.xy)[1] for text in texts]
+        inside = axes.get_window_extent()
+        for text, height in zip(texts, spread(heights, size, inside.y0 + size / 2, inside.y1 - size / 2), strict=True):
+            text.set_position((1, (height - inside.y0) / inside.height))
+
+
+def _end_label(axes, x: float, y: float, text: str, colour):
+    offset = axes.transAxes + ScaledTranslation(GAP / 72, 0, axes.figure.dpi_scale_trans)
+    look = END | {"color": colour, "arrowprops": LEADER | {"color": colour}}
+    return axes.annotate(text, (x, y), (1, 0.5), "data", offset, **look)
+
+
+def spread(wanted: Sequence[float], size: float, low: float, high: float) -> list[float]:
+    """The places nearest to those wanted, which rise, that are at least `size` apart; from low to high if they fit."""
+    blocks: list[
+        list[float]
+    ] = []  # labels that touch: the sum of where each would have the first one, and their number
+    for place, value in enumerate(wanted):
+        blocks.append([value - place * size, 1])
+        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
+            total, count = blocks.pop()
+            blocks[-1] = [blocks[-1][0] + total, blocks[-1][1] + count]
+    firsts = [total / count for total, count in blocks for _ in range(int(count))]
+    highest = high - (len(wanted) - 1) * size  # of the first
+    return [max(low, min(highest, first)) + place * size for place, first in enumerate(firsts)]
 
 
 def _crowd(pixels, i: int) -> float:

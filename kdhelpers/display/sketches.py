@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kdhelpers.display.plots import PALETTE, grid_shape, new_figure, panel_grid, styled
+from kdhelpers.display.style import PALETTE, grid_shape, new_figure, panel_grid, styled
 from kdhelpers.methods.rkd import distances_and_angles
 
 

@@ -118,19 +118,24 @@ def headline(summary) -> str:
     """What a summary's accuracies are: n and spread, after a warning for toy data."""
     if summary.empty:
         return "no finished run is stored"
-    low, high = summary["n"].min(), summary["n"].max()
-    seeds = f"n = {high} seed{'s' if high > 1 else ''}" if low == high else f"n = {low} to {high} seeds"
-    spread = f"test top-1 in %, mean ± sample standard deviation over {seeds}"
+    spread = f"test top-1 in %, mean ± sample standard deviation over {seeds_text(summary['n'])}"
     return " · ".join(filter(None, [evidence_note(summary["dataset"]), spread]))
+
+
+def seeds_text(counts) -> str:
+    """`n = 3 seeds`, `n = 1 to 3 seeds`: how many seeds the shown settings have."""
+    low, high = int(min(counts)), int(max(counts))
+    return f"n = {high} seed{'s' * (high > 1)}" if low == high else f"n = {low} to {high} seeds"
 
 
 def conditions(summary) -> list[str]:
     """Selection rule, budget and device, if all rows share them; what a gain is; the notes of a summary."""
     if summary.empty:
         return []
-    fields = ("selection", "budget", "device")
+    fields, named = ("selection", "budget", "device"), bool(summary["baseline"].any())
     return [
         *(f"{field}: {summary[field].iloc[0]}" for field in fields if summary[field].nunique() == 1),
-        "gain in points over the student trained without a teacher, of the same model and budget",
+        "gain in points over the student trained without a teacher, of the same model and budget; paired by seed",
+        *(["a gain over a student by another optimiser: none by the own one is stored"] * named),
         *(f"{MARK.strip()} {note}" for note in summary["notes"].unique() if note),
     ]

@@ -1,38 +1,88 @@
 """What a teacher adds: the gain of each method over the student alone, seed by seed, as a frame and as a picture."""
 
-import math
-
 import pandas
 
-from kdhelpers.display.plots import PALETTE, TEACHER_LINE, new_figure, styled
-from kdhelpers.display.text import MARK, evidence_note, mark_meaning
 from kdhelpers.report.cohort import short_labels
-from kdhelpers.report.results import has_no_teacher, results
+from kdhelpers.report.gains_picture import pages, picture
+from kdhelpers.report.labels import distinctions
+from kdhelpers.report.paired import has_no_teacher, newest, with_gains
+from kdhelpers.report.results import METHOD_FIELDS, results
+
+__all__ = ["by_cohort", "by_seed", "cohort_of", "paired_runs", "picture", "pictures"]
 
 COLUMNS = "dataset teacher student budget method seed test_top1_pct alone_top1_pct teacher_top1_pct".split()
 COLUMNS += "gain_points notes".split()
+ALIKE = ("model", "teacher_model", "epochs", "batch_size")  # what a panel's title has of a cohort
 
 
 def by_seed(dataset: str, like: str = ""):
     """A row per stored student and seed of one budget: its test top-1, that of the student alone, and the difference.
 
     All students have one architecture, budget and teacher, or no teacher. `like` names a stored student of the wanted
-    budget; without it, the budget is the one with most methods, then with fewest settings. Methods are sorted by their
-    mean gain. The frame is empty if no student has a baseline of its own seed.
+    budget; without it, the budget is the one with most methods, then with fewest settings. Students by other optimisers
+    whose gain is over the student alone of that budget are added. Methods are sorted by their mean gain. The frame is
+    empty if no student has a baseline of its own seed.
     """
-    chosen = cohort_of(results(dataset), dataset, like)
-    return pandas.DataFrame(columns=COLUMNS) if chosen.empty else _gains(chosen)
+    return paired_runs(dataset, like)[COLUMNS]
+
+
+def paired_runs(dataset: str, like: str = ""):
+    """`by_seed` with the other columns of `results`, and those of `paired.with_gains`."""
+    stored = results(dataset)
+    chosen = cohort_of(stored, dataset, like)
+    return pandas.DataFrame(columns=COLUMNS) if chosen.empty else _gains(_with_other_optimizers(stored, chosen))
+
+
+def by_cohort(dataset: str) -> list:
+    """A frame as of `by_seed` for each pair and budget of the data set, that of `by_seed` first, then the largest.
+
+    Budgets that read the same have what distinguishes them: the teacher's name, an option of the network, ...
+    """
+    stored = results(dataset)
+    cohorts = _cohorts(newest(stored[stored["role"] == "student"]))
+    facts = [_facts(cohort) for cohort in cohorts]
+    frames = []
+    for cohort, own in zip(cohorts, facts, strict=True):
+        frame = _gains(_with_other_optimizers(stored, cohort))[COLUMNS]
+        alike = [other for other in facts if all(other[field] == own[field] for field in ALIKE)]
+        budget = ", ".join([_budget(own), *distinctions(own, alike)])
+        frames.append(frame.assign(budget=budget.replace("teacher teacher_", "teacher_")))
+    size = lambda frame: (frame["method"].nunique(), len(frame))  # noqa: E731
+    first = by_seed(dataset)["gain_points"].tolist()
+    found = sorted((frame for frame in frames if len(frame)), key=size, reverse=True)
+    return sorted(found, key=lambda frame: frame["gain_points"].tolist() != first)
+
+
+def pictures(dataset: str) -> dict:
+    """Name -> (figure, its data): the gains of `by_seed`, then those of the other pairs and budgets, split if long."""
+    first, *others = by_cohort(dataset) or [pandas.DataFrame(columns=COLUMNS)]
+    name = f"results_gains_{dataset}"
+    figures = {name: (picture(first), by_seed(dataset))} if len(first) else {}
+    for number, page in enumerate(pages(others), 1):
+        data = pandas.concat([frame.assign(comparison=place) for place, frame in enumerate(page, 1)])
+        figures[f"{name}_others" + f"_{number}" * (number > 1)] = picture(*page), data
+    return figures
 
 
 def cohort_of(frame, dataset: str, like: str = ""):
     """The rows of a `results()` frame that `by_seed` compares; of a seed that is stored twice the newest."""
-    students = frame[(frame["role"] == "student") & frame["test_top1_pct"].notna()]
-    newest = students.sort_values("finished", kind="stable").drop_duplicates(["setting", "seed"], keep="last")
-    cohorts = [cohort for cohort in _cohorts(newest) if not like or like in set(cohort["name"])]
+    students = newest(frame[frame["role"] == "student"])
+    cohorts = [cohort for cohort in _cohorts(students) if not like or like in set(cohort["name"])]
     if like and not cohorts:
         raise ValueError(f"like = {like}: not a student with a baseline on {dataset}; name another, or none")
     most = lambda cohort: (cohort["method"].nunique(), -cohort["setting"].nunique())  # noqa: E731
     return max(cohorts, key=most, default=frame[:0])
+
+
+def _facts(cohort) -> dict:
+    """The budget of a cohort, and its teacher."""
+    budget = {field: value for field, value in cohort["run"].iloc[0].items() if field not in METHOD_FIELDS}
+    taught = cohort[cohort["teacher_sha256"].notna()].iloc[0]
+    return budget | {"teacher": taught["teacher"], "teacher_model": taught["teacher_model"]}
+
+
+def _budget(run: dict) -> str:
+    return f"{run['epochs']} epochs, batch {run['batch_size']}"
 
 
 def _cohorts(students) -> list:
@@ -45,70 +95,21 @@ def _cohorts(students) -> list:
     return [cohort for cohort in cohorts if cohort["run"].map(has_no_teacher).any()]
 
 
+def _with_other_optimizers(stored, cohort):
+    """The cohort, and the students of its teacher by other optimisers that have their gain over its student alone."""
+    runs, alone = with_gains(stored), set(cohort.loc[cohort["run"].map(has_no_teacher).astype(bool), "setting"])
+    added = runs["baseline_setting"].isin(alone) & runs["teacher_sha256"].isin(cohort["teacher_sha256"].dropna())
+    return runs[runs["name"].isin(cohort["name"]) | (added & runs["baseline"].astype(bool))]
+
+
 def _gains(cohort):
-    is_alone = cohort["run"].map(has_no_teacher).astype(bool)
-    alone = cohort[is_alone].set_index("seed")["test_top1_pct"]
     gains = cohort.assign(
         student=cohort["model"],
         teacher=cohort["teacher_model"].fillna(""),
-        budget=[f"{run['epochs']} epochs, batch {run['batch_size']}" for run in cohort["run"]],
+        budget=list(map(_budget, cohort["run"])),
         method=cohort["setting"].map(short_labels(cohort.drop_duplicates("setting"))),
-        alone_top1_pct=cohort["seed"].map(alone),
-        gain_points=cohort["test_top1_pct"] - cohort["seed"].map(alone),
     )
-    paired = gains[~is_alone].dropna(subset=["gain_points"])
+    paired = gains.rename(columns={"baseline_top1_pct": "alone_top1_pct"}).dropna(subset=["gain_points"])
     mean = paired.groupby("method")["gain_points"].transform("mean")
     order = paired.assign(mean=mean).sort_values(["mean", "method", "seed"], ascending=[False, True, True])
-    return order[COLUMNS].reset_index(drop=True)
-
-
-def picture(frame):
-    """The frame of `by_seed` as a Figure: a row per method, a point per seed, the mean and ± standard deviation."""
-    methods = list(frame["method"].unique())
-    with styled():
-        width = 5.675 + 0.075 * max(map(len, methods), default=15)
-        figure = new_figure(width, 1.5 + 0.34 * max(1, len(methods)))
-        axes = figure.subplots()
-        for row, method in enumerate(methods):
-            _draw(axes, row, frame[frame["method"] == method])
-        axes.axvline(0, color="0.3", linewidth=1, zorder=0.9)
-        noted = set(frame.loc[frame["notes"].astype(bool), "method"])
-        axes.set_yticks(range(len(methods)), [method + MARK * (method in noted) for method in methods])
-        axes.tick_params(axis="y", length=0)
-        axes.set_ylim(max(1, len(methods)) - 0.5, -0.5)
-        axes.grid(False, axis="y")
-        axes.set_xlabel("gain in test accuracy over the student alone (percentage points)")
-        if methods:
-            _describe(axes, frame)
-    return figure
-
-
-def _draw(axes, row: int, seeds) -> None:
-    color = PALETTE[0] if seeds["teacher"].any() else "0.5"
-    mean, std = seeds["gain_points"].mean(), seeds["gain_points"].std(ddof=1)
-    whisker = None if math.isnan(std) else std
-    points = {"color": color, "alpha": 0.5, "markersize": 4.5, "markeredgewidth": 0}
-    axes.plot(
-        seeds["gain_points"], [row + 0.24] * len(seeds), "o", **points
-    )  # below the whisker, which would hide them
-    axes.errorbar([mean], [row], xerr=whisker, fmt="D", color=color, ecolor="0.15", markersize=6, capsize=4)
-    text = f"{mean:+.1f}" + ("" if whisker is None else f" ± {std:.1f}")
-    end = max(seeds["gain_points"].max(), mean + (whisker or 0))
-    axes.annotate(text, (end, row), xytext=(7, 0), textcoords="offset points", va="center", fontweight="bold")
-
-
-def _describe(axes, frame) -> None:
-    """The pair, the budget and the accuracies that the gains lie between."""
-    first, counts = frame.iloc[0], sorted(frame.groupby("method")["seed"].nunique().unique())
-    alone, teacher = frame.drop_duplicates("seed")["alone_top1_pct"].mean(), frame["teacher_top1_pct"].mean()
-    teacher_model = next(filter(None, frame["teacher"]), "")
-    axes.axvline(teacher - alone, zorder=0.9, **TEACHER_LINE)
-    for place, text in ((0, f"student alone\n{alone:.1f} %"), (teacher - alone, f"teacher\n{teacher:.1f} %")):
-        axes.annotate(text, (place, 1), (0, 3), ("data", "axes fraction"), "offset points", ha="center", fontsize=8)
-    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    seeds += " seeds" if counts[-1] > 1 else " seed"
-    title = f"{first['dataset']}: {teacher_model} teaches {first['student']}, {first['budget']}"
-    axes.set_title(title, loc="left", pad=28)
-    note = f"small points: one seed · diamond: mean ± std over {seeds} · grey: a method without a teacher"
-    notes = [note, mark_meaning(frame["notes"]), evidence_note(frame["dataset"])]
-    axes.figure.supxlabel("\n".join(filter(None, notes)), fontsize=8, color="0.3")
+    return order.reset_index(drop=True)

@@ -6,11 +6,12 @@ from kdhelpers.methods import METHODS
 from kdhelpers.training.options import option_defaults
 
 SYMBOLS = {"temperature": "T", "alpha": "α", "beta": "β", "lam": "λ", "smoothing": "ε"}
+OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW", "lion": "Lion"}
 SUMMARY_FIELDS = "dataset role model selection epochs batch_size".split()  # a summary has columns for them
 
 
 def method_label(run: dict) -> str:
-    """A run's method in a table: `teacher`, `KD`, `KD (T=2.0), placebo mean`; default hyperparameters are left out."""
+    """A run's method in a table: `teacher`, `KD (T=2.0), placebo mean`, `ConKD by Lion`; defaults are left out."""
     if run.get("role") == "teacher":
         return "teacher" if run.get("epochs") != 0 else "untrained teacher"
     name = run.get("method") or "?"
@@ -21,7 +22,16 @@ def method_label(run: dict) -> str:
         if field not in defaults or defaults[field] != value
     ]
     title = method_title(name)
-    return (f"{title} ({', '.join(chosen)})" if chosen else title) + _placebo(run)
+    return (f"{title} ({', '.join(chosen)})" if chosen else title) + _by_optimizer(run) + _placebo(run)
+
+
+def _by_optimizer(run: dict) -> str:
+    return f" by {optimizer_title(run)}" if run.get("optimizer", "sgd") != "sgd" else ""
+
+
+def optimizer_title(run: dict) -> str:
+    """`AdamW`; an optimiser that has no title here has its registered name."""
+    return OPTIMIZERS.get(run["optimizer"], run["optimizer"])
 
 
 def _placebo(run: dict) -> str:
@@ -35,8 +45,8 @@ def record_label(record: dict) -> str:
 
 
 def run_title(run: dict) -> str:
-    """A run's method without hyperparameters: `DKD`, `DKD, placebo shuffled`."""
-    return method_title(run["method"]) + _placebo(run)
+    """A run's method without hyperparameters: `DKD`, `DKD, placebo shuffled`, `DKD by Lion`."""
+    return method_title(run["method"]) + _by_optimizer(run) + _placebo(run)
 
 
 def method_title(name: str) -> str:

@@ -6,15 +6,17 @@ import math
 import pandas
 
 from kdhelpers import artifacts
-from kdhelpers.display.plots import PALETTE, new_figure, styled
-from kdhelpers.display.text import accuracy_text, conditions, evidence_note, mark_meaning, paired_text
-from kdhelpers.report.results import canonical, results, summarize
+from kdhelpers.display.colours import colour_of
+from kdhelpers.display.style import new_figure, styled
+from kdhelpers.display.text import accuracy_text, conditions, evidence_note, headline, mark_meaning, paired_text
+from kdhelpers.report.paired import GAIN, canonical, newest, with_gains
+from kdhelpers.report.results import results, summary_of
 from kdhelpers.report.styling import Table, column_texts, table_of
 
 COLUMNS = ["placebo_gain_points", "placebo_gain_std", "placebo_n"]
-GAIN = ["gain_points", "gain_std_points", "gain_n"]
 BASELINES = {"CE (no teacher)": GAIN}  # what a gain is over -> its columns in `compared`
 BASELINES |= {f"placebo {kind}": [f"{kind}_{column}" for column in COLUMNS] for kind in ("shuffled", "mean")}
+STRENGTHS = (1.0, 0.55, 0.3)  # of the method's colour, in the order of BASELINES
 
 
 def placebo_of(frame, kind: str = "shuffled"):
@@ -25,9 +27,8 @@ def placebo_of(frame, kind: str = "shuffled"):
     sample standard deviation (ddof=1, NaN for one seed), over the placebo_n seeds that both have; the newest run of a
     seed counts. Settings without a placebo have NaN, NaN and 0; so do the placebos themselves.
     """
-    tested = frame.dropna(subset=["test_top1_pct"]).sort_values("finished", kind="stable", na_position="first")
-    newest = tested.drop_duplicates(["setting", "seed"], keep="last")
-    top1 = {name: rows.set_index("seed")["test_top1_pct"].astype(float) for name, rows in newest.groupby("setting")}
+    runs = newest(frame)
+    top1 = {name: rows.set_index("seed")["test_top1_pct"].astype(float) for name, rows in runs.groupby("setting")}
     gains = {setting: _gain(own, top1.get(_with_placebo(setting, kind))) for setting, own in top1.items()}
     return pandas.DataFrame.from_dict(gains, orient="index", columns=COLUMNS).rename_axis("setting")
 
@@ -50,9 +51,9 @@ def compared(dataset: str, only):
     """
     names = [artifacts.original_name(getattr(run, "name", run)) for run in only]
     frame = results(dataset)
-    chosen = set(frame.loc[frame["name"].isin(names), "setting"])
-    frame = frame[frame["setting"].isin(chosen) & (frame["role"] == "student")]
-    summary = summarize(frame)
+    is_chosen = frame["setting"].isin(frame.loc[frame["name"].isin(names), "setting"])
+    frame = frame[is_chosen & (frame["role"] == "student")]
+    summary = summary_of(with_gains(frame))
     for kind in ("shuffled", "mean"):
         summary = summary.join(placebo_of(frame, kind).add_prefix(f"{kind}_"), on="setting")
     return summary
@@ -62,7 +63,7 @@ def table(frame) -> Table:
     """A row per setting of `compared`: test top-1, and the paired gain over the student alone and over each placebo."""
     gains = {f"gain over {name}": column_texts(frame, paired_text, *fields) for name, fields in BASELINES.items()}
     columns = {"method": frame["label"], "test top-1 (%)": [accuracy_text(row) for row in frame.to_dict("records")]}
-    notes = ["gains in points", mark_meaning(frame["notes"])]
+    notes = [headline(frame), "gains in points", mark_meaning(frame["notes"])]
     return table_of(columns | gains, " · ".join(filter(None, notes)), conditions=" · ".join(conditions(frame)))
 
 
@@ -77,7 +78,7 @@ def picture(frame):
         figure = new_figure(8.0, 1.3 + 0.5 * max(1, len(gains)))
         axes = figure.subplots()
         for bar, name in enumerate(BASELINES):
-            axes.barh(0, 0, color=PALETTE[bar], label=f"over {name}")  # for the legend alone
+            axes.barh(0, 0, color="0.2", alpha=STRENGTHS[bar], label=f"over {name}")  # for the legend alone
         for row, gain in enumerate(gains.to_dict("records")):
             _draw(axes, row, gain)
         axes.set_yticks(range(len(gains)), gains["label"])
@@ -95,7 +96,8 @@ def _draw(axes, row: int, gain: dict) -> None:
     shown = [(bar, *fields) for bar, fields in enumerate(BASELINES.values()) if not math.isnan(gain[fields[0]])]
     for number, (bar, points, std, _) in enumerate(shown):
         place, spread = row + 0.27 * (number - (len(shown) - 1) / 2), 0 if math.isnan(gain[std]) else gain[std]
-        axes.barh(place, gain[points], 0.25, xerr=spread or None, color=PALETTE[bar], ecolor="0.15")
+        look = {"color": colour_of(gain["label"]), "alpha": STRENGTHS[bar]}
+        axes.barh(place, gain[points], 0.25, xerr=spread or None, ecolor="0.15", **look)
         _annotate(axes, place, gain[points], spread)
 
 

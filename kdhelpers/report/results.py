@@ -1,11 +1,11 @@
 """Tables over the stored result records: a row per run, then a row per setting with mean and spread over seeds."""
 
-import json
 import math
 from collections.abc import Callable
 
 from kdhelpers import artifacts
 from kdhelpers.report.labels import default_hyperparameters, distinct_labels, record_label, row_names
+from kdhelpers.report.paired import canonical, has_no_teacher, mean_gain, newest, with_gains
 from kdhelpers.training.run import distinctive
 
 NAME_FIELDS = ("seed", "name", "teacher", "start_from")  # hashes identify the weights
@@ -20,7 +20,7 @@ RUN_COLUMNS += (
 )
 RUN_COLUMNS += "teacher_sha256 run setting budget_key".split()
 SUMMARY_COLUMNS = "dataset role model label teacher n test_top1_pct test_top1_std_pct gain_n gain_points".split()
-SUMMARY_COLUMNS += "gain_std_points gap_closed_pct parameters macs seconds_per_epoch".split()
+SUMMARY_COLUMNS += "gain_std_points baseline gap_closed_pct parameters macs seconds_per_epoch".split()
 SUMMARY_COLUMNS += "lockstep selection budget device notes setting row".split()
 MAX_CURVES = 21  # lines that colour and dash can distinguish in a picture
 
@@ -79,38 +79,27 @@ def _control(teacher: dict) -> dict:
     return {"untrained_teacher": True} if teacher.get("untrained") else {}
 
 
-def canonical(value: dict) -> str:
-    """The JSON by which settings are compared."""
-    return json.dumps(value, sort_keys=True)
-
-
-def has_no_teacher(run: dict) -> bool:
-    """Whether a run is the usual baseline: a student trained without a teacher, by cross-entropy."""
-    return run.get("role") == "student" and run.get("method") == "si"
-
-
 def summarize(frame, is_baseline: Callable[[dict], bool] = has_no_teacher):
     """One row per setting of a `results()` frame, columns `SUMMARY_COLUMNS`; the teachers of a data set come first.
 
     n counts seeds: a seed that is stored twice counts once, its newest record. Mean and sample standard deviation
-    (ddof=1, NaN when n is 1) are in percent. A gain is over the setting of the same `budget_key` whose run
-    `is_baseline`: the student trained without a teacher. `gain_points`, the mean difference in
-    percentage points, and its standard deviation `gain_std_points` are over the `gain_n` seeds that both have.
-    `gap_closed_pct` is the gain's share of (teacher - baseline), NaN unless that is positive.
+    (ddof=1, NaN when n is 1) are in percent. `gain_points`, the mean of the gains of `paired.with_gains` in percentage
+    points, and its standard deviation `gain_std_points` are over the `gain_n` seeds that setting and baseline share.
+    `baseline` names a baseline by another optimiser; it is empty for that of the own budget. `gap_closed_pct` is the
+    gain's share of (teacher - baseline), NaN unless that is positive.
     """
+    return summary_of(with_gains(frame, is_baseline))
+
+
+def summary_of(runs):
+    """`summarize` of runs that have their gains: a frame of `with_gains`, or some of its rows."""
     import pandas
 
-    tested = frame.dropna(subset=["test_top1_pct"]).sort_values("finished", kind="stable", na_position="first")
-    newest = tested.drop_duplicates(["setting", "seed"], keep="last")
-    groups = [group.set_index("seed") for _, group in newest.groupby("setting", sort=False)]
-    baselines = {group["budget_key"].iloc[0]: group for group in groups if is_baseline(group["run"].iloc[0])}
-    rows = []
-    for group in groups:
-        baseline = baselines.get(group["budget_key"].iloc[0])
-        gains = group["role"].iloc[0] == "student" and baseline is not None and baseline is not group
-        rows.append(_spread(group) | (_gains(group, baseline) if gains else {}))
+    rows = [_spread(group) | mean_gain(group) for _, group in runs.groupby("setting", sort=False)]
     summary = pandas.DataFrame(rows, columns=SUMMARY_COLUMNS)
     summary["label"] = distinct_labels(rows)
+    numbers = ["gain_n", "gap_closed_pct"]
+    summary[numbers] = summary[numbers].astype(float)
     best_first = summary.sort_values("test_top1_pct", ascending=False)
     teachers_first = {"by": ["dataset", "role", "model"], "ascending": [True, False, True]}
     ordered = best_first.sort_values(**teachers_first, kind="stable", ignore_index=True)
@@ -138,36 +127,24 @@ def _budget(epochs: float | None, batch_size: float | None) -> str:
     return f"{epochs:.0f} epochs, batch {batch_size:.0f}" if made_here else "made elsewhere"
 
 
-def _gains(group, baseline) -> dict:
-    """Over the seeds that both have: NaN without one."""
-    base = baseline["test_top1_pct"].astype(float)
-    paired = (group["test_top1_pct"].astype(float) - base).dropna()  # aligned on the seed
-    gap = group["teacher_top1_pct"].astype(float).mean() - base.reindex(paired.index).mean()
-    return {
-        "gain_n": len(paired),
-        "gain_points": paired.mean(),
-        "gain_std_points": paired.std(ddof=1),
-        "gap_closed_pct": 100 * paired.mean() / gap if gap > 0 else math.nan,
-    }
-
-
 def histories(dataset: str | None = None) -> dict[str, dict[str, list[dict]]]:
-    """Data set -> name of a setting -> its history, each number the mean over the setting's stored runs.
+    """Data set -> name of a setting -> its history, each number the mean over the seeds that the name counts.
 
     A data set with more than MAX_CURVES settings has a key per network instead: cifar100_resnet8. Weights trained
     elsewhere have no history and are left out.
     """
     frame = results(dataset)
     stored = {record["name"]: record.get("history") or [] for record in artifacts.records()}
-    trained = summarize(frame[frame["name"].map(lambda name: bool(stored[name])).astype(bool)])
+    runs = newest(frame[frame["name"].map(lambda name: bool(stored[name])).astype(bool)])
+    trained = summarize(runs)
     means: dict[str, dict[str, list[dict]]] = {}
     for name, settings in trained.groupby("dataset", sort=False):
         split = settings.groupby("model", sort=False) if len(settings) > MAX_CURVES else [("", settings)]
         for model, group in split:
             curves = means[f"{name}_{model}" if model else name] = {}
             for label, setting in zip(row_names(group), group["setting"], strict=True):
-                runs = [stored[run] for run in frame.loc[frame["setting"] == setting, "name"]]
-                curves[label] = [_mean_row(rows) for rows in zip(*runs, strict=False)]
+                own = [stored[run] for run in runs.loc[runs["setting"] == setting, "name"]]
+                curves[label] = [_mean_row(rows) for rows in zip(*own, strict=False)]
     return means
 
 

@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -34,8 +34,12 @@ class Table:
     more: Any = None
     conditions: str = ""
     more_title: str = "more columns"
+    folded: bool = False  # the table unfolds under its caption
 
     def to_html(self) -> str:
+        if self.folded:
+            summary, rows = escape(self.caption), _finished(self.main, "").to_html()
+            return f"<details><summary>{summary}</summary>{rows}</details>"
         folded = "" if self.more is None else self.more.to_html()
         folded += f"<div>{_breakable(self.conditions)}</div>" if self.conditions else ""
         parts = [self.more_title] * (self.more is not None) + ["conditions"] * bool(self.conditions)
@@ -85,6 +89,11 @@ def folded_rows(frame, caption_text: str, shown: int, title: str, css) -> Table:
     main, rest = (_styler(rows, css.loc[rows.index]) for rows in (frame[:shown], frame[shown:]))
     more = _finished(rest, "") if shown < len(frame) else None
     return Table(frame, _finished(main, caption_text), caption_text, more, more_title=title)
+
+
+def folded(table: Table) -> Table:
+    """The table with its rows under the caption, which unfolds them; a table without rows as it is."""
+    return replace(table, folded=len(table.data) > 0)
 
 
 def plain(styler, caption_text: str) -> Table:

@@ -2,7 +2,7 @@
 
 `notebooks` reads notebooks, `profiles` reads and checks the jobs, `schedule` decides which job runs when and which is
 done, `workers` starts the processes, `replay` is such a process, `warm` is the process that they are forks of on Linux,
-`terminal` prints the progress. `run_suite` puts them together.
+`terminal` prints the progress, `report` writes the pages after the jobs. `run_suite` puts them together.
 """
 
 from collections.abc import Sequence

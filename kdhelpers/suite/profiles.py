@@ -1,4 +1,4 @@
-"""Profiles: YAML lists of jobs (a notebook, its parameters, the jobs it needs), checked whole before anything runs.
+"""Profiles: YAML lists of jobs (a notebook, its parameters, the jobs before it), checked whole before anything runs.
 
 papermill ignores a parameter that the notebook lacks, so this module checks every name before a kernel starts. An
 error is a ValueError of one line with the file, the job and the remedy.
@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from itertools import takewhile
@@ -43,21 +43,31 @@ class Entry(BaseModel):
     notebook: str
     parameters: dict[str, Any] = {}
     needs: list[str] = []
+    after: list[str] = []
     seeds: Literal["once", "each", "all"] = "once"
     num_gpus: Annotated[float, Field(ge=0)] | None = None  # reserved by Ray; fractions share a GPU
 
 
 @dataclass(frozen=True)
 class Job:
-    """A notebook to replay; `accepts` has the names of the parameters that it takes."""
+    """A notebook to replay, after the jobs in `needs` have succeeded and those in `after` have ended in any way.
+
+    `accepts` has the names of the parameters that the notebook takes.
+    """
 
     name: str
     entry: str
     notebook: Path
     parameters: dict[str, Any]
     needs: tuple[str, ...]
+    after: tuple[str, ...]
     accepts: frozenset[str]
     num_gpus: float | None = None
+
+    @property
+    def earlier(self) -> tuple[str, ...]:
+        """The jobs that end before it starts."""
+        return (*self.needs, *self.after)
 
     def is_named(self, patterns: Sequence[str]) -> bool:
         """Whether a pattern (`07_crd_*`) matches the job's name, or its entry's name, which stands for all seeds."""
@@ -134,7 +144,8 @@ def _replicate(path: Path, entry: Entry, entries: list[Entry], seeds: Sequence[i
             entry=entry.name,
             notebook=notebook,
             parameters=entry.parameters | together | ({} if seed is None else {"seed": seed}),
-            needs=tuple(dict.fromkeys(_needs(path, entry, seed, entries, seeds))),
+            needs=_replicas(_entries_of(path, entry, "needs", entries), seed, seeds),
+            after=_replicas(_entries_of(path, entry, "after", entries), seed, seeds),
             accepts=accepts,
             num_gpus=entry.num_gpus,
         )
@@ -146,18 +157,27 @@ def _replica(name: str, seed: int | None) -> str:
     return f"{name}_seed{seed}" if seed else name  # seed 0 keeps the plain name, as the stored runs do
 
 
-def _needs(path: Path, entry: Entry, seed: int | None, entries: list[Entry], seeds: Sequence[int]) -> Iterable[str]:
-    """A replica needs its own seed's replica of a replicated job; a job that runs once needs all replicas."""
+def _entries_of(path: Path, entry: Entry, key: str, entries: list[Entry]) -> Iterable[Entry]:
+    """The jobs that `needs` or `after` names. A pattern in `after` matches the jobs above the entry alone."""
     by_name = {other.name: other for other in entries}
-    for pattern in entry.needs:
-        others = [name for name in by_name if name != entry.name and fnmatchcase(name, pattern)]
-        needed = [pattern] if pattern in by_name else others
-        if not needed:
-            jobs = known_names(pattern, by_name)
-            raise ValueError(f"{path}: job {entry.name!r} needs {pattern!r}, which is not a job here; {jobs}")
-        for need in needed:
-            replicas = [None] if by_name[need].seeds != "each" else seeds if seed is None else [seed]
-            yield from (_replica(need, replica) for replica in replicas)
+    above = list(takewhile(lambda name: name != entry.name, by_name))
+    for pattern in getattr(entry, key):
+        candidates = above if key == "after" else [name for name in by_name if name != entry.name]
+        named = [pattern] if pattern in by_name else [name for name in candidates if fnmatchcase(name, pattern)]
+        if not named:
+            verb, place = {"needs": ("needs", "here"), "after": ("is after", "above it")}[key]
+            problem = f"{verb} {pattern!r}, which is not a job {place}; {known_names(pattern, by_name)}"
+            raise ValueError(f"{path}: job {entry.name!r} {problem}")
+        yield from (by_name[name] for name in named)
+
+
+def _replicas(entries: Iterable[Entry], seed: int | None, seeds: Sequence[int]) -> tuple[str, ...]:
+    """A replica is after its own seed's replica of a replicated job; a job that runs once is after all replicas."""
+    own = seeds if seed is None else [seed]
+    names = (
+        _replica(other.name, replica) for other in entries for replica in (own if other.seeds == "each" else [None])
+    )
+    return tuple(dict.fromkeys(names))
 
 
 def _notebook(path: Path, entry: Entry) -> tuple[Path, frozenset[str]]:
@@ -185,9 +205,11 @@ def _repeated(values: Iterable) -> str | None:
 
 def _refuse_cycle(path: Path, jobs: list[Job]) -> None:
     try:
-        TopologicalSorter({job.name: job.needs for job in jobs}).prepare()
+        TopologicalSorter({job.name: job.earlier for job in jobs}).prepare()
     except CycleError as error:
-        raise ValueError(f"{path}: jobs need each other in a circle: {' -> '.join(reversed(error.args[1]))}") from error
+        raise ValueError(
+            f"{path}: jobs wait for each other in a circle: {' -> '.join(reversed(error.args[1]))}"
+        ) from error
 
 
 def _select(path: Path, jobs: list[Job], only: Sequence[str]) -> list[Job]:
@@ -202,18 +224,18 @@ def _select(path: Path, jobs: list[Job], only: Sequence[str]) -> list[Job]:
         if name not in kept:
             kept.add(name)
             wanted += by_name[name].needs
-    return [job for job in jobs if job.name in kept]
+    return [replace(job, after=tuple(name for name in job.after if name in kept)) for job in jobs if job.name in kept]
 
 
 def fingerprints(jobs: list[Job]) -> dict[str, str]:
-    """Job -> SHA-256 over its notebook's cells, its parameters, this package's sources and the jobs it needs."""
+    """Job -> SHA-256 over its notebook's cells, its parameters, this package's sources and the jobs before it."""
     package = package_fingerprint()
     hashes: dict[str, str] = {}
     by_name = {job.name: job for job in jobs}
-    for name in TopologicalSorter({job.name: job.needs for job in jobs}).static_order():
+    for name in TopologicalSorter({job.name: job.earlier for job in jobs}).static_order():
         job = by_name[name]
         cells = [[cell["cell_type"], source_of(cell)] for cell in cells_of(job.notebook)]
-        facts = [cells, job.parameters, package, [hashes[need] for need in job.needs]]
+        facts = [cells, job.parameters, package, [hashes[other] for other in job.earlier]]
         hashes[name] = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
     return hashes
 

@@ -15,6 +15,7 @@ from kdhelpers.suite.replay import end_marker
 
 SCHEMA = 1
 FINISHED = ("done", "unchanged")
+ENDED = (*FINISHED, "failed", "blocked")
 POLL_SECONDS = 0.1
 
 
@@ -40,7 +41,7 @@ class Workers(Protocol):
 
 
 class Suite:
-    """Replays `jobs`, every job after the jobs that it needs; `run` returns True if all of them are finished.
+    """Replays `jobs`, every job after those that it needs or follows; `run` returns True if all of them are finished.
 
     A job is done when its process ended with 0 AND its executed copy carries the end marker: papermill's metadata has
     `completed` even after the kernel was killed. `force` has the names of jobs that run even if nothing changed.
@@ -83,14 +84,14 @@ class Suite:
         return {}
 
     def _is_unchanged(self, job: Job) -> bool:
-        """Whether it is done with the same sources and parameters, all its files exist, and its needs are unchanged."""
+        """Whether it is done with these sources and parameters, its files exist, and all before it is unchanged."""
         before = self.earlier.get(job.name, {})
         return (
             job.name not in self.force
             and before.get("state") in FINISHED
             and before["fingerprint"] == self.fingerprints[job.name] == end_marker(copies_of(job).executed)
             and all(_is_stored(name) for name in before["records"])
-            and all(self._is_unchanged(self.by_name[need]) for need in job.needs)
+            and all(self._is_unchanged(self.by_name[other]) for other in job.earlier)
         )
 
     def _set(self, job: Job, **facts: Any) -> None:
@@ -109,7 +110,7 @@ class Suite:
             needs = {need: self.status[need] for need in job.needs}
             if failed := [need for need, status in needs.items() if status.state in ("failed", "blocked")]:
                 self._set(job, state="blocked", error=_blocked(failed[0], needs[failed[0]]))
-            elif workers.free() and all(status.state in FINISHED for status in needs.values()):
+            elif workers.free() and all(self.status[other].state in ENDED for other in job.earlier):
                 self._start(job, workers)
         return any(status.state == "waiting" for status in self.status.values())
 

@@ -16,7 +16,7 @@ from kdhelpers import Run, fit
 from kdhelpers.cli.commands import main
 from kdhelpers.display.progress import Progress
 
-COMMANDS = ("suite", "train", "list", "report", "compare", "data", "predict", "teachers")
+COMMANDS = ("suite", "train", "list", "report", "explore", "compare", "data", "predict", "teachers")
 
 
 @pytest.fixture
@@ -105,6 +105,8 @@ def test_suite_writes_the_report_and_exits_with_1_after_a_failure(
         (["suite", "--profile", "huge"], "profile = huge: no such name or file; known: tiny"),
         (["suite", "--profile", "tiny", "--only", "x"], "--only = x: is not a job of tiny; known: a"),
         (["compare", "first", "second"], "run = first: not stored"),
+        (["explore", "first"], "explore = first: not stored"),
+        (["explore"], "explore: no student of a teacher is stored with its weights"),
         (["data", "digts"], "dataset = digts: unknown; did you mean digits? known: digits"),
         (["suite", "--profile", "tinny"], "did you mean tiny?"),
         (["lisst"], "command = lisst: unknown; did you mean list?"),
@@ -188,3 +190,16 @@ def test_report_can_open_the_page(root: Path, monkeypatch: pytest.MonkeyPatch):
     assert opened == []
     assert run("report", "--open").exit_code == 0
     assert opened == [(root / "plots" / "index.html").as_uri()]
+
+
+def test_explore_prints_the_page_and_can_open_it(root: Path, monkeypatch: pytest.MonkeyPatch):
+    page, opened, given = root / "page.html", [], []
+    page.write_text("x" * 250_000)
+    monkeypatch.setattr("click.launch", lambda url: opened.append(url))
+    monkeypatch.setattr("kdhelpers.report.explorer.write_explorer", lambda *arguments: given.append(arguments) or page)
+    assert run("explore").output == f"{page} (0.2 MB)\n"
+    options = "--dataset digits --images 20 --name mine --open"
+    assert run("explore", "a", "b", *options.split()).exit_code == 0
+    assert given == [((), None, 500, None), (("a", "b"), "digits", 20, "mine")]
+    assert opened == [page.as_uri()]
+    assert run("explore", "--images", "0").exit_code == 2

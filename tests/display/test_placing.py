@@ -3,8 +3,10 @@
 import itertools
 import random
 
-from kdhelpers.display.placing import place_labels
-from kdhelpers.display.plots import new_figure, styled
+import pytest
+
+from kdhelpers.display.placing import place_labels, spread
+from kdhelpers.display.style import new_figure, styled
 
 
 def boxes(axes):
@@ -45,3 +47,18 @@ def test_a_label_that_fits_nowhere_is_still_written():
         axes = figure.subplots()
         place_labels(axes, [(0.5, 0.5)], ["a name that is wider than the axes"], ["k"], [0])
     assert len(axes.texts) == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "places"),
+    [
+        ([], []),
+        ([3.0, 9.0], [3.0, 9.0]),
+        ([5.0, 5.0], [4.0, 6.0]),
+        ([1.0, 5.0, 5.5, 6.0], [1.0, 3.5, 5.5, 7.5]),
+        ([-4.0, 20.0], [0.0, 10.0]),
+        ([9.0, 9.5, 10.0], [6.0, 8.0, 10.0]),
+    ],
+)
+def test_labels_move_as_little_as_they_must(wanted, places):
+    assert spread(wanted, 2.0, 0.0, 10.0) == pytest.approx(places)

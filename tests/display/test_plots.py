@@ -9,10 +9,14 @@ import pandas
 import pytest
 import record_fixtures as fixtures
 import torch
+from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from PIL import Image
 
 from kdhelpers.display import plots
+from kdhelpers.display.colours import colour_of
+from kdhelpers.display.curves import short_names
+from kdhelpers.display.style import MAX_WIDTH
 from kdhelpers.report.results import results, summarize
 
 
@@ -26,7 +30,7 @@ def overlapping(figure):
     figure.draw_without_rendering()  # lays it out
     # Numbers are left out: matplotlib thins tick labels itself, and keeps undrawn ones outside the axes.
     texts = [text for text in figure.findobj(Text) if re.search("[a-zA-Z]", text.get_text()) and text.get_visible()]
-    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    boxes = [(text.get_text(), Text.get_window_extent(text)) for text in texts]  # without an annotation's line
     return [(a, b) for number, (a, one) in enumerate(boxes) for b, other in boxes[number + 1 :] if one.overlaps(other)]
 
 
@@ -60,37 +64,68 @@ def test_names_with_dollars_are_not_formulas():
 
 def test_curves_has_a_panel_per_loss_term_and_accuracy():
     student, distilled = fixtures.history(4, 50.0), fixtures.history(4, 52.0, ("ce", "kd"))
-    figure = plots.curves({"SI": student, "LM": distilled}, teacher_top1_pct=60.0)
-    ce, kd, accuracy = figure.axes
-    assert [axes.get_title().split()[0] for axes in figure.axes] == ["ce", "kd", "validation"]
+    figure = plots.curves({"CE (no teacher)": student, "KD (T=4.0)": distilled}, teacher_top1_pct=60.0)
+    ce, kd, accuracy, _ = figure.axes
+    assert [axes.get_title(loc="left").split()[0] for axes in (ce, kd, accuracy)] == ["ce", "kd", "accuracy"]
     assert [list(line.get_ydata()) for line in ce.lines] == [[row["ce"] for row in run] for run in (student, distilled)]
-    assert [list(line.get_ydata()) for line in kd.lines] == [[row["kd"] for row in distilled]]  # SI has no such term
+    assert [list(line.get_ydata()) for line in kd.lines] == [[row["kd"] for row in distilled]]  # CE has no such term
     assert kd.lines[0].get_color() == ce.lines[1].get_color()  # a run keeps its colour
-    assert drawn(accuracy)["LM"] == [row["val_top1_pct"] for row in distilled]
+    assert drawn(accuracy)["KD (T=4.0)"] == [row["val_top1_pct"] for row in distilled]
     teacher = accuracy.lines[-1]
     assert (teacher.get_linestyle(), teacher.get_ydata()[0]) == ("--", 60.0)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SI", "LM", "teacher (test 60.0 %)"]
-    assert all(axes.get_xlabel() == "epoch" and axes.get_ylabel() for axes in figure.axes)
+    assert names(accuracy) == ["CE (no teacher)", "KD", "teacher (test 60.0 %)"]  # from the lowest end to the highest
+    assert [text.get_color() for text in kd.texts] == [kd.lines[0].get_color()] == [colour_of("KD")]
+    assert all(axes.get_xlabel() == "epoch" and axes.get_ylabel() for axes in (ce, kd, accuracy))
+    assert not figure.legends
+    assert_readable(figure)
+
+
+def names(axes):
+    return [text.get_text().replace("\n", " ") for text in axes.texts]
+
+
+def assert_readable(figure):
+    """No text overlaps another one or leaves the figure."""
     assert not overlapping(figure)
+    boxes = [Text.get_window_extent(text) for axes in figure.axes for text in axes.texts]
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
+    assert all(box.y0 >= 0 and box.y1 <= figure.bbox.height for box in boxes)
 
 
-@pytest.mark.parametrize(("letters", "columns"), [(20, 2), (100, 3)])
-def test_four_panels_are_two_by_two_unless_the_legend_is_wider_than_they(letters, columns):
+@pytest.mark.parametrize("label", ["KD", "a_name_without_a_space_" * 5, "words of a long name " * 5])
+def test_four_panels_are_two_by_two_and_names_stay_inside(label):
     rows = [{"epoch": epoch, "ce": 1.0, "kd": 1.0, "crd": 1.0, "val_top1_pct": 50.0} for epoch in (1, 2)]
-    figure = plots.curves({"x" * letters: rows})
-    assert figure.axes[0].get_gridspec().ncols == columns
-    figure.canvas.draw()
-    [legend] = figure.legends
-    assert legend.get_window_extent().x0 >= 0
-    assert legend.get_window_extent().x1 <= figure.bbox.width
+    figure = plots.curves({label: rows})
+    assert figure.axes[0].get_gridspec().ncols == 2
+    assert_readable(figure)
 
 
-def test_curves_of_many_runs_and_terms_stay_apart():
-    labels = [f"LM (T={number}.0, ce_weight=0.1)" for number in range(10)]
-    figure = plots.curves({label: fixtures.history(30, 50.0, ("ce", "kd", "hint", "crd")) for label in labels}, 70.0)
-    looks = {(line.get_color(), str(line.get_linestyle())) for line in figure.axes[0].lines}
-    assert len(looks) == 10
-    assert not overlapping(figure)
+def test_more_than_six_runs_have_panels_of_six_with_the_student_alone_the_best_first():
+    runs = {f"KD (T={number}.0)": fixtures.history(5, 50.0 + number, ("ce", "kd")) for number in range(20)}
+    figure = plots.curves(runs | {"CE (no teacher)": fixtures.history(5, 40.0)}, 70.0)
+    panels = [set(drawn(axes)) - {"teacher"} for axes in figure.axes]
+    assert [len(panel) for panel in panels] == [6, 6, 6, 6]
+    assert all("CE (no teacher)" in panel for panel in panels)
+    assert set.union(*panels) == {*runs, "CE (no teacher)"}
+    assert "KD (T=19.0)" in panels[0]
+    assert "KD (T=0.0)" in panels[-1]
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1
+    looks = {(line.get_color(), str(line.get_linestyle())) for line in figure.axes[0].lines if line.get_linewidth() > 1}
+    assert len(looks) >= 4  # lines of one method differ in their style
+    assert_readable(figure)
+
+
+def test_names_lose_what_does_not_distinguish_them():
+    names = {
+        "KD (T=2.0) (n = 3)": "KD",
+        "CRD (β=1.0, T=2.0)": "CRD (β=1.0)",
+        "CRD (β=2.0, T=2.0)": "CRD (β=2.0)",
+        "CE (no teacher) (single run)": "CE (no teacher)",
+        "DKD (n = 3)": "DKD",
+        "DKD (β=2.0) (n = 3)": "DKD (β=2.0)",
+        "KD (T=2.0), placebo mean": "KD, placebo mean",
+    }
+    assert short_names(list(names)) == names
 
 
 def without_accuracy(epochs=3):
@@ -99,10 +134,11 @@ def without_accuracy(epochs=3):
 
 def test_a_run_without_accuracy_is_in_the_legend_and_leaves_no_empty_panel():
     alone = plots.curves({"SupCon": without_accuracy()})
-    assert [axes.get_title() for axes in alone.axes if axes.axison] == ["supcon loss"]
-    assert [text.get_text() for text in alone.legends[0].get_texts()] == ["SupCon"]
+    assert [axes.get_title(loc="left") for axes in alone.axes if axes.axison] == ["supcon loss"]
+    assert names(alone.axes[0]) == ["SupCon"]
     both = plots.curves({"SupCon": without_accuracy(), "SI": fixtures.history(3)}, 60.0)
-    assert [text.get_text() for text in both.legends[0].get_texts()] == ["SupCon", "SI", "teacher (test 60.0 %)"]
+    assert names(both.axes[0]) == ["SupCon"]
+    assert names(both.axes[2]) == ["SI", "teacher (test 60.0 %)"]
     assert set(drawn(both.axes[2])) >= {"SI"}
     assert "SupCon" not in drawn(both.axes[2])
 
@@ -151,28 +187,37 @@ def summary(root):
     return summarize(results())
 
 
-def test_bars_show_mean_deviation_and_n(summary):
-    figure = plots.bars(summary)
-    axes = figure.axes[0]
+def bars_of(axes):
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    widths = dict(zip(labels, (bar.get_width() for bar in axes.patches), strict=True))
-    assert widths == {
-        "resnet20 · teacher (single run)": 60.0,
-        "resnet8 · KD (T=2.0) (single run)": 53.0,
-        "resnet8 · KD (n = 3)": 52.0,
-        "resnet8 · CE (no teacher) (n = 3)": 50.0,
-    }
-    whiskers = [container.errorbar for container in axes.containers if getattr(container, "errorbar", None)]
+    return dict(zip(labels, (bar.get_width() for bar in axes.patches), strict=True))
+
+
+def test_bars_show_mean_deviation_and_n_in_a_panel_per_network_and_budget(summary):
+    figure = plots.bars(summary)
+    teachers, students = figure.axes
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["teachers", "resnet8, 8 epochs, batch 64"]
+    assert bars_of(teachers) == {"resnet20, 8 epochs, batch 64 (n = 1)": 60.0}
+    assert bars_of(students) == {"KD (T=2.0) (n = 1)": 53.0, "KD (n = 3)": 52.0, "CE (no teacher) (n = 3)": 50.0}
+    whiskers = [container.errorbar for container in students.containers if getattr(container, "errorbar", None)]
     spans = sorted(float(numpy.ptp(bar.lines[2][0].get_segments()[0][:, 0])) for bar in whiskers)
     assert spans == pytest.approx([1.0, 2.0])  # twice the deviation, for the two settings that have one
-    assert axes.get_xlim()[0] == 0
-    assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] == [60.0]
+    colours = [to_hex(bar.get_facecolor()).upper() for axes in figure.axes for bar in axes.patches]
+    assert colours == ["#000000", colour_of("CE (no teacher)"), colour_of("KD"), colour_of("KD")]  # from below
+    assert students.get_xlim()[0] == 0
+    assert figure.get_size_inches()[0] <= MAX_WIDTH
     assert not overlapping(figure)
 
 
 def test_bars_of_digits_carry_the_note_not_evidence(summary):
-    assert plots.bars(summary).axes[0].get_title(loc="right") == ""
-    assert "not evidence" in plots.bars(summary.assign(dataset="digits")).axes[0].get_title(loc="right")
+    assert plots.bars(summary).get_suptitle() == ""
+    assert "not evidence" in plots.bars(summary.assign(dataset="digits")).get_suptitle()
+
+
+def test_bars_of_several_teachers_and_data_sets_name_them(summary):
+    more = summary.assign(dataset="cifar10", teacher=list("abcd"), label="KD", role="student")
+    axes = plots.bars(pandas.concat([summary, more])).axes[-1]
+    assert axes.get_title(loc="left").startswith("cifar10: resnet")
+    assert any("KD from" in label for label in bars_of(axes))
 
 
 def test_bars_of_no_run_still_draw(summary):
@@ -237,3 +282,14 @@ def test_many_students_in_lockstep_have_one_legend_below_the_panels():
     assert [axes.get_legend() for axes in figure.axes] == [None, None]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == names
     assert plots.png(figure)
+
+
+def test_without_validation_images_the_accuracy_is_that_of_training():
+    history = [{key: value for key, value in row.items() if not key.startswith("val")} for row in fixtures.history()]
+    axes = plots.curves({"KD": history}).axes[1]
+    assert axes.get_ylabel() == "training top-1 (%)"
+    assert drawn(axes) == {"KD": [row["train_top1_pct"] for row in history]}
+    both = plots.curves({"KD": history, "CE (no teacher)": fixtures.history()}).axes[1]
+    assert both.get_ylabel() == "validation top-1 (%),\nthin: training"
+    assert set(drawn(both)) == {"KD", "CE (no teacher)"}  # a name each
+    assert [line.get_linewidth() for line in both.lines][0] < 1

@@ -137,6 +137,7 @@ SOLUTIONS = {  # exercise -> what the learner changes to correct the mistake
         "labels[:, None] == labels[None]",
         "(labels[:, None] == labels[None]) & ~torch.eye(len(labels), dtype=torch.bool)",
     ),
+    "23_what_changed": ("(~taught).sum()", "(alone & ~taught).sum()"),
 }
 
 
@@ -232,3 +233,13 @@ def test_an_options_file_explains_every_option_and_its_run_is_valid(path):
     assert set(options) == {
         *parameters_of(notebook), *run.hyperparameters, *Run.model_fields, *arguments
     } - {"training"} - NOT_OFFERED  # fmt: skip
+
+
+@every_notebook
+def test_pictures_take_the_name_that_a_profile_gives(path):
+    """Else two jobs of one notebook overwrite each other's pictures."""
+    accepts_name = "name" in accepted_by(path)
+    for cell in code_cells(path):
+        for name in re.findall(r"plots\.save(?:_page)?\(\w+, (.*?)(?:, |\)$)", cell.source, re.MULTILINE):
+            assert not accepts_name or "{student}_{dataset}" not in name, name
+            assert "curves_name()" not in name

@@ -142,12 +142,16 @@ def test_marked_accuracies_and_the_reason_in_tables(stored):
     assert "97.00 (single run) †" in set(tables.results_table("imagenette").data["test top-1 (%)"])
 
 
-def test_marked_bars_and_cards(stored):
+def test_marked_bars(stored):
     figure = plots.bars(summary.summarize(summary.results("imagenette")))
     assert {text.get_text() for text in figure.axes[0].texts} == {"97.0 †", "80.0"}
     assert figure.axes[0].get_title(loc="right") == "† leakage"
-    page = gallery.write_gallery().read_text()
-    assert page.count(NOTE) == 2  # the table's caption and the teacher's card
+
+
+def test_the_page_of_a_setting_has_its_note(stored):
+    gallery.write_gallery()
+    pages = list((artifacts.folder("plots") / "pages").glob("*.html"))
+    assert [NOTE in page.read_text() for page in sorted(pages)] == [True, False]  # the teacher's, the student's
 
 
 def test_marked_accuracies_on_the_command_line(stored, monkeypatch):

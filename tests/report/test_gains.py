@@ -3,8 +3,12 @@
 import pytest
 import record_fixtures as fixtures
 
-from kdhelpers import gains
+from kdhelpers import gains, results, summarize
+from kdhelpers.display.colours import look_of
+from kdhelpers.display.style import MAX_WIDTH
+from kdhelpers.report.gains_picture import HIGHEST, pages
 
+ALONE = {"method": "si", "teacher": None, "name": "alone_lion"}
 DKD = fixtures.LM | {"method": "dkd", "hyperparameters": {}}
 
 
@@ -48,7 +52,8 @@ def test_methods_without_a_teacher_are_in_the_frame_and_grey(stored):
     assert list(frame[frame["method"] == "label smoothing"]["teacher"]) == [""]
     axes = gains.picture(frame).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["DKD", "KD", "label smoothing"]
-    assert {line.get_color() for line in axes.lines} >= {"0.5"}
+    colours = [line.get_color() for line in axes.lines if line.get_marker() == "D"]
+    assert colours == [look_of(method).colour for method in ("dkd", "lm", "ls")]
 
 
 def test_the_picture_has_each_seed_the_means_and_both_accuracies(stored):
@@ -56,8 +61,12 @@ def test_the_picture_has_each_seed_the_means_and_both_accuracies(stored):
     points = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"]
     assert points == [pytest.approx([5.0, 6.0, 6.0]), pytest.approx([2.0, 1.5, 2.5])]
     texts = [text.get_text() for text in axes.texts]
-    assert texts == ["+5.7 ± 0.6", "+2.0 ± 0.5", "student alone\n50.0 %", "teacher\n60.0 %"]
-    assert axes.get_title(loc="left") == "cifar100: resnet20 teaches resnet8, 8 epochs, batch 64"
+    assert texts == ["+5.7 ± 0.6", "+2.0 ± 0.5"]
+    title = (
+        "cifar100: resnet20 teaches resnet8, 8 epochs, batch 64\nstudent alone 50.0 % (line), teacher 60.0 % (dashed)"
+    )
+    assert axes.get_title(loc="left") == title
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] == [pytest.approx(10.0)]
 
 
 def test_a_leak_is_marked(stored):
@@ -73,3 +82,63 @@ def test_a_single_seed_has_no_whisker_and_no_run_still_draws(stored):
     texts = [text.get_text() for text in gains.picture(gains.by_seed("cifar100", like="short")).axes[0].texts]
     assert texts[0] == "+1.0"
     assert gains.picture(gains.by_seed("cifar10")).axes[0].get_yticklabels() == []
+
+
+def test_each_pair_and_budget_has_a_panel_that_names_what_distinguishes_it(stored):
+    fixtures.store(*(_of_another_teacher(seed) for seed in (0, 1)))
+    figures = gains.pictures("cifar100")
+    assert list(figures) == ["results_gains_cifar100", "results_gains_cifar100_others"]
+    figure, frame = figures["results_gains_cifar100"]
+    assert len(figure.axes) == 1
+    assert frame.equals(gains.by_seed("cifar100"))
+    figure, frame = figures["results_gains_cifar100_others"]
+    titles = [axes.get_title(loc="left").splitlines()[0] for axes in figure.axes]
+    pair = "cifar100: resnet20 teaches resnet8"
+    assert titles == [f"{pair}, 8 epochs, batch 64, teacher other_teacher", f"{pair}, 2 epochs, batch 64"]
+    assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [["+6.5 ± 0.7"], ["+1.0"]]
+    assert list(frame["comparison"]) == [1, 1, 2]
+    assert figure.get_size_inches()[0] <= MAX_WIDTH
+
+
+def _of_another_teacher(seed: int) -> dict:
+    record = fixtures.record(56.0 + 2 * seed, seed=seed, **fixtures.LM | {"name": "other", "teacher": "other_teacher"})
+    record["teacher"] |= {"sha256": "c" * 64}
+    return record
+
+
+def test_panels_that_do_not_fit_a_screen_are_on_the_next_picture(stored):
+    frame = gains.by_seed("cifar100")
+    found = pages([frame] * 20)
+    assert [len(page) for page in found] == [6, 6, 6, 2]
+    assert all(gains.picture(*page).get_size_inches()[1] <= HIGHEST for page in found)
+
+
+def test_a_teacher_far_away_has_no_line(stored):
+    axes = gains.picture(gains.by_seed("cifar100").assign(teacher_top1_pct=90.0)).axes[0]
+    assert "teacher 90.0 %" in axes.get_title(loc="left")
+    assert "dashed" not in axes.get_title(loc="left")
+    assert axes.get_xlim()[1] < 20
+    unknown = gains.picture(gains.by_seed("cifar100").assign(teacher_top1_pct=float("nan"))).axes[0]
+    assert unknown.get_title(loc="left").splitlines()[1] == "student alone 50.0 % (line)"
+
+
+def test_without_a_gain_there_is_no_picture(root):
+    assert gains.pictures("cifar100") == {}
+
+
+def test_a_student_by_another_optimiser_is_among_those_whose_student_alone_it_gains_over(stored):
+    lion = DKD | {"optimizer": "lion", "optimizer_options": {}, "lr": 6e-4, "name": "lion"}
+    fixtures.store(fixtures.record(60.0, **lion))
+    frame = gains.by_seed("cifar100").set_index("method")
+    assert frame.loc["DKD by Lion", "gain_points"] == 10.0
+    summary = summarize(results()).set_index("label")
+    assert summary.loc["DKD by Lion", "gain_points"] == 10.0  # the same number
+    fixtures.store(fixtures.record(55.0, **lion | ALONE))
+    assert "DKD by Lion" not in set(gains.by_seed("cifar100")["method"])
+    assert list(gains.by_seed("cifar100", like="lion")["gain_points"]) == [5.0]
+
+
+def test_every_mean_is_that_of_the_table(stored):
+    means = gains.by_seed("cifar100").groupby("method")["gain_points"].mean()
+    summary = summarize(results()).query("budget == '8 epochs, batch 64'").set_index("label")["gain_points"]
+    assert {name: pytest.approx(value) for name, value in means.items()} == summary[list(means.index)].to_dict()

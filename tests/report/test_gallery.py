@@ -1,4 +1,4 @@
-"""The gallery: finished, failed and missing runs on the page, and the escape of every text."""
+"""The gallery: settings, studies, unfinished runs, links, stale pages, and the escape of every text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from kdhelpers import artifacts
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
 from kdhelpers.display import plots
 from kdhelpers.display.html import Markup, curve, render
-from kdhelpers.report.gallery import magnitude, number, write_gallery
+from kdhelpers.report.gallery import write_gallery
+from kdhelpers.report.gallery.overview import comparisons
+from kdhelpers.report.gallery.setting_page import number
+from kdhelpers.report.gallery.settings import stored_settings
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -25,7 +28,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def store(root: Path, name: str, top1: float = 50.0, status: str = "finished", error: str | None = None, **run) -> None:
+def store(name: str, top1: float = 50.0, status: str = "finished", error: str | None = None, **run) -> None:
+    teacher = run.get("teacher")
     history = [
         {"epoch": 1, "lr": 0.05, "loss": 2.0, "ce": 1.5, "train_top1_pct": 20.0, "val_top1_pct": 25.0},
         {"epoch": 2, "lr": 0.05, "loss": 1.0, "ce": None, "train_top1_pct": 40.0, "val_top1_pct": 45.0},
@@ -50,6 +54,8 @@ def store(root: Path, name: str, top1: float = 50.0, status: str = "finished", e
             "hyperparameters": {},
             **run,
         },
+        "teacher": teacher and {"name": teacher, "sha256": "a" * 64, "model": "resnet20", "test_top1_pct": 60.0},
+        "command": f"papermill {name}.ipynb",
         "environment": {"device": "cpu", "device_name": "A chip", "precision": "fp32"},
         "notebook": f"notebooks/executed/{name}.ipynb",
     }
@@ -68,80 +74,150 @@ class Page(HTMLParser):
 
     def __init__(self, path: Path):
         super().__init__()
-        self.text, self.links, self.open, self.tags, self.attributes = "", [], [], [], set()
+        self.text, self.links, self.open, self.tags, self.attributes = "", [], [], [], []
         self.feed(path.read_text(encoding="utf-8"))
         assert self.open == []
 
     def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.attributes |= {name for name, _ in attributes}
-        self.links += [value for name, value in attributes if name in ("href", "src")]
-        if tag not in ("meta", "img"):
+        self.handle_startendtag(tag, attributes)
+        if tag not in ("meta", "img", "input"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attributes):
         self.tags.append(tag)
-        self.attributes |= {name for name, _ in attributes}
-        self.links += [value for name, value in attributes if name in ("href", "src")]
+        self.attributes += attributes
+        self.links += [value for name, value in attributes if name in ("href", "src") and not value.startswith("#")]
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text += data
+        self.text += "" if self.open and self.open[-1] in ("script", "style") else data
 
 
-def test_without_records_the_page_names_the_first_command():
+def setting_pages() -> list[Path]:
+    return sorted((artifacts.folder("plots") / "pages").glob("*.html"))
+
+
+def only_page() -> Page:
+    (path,) = setting_pages()
+    return Page(path)
+
+
+def pair(dataset: str = "cifar100") -> None:
+    """A teacher, two seeds of the student alone and of KD, one seed of CRD."""
+    store(f"t_{dataset}", 60.0, role="teacher", model="resnet20", dataset=dataset)
+    for seed, (alone, kd) in enumerate(((50.0, 53.0), (52.0, 54.0))):
+        store(f"si{seed}_{dataset}", alone, seed=seed, dataset=dataset)
+        store(f"lm{seed}_{dataset}", kd, method="lm", teacher=f"t_{dataset}", seed=seed, dataset=dataset)
+    store(f"crd_{dataset}", 51.0, method="crd", teacher=f"t_{dataset}", dataset=dataset)
+
+
+def test_without_records_the_page_names_the_first_command_and_no_readme_is_written():
     page = Page(write_gallery())
     assert "python -m kdhelpers suite --profile smoke" in page.text
     assert "0 stored runs" in page.text
+    assert not (artifacts.folder("plots") / "README.md").exists()
 
 
-def test_table_has_mean_and_spread_and_the_best_student_in_bold(root: Path):
-    store(root, "t", 60.0, role="teacher", model="resnet20")
-    store(root, "a", 50.0)
-    store(root, "b", 52.0, seed=1)
-    store(root, "c", 55.0, method="lm", teacher="t", hyperparameters={})
-    page = write_gallery().read_text()
-    rows = [re.sub("<.*?>", "|", row) for row in re.findall("<tr.*?</tr>", page, re.DOTALL)]
-    assert any("51.00 ± 1.41" in row for row in rows)  # standard deviation of 50 and 52 with n - 1
-    assert re.findall(r"<td><b>(.*?)</b></td>", page) == ["55.00 (single run)"]
-    assert "not evidence" not in page
+def test_the_overview_has_the_best_student_its_paired_gain_and_what_it_was_compared_with():
+    pair()
+    (one,) = comparisons(stored_settings(artifacts.records(), {}))
+    assert (one.pair, one.best.method, one.accuracy) == ("t → resnet8", "KD", "53.50 ± 0.71")
+    assert one.best.gain == "+2.50 ± 0.71 (2 seeds)"  # 3 and 2
+    assert one.compared == "3 settings: CE (no teacher) · CRD · KD; n = 1 to 2 seeds"
+    assert "30" not in one.cost
+    assert "78 k parameters, 12 M MACs" in one.cost
+    assert "53.50 ± 0.71" in Page(write_gallery()).text
 
 
-def test_cards_show_figures_rule_budget_device_and_links_to_existing_files(root: Path):
-    store(root, "a", 51.25)
-    executed = artifacts.folder("executed") / "a.ipynb"
-    page = Page(write_gallery())
-    for text in ("51.25", "best_val, epoch 2", "2 epochs, batch 64, sgd, lr 0.05", "A chip, fp32", "78 k parameters"):
+def test_a_placebo_is_never_the_best_student():
+    pair()
+    store("placebo", 59.0, method="lm", teacher="t_cifar100", placebo="shuffled")
+    (one,) = comparisons(stored_settings(artifacts.records(), {}))
+    assert one.accuracy == "53.50 ± 0.71"
+
+
+def test_the_table_has_a_row_per_setting_that_leads_to_its_page_and_marks_the_best():
+    pair()
+    text = write_gallery().read_text()
+    rows = [row for row in re.findall("<tr.*?</tr>", text, re.DOTALL) if "<td" in row]
+    assert len(rows) == 4
+    assert [("★" in row, "53.50" in row) for row in rows].count((True, True)) == 1
+    assert text.count('class="star"') == 1
+    (link,) = re.findall('href="(pages/cifar100_resnet8_lm_.*?)"', rows[[("53.50" in row) for row in rows].index(True)])
+    assert (artifacts.folder("plots") / link).is_file()
+    heads = re.findall('<th scope="col">(.*?)</th>', text)
+    assert heads[:2] == ["method", "test top-1, %"]  # the columns that stay in view
+
+
+def test_a_page_has_all_seeds_gains_curves_conditions_command_and_links_to_existing_files():
+    pair()
+    write_gallery()
+    (path,) = (page for page in setting_pages() if "_lm_" in page.name)
+    page = Page(path)
+    for text in (
+        "53.50 ± 0.71",
+        "+2.50 ± 0.71",
+        "+3.00",
+        "+2.00",
+        "53.00 %",
+        "54.00 %",
+        "A chip, fp32",
+        "2 epochs, batch 64",
+    ):
         assert text in page.text
-    assert page.links == ["../json_results/a.json"]
-    executed.write_text("{}")
-    links = Page(write_gallery()).links
-    assert links == ["../json_results/a.json", "../notebooks/executed/a.ipynb"]
-    assert all((artifacts.folder("plots") / link).is_file() for link in links)
+    assert "best_val: the epoch that is best on held-out training images" in page.text
+    assert "python -m kdhelpers train json_results/lm0_cifar100.json" in page.text
+    assert "papermill lm0_cifar100.ipynb" in page.text
+    assert page.tags.count("polyline") == 2 * 3 + 1  # two accuracies and the loss of two seeds; the teacher
+    assert [link for link in page.links if "json_results" in link] == [
+        f"../../json_results/lm{seed}_cifar100.json" for seed in (0, 1)
+    ]
+    assert all((path.parent / link.partition("#")[0]).is_file() for link in page.links)
 
 
-def test_digits_have_the_note_machinery_check_on_the_section_and_on_every_card(root: Path):
-    store(root, "a", dataset="digits")
-    store(root, "b", dataset="digits", seed=1)
-    store(root, "c")
-    page = write_gallery().read_text()
-    assert (
-        page.count('<span class="badge warn">this shows that the code works, it is not evidence for a method</span>')
-        == 3
-    )
-    assert page.index("<h2>cifar100") < page.index("<h2>digits")
+def test_the_executed_notebook_is_linked_as_html_if_there_is_one_and_weights_too():
+    store("a")
+    (artifacts.folder("executed") / "a.ipynb").write_text("{}")
+    artifacts.weights_path("a").write_bytes(b"x")
+    write_gallery()
+    assert only_page().links[1:] == [
+        "../../json_results/a.json",
+        "../../pth_models/a.pth",
+        "../../notebooks/executed/a.ipynb",
+    ]
+    pages = artifacts.folder("plots") / "notebooks"
+    pages.mkdir()
+    (pages / "a.html").write_text("")
+    write_gallery()
+    assert only_page().links[-1] == "../../plots/notebooks/a.html"
 
 
-def test_failed_running_and_interrupted_runs_are_shown_as_such(root: Path):
-    store(root, "a", status="failed", error="FloatingPointError: epoch 3: loss term kd is not finite")
-    store(root, "b", status="running", seed=1)
+def test_profiles_are_those_of_the_job_without_its_seed():
+    store("x_seed1", seed=1)
+    assert "laptop" in Page(write_gallery({"x": ["laptop", "short"]})).text
+    assert "laptop, short" in only_page().text
+
+
+def test_digits_come_last_apart_and_marked():
+    pair()
+    store("d", dataset="digits")
+    page = Page(write_gallery())
+    assert page.text.index("All settings") < page.text.index("not evidence for a method")
+    (path,) = (page for page in setting_pages() if "digits" in page.name)
+    assert "not evidence for a method" in Page(path).text
+    assert not any("not evidence" in Page(path).text for path in setting_pages() if "digits" not in path.name)
+    assert len(comparisons(stored_settings(artifacts.records(), {}))) == 1
+
+
+def test_failed_running_and_interrupted_runs_are_shown_as_such():
+    store("a", status="failed", error="FloatingPointError: epoch 3: loss term kd is not finite")
+    store("b", status="running", seed=1)
     page = Page(write_gallery())
     assert "epoch 3: loss term kd is not finite" in page.text
     assert "interrupted" in page.text  # no process holds its lock
-    assert "No run on this data is finished." in page.text
-    store(root, "c", status="failed", error="interrupted; the same run continues")
+    store("c", status="failed", error="interrupted; the same run continues")
     path = artifacts.record_path("c")
     artifacts.save_json(path, artifacts.load_json(path) | {"resumed": ["2026-11-21T02:30:00+00:00"]})
     page = Page(write_gallery())
@@ -152,29 +228,108 @@ def test_failed_running_and_interrupted_runs_are_shown_as_such(root: Path):
         assert "interrupted" not in Page(write_gallery()).text
 
 
-def test_everything_is_escaped(root: Path):
-    store(root, "a", model=HOSTILE, dataset=HOSTILE, optimizer=HOSTILE)
-    store(root, "b", status="failed", error=HOSTILE, method="lm", seed=1)
-    store(root, 'c" onclick="x', status=HOSTILE, role='" onclick="x', seed=HOSTILE)
-    store(root, "d", seed=2)
+def test_everything_is_escaped():
+    store("a", model=HOSTILE, dataset=HOSTILE, optimizer=HOSTILE)
+    store("b", status="failed", error=HOSTILE, method="lm", seed=1)
+    store('c" onclick="x', status=HOSTILE, role='" onclick="x', seed=HOSTILE)
+    store("d", seed=2)
     path = artifacts.record_path("d")
     artifacts.save_json(path, artifacts.load_json(path) | {"notes": [HOSTILE], "origin": {HOSTILE: HOSTILE}})
-    for name in ('a"><script>&#.png', 'a" onerror="x.png', 'a" onerror="x.csv'):
+    for name in ('a"><script>&#.png', 'a" onerror="x.png', 'a" onerror="x.csv', "results_<b>.png"):
         (artifacts.folder("plots") / name).write_bytes(b"")
-    page = Page(write_gallery())
-    assert "script" not in page.tags
-    assert not [name for name in page.attributes if name.startswith("on")]
-    assert page.text.count(HOSTILE) >= 4
+    index = Page(write_gallery())
+    assert index.tags.count("script") == 2  # those of the template
+    pages = [Page(path) for path in setting_pages()]
+    assert not any("script" in page.tags for page in pages)
+    for page in (index, *pages):
+        assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert sum(page.text.count(HOSTILE) for page in (index, *pages)) >= 8
+    readme = (artifacts.folder("results") / "README.md").read_text()
+    assert "<script" not in readme
+    assert "<b>" not in (artifacts.folder("plots") / "README.md").read_text()
 
 
-def test_pictures_are_linked_with_their_data(root: Path):
-    (artifacts.folder("plots") / "curves a.png").write_bytes(b"")
-    (artifacts.folder("plots") / "curves a.csv").write_text("x\n")
-    page = Page(write_gallery())
-    assert page.links == ["curves%20a.png", "curves%20a.png", "curves%20a.csv"]
+def test_page_names_stay_in_their_folder_are_unique_and_do_not_change_with_other_records():
+    store("a", dataset="../../x", model="..")
+    store("b", dataset="../../x", model="..", lr=0.1)
+    write_gallery()
+    first = setting_pages()
+    assert len(first) == 2
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", path.name) and not path.name.startswith(".") for path in first)
+    store("0", dataset="../../x", model="..", seed=3)  # sorts before the others
+    store("c", dataset="other")
+    write_gallery()
+    assert set(first) < set(setting_pages())
+    assert len(setting_pages()) == 3
 
 
-def test_interactive_pages_of_this_package_are_linked_and_no_others(root: Path):
+def test_pages_of_deleted_records_are_removed_and_a_users_own_stay():
+    store("a")
+    store("b", dataset="other")
+    write_gallery()
+    own = artifacts.folder("plots") / "pages" / "own.html"
+    own.write_text("<title>mine</title>")
+    artifacts.record_path("b").unlink()
+    write_gallery()
+    assert [path.name.partition("_")[0] for path in setting_pages()] == ["cifar100", "own.html"]
+
+
+def test_pages_that_did_not_change_are_not_written_again():
+    store("a")
+    write_gallery()
+    (path,) = setting_pages()
+    before = path.stat().st_ino
+    write_gallery()
+    assert path.stat().st_ino == before  # every write renames a new file
+
+
+def test_a_picture_stands_in_its_study_or_on_the_page_of_its_run_or_last():
+    store("a")
+    for name in ("attention_resnet8_cifar100", "a_curves", "of a user"):
+        (artifacts.folder("plots") / f"{name}.png").write_bytes(b"")
+    (artifacts.folder("plots") / "of a user.csv").write_text("first_column,second\n")
+    text = write_gallery().read_text()
+    study, other = text.index('<section id="grad-cam">'), text.index('<section id="other">')
+    assert study < text.index('src="attention_resnet8_cifar100.png"') < other < text.index('src="of%20a%20user.png"')
+    assert 'href="of%20a%20user.csv"' in text
+    assert 'alt="of a user: picture of first column, second"' in text
+    assert "a_curves" not in text
+    assert only_page().links.count("../a_curves.png") == 2
+    assert "../attention_resnet8_cifar100.png" in only_page().links  # the study of its network
+
+
+def test_the_description_in_a_picture_is_its_alt_text():
+    figure = plots.new_figure(1, 1)
+    path = artifacts.folder("plots") / "results_x.png"
+    figure.savefig(path, metadata={"Description": 'KD gains "most" & <b>'})
+    store("a")
+    assert 'alt="KD gains &#34;most&#34; &amp; &lt;b&gt;"' in write_gallery().read_text()
+
+
+def test_sentences_are_generated_from_the_saved_numbers():
+    store("a")
+    (artifacts.folder("plots") / "kl_ranking_resnet8_cifar100.png").write_bytes(b"")
+    rows = [("KD", 0.2, 80.0, 0), ("KD", 0.4, 82.0, 1), ("CRD", 0.5, 70.0, 0), ("CRD", 0.5, 70.0, 1)]
+    frame = DataFrame(rows, columns=["student", "kl_nats", "agreement_pct", "seed"])
+    path = artifacts.folder("plots") / "kl_ranking_resnet8_cifar100.csv"
+    frame.to_csv(path, index=False)
+    text = Page(write_gallery()).text
+    assert "KD is nearest to its teacher: a KL of 0.300 nats, mean over 2 seeds; CRD is farthest: 0.500." in text
+    assert "for 81.0 % of the test images" in text
+    path.write_text("other\n1\n")  # as another version wrote it
+    assert "is nearest to" not in Page(write_gallery()).text
+
+
+def test_best_student_and_where_it_looks_are_one_click_away():
+    pair()
+    name = "distillation_grad_cam_comparison_resnet8_cifar100"
+    (artifacts.folder("plots") / f"{name}.png").write_bytes(b"")
+    text = write_gallery().read_text()
+    assert f'href="#{name}"' in text[text.index('id="overview"') : text.index("</section>")]
+    assert f'<figure id="{name}">' in text
+
+
+def test_interactive_pages_of_this_package_are_linked_and_no_others():
     points = [{"network": "a", "label": 0, "x": 1.0, "y": 0.0, "z": 0.0, "kept_pct": 50.0}]
     plots.save_page(hypersphere_page(DataFrame(points), ["c"], f"resnet8 & {HOSTILE}"), "sphere+1")
     (artifacts.folder("plots") / "own.html").write_text("<title>kdhelpers, my notes</title>")
@@ -184,16 +339,15 @@ def test_interactive_pages_of_this_package_are_linked_and_no_others(root: Path):
         page = Page(write_gallery())
         assert page.links == ["sphere%2B1.html"]
         assert f"Embeddings on the sphere · resnet8 & {HOSTILE}" in page.text
-        assert "script" not in page.tags
 
 
-def test_the_page_needs_nothing_from_outside(root: Path):
-    store(root, "a")
-    page = write_gallery().read_text()
-    assert not re.search("https?://|<script|@import|url\\(", page)
+def test_the_pages_need_nothing_from_outside():
+    pair()
+    for path in (write_gallery(), *setting_pages()):
+        assert not re.search("https?://|@import|url\\(|<script src", path.read_text())
 
 
-def test_a_record_with_little_in_it_does_not_break_the_page(root: Path):
+def test_a_record_with_little_in_it_does_not_break_the_page():
     artifacts.save_json(
         artifacts.record_path("bare"), {"schema": 1, "name": "bare", "identity": "0" * 64, "status": "running"}
     )
@@ -201,31 +355,64 @@ def test_a_record_with_little_in_it_does_not_break_the_page(root: Path):
     assert "bare" in Page(write_gallery()).text
 
 
+@pytest.mark.parametrize("kind", ["plots", "results"])
+def test_the_readme_has_the_overview_and_a_second_report_does_not_change_it(kind):
+    pair()
+    store("d", 99.0, dataset="digits")
+    (artifacts.folder("plots") / "results_gains_cifar100.png").write_bytes(b"")
+    write_gallery()
+    path = artifacts.folder(kind) / "README.md"
+    text = path.read_text()
+    assert "`python -m kdhelpers report` generates this file" in text
+    assert "53.50 ± 0.71 | +2.50 ± 0.71 (2 seeds) | the student alone" in text
+    assert "digits" not in text
+    for link in re.findall(r"\]\((?!http)([^)]*\.(?:json|png))\)", text):
+        assert (path.parent / link).is_file()
+    write_gallery()
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("kind", ["plots", "results"])
+def test_a_suite_on_the_digits_leaves_the_readme_of_real_data_and_a_users_own(kind):
+    path = artifacts.folder(kind) / "README.md"
+    pair("digits")
+    write_gallery()
+    assert "not evidence for a method" in path.read_text()
+    pair()
+    write_gallery()
+    real = path.read_text()
+    assert "not evidence" not in real
+    for record in artifacts.records():
+        if record["run"]["dataset"] != "digits":
+            artifacts.record_path(record["name"]).unlink()
+    write_gallery()
+    assert path.read_text() == real
+    path.write_text("mine")
+    pair()
+    write_gallery()
+    assert path.read_text() == "mine"
+
+
 def test_curve_places_points_skips_gaps_and_draws_the_reference():
-    chart = curve("accuracy", {"a": [0.0, None, float("nan"), 10.0], "b": [None]}, ("teacher", 20.0))
+    chart = curve("accuracy", {"a": [[0.0, None, float("nan"), 10.0], [5.0]], "b": [[None]]}, ("teacher", 20.0))
     lines = re.findall('points="(.*?)" class="(.*?)"', chart)
-    assert lines[0] == (" ".join(f"{x},6.0" for x in ("6.0", "75.3", "144.7", "214.0")), "reference")
-    assert lines[1] == ("6.0,114.0 214.0,60.0", "line0")  # 0 at the bottom, 10 half-way to the teacher's 20
-    assert len(lines) == 2
-    assert "not recorded" in curve("loss", {"a": [None]})
+    assert lines[0] == (" ".join(f"{x},8.0" for x in ("44.0", "160.0", "276.0", "392.0")), "reference")
+    assert lines[1] == ("44.0,188.0 392.0,98.0", "line0")  # 0 at the bottom, 10 half-way to the teacher's 20
+    assert lines[2] == ("44.0,143.0 87.5,143.0", "line0")  # one epoch is a dash
+    assert len(lines) == 3
+    assert re.findall('text-anchor="end">([0-9]+)<', chart) == ["0", "5", "10", "15", "20"]
+    assert "a ends at 10, 5" in chart
+    assert "not recorded" in curve("loss", {"a": [[None]]})
 
 
 def test_templates_escape_texts_and_attributes_but_not_markup():
-    chart = curve(f'{HOSTILE}" onload="x', {HOSTILE: [1.0]}, (HOSTILE, 2.0))
+    chart = curve(f'{HOSTILE}" onload="x', {HOSTILE: [[1.0]]}, (HOSTILE, 2.0))
     assert not re.search('<script|onload="', chart)
-    assert re.search('aria-label="&lt;script&gt;.*?&#34; onload=&#34;x over 1 epochs"', chart)
-    assert chart.count("&lt;script&gt;") == 4  # title, label, line, reference
+    assert re.search('aria-label="&lt;script&gt;.*?&#34; onload=&#34;x over 1 epochs: &lt;script', chart)
+    assert chart.count("&lt;script&gt;") == 5  # title, label twice, line, reference
     assert f"<title>kdhelpers: {Markup.escape(HOSTILE)}</title>" in render("display/page.html.j2", title=HOSTILE)
     assert "<title>kdhelpers: <i>c</i></title>" in render("display/page.html.j2", title=Markup("<i>c</i>"))
 
 
-def test_numbers():
-    assert [magnitude(value) for value in (78_042, 12_345_678, 2.5e9, 12, None, float("nan"))] == [
-        "78 k",
-        "12.3 M",
-        "2.5 G",
-        "12",
-        "–",
-        "–",
-    ]
-    assert number(None, "{:.2f}") == "–"
+def test_a_missing_number_is_a_dash():
+    assert [number(value, "{:.1f}") for value in (1.25, None, float("nan"), "x")] == ["1.2", "–", "–", "–"]

@@ -5,7 +5,7 @@ import math
 import pytest
 import record_fixtures as fixtures
 
-from kdhelpers import METHODS
+from kdhelpers import METHODS, results, summarize
 from kdhelpers.report import published
 
 BUDGET = {"selection": "last", "model": "resnet18"}
@@ -52,10 +52,19 @@ def test_every_published_figure_has_a_row_in_its_order_and_ours_stand_beside(sto
 
 def test_gains_are_over_the_supcon_baseline_in_pairs_of_one_seed(stored):
     row = by_setting().loc["SupCRD α 1, β 12"]
-    assert row["gain_n"] == 2
-    assert row["gain_points"] == 4.5  # (45 - 40 + 46 - 42) / 2; the means of unequal seeds differ by 3.5
-    assert row["gain_std_points"] == pytest.approx(math.sqrt(0.5))
-    assert math.isnan(by_setting().loc["SupCon + linear probe", "gain_points"])
+    assert row["over_baseline_n"] == 2
+    assert row["over_baseline_points"] == 4.5  # (45 - 40 + 46 - 42) / 2; the means of unequal seeds differ by 3.5
+    assert row["over_baseline_std_points"] == pytest.approx(math.sqrt(0.5))
+    assert math.isnan(by_setting().loc["SupCon + linear probe", "over_baseline_points"])
+
+
+def test_the_gain_is_that_of_every_other_table(stored):
+    summary = summarize(results()).set_index("label")
+    row = by_setting().loc["SupCRD α 1, β 12"]
+    assert (row["gain_points"], row["gain_n"]) == (6.0, 1)  # over CE (no teacher), which has seed 0 alone
+    assert summary.loc["SupCRD", "gain_points"] == 6.0
+    table = published.table("supcrd", "pure").data.set_index("setting")
+    assert table.loc["SupCRD α 1, β 12", "our paired gain"] == "+6.00 (1 seed)"
 
 
 def test_the_teachers_own_accuracy_stands_beside_the_published_one(stored):
@@ -74,7 +83,7 @@ def test_other_methods_and_settings_of_the_budget_follow_below(stored):
     frame = by_setting()
     printed = len(published.published("supcrd"))
     assert {"CE (no teacher)", "SupCRD (λ=0.35)"} <= set(frame.index[printed:])
-    assert frame.loc["CE (no teacher)", "gain_points"] == -1.0
+    assert frame.loc["CE (no teacher)", "over_baseline_points"] == -1.0
 
 
 def test_another_teacher_head_is_not_mixed_in(stored):
@@ -94,7 +103,7 @@ def test_a_method_run_in_other_settings_too_is_matched_by_its_defaults(stored):
     fixtures.store(student(60.0, "z_supcon_hot", method="supcon", hyperparameters=hot))
     frame = by_setting()
     assert (frame.loc["SupCon + linear probe", "test_top1_pct"], frame.loc["SupCon + linear probe", "n"]) == (42.0, 3)
-    assert frame.loc["SupCRD α 1, β 12", "gain_points"] == 4.5
+    assert frame.loc["SupCRD α 1, β 12", "over_baseline_points"] == 4.5
     assert frame.loc["SupCon (T=0.5)", "test_top1_pct"] == 60.0
     fixtures.store(supcrd(44.0, "z_hybrid_out", lam=0.3, form="out"), student(47.0, "logits", **fixtures.LM | TAUGHT))
     assert by_setting("logits").loc["hybrid λ 0.3", "test_top1_pct"] == 50.0
@@ -114,7 +123,9 @@ def test_the_table_shows_missing_runs_as_dashes_and_says_what_is_compared(stored
     html = table.to_html()
     assert "nan" not in html.lower()
     assert "45.50 ± 0.71" in set(table.data["ours (%)"])
-    assert "+4.50 ± 0.71 (2 seeds)" in set(table.data["our gain, paired"])
+    assert "+4.50 ± 0.71 (2 seeds)" in set(table.data["ours over SupCon + linear probe"])
+    assert "over n = 1 to 3 seeds" in table.caption
+    assert table.caption.startswith("supcrd, published: resnet50 teaches resnet18; ours: resnet20 teaches resnet18")
     budget = "distilled from teacher_resnet50_cifar100 on cifar100 at 32 px, 8 epochs, batch 64, sgd, selection last"
     assert budget in table.conditions
     assert table.data["published budget"].tolist()[:3] == ["–", "0.42×", "0.42×"]  # 50 epochs of two views
@@ -178,3 +189,20 @@ def test_published_figures_are_shown_with_the_digits_that_were_printed(stored):
     shown = published.table("supcrd", "pure").data["published (%)"].tolist()
     assert shown[:4] == ["72.17", "69.08", "69.7", "70.1"]
     assert shown[-1] == "–"  # our own setting, which nobody printed
+
+
+def test_each_budget_with_a_student_of_a_study_is_listed_once(stored):
+    fixtures.store(student(70.0, "lion", **CONKD), student(71.0, "adam", **CONKD | {"optimizer": "adamw"}))
+    assert published.stored() == [("supcrd", "hybrid"), ("conkd_lion", "lion"), ("supcrd", "longer")]
+    assert published.stored("imagenette") == [("conkd_lion", "lion")]
+    assert published.stored("digits") == []
+
+
+def test_a_gain_over_a_student_by_another_optimiser_names_it(root):
+    fixtures.store(student(70.0, "ours", **CONKD), student(66.0, "alone", dataset="imagenette"))
+    data = published.table("conkd_lion", "ours").data.set_index("setting")
+    assert data.loc["ResNet-18, ConKD with Lion", ["our paired gain", "gain over"]].tolist() == [
+        "+4.00 (1 seed)",
+        "CE (no teacher) by SGD",
+    ]
+    assert data.iloc[0]["gain over"] == ""  # the teacher

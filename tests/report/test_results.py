@@ -86,7 +86,7 @@ def test_pairs_are_of_one_seed_and_means_of_all(study):
 def test_unshared_seeds_have_no_gain(root):
     fixtures.store(fixtures.record(50.0, seed=0), fixtures.record(53.0, seed=7, **fixtures.LM))
     taught = row(summarize(results()), "KD")
-    assert taught["gain_n"] == 0
+    assert math.isnan(taught["gain_n"])
     assert math.isnan(taught["gain_points"])
     assert math.isnan(taught["gap_closed_pct"])
 
@@ -254,3 +254,78 @@ def test_rows_that_differ_in_their_teacher_alone_are_told_apart(root):
     names = row_names(summarize(results()))
     assert sorted(names) == [f"KD from teacher_resnet{depth}_cifar100 (single run)" for depth in (20, 32)]
     assert len(histories()["cifar100"]) == 2
+
+
+CONKD = {"method": "conkd", "hyperparameters": {}, "teacher": "teacher_resnet20_cifar100"}
+LION = {"optimizer": "lion", "optimizer_options": {}, "lr": 6e-4, "weight_decay": 0.1}
+ADAMW = {"optimizer": "adamw", "optimizer_options": {}, "lr": 3e-3, "weight_decay": 0.02}
+
+
+def test_a_gain_is_over_the_student_alone_of_the_own_optimiser_or_names_the_other(root):
+    fixtures.store(
+        *(fixtures.record(top1, seed=seed) for seed, top1 in enumerate((50.0, 52.0))),
+        *(fixtures.record(top1, seed=seed, name="lion", **CONKD | LION) for seed, top1 in enumerate((56.0, 57.0))),
+        fixtures.record(55.0, name="adamw", **CONKD | ADAMW),
+    )
+    taught = row(summarize(results()), "ConKD by Lion")
+    assert (taught["gain_points"], taught["gain_n"], taught["baseline"]) == (5.5, 2, "CE (no teacher) by SGD")
+    fixtures.store(fixtures.record(51.0, name="alone_lion", **LION))
+    summary = summarize(results())
+    own = row(summary, "ConKD by Lion")
+    assert (own["gain_points"], own["gain_n"], own["baseline"]) == (5.0, 1, "")
+    alone = row(summary, "CE (no teacher) by Lion")
+    assert math.isnan(alone["gain_points"])
+    assert alone["baseline"] == ""
+    other = row(summary, "ConKD by AdamW")  # 50 by SGD, 51 by Lion: the stricter one counts
+    assert (other["gain_points"], other["baseline"]) == (4.0, "CE (no teacher) by Lion")
+
+
+def test_the_baseline_by_another_optimiser_has_most_shared_seeds_then_the_best_accuracy(root):
+    fixtures.store(
+        *(fixtures.record(56.0, seed=seed, name="conkd", **CONKD | LION) for seed in (0, 1)),
+        *(fixtures.record(50.0, seed=seed, name="sgd") for seed in (0, 1)),
+        fixtures.record(54.0, name="adamw", **ADAMW),
+    )
+    assert row(summarize(results()), "ConKD by Lion")["baseline"] == "CE (no teacher) by SGD"
+    fixtures.store(fixtures.record(54.0, seed=1, name="adamw", **ADAMW))
+    taught = row(summarize(results()), "ConKD by Lion")
+    assert (taught["baseline"], taught["gain_points"]) == ("CE (no teacher) by AdamW", 2.0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"epochs": 16},
+        {"batch_size": 128},
+        {"augmentation": "crop=4"},
+        {"selection": "last"},
+        {"model": "resnet14"},
+        {"val_fraction": 0.2},
+        {"dataset": "cifar10"},
+        {"method": "supcon"},
+        {"seed": 1},
+        {"optimizer": "lion"},  # at another rate
+    ],
+)
+def test_a_baseline_by_another_optimiser_differs_in_nothing_else(root, other):
+    fixtures.store(fixtures.record(50.0, name="alone", **other), fixtures.record(53.0, name="conkd", **CONKD | LION))
+    taught = row(summarize(results()), "ConKD by Lion")
+    assert math.isnan(taught["gain_points"])
+    assert taught["baseline"] == ""
+
+
+def test_another_schedule_of_the_other_optimiser_is_named(root):
+    step = {"schedule": "multistep", "schedule_options": {"milestones": [4]}}
+    fixtures.store(fixtures.record(50.0, name="alone", **step), fixtures.record(53.0, name="conkd", **CONKD | LION))
+    assert row(summarize(results()), "ConKD by Lion")["baseline"] == "CE (no teacher) by SGD, multistep"
+
+
+def test_histories_have_a_line_per_optimiser_over_the_seeds_that_it_counts(root):
+    again = fixtures.record(90.0, name="again")
+    again["environment"]["finished"] = "2026-11-22T00:00:00+00:00"
+    fixtures.store(fixtures.record(50.0), again, fixtures.record(40.0, name="l", **LION))
+    found = histories("cifar100")["cifar100"]
+    assert set(found) == {"CE (no teacher) (single run)", "CE (no teacher) by Lion (single run)"}
+    assert found["CE (no teacher) (single run)"] == [
+        {key: value for key, value in line.items() if value is not None} for line in again["history"]
+    ]  # the newest of a seed that is stored twice

@@ -287,3 +287,15 @@ def test_columns_under_one_head_stay_together():
     shown = list(table.main.data)
     assert shown[-1][1] == "published"
     assert list(table.more.data) == [heads[0], *heads[len(shown) :]]
+
+
+def test_a_gain_by_another_optimiser_names_it_in_a_column_of_its_own(root):
+    fixtures.store(*fixtures.study())
+    assert "gain over" not in tables.results_table("cifar100").data
+    lion = {"method": "conkd", "teacher": "teacher_resnet20_cifar100", "optimizer": "lion", "hyperparameters": {}}
+    fixtures.store(fixtures.record(55.0, name="lion", **lion))
+    data = tables.results_table("cifar100").data.set_index("method")["gain over"]
+    assert data[["ConKD by Lion", "KD", "CE (no teacher)"]].tolist() == ["CE (no teacher) by SGD", "", ""]
+    chosen = tables.results_table("cifar100", only=["lion"])
+    assert chosen.data["paired gain (points)"].tolist() == ["+5.00 (1 seed)"]
+    assert "n = 1 seed" in chosen.caption  # of the row that is shown

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import nbformat
 import pytest
 from suite_fixtures import job, make_root, profile, write_notebook
 
+from kdhelpers import optimizer_runs, run_of, starting_point
+from kdhelpers.report.results import METHOD_FIELDS
 from kdhelpers.suite.profiles import fingerprints, load_profile, notebooks_folder, parameters_of, profile_names
+from kdhelpers.training.run import distinctive
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([job("a", seeds="sometimes")], "job 'a': seeds: Input should be 'once', 'each' or 'all'"),
         (
             [job("a", need=["b"])],
-            "job 'a': unknown key 'need'; known: name, notebook, parameters, needs, seeds, num_gpus, matrix",
+            "job 'a': unknown key 'need'; known: name, notebook, parameters, needs, after, seeds, num_gpus, matrix",
         ),
         ([job("../a")], "name: String should match pattern"),
         ([{"notebook": "good"}], "job 1: name: Field required"),
@@ -122,6 +126,62 @@ def test_seeds_replicate_jobs_and_their_needs(root: Path):
         load_profile(name, only=["c"])
     with pytest.raises(ValueError, match="--seeds: 1 is given twice"):
         load_profile(name, [1, 1])
+
+
+def test_after_orders_jobs_and_selects_none(root: Path):
+    name = profile(
+        root,
+        job("a", seeds="each"),
+        job("b", needs=["a"]),
+        job("first_results", after=["*"]),
+        job("results", after=["*"]),
+        job("c"),
+    )
+    jobs = {one.name: one for one in load_profile(name, [0, 1])}
+    assert jobs["results"].after == ("a", "a_seed1", "b", "first_results")  # those above it
+    assert jobs["results"].needs == ()
+    (alone,) = load_profile(name, [0, 1], only=["results"])
+    assert alone.after == ()
+    some = load_profile(name, [0, 1], only=["results", "b"])
+    assert [one.name for one in some] == ["a", "a_seed1", "b", "results"]
+    assert some[-1].after == ("a", "a_seed1", "b")
+    before = fingerprints(list(jobs.values()))
+    changed = profile(root, job("a", parameters={"seed": 7}), job("results", after=["*"]))
+    assert fingerprints(load_profile(changed))["results"] != before["results"]
+    with pytest.raises(ValueError, match="job 'a' is after 'b\\*', which is not a job above it"):
+        load_profile(profile(root, job("a", after=["b*"]), job("b")))
+    with pytest.raises(ValueError, match="in a circle: a -> b -> a"):
+        load_profile(profile(root, job("a", after=["b"]), job("b", needs=["a"])))
+
+
+def test_what_19_optimisers_trains_has_the_student_alone_of_its_own_optimiser(monkeypatch):
+    monkeypatch.setenv("KD_ROOT", str(Path(__file__).resolve().parents[2]))
+    checked = 0
+    for jobs in (load_profile(name) for name in ("laptop", "paper", "short")):
+        by_notebook = {"02_independent_student": [], "19_optimisers": []}
+        for one in jobs:
+            by_notebook.setdefault(one.notebook.stem, []).append(_parameters(one))
+        alone = [_budget(_run(values)) for values in by_notebook["02_independent_student"]]
+        for values in by_notebook["19_optimisers"]:
+            lr, decay = starting_point(values["optimizer"], values["lr"], values["weight_decay"])
+            runs = optimizer_runs(_run(values | {"lr": lr, "weight_decay": decay}), values["beside"])
+            assert [run.optimizer for run in runs if _budget(run) not in alone] == []
+            checked += len(runs)
+    assert checked == 9
+
+
+def _parameters(one) -> dict:
+    return {name: ast.literal_eval(text) for name, text in parameters_of(one.notebook).items()} | one.parameters
+
+
+def _run(values: dict):
+    chosen = {name: value for name, value in values.items() if name not in ("beside", "sweep", "training", "student")}
+    return run_of(chosen | {"model": values["student"]})
+
+
+def _budget(run) -> dict:
+    fields = distinctive(run.model_dump())
+    return {name: value for name, value in fields.items() if name not in METHOD_FIELDS}
 
 
 def test_seeds_all_runs_once_with_every_seed_and_needs_every_replica(root: Path):

@@ -43,6 +43,20 @@ def test_order_capacity_and_forced_training(root: Path):
     assert parameters["b"] == parameters["d"] == {}  # b is not forced, d has no such parameter
 
 
+def test_a_job_after_others_waits_for_them_and_a_failure_does_not_block_it(root: Path):
+    name = profile(root, job("bad", "raises"), job("needy", needs=["bad"]), job("good"), job("results", after=["*"]))
+    started: list[str] = []
+    suite = Suite("tiny", load_profile(name))
+    assert not suite.run(FakeWorkers(started, failing=("bad",)))
+    assert started == ["bad", "good", "results"]
+    assert [suite.status[one].state for one in ("bad", "needy", "results")] == ["failed", "blocked", "done"]
+    again: list[str] = []
+    assert Suite("tiny", load_profile(name)).run(FakeWorkers(again))
+    assert again == ["bad", "needy", "results"]  # the results are out of date when the failed job has succeeded
+    assert Suite("tiny", load_profile(name)).run(FakeWorkers(third := []))
+    assert third == []
+
+
 def test_exit_code_zero_without_the_end_marker_is_a_failure(root: Path):
     jobs = load_profile(profile(root, job("a")))
     suite = Suite("tiny", jobs)

@@ -9,15 +9,16 @@ from kdhelpers.methods import METHODS
 from kdhelpers.report.beside import settings
 from kdhelpers.report.cohort import short_labels
 from kdhelpers.report.gains import cohort_of
+from kdhelpers.report.paired import GAIN, has_no_teacher, with_gains
 from kdhelpers.report.placebo import placebo_of
-from kdhelpers.report.results import has_no_teacher, results
+from kdhelpers.report.results import results
 from kdhelpers.zoo.benchmark import DATASET, figures_of, matches, nearness, published_pairs
 
 NO_TEACHER, CONTROL, MAPS, EMBEDDINGS, LOGITS = "no teacher", "control", "feature maps", "embeddings", "logits"
 OTHER_VIEWS = " (other augmentation)"
 MEANS = ["seconds_per_epoch", "peak_memory_mib", "extra_parameters"]
 COLUMNS = "method family dataset teacher student budget epochs views n test_top1_pct test_top1_std_pct".split()
-COLUMNS += "gain_points gain_std_points gain_n placebo_gain_points placebo_gain_std placebo_n".split()
+COLUMNS += [*GAIN, *"placebo_gain_points placebo_gain_std placebo_n".split()]
 COLUMNS += [
     "teacher_top1_pct",
     *MEANS,
@@ -66,7 +67,7 @@ def frame(dataset: str, like: str = "", published_pair: str = ""):
 def _with_facts(cohort, firsts):
     """`settings` of the cohort with the means of the records, the gain over the placebo and a record's name."""
     means = cohort.groupby("setting")[MEANS].mean().astype(float).fillna({"extra_parameters": 0})
-    summary = settings(cohort).drop(columns=MEANS, errors="ignore").join(means, on="setting")
+    summary = settings(with_gains(cohort)).drop(columns=MEANS, errors="ignore").join(means, on="setting")
     return summary.join(placebo_of(cohort), on="setting").join(firsts["name"], on="setting")
 
 

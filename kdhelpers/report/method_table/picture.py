@@ -1,22 +1,25 @@
-"""The picture "gain against cost": a point per method, coloured by what the method reads of its teacher."""
+"""The picture "gain against cost": a point per setting, in the colour and with the marker of its method."""
 
 from matplotlib.lines import Line2D
+from matplotlib.markers import CARETDOWNBASE
 
+from kdhelpers.display.colours import EMBEDDINGS, LOGITS, MAPS, NO_TEACHER, OWN, VIEWS, look_of
 from kdhelpers.display.placing import place_labels
-from kdhelpers.display.plots import PALETTE, new_figure, styled
+from kdhelpers.display.style import new_figure, styled
 from kdhelpers.display.text import MARK, evidence_note, mark_meaning
-from kdhelpers.report.method_table.frame import CONTROL, EMBEDDINGS, LOGITS, MAPS, NO_TEACHER
+from kdhelpers.report.method_table.frame import CONTROL
 
-COLORS = {LOGITS: PALETTE[0], EMBEDDINGS: PALETTE[2], MAPS: PALETTE[1], NO_TEACHER: "0.35", CONTROL: "0.6"}
 NAMES = {
     LOGITS: "reads the teacher's logits",
     EMBEDDINGS: "reads its embeddings",
     MAPS: "reads its feature maps",
+    VIEWS: "several views, mixed or unlabelled images",
     NO_TEACHER: "has no teacher",
-    CONTROL: "control",
+    OWN: "registered by you",
+    CONTROL: "hollow: a control",
 }
-MARKERS = {CONTROL: "D"}
 POINT = {"markersize": 5, "capsize": 2, "elinewidth": 0.8, "markeredgewidth": 0.8}
+CARET = CARETDOWNBASE  # a gain below the axis
 TICKS = (0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 OUTLIER = 3.0  # ranges of the middle half of the gains below their first quartile
 
@@ -48,12 +51,13 @@ def _draw(axes, frame) -> None:
     low = _lowest(frame["gain"])
     heights, spreads = frame["gain"].clip(lower=low), frame["gain_std_points"].astype(float).fillna(0.0)
     spreads = spreads.where(frame["gain"] >= low, 0.0)
-    colors = list(frame["family"].map(COLORS).fillna("0.6"))
-    markers = [
-        "v" if gain < low else MARKERS.get(kind, "o") for gain, kind in zip(frame["gain"], frame["family"], strict=True)
-    ]
-    for x, y, spread, color, marker in zip(frame["step_ratio"], heights, spreads, colors, markers, strict=True):
-        axes.errorbar([x], [y], yerr=spread or None, fmt=marker, color=color, **POINT)
+    looks = [look_of(run["method"]) for run in frame["run"]]
+    rows = zip(frame["step_ratio"], heights, spreads, looks, frame["gain"], frame["family"], strict=True)
+    for x, y, spread, look, gain, kind in rows:
+        face = "white" if kind == CONTROL else look.colour
+        marker = CARET if gain < low else look.marker
+        style = {"marker": marker, "linestyle": "none", "color": look.colour, "markerfacecolor": face}
+        axes.errorbar([x], [y], yerr=spread or None, **style, **POINT)
     _limits(axes, frame["step_ratio"], heights, spreads)
     axes.axhline(0, color="0.3", linewidth=1, zorder=0.9)
     axes.axvline(1, color="0.3", linewidth=0.8, linestyle=":", zorder=0.9)
@@ -62,7 +66,13 @@ def _draw(axes, frame) -> None:
         name + MARK * bool(notes) + (f" ({gain:+.1f})".replace("-", "−") if gain < low else "")
         for name, notes, gain in zip(frame["method"], frame["notes"], frame["gain"], strict=True)
     ]
-    place_labels(axes, list(zip(frame["step_ratio"], heights, strict=True)), texts, colors, list(spreads))
+    place_labels(
+        axes,
+        list(zip(frame["step_ratio"], heights, strict=True)),
+        texts,
+        [look.colour for look in looks],
+        list(spreads),
+    )
 
 
 def _lowest(gains) -> float:
@@ -89,12 +99,19 @@ def _describe(axes, frame) -> None:
     seeds = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]]))) if counts else "0"
     title = f"{first['dataset']}: {first['teacher']} teaches {first['student']}, {first['budget']}"
     axes.set_title(title, loc="left")
-    families = [family for family in COLORS if family in set(frame["family"])]
-    handles = [
-        Line2D([], [], marker=MARKERS.get(family, "o"), linestyle="none", color=COLORS[family], label=NAMES[family])
-        for family in families
-    ]
-    axes.figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
+    axes.figure.legend(handles=_families(frame), loc="outside upper left", ncols=3)
     notes = [f"mean ± std of the gain, seeds per setting: {seeds}; times measured in turns in one run"]
     notes += [mark_meaning(frame["notes"]), evidence_note(frame["dataset"])]
     axes.figure.supxlabel("\n".join(filter(None, notes)), fontsize=8, color="0.3")
+
+
+def _families(frame) -> list:
+    """A handle for each family, in the colour of its first method here; and for controls, if there are any."""
+    first = {look.family: look.colour for look in (look_of(run["method"]) for run in frame["run"][::-1])}
+    colours = {family: first.get(family) for family in NAMES} | {CONTROL: "0.4" * (CONTROL in set(frame["family"]))}
+    faces = colours | {CONTROL: "white"}
+    return [
+        Line2D([], [], marker="o", linestyle="none", color=colour, markerfacecolor=faces[family], label=NAMES[family])
+        for family, colour in colours.items()
+        if colour
+    ]

@@ -13,7 +13,9 @@ from kdhelpers.display.text import (
     mark_meaning,
     pace_text,
     paired_text,
+    seeds_text,
 )
+from kdhelpers.report.paired import GAIN
 from kdhelpers.report.styling import column_texts, table_of
 
 PUBLISHED_EPOCHS = 240  # of one view: the unit of published budgets
@@ -34,7 +36,7 @@ def table(frame):
         "method": frame["method"],
         "reads": frame["family"],
         "test top-1 (%)": [accuracy_text(row) for row in frame.to_dict("records")],
-        "gain, paired (points)": texts(paired_text, "gain_points", "gain_std_points", "gain_n"),
+        "gain, paired (points)": texts(paired_text, *GAIN),
         "over its placebo": texts(paired_text, "placebo_gain_points", "placebo_gain_std", "placebo_n"),
         "step (× KD)": texts(_number, "step_ratio"),
         "views": texts(_count, "views"),
@@ -86,7 +88,8 @@ def _caption(frame, text: str) -> str:
         return "no stored student has a student without a teacher of its own budget"
     first = frame.iloc[0]
     pair = f"{first['dataset']}: {first['teacher']} ({first['teacher_top1_pct']:.2f} %) teaches {first['student']}"
-    parts = [evidence_note(frame["dataset"]), f"{pair}, {first['budget']}", text, mark_meaning(frame["notes"])]
+    counted = f"{len(frame)} settings, {seeds_text(frame['n'])}"
+    parts = [evidence_note(frame["dataset"]), f"{pair}, {first['budget']}", counted, text, mark_meaning(frame["notes"])]
     return " · ".join(filter(None, parts))
 
 

@@ -6,15 +6,16 @@ from textwrap import wrap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from kdhelpers.display.plots import PALETTE, TEACHER_LINE, grid_shape, new_figure, panel_grid, shorten, styled
+from kdhelpers.display.colours import colour_of
+from kdhelpers.display.curves import short_names
+from kdhelpers.display.style import MAX_WIDTH, TEACHER_LINE, grid_shape, new_figure, panel_grid, shorten, styled
 from kdhelpers.display.text import MARK, evidence_note, mark_meaning
 from kdhelpers.zoo.benchmark import BASELINE, in_order
 
-PANELS_PER_ROW = 4
-MOST_IN_NARROW, WIDTH_OF_METHOD = 16, 0.2  # methods in such a panel; inches
-MARKER = {"marker": "D", "markersize": 5, "linestyle": "none", "color": PALETTE[1], "markeredgewidth": 0}
+PANELS_PER_ROW = {10: 3, 26: 2}  # most methods of a panel -> how many fit
+MARKER = {"marker": "D", "markersize": 5, "linestyle": "none", "markerfacecolor": "white", "markeredgecolor": "black"}
 ERROR = {"ecolor": "0.15", "capsize": 3, "elinewidth": 1}
-POINT = {"fmt": "o", "markersize": 4, "color": PALETTE[0], **ERROR}
+POINT = {"fmt": "o", "markersize": 4, **ERROR}
 BASE_LINE = {"color": "0.4", "linewidth": 0.8}
 
 
@@ -28,9 +29,9 @@ def bars(frame):
     frame = frame.assign(published_pct=frame["published_pct"].astype(float).mask(larger))
     columns = list(frame.groupby(["dataset", "teacher", "student", "budget"], sort=False))
     most = max(len(_methods(column.set_index("method"))) for _, column in columns)
-    rows, across = grid_shape(len(columns), PANELS_PER_ROW if most <= MOST_IN_NARROW else PANELS_PER_ROW // 2)
+    rows, across = grid_shape(len(columns), next((fit for many, fit in PANELS_PER_ROW.items() if most <= many), 1))
     with styled():
-        figure = new_figure(max(3.3, WIDTH_OF_METHOD * most) * across + 0.4, 3.2 * rows + 0.6)
+        figure = new_figure(MAX_WIDTH if across > 1 or most > 26 else 0.6 * MAX_WIDTH, 2.9 * rows + 0.6)
         grid = panel_grid(figure, (rows, across), len(columns)).ravel()
         for axes, ((_, teacher, student, budget), column) in zip(grid, columns, strict=False):
             _draw(axes, column.set_index("method"))
@@ -59,33 +60,40 @@ def _draw(axes, column) -> None:
     methods = _methods(column)
     base, teacher = (top1.get(method, math.nan) for method in (BASELINE, "teacher"))
     for place, method in enumerate(methods):
-        _draw_ours(axes, place, top1[method], std[method], math.nan if method == BASELINE else base)
+        colour = colour_of(str(column["label"].get(method)))
+        _draw_ours(axes, place, top1[method], std[method], math.nan if method == BASELINE else base, colour)
         axes.plot([place], [published[method]], **MARKER)
     if not math.isnan(teacher):
         axes.axhline(teacher, zorder=0.9, **TEACHER_LINE)
     if not math.isnan(base):
         axes.axhline(base, zorder=0.9, **BASE_LINE)
-    axes.set_xticks(range(len(methods)), [shorten(name, 18) for name in methods], rotation=60, ha="right", fontsize=8)
+    axes.set_xticks(
+        range(len(methods)),
+        [shorten(name, 18) for name in short_names(methods).values()],
+        rotation=60,
+        ha="right",
+        fontsize=8,
+    )
     axes.tick_params(axis="x", pad=0)
     axes.set_xlim(-0.6, len(methods) - 0.4)
     axes.grid(False, axis="x")
 
 
-def _draw_ours(axes, place: int, mean: float, std: float, base: float) -> None:
+def _draw_ours(axes, place: int, mean: float, std: float, base: float, colour: str) -> None:
     whisker = None if math.isnan(std) else std  # never invented for a single run
     if math.isnan(mean):
         return
     if math.isnan(base):
-        axes.errorbar([place], [mean], yerr=whisker, **POINT)
+        axes.errorbar([place], [mean], yerr=whisker, color=colour, **POINT)
     else:
-        axes.bar([place], [mean - base], bottom=base, width=0.7, color=PALETTE[0], yerr=whisker, error_kw=ERROR)
+        axes.bar([place], [mean - base], bottom=base, width=0.7, color=colour, yerr=whisker, error_kw=ERROR)
 
 
 def _legend(figure, printed: bool, larger: bool) -> None:
     handles = [
-        Patch(color=PALETTE[0], label="ours, mean ± std over seeds"),
+        Patch(color="0.5", label="ours, mean ± std over seeds"),
         Line2D([], [], **BASE_LINE, label=f"our {BASELINE} without a teacher, where bars begin"),
         Line2D([], [], **TEACHER_LINE, label="our teacher"),
         *([Line2D([], [], **MARKER, label="published" + ", 240 epochs of one view" * larger)] if printed else []),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)

@@ -5,6 +5,7 @@ import pandas
 from kdhelpers.report.beside import COLUMNS as FIELDS
 from kdhelpers.report.beside import beside, settings
 from kdhelpers.report.labels import distinctions
+from kdhelpers.report.paired import with_gains
 from kdhelpers.report.results import METHOD_FIELDS, results
 from kdhelpers.zoo.benchmark import DATASET, figures_of, published_pairs
 
@@ -39,7 +40,7 @@ def _columns(dataset: str | None) -> dict[tuple[str, str, str], list]:
 
     Each published pair has at least one column on its data set, if that is wanted: of the student alone, or empty.
     """
-    summary = settings(results(dataset))
+    summary = settings(with_gains(results(dataset)))
     alone = summary[summary["teacher_sha256"].isna()]
     columns: dict[tuple[str, str, str], list] = {}
     for (_, budget), distilled in summary.groupby(["teacher_sha256", "budget_key"], sort=False):

@@ -16,7 +16,8 @@ from kdhelpers.display.text import (
     paired_text,
 )
 from kdhelpers.nearest import known_names
-from kdhelpers.report.results import has_no_teacher, results, summarize
+from kdhelpers.report.paired import GAIN, with_gains
+from kdhelpers.report.results import results, summary_of
 from kdhelpers.report.styling import column_texts, table_of
 
 SHADE = "background-color: rgba(0, 114, 178, 0.14)"  # readable on light and dark pages
@@ -35,8 +36,7 @@ def results_table(dataset: str | None = None, highlight: str | None = None, only
     frame = results(dataset)
     shaded = _settings_of(frame, "highlight", [highlight] if highlight else [], dataset)
     chosen = _settings_of(frame, "only", only, dataset) if only is not None else set(frame["setting"])
-    summary = summarize(_with_baselines(frame, chosen))
-    summary = summary[summary["setting"].isin(chosen)].reset_index(drop=True)
+    summary = summary_of(with_gains(frame).query("setting in @chosen"))
     best, texts = _best(summary), _result_texts(summary)
     left_out = frame["setting"].nunique() - len(chosen)
     note = f"{len(chosen)} of {len(chosen) + left_out} stored settings" if left_out else ""
@@ -60,13 +60,6 @@ def _settings_of(frame, argument: str, runs, dataset: str | None) -> set[str]:
     return {stored[name] for name in names}
 
 
-def _with_baselines(frame, chosen: set[str]):
-    """The runs of these settings, and of the settings that their gains are over."""
-    budgets = set(frame.loc[frame["setting"].isin(chosen), "budget_key"])
-    baseline = frame["run"].map(has_no_teacher).astype(bool) & frame["budget_key"].isin(budgets)
-    return frame[frame["setting"].isin(chosen) | baseline]
-
-
 def _css(texts, shaded, best):
     rows = [";".join([SHADE] * int(shade) + [BOLD] * int(bold)) for shade, bold in zip(shaded, best, strict=True)]
     return pandas.DataFrame({column: rows for column in texts}, index=texts.index)
@@ -82,7 +75,8 @@ def _result_texts(summary):
         "teacher": summary["teacher"].replace("", "–"),
         "test top-1 (%)": [accuracy_text(row) for row in summary.to_dict("records")],
         "n": summary["n"],
-        "paired gain (points)": texts(paired_text, "gain_points", "gain_std_points", "gain_n"),
+        "paired gain (points)": texts(paired_text, *GAIN),
+        "gain over": summary["baseline"],
         "budget": summary["budget"],
         "selection": summary["selection"],
         "gap closed (%)": texts(lambda share: "–" if math.isnan(share) else f"{share:.0f}", "gap_closed_pct"),
@@ -93,6 +87,7 @@ def _result_texts(summary):
     }
     constant = {"data": "dataset", "selection": "selection", "budget": "budget", "device": "device"}
     dropped = [column for column, field in constant.items() if summary[field].nunique() <= 1]
+    dropped += ["gain over"] * (not summary["baseline"].any())
     return pandas.DataFrame(columns).drop(columns=dropped)
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from kdhelpers import artifacts
 from kdhelpers.display.text import state_text
 from kdhelpers.methods import METHODS
-from kdhelpers.report.styling import table_of
+from kdhelpers.report.styling import folded, table_of
 
 
 def missing(dataset: str | None = None):
-    """The methods without a finished run, per data set, and the runs that are not finished."""
+    """The methods without a finished run, per data set, and the runs that are not finished, folded."""
     stored = [r for r in artifacts.records() if "run" in r and dataset in (None, r["run"]["dataset"])]
     finished = [r["run"] for r in stored if r.get("status") == "finished"]
     unfinished = [r for r in stored if r.get("status") != "finished"]
@@ -18,7 +18,8 @@ def missing(dataset: str | None = None):
     for name in [dataset] if dataset else sorted({r["run"]["dataset"] for r in stored}) or ["any data set"]:
         runs = [run for run in finished if name in (run["dataset"], "any data set")]
         rows += [(f"{name}: {role}", reason) for role in _without_run(runs)]
-    return table_of(rows, f"{len(rows)} missing" if rows else "nothing is missing", ["missing", "why"])
+    counts = f"{len(unfinished)} runs not finished, {len(rows) - len(unfinished)} methods without a run"
+    return folded(table_of(rows, counts if rows else "nothing is missing", ["missing", "why"]))
 
 
 def _without_run(runs: list[dict]) -> list[str]:

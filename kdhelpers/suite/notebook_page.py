@@ -1,0 +1,73 @@
+"""An executed notebook as one HTML page that needs no network: its pictures are in it, and no script runs."""
+
+import logging
+import re
+from base64 import b64encode
+from functools import cache
+from pathlib import Path
+
+from kdhelpers.artifacts import write_atomic
+from kdhelpers.display.html import Markup, render
+from kdhelpers.suite.notebooks import notebooks_folder
+
+MARKER = '<meta name="generator" content="kdhelpers notebook">'
+REMOTE_PICTURE = re.compile(r"\[?!\[([^\]]*)\]\(https?:[^)]*\)(?:\]\(([^)]*)\))?")
+LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+
+
+def notebook_page(source: Path, target: Path) -> Path:
+    """Convert the notebook `source`; returns `target`. Pictures from the network become links or texts."""
+    import nbformat
+
+    notebook = nbformat.read(source, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = LINK.sub(_from_the_page, REMOTE_PICTURE.sub(_as_link, cell.source))
+    body, _ = _exporter().from_notebook_node(notebook)
+    page = render(
+        "suite/notebook.html.j2",
+        title=source.stem,
+        marker=MARKER,
+        dataset=notebook.metadata.get("papermill", {}).get("parameters", {}).get("dataset", "digits"),  # the default
+        body=Markup(body),
+        light=_highlighting("default"),
+        dark=_highlighting("github-dark"),
+    )
+    return write_atomic(target, page.encode())
+
+
+def is_page(path: Path) -> bool:
+    """Whether this module wrote the page."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return MARKER in file.read(4096)
+
+
+def _as_link(found: re.Match) -> str:
+    return f"[{found[1]}]({found[2]})" if found[2] else found[1]
+
+
+def _from_the_page(found: re.Match) -> str:
+    """A link as it leads from plots/notebooks/; a picture is put into the page, or its text if it is missing."""
+    is_picture, text, target = found[1], found[2], found[3]
+    if ":" in target or target.startswith("#"):
+        return found[0]
+    path = notebooks_folder() / target
+    if not is_picture:
+        return f"[{text}](../../notebooks/{target})"
+    return f"![{text}](data:image/png;base64,{b64encode(path.read_bytes()).decode()})" if path.is_file() else text
+
+
+@cache
+def _exporter():
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter.log.setLevel(logging.ERROR)  # it warns of pictures without texts
+    return exporter
+
+
+@cache
+def _highlighting(style: str) -> Markup:
+    from pygments.formatters import HtmlFormatter
+
+    return Markup(HtmlFormatter(style=style).get_style_defs(".highlight"))
