@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -135,8 +134,8 @@ class Finding(NamedTuple):
 
 
 def shown(path: Path | str) -> str:
-    """A path as text that can be printed and encoded: a byte that is not UTF-8 as \\xe9."""
-    return re.sub("[\ud800-\udfff]", lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", str(path))
+    """A path as text that can be printed and encoded: control characters and bytes that are not UTF-8 as \\xe9."""
+    return re.sub("[\\x00-\\x1f\\x7f-\\x9f\ud800-\udfff]", lambda odd: f"\\x{ord(odd[0]) & 0xFF:02x}", str(path))
 
 
 def _finding(fault: str, where: Path | str, facts: dict[str, object]) -> Finding:
@@ -181,7 +180,7 @@ class Findings(list[Finding]):
         try:
             yield
         except ValueError as error:
-            if not any(str(error).startswith(str(known)) for known in self.serious):
+            if not any(f"{known.what}; {known.remedy}" in str(error) for known in self.serious):
                 where, _, rest = str(error).partition(": ")
                 what, _, remedy = rest.rpartition("; ")
                 self.add("error", where, what=what or rest, remedy=remedy if what else "repair it")
@@ -203,13 +202,6 @@ class Findings(list[Finding]):
         for text in lines:
             _say_once(text)
         return lines
-
-    def to_json(self) -> str:
-        return json.dumps(self)
-
-    def take_json(self, text: str) -> None:
-        for entry in json.loads(text):
-            self.take(Finding(*entry))
 
 
 @cache

@@ -4,6 +4,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from kdhelpers.cli.commands import main
+from kdhelpers.data import check_data
 from kdhelpers.data.findings import FAULTS, NOTE, SERIOUS, WARNING, Findings, grouped
 from tests.data.readers.test_decoding import empty, html
 from tests.data.readers.test_image_files import picture, write_folders
@@ -60,3 +61,11 @@ def test_a_long_list_is_cheap():
         found.add("enlarged", f"{number}.png", size=32)
     [(_, wheres)] = grouped(found)
     assert len(wheres) == 20_000
+
+
+def test_a_finding_that_stops_the_reading_is_listed_once(tmp_path):
+    folder = write_folders(tmp_path / "pets")
+    for file in (folder / "val").rglob("*.png"):
+        file.write_bytes(b"")
+    found = check_data("pets", root=tmp_path)
+    assert [(len(wheres), first.what) for first, wheres in grouped(found)] == [(8, "is an empty file, not an image")]

@@ -118,7 +118,7 @@ def _load(file: Path, folder: Path, found: Findings) -> Built | None:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             kept = {key: torch.from_numpy(arrays[key]) for key in arrays if "/" in key}
-            facts = json.loads(str(arrays["facts"]))
+            facts = json.loads(arrays["facts"].tobytes())
         splits = {
             name: Split(kept[f"{name}/images"], kept[f"{name}/labels"])
             for name in ("train", "val", "test")
@@ -137,7 +137,8 @@ def _save(file: Path, built: Built, findings: Findings, folder: Path) -> None:
     arrays = {f"{name}/images": split.images.numpy() for name, split in built.splits.items()}
     arrays |= {f"{name}/labels": split.labels.numpy() for name, split in built.splits.items()}
     moved = [finding._replace(where=finding.where.replace(shown(folder), HERE)) for finding in findings]
-    arrays["facts"] = np.array(json.dumps({"ranges": built.ranges, "findings": moved}))
+    facts = json.dumps({"ranges": built.ranges, "findings": moved}).encode()
+    arrays["facts"] = np.frombuffer(facts, np.uint8)
     try:
         artifacts.write_atomic(file, lambda stream: np.savez(stream, **arrays))
     except OSError as error:

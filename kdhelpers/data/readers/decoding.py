@@ -21,11 +21,11 @@ COPIES = 2  # of all images, which loading needs at its peak: the validation spl
 
 @dataclass
 class Decoded:
-    """Of the items that could be decoded (`kept`): pixels and sizes; of all items: sha256 of the content."""
+    """Of the items that could be decoded (`kept`): pixels, sizes and sha256 of the content."""
 
     images: np.ndarray  # uint8 [N, size, size, 3]
     kept: np.ndarray  # bool, per item
-    digests: list[str]
+    digests: list[str]  # per item, empty for others
     sizes: list[tuple[int, int]]  # (width, height)
     ranges: Ranges
 
@@ -134,7 +134,7 @@ class _Work:
     def result(self, ranges: Ranges) -> Decoded:
         images = self.images if self.images is not None else np.zeros((len(self.items), 0, 0, 3), np.uint8)
         images = images if self.kept.all() else images[self.kept]
-        digests = [image.digest for image in self.done]
+        digests = [image.digest * bool(kept) for image, kept in zip(self.done, self.kept, strict=True)]
         sizes = [image.size for image, kept in zip(self.done, self.kept, strict=True) if kept]
         return Decoded(images, self.kept, digests, sizes, ranges)
 

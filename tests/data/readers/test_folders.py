@@ -177,3 +177,10 @@ def test_images_in_deeper_folders(tmp_path):
     for file in (folder / "train" / "cat").glob("*.png"):
         file.rename(folder / "train" / "cat" / "more" / file.name)
     assert len(load_data("pets", val_fraction=0, root=tmp_path).train) == 9
+
+
+def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path):
+    folder = write_folders(tmp_path / "pets")
+    (folder / "train" / "cat" / "0.png").rename(folder / "train" / "cat" / "\x1b[2J\n.png")
+    (folder / "train" / "cat" / "\x1b[2J\n.png").write_text("text")
+    assert r"cat/\x1b[2J\x0a.png: is not" in refused(tmp_path, "is not a readable image")
