@@ -144,18 +144,18 @@ def _find_start(run: Run) -> Weights:
 
 def _check_teacher(weights: Weights, name: str, data: Data, other_image_size: bool) -> None:
     description, fault = weights.description, ""
-    size = description.get("image_size", data.image_size)
-    if size != data.image_size and not other_image_size:
-        raise ValueError(
-            f"teacher = {name}: was trained at {size} px, {data.name} has {data.image_size} px; train a teacher at "
-            f"this size, take image_size = {size}, or other_image_size = true, which measures it on these images"
-        )
     if description.get("num_classes", data.num_classes) != data.num_classes:
         fault = f"has {description['num_classes']} classes, {data.name} has {data.num_classes}"
     elif _names(description.get("class_names", data.class_names)) != _names(data.class_names):
         fault = f"its classes ({', '.join(description['class_names'][:3])}, ...) are not the classes of {data.name}"
     if fault:
         raise ValueError(f"teacher = {name}: {fault}; train a teacher on this data set (notebook 01_teacher)")
+    size = description.get("image_size", data.image_size)
+    if size != data.image_size and not other_image_size:
+        raise ValueError(
+            f"teacher = {name}: was trained at {size} px, {data.name} has {data.image_size} px; train a teacher at "
+            f"this size, take image_size = {size}, or other_image_size = true, which measures it on these images"
+        )
 
 
 def _names(classes: Sequence[str]) -> list[str]:
