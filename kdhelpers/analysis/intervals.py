@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from kdhelpers.display.colours import colour_of
 from kdhelpers.display.style import MAX_WIDTH, PALETTE, new_figure, styled
 
 LEVELS = (0.025, 0.975)
@@ -50,8 +51,8 @@ def interval_bars(names, panels: dict[str, list[tuple[float, float, float]]], la
         figure = new_figure(min(width, MAX_WIDTH), 0.8 + 0.27 * max(1, len(names)))
         grid = figure.subplots(1, len(panels), squeeze=False, sharex=one_scale, sharey=True)[0]
         for axes, (title, rows) in zip(grid, panels.items(), strict=True):
-            for position, row in enumerate(rows):
-                _bar(axes, position, *row)
+            for position, (name, row) in enumerate(zip(names, rows, strict=True)):
+                _bar(axes, position, *row, colour_of(name, PALETTE[0]))
             axes.set_title(title)
             axes.grid(False, axis="y")
             axes.margins(x=0.28)  # room for the numbers
@@ -63,8 +64,8 @@ def interval_bars(names, panels: dict[str, list[tuple[float, float, float]]], la
     return figure
 
 
-def _bar(axes, position: int, value: float, low: float, high: float) -> None:
-    axes.barh(position, value, height=0.62, color=PALETTE[0])
+def _bar(axes, position: int, value: float, low: float, high: float, colour: str) -> None:
+    axes.barh(position, value, height=0.62, color=colour)
     axes.plot([low, high], [position, position], color="0.15", linewidth=1, marker="|", markersize=5)
     end = max(number for number in (0.0, value, high) if not math.isnan(number))
     axes.annotate(f"{value:.3g}", (end, position), (5, 0), textcoords="offset points", va="center", fontsize=8)

@@ -11,7 +11,7 @@ MAX_WIDTH = 9.0  # inches of a figure; notebooks show 100 dots per inch, and 900
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
 TEACHER_LINE = {"color": "black", "linestyle": "--", "linewidth": 1.2}
 PANEL_HEAD = 0.5  # inches of a panel's title and ticks
-LINES = ("-", "-.", (0, (1, 1.2)))  # of lines of one colour; dashed is the teacher's
+LINES = ("-", "-.", (0, (1, 1.2)), (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)))  # of lines of one colour
 STYLE = {
     "figure.facecolor": "white",
     "font.family": "sans-serif",

@@ -56,11 +56,10 @@ def by_cohort(dataset: str) -> list:
 def pictures(dataset: str) -> dict:
     """Name -> (figure, its data): the gains of `by_seed`, then those of the other pairs and budgets, split if long."""
     first, *others = by_cohort(dataset) or [pandas.DataFrame(columns=COLUMNS)]
-    name = f"results_gains_{dataset}"
-    figures = {name: (picture(first), by_seed(dataset))} if len(first) else {}
+    figures = {f"results_gains_{dataset}": (picture(first), by_seed(dataset))} if len(first) else {}
     for number, page in enumerate(pages(others), 1):
         data = pandas.concat([frame.assign(comparison=place) for place, frame in enumerate(page, 1)])
-        figures[f"{name}_others" + f"_{number}" * (number > 1)] = picture(*page), data
+        figures[f"results_other_gains_{dataset}" + f"_{number}" * (number > 1)] = picture(*page), data
     return figures
 
 

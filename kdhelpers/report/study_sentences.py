@@ -6,6 +6,8 @@ Each function takes a frame of numbers, or the settings and comparisons of the g
 import json
 from itertools import groupby
 
+from kdhelpers.report.labels import method_title, optimizer_title
+
 FULL_EPOCHS = 200  # from here on a budget counts as a full one
 
 
@@ -122,18 +124,20 @@ def full_budget(settings, comparisons) -> list[str]:
 def optimisers(settings, comparisons) -> list[str]:
     """A sentence per data set, pair and method that several optimisers trained."""
     students = [one for one in settings if one.is_student and not one.is_control and one.row["run"].get("optimizer")]
-    place = lambda one: (str(one.row["dataset"]), one.pair, one.method, _common(one.row["run"]))  # noqa: E731
+    place = lambda one: (str(one.row["dataset"]), one.pair, _common(one.row["run"]))  # noqa: E731
     sentences = []
-    for (dataset, pair, method, _), group in groupby(sorted(students, key=place), place):
+    for (dataset, pair, _), group in groupby(sorted(students, key=place), place):
         ranked = sorted(group, key=lambda one: -one.row["test_top1_pct"])
         if len({one.row["run"]["optimizer"] for one in ranked}) > 1:
-            reached = ", ".join(f"{one.row['test_top1_pct']:.2f} % by {one.row['run']['optimizer']}" for one in ranked)
-            sentences.append(f"{method} on {dataset}, {pair}, reaches {reached}.")
+            reached = ", ".join(
+                f"{one.row['test_top1_pct']:.2f} % by {optimizer_title(one.row['run'])}" for one in ranked
+            )
+            sentences.append(f"{method_title(ranked[0].row['run']['method'])} on {dataset}, {pair}, reaches {reached}.")
     return sentences
 
 
 def _common(run: dict) -> str:
-    return json.dumps([run.get("epochs"), run.get("hyperparameters")], sort_keys=True)
+    return json.dumps([run.get("method"), run.get("epochs"), run.get("hyperparameters")], sort_keys=True)
 
 
 def _best_of(comparison) -> str:

@@ -87,11 +87,11 @@ def test_a_single_seed_has_no_whisker_and_no_run_still_draws(stored):
 def test_each_pair_and_budget_has_a_panel_that_names_what_distinguishes_it(stored):
     fixtures.store(*(_of_another_teacher(seed) for seed in (0, 1)))
     figures = gains.pictures("cifar100")
-    assert list(figures) == ["results_gains_cifar100", "results_gains_cifar100_others"]
+    assert list(figures) == ["results_gains_cifar100", "results_other_gains_cifar100"]
     figure, frame = figures["results_gains_cifar100"]
     assert len(figure.axes) == 1
     assert frame.equals(gains.by_seed("cifar100"))
-    figure, frame = figures["results_gains_cifar100_others"]
+    figure, frame = figures["results_other_gains_cifar100"]
     titles = [axes.get_title(loc="left").splitlines()[0] for axes in figure.axes]
     pair = "cifar100: resnet20 teaches resnet8"
     assert titles == [f"{pair}, 8 epochs, batch 64, teacher other_teacher", f"{pair}, 2 epochs, batch 64"]

@@ -12,7 +12,7 @@ from kdhelpers.display.style import MAX_WIDTH, TEACHER_LINE, grid_shape, new_fig
 from kdhelpers.display.text import MARK, evidence_note, mark_meaning
 from kdhelpers.zoo.benchmark import BASELINE, in_order
 
-PANELS_PER_ROW = {10: 3, 26: 2}  # most methods of a panel -> how many fit
+PANELS_PER_ROW = {10: 3, 30: 2}  # most methods of a panel -> how many fit
 MARKER = {"marker": "D", "markersize": 5, "linestyle": "none", "markerfacecolor": "white", "markeredgecolor": "black"}
 ERROR = {"ecolor": "0.15", "capsize": 3, "elinewidth": 1}
 POINT = {"fmt": "o", "markersize": 4, **ERROR}
@@ -31,7 +31,7 @@ def bars(frame):
     most = max(len(_methods(column.set_index("method"))) for _, column in columns)
     rows, across = grid_shape(len(columns), next((fit for many, fit in PANELS_PER_ROW.items() if most <= many), 1))
     with styled():
-        figure = new_figure(MAX_WIDTH if across > 1 or most > 26 else 0.6 * MAX_WIDTH, 2.9 * rows + 0.6)
+        figure = new_figure(MAX_WIDTH if across > 1 or most > 30 else 0.6 * MAX_WIDTH, 2.9 * rows + 0.6)
         grid = panel_grid(figure, (rows, across), len(columns)).ravel()
         for axes, ((_, teacher, student, budget), column) in zip(grid, columns, strict=False):
             _draw(axes, column.set_index("method"))
