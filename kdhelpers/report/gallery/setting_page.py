@@ -4,6 +4,7 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from os.path import isfile  # False, not an error, for a name that is too long
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def files(record: dict, notebooks: Mapping[str, Path], base: str = "../..") -> l
     return [
         (label, f"{base}/{path.relative_to(root()).as_posix()}")
         for label, path in paths.items()
-        if path.is_relative_to(root()) and ".." not in path.parts and path.is_file()
+        if path.is_relative_to(root()) and ".." not in path.parts and isfile(path)
     ]
 
 
