@@ -367,6 +367,14 @@ def test_a_record_of_another_shape_does_not_hide_the_others(field, value):
     assert len(setting_pages()) == 1
 
 
+@pytest.mark.parametrize("name", ["pages/a.html", "notebooks/a.html", "results_gains_a.png", "a.html"])
+def test_a_folder_with_the_name_of_a_page_or_picture_is_left_out(name):
+    store("first")
+    (artifacts.folder("plots") / name).mkdir(parents=True)
+    page = Page(write_gallery())
+    assert not [link for link in page.links if link.endswith((name, "a.png"))]
+
+
 def test_a_student_without_a_method_and_a_notebook_with_a_long_name_have_a_page():
     store("first", method=None)
     path = artifacts.record_path("first")

@@ -112,7 +112,8 @@ def files(record: dict, notebooks: Mapping[str, Path], base: str = "../..") -> l
 
 def executed_pages() -> dict[str, Path]:
     """Job -> its executed notebook as HTML; the suite writes these."""
-    return {path.stem: path for path in sorted((folder("plots") / "notebooks").glob("*.html"))}
+    pages = sorted((folder("plots") / "notebooks").glob("*.html"))
+    return {path.stem: path for path in pages if path.is_file()}
 
 
 def notes(setting: Setting) -> Sequence[str]:
