@@ -355,6 +355,35 @@ def test_a_record_with_little_in_it_does_not_break_the_page():
     assert "bare" in Page(write_gallery()).text
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("name", None), ("run", "text"), ("teacher", ["a"]), ("metrics", "text"), ("weights", 3)]
+)
+def test_a_record_of_another_shape_does_not_hide_the_others(field, value):
+    store("good")
+    store("bad", method="lm")
+    path = artifacts.record_path("bad")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    assert "1 stored run," in Page(write_gallery()).text
+    assert len(setting_pages()) == 1
+
+
+@pytest.mark.parametrize("name", ["pages/a.html", "notebooks/a.html", "results_gains_a.png", "a.html"])
+def test_a_folder_with_the_name_of_a_page_or_picture_is_left_out(name):
+    store("first")
+    (artifacts.folder("plots") / name).mkdir(parents=True)
+    page = Page(write_gallery())
+    assert not [link for link in page.links if link.endswith((name, "a.png"))]
+
+
+def test_a_student_without_a_method_and_a_notebook_with_a_long_name_have_a_page():
+    store("first", method=None)
+    path = artifacts.record_path("first")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"notebook": "n" * 3000}))
+    store("second", method="lm")
+    write_gallery()
+    assert len(setting_pages()) == 2
+
+
 @pytest.mark.parametrize("kind", ["plots", "results"])
 def test_the_readme_has_the_overview_and_a_second_report_does_not_change_it(kind):
     pair()

@@ -49,7 +49,7 @@ class Page:
 
 def saved_pictures(folder: Path) -> list[Picture]:
     found = []
-    for path in sorted(folder.glob("*.png")):
+    for path in filter(Path.is_file, sorted(folder.glob("*.png"))):
         table = path.with_suffix(".csv")
         found.append(Picture(path, table.name if table.is_file() else ""))
     return found
