@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from pandas import DataFrame
+from PIL import Image
 
 from kdhelpers import artifacts
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
@@ -373,6 +374,15 @@ def test_a_folder_with_the_name_of_a_page_or_picture_is_left_out(name):
     (artifacts.folder("plots") / name).mkdir(parents=True)
     page = Page(write_gallery())
     assert not [link for link in page.links if link.endswith((name, "a.png"))]
+
+
+def test_a_picture_with_too_many_pixels_to_open_and_a_broken_one_are_shown_by_name(monkeypatch):
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 10)
+    store("first")
+    artifacts.write_atomic(artifacts.folder("plots") / "broken.png", b"no picture")
+    Image.new("1", (10, 10)).save(artifacts.folder("plots") / "large.png")
+    alts = [value for name, value in Page(write_gallery()).attributes if name == "alt"]
+    assert {"picture: broken", "picture: large"} <= set(alts)
 
 
 def test_a_student_without_a_method_and_a_notebook_with_a_long_name_have_a_page():
