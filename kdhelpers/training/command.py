@@ -101,7 +101,8 @@ def _next(trained: Trained) -> str:
     run = trained.run
     if run.role == "teacher":
         teacher = run.model if trained.name == f"teacher_{run.model}_{run.dataset}" else trained.name
-        return f"train dataset={run.dataset} model=resnet8 method=lm teacher={teacher}"
+        size = f" image_size={run.image_size}" if run.image_size else ""
+        return f"train dataset={run.dataset}{size} model=resnet8 method=lm teacher={teacher}"
     control = without_teacher(run).model_dump()
     baselines = [record["name"] for record in artifacts.records() if _is_of(control, record)]
     return f"compare {trained.name} {baselines[0]}" if baselines and run.method != "si" else "report --open"

@@ -8,6 +8,7 @@ from kdhelpers import Run, fit, load_data
 from kdhelpers.display.progress import Progress
 from kdhelpers.evaluation.metrics import evaluate
 from kdhelpers.evaluation.predictions import infer
+from kdhelpers.training.controls import control_runs, without_teacher
 from kdhelpers.training.inputs import earlier_identity, resolve
 from kdhelpers.weights.load import load_model
 
@@ -43,3 +44,9 @@ def test_runs_without_the_option_keep_their_identity(teacher, data):
     [inputs] = resolve([run], data, torch.device("cpu"))
     assert "other_image_size" not in inputs.facts["run"]
     assert len(earlier_identity(inputs)) == 64
+
+
+def test_a_control_without_a_teacher_is_the_usual_one(teacher):
+    run = Run(**QUICK, method="lm", teacher=teacher.name, image_size=8, other_image_size=True)
+    assert without_teacher(run) == Run(**QUICK, image_size=8)
+    assert [each.other_image_size for each in control_runs(run)] == [bool(each.teacher) for each in control_runs(run)]
