@@ -15,6 +15,7 @@ PURPOSE = {
     "artifacts": "paths, files, records",
     "device": "device, precision, memory",
     "messages": "information for the user",
+    "python_paths": "which code a user gave",
     "nearest": "right names near wrong ones",
     "models": "networks by name",
     "methods": "one file per method",

@@ -18,6 +18,8 @@ _HOME = {
     "DATASETS": "data",
     "build_model": "models",
     "MODELS": "models",
+    "network_nodes": "models.external.table",
+    "use_network": "python_paths",
     "FeatureExtractor": "models",
     "METHODS": "methods",
     "load_model": "weights.load",

@@ -22,8 +22,9 @@ def gradcam_maps(model: nn.Module, data: Data, index: Tensor, batch_size: int = 
 
     map = relu(sum_c w_c A_c), w_c = mean over positions of d logit_y / d A_c, without augmentation, in eval mode
     (Selvaraju et al., ICCV 2017, eq. 1 and 2). A [c, h, w] is the deepest of `model.return_nodes.feature_maps` larger
-    than 1x1. Each map is resized bilinearly to the image, then shifted and scaled to 0..1; a constant map becomes 0.
-    The true class makes maps of networks with different predictions comparable.
+    than 1x1. Of a transformer it is the deepest that the logits depend on: they may ignore the last patch tokens. Each
+    map is resized bilinearly to the image, then shifted and scaled to 0..1; a constant map becomes 0. The true class
+    makes maps of networks with different predictions comparable.
 
     Works on a copy, so model, gradients and hooks do not change. Raises ValueError for a model without return_nodes,
     for another number of classes than `data`, and if all feature maps are 1x1.
@@ -34,31 +35,55 @@ def gradcam_maps(model: nn.Module, data: Data, index: Tensor, batch_size: int = 
     device = next(model.parameters()).device
     batches = evaluation_batches(data.test.select(index), batch_size, data.mean, data.std, device)
     network, maps = copy.deepcopy(model).eval().requires_grad_(False), []
-    layer = _deepest_layer(network, data)
+    name = _deepest_map(network, data)
+    layer = network.get_submodule(network.return_nodes.feature_maps[name])
     # torch.clone: the library keeps the layer's tensor itself, which a following in-place ReLU would overwrite
-    with GradCAM(network, [layer], reshape_transform=torch.clone) as cam, torch.enable_grad():
+    as_map = network.return_nodes.layouts.get(name, torch.clone)
+    with GradCAM(network, [layer], reshape_transform=as_map) as cam, torch.enable_grad():
         for batch in batches:
             images = batch.views[0].requires_grad_()  # as the parameters are frozen
             maps.append(torch.from_numpy(cam(images, [ClassifierOutputTarget(y) for y in batch.labels.tolist()])))
     return torch.cat(maps)
 
 
-@torch.no_grad()
-def _deepest_layer(model: nn.Module, data: Data) -> nn.Module:
-    """The last return node whose map is larger than 1x1. Also checks the number of classes, as GradCAM's context
-    manager hides the IndexError of a missing class."""
+def _deepest_map(model: nn.Module, data: Data) -> str:
+    """The name of the map. Also checks the number of classes, as GradCAM's context manager hides the IndexError of a
+    missing class."""
     device = next(model.parameters()).device
     first = data.test.select(torch.zeros(1, dtype=torch.int64))
-    outputs = FeatureExtractor(model)(next(evaluation_batches(first, 1, data.mean, data.std, device)).views[0])
+    image = next(evaluation_batches(first, 1, data.mean, data.std, device)).views[0]
+    with torch.no_grad():
+        outputs = FeatureExtractor(model)(image)
     if outputs.logits.shape[1] != data.num_classes:
         raise ValueError(
             f"model: has {outputs.logits.shape[1]} classes, {data.name} has {data.num_classes}; train it on this data"
         )
+    unused = _unused(model, image)
     for name, feature_map in reversed(outputs.feature_maps.items()):
-        if feature_map.shape[-2:].numel() > 1:
-            return model.get_submodule(model.return_nodes.feature_maps[name])
+        if feature_map.shape[-2:].numel() > 1 and name not in unused:
+            return name
     sizes = ", ".join(f"{name} {tuple(feature_map.shape[-2:])}" for name, feature_map in outputs.feature_maps.items())
     raise ValueError(f"model: no map is larger than 1x1 ({sizes or 'it has none'}); use larger images or another stem")
+
+
+@torch.enable_grad()
+def _unused(model: nn.Module, image: Tensor) -> set[str]:
+    """The maps of a transformer whose patch tokens have no influence on the logits, such as the last block's."""
+    nodes, outputs = model.return_nodes, {}
+    if not nodes.layouts:
+        return set()
+    handles = [
+        model.get_submodule(nodes.feature_maps[name]).register_forward_hook(
+            lambda _module, _inputs, output, name=name: outputs.__setitem__(name, output)
+        )
+        for name in nodes.layouts
+    ]
+    logits = model(image.clone().requires_grad_())
+    for handle in handles:
+        handle.remove()
+    gradients = torch.autograd.grad(logits.sum(), list(outputs.values()), allow_unused=True)
+    of_map = zip(outputs, gradients, strict=True)
+    return {name for name, gradient in of_map if gradient is None or not nodes.layouts[name](gradient).any()}
 
 
 def map_correlation(first: Tensor, second: Tensor) -> Tensor:

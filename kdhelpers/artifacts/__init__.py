@@ -6,6 +6,7 @@ from kdhelpers.artifacts.paths import (
     FOLDERS,
     checkpoint_path,
     data_root,
+    file_name,
     folder,
     record_path,
     root,

@@ -1,6 +1,7 @@
 """Where artifacts live: the root, the folder of each kind, the path of each name."""
 
 import os
+import re
 from pathlib import Path
 
 FOLDERS = {
@@ -40,6 +41,11 @@ def folder(kind: str) -> Path:
 def cannot_write(path: Path, error: OSError) -> OSError:
     reason = error.strerror or str(error)
     return OSError(f"cannot write {path}: {reason}; free some space or set KD_ROOT to a folder that can be written")
+
+
+def file_name(text: str) -> str:
+    """The text as part of a file's name: timm-resnet18 of timm:resnet18, nets-tiny.py-Tiny of nets/tiny.py:Tiny."""
+    return re.sub(r"[:/\\\s]+", "-", text) if ":" in text else text
 
 
 def record_path(name: str) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdhelpers.artifacts.files import load_json, lock, save_json
 from kdhelpers.artifacts.paths import FOLDERS, folder, record_path, root, run_lock_path, weights_path
+from kdhelpers.python_paths import mark
 
 SCHEMA = 1
 PARTS = ("run", "teacher", "start", "data", "environment", "model", "selection", "metrics", "weights")
@@ -37,7 +38,7 @@ def _content(path: Path) -> Any:
     state = status.st_mtime_ns, status.st_size, status.st_ino
     if path not in _parsed or _parsed[path][0] != state:
         _parsed[path] = state, marshal.dumps(load_json(path))
-    return marshal.loads(_parsed[path][1])
+    return mark(marshal.loads(_parsed[path][1]))
 
 
 def records() -> list[dict]:

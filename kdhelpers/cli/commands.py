@@ -1,4 +1,4 @@
-"""The command line: python -m kdhelpers suite | train | list | report | explore | compare | data | predict | teachers.
+"""The command line: python -m kdhelpers COMMAND; `--help` lists the commands.
 
 A command imports heavy modules when it runs, so that `--help` is fast.
 """
@@ -10,7 +10,7 @@ import click
 
 from kdhelpers import __version__
 from kdhelpers.cli import examples
-from kdhelpers.cli.group import Commands, SpacedOptions, SuiteCommand, TrainCommand
+from kdhelpers.cli.group import Commands, SpacedOptions, SuiteCommand, TrainCommand, with_network
 
 
 @click.group(
@@ -67,6 +67,7 @@ def suite(profile: str, only: tuple, seeds: tuple, workers: int | None, ray: str
 
 
 @main.command(cls=TrainCommand, epilog=examples.TRAIN_EXAMPLES)
+@with_network
 @click.argument("settings", nargs=-1, required=True, metavar="NAME=VALUE|RUN.json...")
 @click.option("--force", is_flag=True, help="Train again even if the run is finished.")
 @click.option("--cache-teacher", is_flag=True, help="Keep the teacher's outputs on the disk; reuse them (crop, flip).")
@@ -125,6 +126,7 @@ def report(show: bool) -> None:
 
 
 @main.command(epilog=examples.EXPLORE_EXAMPLES)
+@with_network
 @click.argument("names", nargs=-1, metavar="[NETWORK]...")
 @click.option("--dataset", metavar="NAME", help="Take the newest student of this data set.")
 @click.option(
@@ -150,6 +152,7 @@ def explore(names: tuple, dataset: str | None, images: int, page: str | None, sh
 
 
 @main.command(epilog=examples.COMPARE_EXAMPLE)
+@with_network
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 def compare(first: str, second: str) -> None:
@@ -184,7 +187,25 @@ def data(name: str, image_size: int | None, check: bool) -> None:
     click.echo(data_card(load_data(name, image_size=image_size)))
 
 
+@main.command(epilog=examples.NETWORK_EXAMPLES)
+@click.argument("name")
+@click.argument("options", nargs=-1, metavar="[OPTION=VALUE]...")
+@click.option("--image-size", type=click.IntRange(8, 1024), default=32, show_default=True, metavar="N", help="Pixels.")
+@click.option("--classes", type=click.IntRange(2), default=10, show_default=True, metavar="N", help="Classes.")
+def network(name: str, options: tuple, image_size: int, classes: int) -> None:
+    """Print the nodes of a network, or a library's networks.
+
+    NAME is an architecture: of `list models`, torchvision:NAME, timm:NAME, my_models:TinyNet or
+    path/to/file.py:TinyNet. The table has the feature maps and the embedding that are taken, and the nodes that
+    model_options can name. `torchvision`, `timm` and `timm:TEXT*` list names.
+    """
+    from kdhelpers.cli.networks import described
+
+    click.echo(described(name, image_size, classes, options))
+
+
 @main.command(cls=SpacedOptions, epilog=examples.PREDICT_EXAMPLES)
+@with_network
 @click.option("--model", required=True, metavar="NAME|PATH", help="Stored weights: a name from `list`, or a .pth file.")
 @click.option(
     "--data",

@@ -43,6 +43,14 @@ Example:
   python -m kdhelpers compare student_lm_resnet8_digits \\
       student_si_resnet8_digits
 """
+NETWORK_EXAMPLES = """
+\b
+Examples:
+  python -m kdhelpers network torchvision:mobilenet_v3_small
+  python -m kdhelpers network timm:vit_tiny_patch16_224 patch_size=4
+  python -m kdhelpers network my_models:TinyNet width=16 --classes 100
+  python -m kdhelpers network "timm:vit_tiny*"
+"""
 PREDICT_EXAMPLES = """
 \b
 Examples:

@@ -2,13 +2,27 @@
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from kdhelpers.nearest import check_known
+from kdhelpers.python_paths import use_network
 
 FAULTS = (ValueError, OSError, FloatingPointError)
+
+
+def with_network(command: Callable) -> Callable:
+    """The option --network: Python paths of networks of the user's own, which stored weights or records name."""
+
+    def use(_context: click.Context, _option: click.Parameter, paths: tuple[str, ...]) -> None:
+        for path in paths:
+            use_network(path)
+
+    text = "Import this network of your own, MODULE:NAME or FILE.py:NAME, which the stored weights name."
+    options = {"multiple": True, "callback": use, "expose_value": False, "metavar": "PATH", "help": text}
+    return click.option("--network", **options)(command)
 
 
 class Commands(click.Group):

@@ -41,6 +41,8 @@ def listing(section: str, text: str = "") -> str:
     kept = [row for row in rows if row.name == text] or [row for row in rows if row.contains(text)]
     if text and not kept:
         near = guess(text, [row.name for row in rows], 3)
+        if section == "models":
+            near += '`network "timm:TEXT*"` and `network "torchvision:TEXT*"` search other libraries; '
         raise ValueError(f"filter = {text}: no row of {section} contains it; {near}`list {section}` shows all rows")
     if text and len(kept) == 1 and kept[0].full:
         return f"{table([kept[0].cells])}\n{kept[0].full()}"

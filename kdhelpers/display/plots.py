@@ -45,6 +45,7 @@ def save_page(page: str, name: str) -> Path:
 
 
 def _path(name: str, extension: str) -> Path:
+    name = artifacts.file_name(name)
     if not re.fullmatch(r"[\w.=+-]+", name):
         raise ValueError(f"name = {name!r}: is not a file name; use letters, digits and . _ - = + only")
     return artifacts.folder("plots") / f"{name}.{extension}"

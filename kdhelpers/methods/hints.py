@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kdhelpers.methods.base import Context, Method
 from kdhelpers.methods.logit_matching import LogitMatching
+from kdhelpers.methods.parts.paired_maps import inform_of_pairs
 from kdhelpers.methods.parts.ranges import Count, NonNegative, Temperature, Weight
 from kdhelpers.methods.parts.tensors import check_shapes, cross_entropy, full_precision
 
@@ -86,6 +87,7 @@ class Hints(Method):
     def build(self, context: Context) -> None:
         student, teacher = context.student_outputs.feature_maps, context.teacher_outputs.feature_maps
         self.student_layer, self.teacher_layer = _choose(self.layer, student), _choose(self.layer, teacher)
+        inform_of_pairs([(self.student_layer, self.teacher_layer)])
         self.regressor = build_regressor(student[self.student_layer], teacher[self.teacher_layer])
 
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdhelpers.methods.base import Context, Method
 from kdhelpers.methods.logit_matching import kd_loss
-from kdhelpers.methods.parts.paired_maps import unit
+from kdhelpers.methods.parts.paired_maps import inform_of_pairs, unit
 from kdhelpers.methods.parts.products import inner_products
 from kdhelpers.methods.parts.ranges import Temperature, Weight
 from kdhelpers.methods.parts.tensors import check_shapes, cross_entropy, full_precision
@@ -56,6 +56,7 @@ class InterChannelCorrelation(Method):
     def build(self, context: Context) -> None:
         student, teacher = context.student_outputs.feature_maps, context.teacher_outputs.feature_maps
         self.student_layer, self.teacher_layer = last_name(student), last_name(teacher)
+        inform_of_pairs([(self.student_layer, self.teacher_layer)])
         inputs, outputs = student[self.student_layer].shape[1], teacher[self.teacher_layer].shape[1]
         self.projector = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdhelpers.methods.base import Context, Method
-from kdhelpers.methods.parts.paired_maps import unit
+from kdhelpers.methods.parts.paired_maps import inform_of_pairs, unit
 from kdhelpers.methods.parts.products import inner_products
 from kdhelpers.methods.parts.ranges import Weight
 from kdhelpers.methods.parts.tensors import check_shapes, cross_entropy, full_precision
@@ -62,6 +62,7 @@ class SimilarityPreserving(Method):
     def build(self, context: Context) -> None:
         self.student_layer = last_name(context.student_outputs.feature_maps)
         self.teacher_layer = last_name(context.teacher_outputs.feature_maps)
+        inform_of_pairs([(self.student_layer, self.teacher_layer)])
 
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
         view = batch.views[0]

@@ -3,7 +3,9 @@
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -12,18 +14,18 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, image_size: int) -> int:
-    """Multiply-accumulates of the convolutions and linear layers for one image [3, image_size, image_size]."""
+    """Multiply-accumulates for one image [3, image_size, image_size]: convolutions, linear layers, attention.
+
+    A product of two matrices counts wherever it is computed; sums, norms and activations do not.
+    """
     probe = copy.deepcopy(model).eval()
-    total = 0
-
-    def add(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        nonlocal total
-        total += output.numel() * module.weight[0].numel()  # weight [out, in / groups, kh, kw] or [out, in]
-
-    for module in probe.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(add)
     weight = next(probe.parameters())
-    with torch.no_grad():
-        probe(torch.zeros(1, 3, image_size, image_size, device=weight.device, dtype=weight.dtype))
-    return total
+    images = torch.zeros(1, 3, image_size, image_size, device=weight.device, dtype=weight.dtype)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the fused kernels of attention are not counted
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            probe(images)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return counter.get_total_flops() // 2

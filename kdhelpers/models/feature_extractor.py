@@ -1,6 +1,6 @@
 """Logits, embedding and named feature maps from one forward of any network, by forward hooks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -9,12 +9,16 @@ from torch import Tensor, nn
 
 
 class ReturnNodes(NamedTuple):
-    """The modules whose tensors to return, by path; `Architecture` describes the fields."""
+    """The modules whose tensors to return, by path; `Architecture` describes the fields.
+
+    layouts: name of a feature map -> what makes [B, c, h, w] of its module's output, for the tokens of a transformer.
+    """
 
     feature_maps: Mapping[str, str]
     classifier: str
     pooling: str = ""
     pre_activations: Mapping[str, str] | None = None
+    layouts: Mapping[str, Callable[[Tensor], Tensor]] = {}
 
 
 class Outputs(NamedTuple):
@@ -92,6 +96,7 @@ class FeatureExtractor(nn.Module):
             raise ValueError(f"classifier: name the module that outputs the logits, one of {_paths(model)}")
         pooling = defaults.pooling if pooling is None else pooling
         self.pre_activations = defaults.pre_activations if pre_activations else None
+        self.layouts = {name: layout for name, layout in defaults.layouts.items() if name in self.feature_maps}
         self._capture = _Capture()
         self._paths = {(_MAP, name): path for name, path in self.feature_maps.items()}
         self._paths |= {(_BEFORE_RELU, name): path for name, path in (self.pre_activations or {}).items()}
@@ -132,7 +137,8 @@ class FeatureExtractor(nn.Module):
         return Outputs(logits, embedding, maps, final_map, before)
 
     def _maps(self, tensors: dict[_Key, Tensor]) -> dict[str, Tensor]:
-        return {name: tensors[_MAP, name] for name in self.feature_maps if (_MAP, name) in tensors}
+        maps = {name: tensors[_MAP, name] for name in self.feature_maps if (_MAP, name) in tensors}
+        return maps | {name: layout(maps[name]) for name, layout in self.layouts.items() if name in maps}
 
     def __del__(self):
         for handle in self.__dict__.get("_handles", ()):

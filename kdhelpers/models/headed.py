@@ -18,7 +18,8 @@ class HeadedNetwork(nn.Module):
         self.features, self.head = FeatureExtractor(network, feature_maps={}), head
         maps, relus = network.return_nodes.feature_maps, network.return_nodes.pre_activations
         relus = None if relus is None else _below(relus)
-        self.return_nodes = ReturnNodes(_below(maps), "head.classifier", "head.pool", relus)
+        layouts = network.return_nodes.layouts
+        self.return_nodes = ReturnNodes(_below(maps), "head.classifier", "head.pool", relus, layouts)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images).final_map)

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from kdhelpers import artifacts
 from kdhelpers.device import pick_device
 from kdhelpers.display.progress import Progress, TerminalProgress
+from kdhelpers.python_paths import mark
 from kdhelpers.training.controls import without_teacher
 from kdhelpers.training.fit import Trained, fit
 from kdhelpers.training.named import run_of
@@ -40,7 +41,7 @@ def run_from(words: Sequence[str]) -> Run:
     stored = artifacts.load_json(files[0], "correct it") if files else {}
     if not isinstance(stored, dict):
         raise ValueError(f"train = {files[0]}: does not hold the fields of a Run; write them as a JSON object")
-    return run_of(stored.get("run", stored) | {name: value for name, _, value in pairs})
+    return run_of(mark(stored.get("run", stored)) | {name: value for name, _, value in pairs})
 
 
 class CommandProgress(TerminalProgress):
@@ -100,7 +101,8 @@ def _next(trained: Trained) -> str:
     """Of a teacher the training of a student; of a student its comparison with the baseline, if that is stored."""
     run = trained.run
     if run.role == "teacher":
-        teacher = run.model if trained.name == f"teacher_{run.model}_{run.dataset}" else trained.name
+        derived = f"teacher_{artifacts.file_name(run.model)}_{run.dataset}"
+        teacher = run.model if trained.name == derived else trained.name
         size = f" image_size={run.image_size}" if run.image_size else ""
         return f"train dataset={run.dataset}{size} model=resnet8 method=lm teacher={teacher}"
     control = without_teacher(run).model_dump()

@@ -7,10 +7,14 @@ import torch
 from kdhelpers.device import autocast
 from kdhelpers.methods import Context, Method
 from kdhelpers.methods.base import Classifier
-from kdhelpers.models import FeatureExtractor, Outputs
+from kdhelpers.models import FeatureExtractor, Outputs, is_external
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.teacher import Teacher
 
+LACKS = {  # part of the outputs -> what a network that is not of the registry must have for it
+    "final_map": "a feature map whose average over pixels is the embedding",
+    "pre_activations": "feature maps that end with an nn.ReLU, or without an activation",
+}
 FIELDS = {  # part of the outputs -> the field of Architecture that names it, with an example
     "final_map": 'pooling="avgpool"',
     "pre_activations": 'pre_activations={"layer2": "layer2.relu"}',
@@ -32,9 +36,10 @@ def context_of(inputs: Inputs, method: Method, student: FeatureExtractor, teache
     _check_logits(outputs[0], run.model, data.num_classes)
     owner = f"model = {run.model}"
     for part in [part for part in FIELDS if teacher and part in method.reads]:
-        _check_part(outputs[1], part, f"teacher = {run.teacher}", run.method)
+        of_teacher = is_external(inputs.teacher.description.get("model"))
+        _check_part(outputs[1], part, f"teacher = {run.teacher}", run.method, of_teacher)
         if part == "final_map":
-            _check_part(outputs[0], part, owner, run.method)
+            _check_part(outputs[0], part, owner, run.method, is_external(run.model))
     return Context(
         *outputs,
         copy_student=lambda: FeatureExtractor(copy.deepcopy(network)).requires_grad_(False),
@@ -54,8 +59,11 @@ def _check_logits(outputs: Outputs, model: str, classes: int) -> None:
         )
 
 
-def _check_part(outputs: Outputs, part: str, owner: str, method: str) -> None:
+def _check_part(outputs: Outputs, part: str, owner: str, method: str, external: bool) -> None:
     if getattr(outputs, part) is None:
+        if external:
+            remedy = "take another network, or a method that reads logits or embeddings, such as lm, dkd or crd"
+            raise ValueError(f"{owner}: method {method} reads {part}, which needs {LACKS[part]}; {remedy}")
         name, _, example = FIELDS[part].partition("=")
         raise ValueError(
             f"{owner}: its Architecture does not give {name}, and method {method} reads {part}; write, for example, "

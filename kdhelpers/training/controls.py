@@ -2,7 +2,7 @@
 
 from kdhelpers.data import Data
 from kdhelpers.display.progress import Progress
-from kdhelpers.models import MODELS
+from kdhelpers.models import is_network
 from kdhelpers.training.fit import fit
 from kdhelpers.training.named import EXAMPLE, run_of
 from kdhelpers.training.options import named_values
@@ -66,7 +66,7 @@ def ensure_teacher(run: Run, data: Data | None = None, progress: Progress | None
     recipe the run gets the teacher of exactly these settings, else any stored one. The teacher of seed 0 is trained on
     the labels, as notebook 01_teacher does. Raises FileNotFoundError for a missing teacher that is not an architecture.
     """
-    if run.teacher in MODELS and (recipe or not _is_stored(run)):
+    if is_network(run.teacher) and (recipe or not _is_stored(run)):
         values = run.model_dump(exclude=OF_METHODS | OF_STUDENTS) | named_values(recipe, "recipe", EXAMPLE)
         values |= {} if run.val_fraction else {"selection": "last"}  # no held-out images to select an epoch by
         trained = fit(run_of(values | {"role": "teacher", "model": run.teacher}), data, progress=progress)

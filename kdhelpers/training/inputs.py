@@ -72,7 +72,7 @@ def earlier_identity(inputs: Inputs) -> str:
     }
     fields = run.model_dump(exclude={"name"} | later)
     fields["hyperparameters"] = METHODS[run.method].retired | fields["hyperparameters"]
-    if MODELS[run.model].pretrained and run.model_options["base_channels"] == STOCK:
+    if run.model in MODELS and MODELS[run.model].pretrained and run.model_options["base_channels"] == STOCK:
         del fields["model_options"]["base_channels"]
     run_id = hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     weights = [inputs.teacher.sha256 if inputs.teacher else "", *([inputs.start.sha256] if inputs.start else [])]

@@ -19,6 +19,7 @@ from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.shared_teacher import SharedTeacher
 from kdhelpers.training.student import Training, weights_of
 from kdhelpers.weights.head import head_path
+from kdhelpers.weights.load import load_weights
 
 
 class Job:
@@ -105,14 +106,14 @@ class Job:
         """
         training = self.training
         training.optimizer.zero_grad()  # the test needs no gradients, and a graph's memory may hold them
-        training.model.load_state_dict(training.best["weights"])
+        load_weights(training.model, training.best["weights"], self.name)
         if self.writes:
             self._write(training)
         if dist.is_initialized():  # other ranks have their own BatchNorm statistics and neither probe nor metrics
             shared = [self.record, weights_of(training.model)]
             dist.broadcast_object_list(shared, src=0)
             self.record = shared[0]
-            training.model.load_state_dict(shared[1])
+            load_weights(training.model, shared[1], self.name)
 
     def _write(self, training: Training) -> None:
         data, run = self.inputs.data, self.inputs.run

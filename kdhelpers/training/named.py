@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdhelpers.methods import METHODS
-from kdhelpers.models import MODELS, default_options
+from kdhelpers.models import MODELS, NODE_OPTIONS, check_network, default_options, is_external, option_names
 from kdhelpers.nearest import check_known, known_names
 from kdhelpers.training.optim import OPTIMIZERS, SCHEDULES
 from kdhelpers.training.options import named_values, option_defaults
@@ -35,7 +35,8 @@ def run_of(values: Mapping[str, Any]) -> Run:
             field = next((field for field, known in options.items() if name in known), None)
             if field is None:
                 known = [*Run.model_fields, *(option for names in options.values() for option in names)]
-                raise ValueError(f"{name} = {value}: unknown; {known_names(name, known)}")
+                own = f"; for the network itself: model_options={name}:{value}" * is_external(values.get("model"))
+                raise ValueError(f"{name} = {value}: unknown; {known_names(name, known)}{own}")
             added.setdefault(field, {})[name] = _parsed(value)
     return Run(**fields | {field: _joined(field, fields, more) for field, more in added.items()})
 
@@ -54,10 +55,11 @@ def _options_of(fields: Mapping[str, Any]) -> dict[str, list[str]]:
     chosen = {
         name: fields.get(name, Run.model_fields[name].default) for name in ("method", "model", "optimizer", "schedule")
     }
-    for field, registry in {"model": MODELS, **dict(OPTIONS.values())}.items():
+    check_network(chosen["model"])
+    for field, registry in OPTIONS.values():
         check_known(field, chosen[field], registry)
     options = {field: list(option_defaults(registry[chosen[name]])) for field, (name, registry) in OPTIONS.items()}
-    return options | {"model_options": list(default_options(chosen["model"]))}
+    return options | {"model_options": option_names(chosen["model"])}
 
 
 def _parsed(value: Any) -> Any:
@@ -95,4 +97,4 @@ def all_names() -> set[str]:
         name for registry in registries for configured in registry.values() for name in option_defaults(configured)
     }
     networks = {name for architecture in MODELS for name in default_options(architecture)}
-    return {*Run.model_fields, *FIT_OPTIONS} | options | networks
+    return {*Run.model_fields, *FIT_OPTIONS, *NODE_OPTIONS} | options | networks

@@ -12,7 +12,7 @@ import yaml
 
 from kdhelpers.messages import inform
 from kdhelpers.methods import METHODS
-from kdhelpers.models import MODELS
+from kdhelpers.models import MODELS, is_network
 from kdhelpers.nearest import guess
 from kdhelpers.training.options import complete_options, named_values
 from kdhelpers.weights.load import find_teacher
@@ -129,7 +129,7 @@ def _architecture(run: Mapping[str, Any]) -> str:
     teacher, remedy = run.get("teacher"), "name a pair, as in hyperparameters=resnet56>resnet20"
     if not teacher:
         raise ValueError(f"hyperparameters = published: the run has no teacher; give one, or {remedy}")
-    if str(teacher) in MODELS:
+    if is_network(teacher):
         return teacher
     try:
         return find_teacher(str(teacher), run["dataset"]).description["model"]

@@ -20,7 +20,7 @@ from kdhelpers.data import Data
 from kdhelpers.device import device_name
 from kdhelpers.evaluation.metrics import evaluate
 from kdhelpers.evaluation.predictions import infer
-from kdhelpers.models import count_parameters
+from kdhelpers.models import build_facts, count_parameters, is_external
 from kdhelpers.training.caveats import caveats, imagenet_starts
 from kdhelpers.training.inputs import Inputs
 
@@ -39,12 +39,19 @@ def started(inputs: Inputs) -> dict:
         "teacher": _teacher_here(inputs) if teacher else None,
         "start": {"name": start.path.stem, "sha256": start.sha256} if start else None,
         "data": data_facts(inputs.data),
+        **library_facts(inputs.run.model, inputs.run.pretrained),
         "imagenet_starts": origins,
         "notes": caveats(inputs, origins),
         "environment": environment(inputs.device, inputs.precision),
         "notebook": os.environ.get("KD_EXECUTED"),
         "command": os.environ.get("KD_COMMAND") or own_command(),
     }
+
+
+def library_facts(model: str, pretrained: bool) -> dict:
+    """{"library": name, version and weights} of a network of torchvision or timm; {} for others."""
+    facts = build_facts(model, pretrained) if is_external(model) else {}
+    return {"library": facts} if facts else {}
 
 
 def own_command() -> str:
@@ -151,7 +158,7 @@ def extra_size(network: nn.Module, head: nn.Module | None) -> dict[str, int]:
 def sidecar(record: dict, data: Data) -> dict:
     """What is needed to use the weights of a finished record alone, and to recognise the training that made them."""
     copied = ["schema", "name", "identity", "selection", "run", "teacher", "imagenet_starts", "notes"]
-    return {field: record[field] for field in [*copied, *(["head"] if "head" in record else [])]} | {
+    return {field: record[field] for field in [*copied, *(name for name in ("head", "library") if name in record)]} | {
         "sha256": record["weights"]["sha256"],
         "model": record["run"]["model"],
         "model_options": record["run"]["model_options"],

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from kdhelpers import artifacts
 from kdhelpers.data import DATASETS, check_unlabelled, known_datasets, parse_recipe
 from kdhelpers.methods import METHODS, Method
-from kdhelpers.models import MODELS, check_model, default_options
+from kdhelpers.models import check_model, default_options
 from kdhelpers.nearest import check_known, known_names
+from kdhelpers.python_paths import is_python_path, use_network
 from kdhelpers.training.optim import OPTIMIZERS, SCHEDULES, check_optimizer_options, learning_rate
 from kdhelpers.training.options import complete_options, named_values, option_defaults
 from kdhelpers.training.published import is_published, published_hyperparameters
@@ -50,9 +51,11 @@ class Run(BaseModel):
     unlabelled_batch_size: int | None = Field(
         None, ge=2, le=65_536, description="unlabelled images per step; None: batch_size"
     )
-    model: str = Field("resnet8", description="architecture of the network that is trained")
+    model: str = Field(
+        "resnet8", description="architecture: a name of `list models`, torchvision:NAME, timm:NAME, my_models:TinyNet"
+    )
     model_options: dict[str, Any] = Field({}, description='e.g. {"stem": "cifar"}, or the text "stem:cifar"')
-    pretrained: bool = Field(False, description="start from torchvision's ImageNet weights")
+    pretrained: bool = Field(False, description="start from the weights of the network's library, such as ImageNet's")
     start_from: str | None = Field(None, description="trained weights to fine-tune; None starts from random ones")
     role: Literal["teacher", "student"] = Field("student", description="what the network is for; part of its name")
     teacher: str | None = Field(None, description="architecture of a trained teacher, or name or path of weights")
@@ -133,9 +136,13 @@ class Run(BaseModel):
                 check_known(field, name, registry)
                 given = given if isinstance(given, dict) else published_hyperparameters(given, values)
                 values[options] = complete_options(registry[name], given, f"{options} of {name}")
+        for path in filter(is_python_path, (values["model"], values["teacher"])):
+            use_network(path)
         if isinstance(values["model"], str) and isinstance(values["model_options"] or {}, dict):
             pretrained = values["pretrained"] in (True, 1) or str(values["pretrained"]).lower() in TRUE_WORDS
             values["model_options"] = check_model(values["model"], pretrained, values["model_options"])
+        if isinstance(values["name"], str):
+            values["name"] = artifacts.file_name(values["name"])  # it may contain the name of a network
         return values
 
     @model_validator(mode="after")
@@ -229,7 +236,7 @@ class Run(BaseModel):
         start = Path(self.start_from or "").name.removesuffix(".pth")
         tuned = f"_from_{start}" if start else ""
         role = self.role if self.epochs else "untrained"  # not teacher_<model>, which means the trained one
-        stem = self.name or f"{role}{method}_{self.model}_{self.dataset}{tuned}"
+        stem = artifacts.file_name(self.name or f"{role}{method}_{self.model}_{self.dataset}{tuned}")
         return f"{stem}_seed{self.seed}" if self.seed else stem
 
 
@@ -255,7 +262,7 @@ _MISSING = object()
 
 def _default_options(run: dict, field: str) -> dict[str, Any]:
     if field == "model_options":
-        return default_options(run["model"]) if run.get("model") in MODELS else {}
+        return default_options(run.get("model"))
     name_field, registry = OPTIONS[field]
     return option_defaults(registry[run[name_field]]) if run.get(name_field) in registry else {}
 

@@ -14,7 +14,7 @@ from kdhelpers.data import Batch, Batches
 from kdhelpers.device import autocast, keep_freed_memory, memory_format, peak_memory_mib
 from kdhelpers.evaluation.validation import top1_and_loss
 from kdhelpers.methods import Method
-from kdhelpers.models import FeatureExtractor, HeadedNetwork, Outputs, build_model
+from kdhelpers.models import FeatureExtractor, HeadedNetwork, Outputs, rebuild_model
 from kdhelpers.training.context import context_of
 from kdhelpers.training.epoch_log import EpochLog, faulty_term, total
 from kdhelpers.training.inputs import Inputs
@@ -22,7 +22,7 @@ from kdhelpers.training.optim import build_optimizer, learning_rate
 from kdhelpers.training.placebo import Placebo
 from kdhelpers.training.random_stream import RandomStream
 from kdhelpers.training.teacher import Teacher
-from kdhelpers.weights.load import start_from
+from kdhelpers.weights.load import load_weights, start_from
 
 
 def seed_everything(*parts: int | str) -> None:
@@ -109,7 +109,8 @@ class Training:
     def _build(self, teacher: Teacher | None, inputs: Inputs) -> DistillationModule:
         run = self.run
         seed_everything(run.seed, "weights")
-        self.network = build_model(run.model, self.data.num_classes, **run.network_options)
+        options = {"image_size": self.data.image_size, **run.network_options}
+        self.network = rebuild_model(run.model, self.data.num_classes, **options)
         if inputs.start:
             start_from(self.network, inputs.start)
         self.network.to(self.device, memory_format=memory_format(self.device))
@@ -248,8 +249,8 @@ class Training:
         The state may come from another device or precision: the optimiser keeps its own options, such as `capturable`.
         """
         self.epochs_done, self.history, self.best = state["epochs_done"], state["history"], state["best"]
-        for part in ("network", "method"):
-            getattr(self, part).load_state_dict(state[part])
+        load_weights(self.network, state["network"], "checkpoint")
+        self.method.load_state_dict(state["method"])
         own = [dict(group) for group in self.optimizer.param_groups]  # loading copies what they hold
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict(state["optimizer"] | {"param_groups": groups})

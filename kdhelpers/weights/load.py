@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from kdhelpers import artifacts
 from kdhelpers.messages import inform
 from kdhelpers.methods import METHODS
-from kdhelpers.models import COUNTS, MODELS, build_model, identify_architecture
+from kdhelpers.models import COUNTS, MODELS, check_model, identify_architecture, is_external, is_network, rebuild_model
 from kdhelpers.nearest import guess
+from kdhelpers.python_paths import is_python_path, mark, require_given, use_network
 from kdhelpers.weights.head import with_head
 from kdhelpers.weights.third_party import load_state
 
@@ -31,7 +32,7 @@ def read_weights(path: Path) -> Weights:
     sidecar, sha256 = path.with_suffix(".json"), artifacts.sha256(path)
     if not sidecar.is_file():
         return Weights(path, {}, sha256)
-    description = artifacts.load_json(sidecar)
+    description = mark(artifacts.load_json(sidecar))
     if not isinstance(description, dict) or description.get("sha256") != sha256:
         raise ValueError(
             f"{path}: its content is not what {sidecar.name} describes; restore the file, or delete that "
@@ -91,17 +92,20 @@ def teacher_name(teacher: str, dataset: str) -> str:
     that no student uses an older teacher by accident; for a name, stderr lists them. Raises FileNotFoundError if none
     is stored for an architecture.
     """
-    name = f"teacher_{teacher}_{dataset}" if teacher in MODELS else teacher
+    name = f"teacher_{artifacts.file_name(teacher)}_{dataset}" if is_network(teacher) else teacher
     first = artifacts.weights_path(name.removesuffix(".pth"))
     others = sorted(first.parent.glob(f"{first.stem}-{'[0-9a-f]' * 8}.pth")) if "/" not in name else []
     stored = [path for path in (first, *others) if path.is_file()]
     choices = ", ".join(map(_summary, stored))
-    if teacher not in MODELS:
+    if not is_network(teacher):
         if len(stored) > 1 and first.is_file():
             inform(f"teacher = {teacher}: the first of {choices} is used")
         return teacher
     if len(stored) > 1:
         raise ValueError(f"teacher = {teacher}: there are {len(stored)}: {choices}; give the name of one of them")
+    if not stored and is_external(teacher):
+        command = f"`python -m kdhelpers train dataset={dataset} model={teacher} role=teacher`"
+        raise FileNotFoundError(f"teacher = {teacher}: not trained yet, {first} does not exist; {command} trains it")
     return stored[0].stem if stored else find_weights(name).path.stem
 
 
@@ -130,16 +134,20 @@ def load_model(
     num_classes: int | None = None,
     device: str = "cpu",
     head: bool = True,
+    image_size: int | None = None,
     **options,
 ) -> nn.Module:
     """A trained network in eval mode, by artifact name (`student_lm_resnet8_digits`), by path, or of `find_weights`.
 
-    Architecture, classes and options come from the sidecar. Without one they are `model`, `num_classes` and `options`;
-    without these they are identified from the tensors' names and shapes, and stderr reports them. `load_state` reads
-    checkpoints made elsewhere. A student that predicts by a head (SimKD) is loaded with it; `head=False` loads the
-    student alone. Raises FileNotFoundError; ValueError for a damaged file, a file without a state_dict and weights of
-    another network.
+    Architecture, classes, image size and options come from the sidecar. Without one they are `model`, `num_classes`,
+    `image_size` and `options`; without these they are identified from the tensors' names and shapes, and stderr reports
+    them. `load_state` reads checkpoints made elsewhere. A student that predicts by a head (SimKD) is loaded with it;
+    `head=False` loads the student alone. A sidecar that names a network by Python path imports nothing: give the path
+    as `model`. Raises FileNotFoundError; ValueError for a damaged file, a file without a state_dict, weights of another
+    network and a Python path that was not given.
     """
+    if is_python_path(model):
+        use_network(model)
     weights = find_weights(weights) if isinstance(weights, str) else weights
     path, description, state = weights.path, weights.description, load_state(weights.path)
     model, num_classes = model or description.get("model"), num_classes or description.get("num_classes")
@@ -148,11 +156,20 @@ def load_model(
         model, num_classes, options = _identify(state, path)
     elif not num_classes:
         raise ValueError(f"{path}: has no description; give num_classes with model = {model}")
-    network = build_model(model, num_classes, **options)
+    if is_python_path(model):
+        require_given(model, path.with_suffix(".json").name)
+    image_size = image_size or description.get("image_size")
+    network = rebuild_model(model, num_classes, image_size=image_size, **options)
+    _inform_of_other_source(path, model, options)
     load_weights(network, state, f"{path} (read as {model}, {num_classes} classes)")
     if head and description.get("head"):
         network = with_head(network, path, description)
     return network.to(device).eval()
+
+
+def _inform_of_other_source(path: Path, model: str, options: dict) -> None:
+    if (source := options.get("source")) and source != check_model(model, options=options)["source"]:
+        inform(f"{path}: the file of {model} has changed since these weights were trained")
 
 
 def _identify(state: dict[str, Tensor], path: Path) -> tuple[str, int, dict]:
@@ -178,7 +195,8 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], what: str) -> Non
             f"{what}: weights of another architecture: {differences[0]} ({len(missing)} missing, {len(extra)} unknown, "
             f"{len(shapes)} of other shape); name the right model and options such as stem"
         )
-    network.load_state_dict(expected | state)
+    expected.update(state)  # in place: some networks need the version that their own mapping has
+    network.load_state_dict(expected)
 
 
 def start_from(network: nn.Module, weights: Weights) -> None:

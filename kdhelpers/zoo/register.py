@@ -17,7 +17,8 @@ from kdhelpers.device import pick_device
 from kdhelpers.evaluation.metrics import evaluate
 from kdhelpers.evaluation.predictions import Predictions, infer
 from kdhelpers.messages import inform
-from kdhelpers.models import MODELS, build_model, check_model, count_macs, count_parameters, identify_architecture
+from kdhelpers.models import MODELS, check_model, count_macs, count_parameters, identify_architecture, rebuild_model
+from kdhelpers.python_paths import is_python_path, use_network
 from kdhelpers.training import record
 from kdhelpers.weights.load import load_weights, read_weights
 from kdhelpers.weights.third_party import load_checkpoint
@@ -40,6 +41,8 @@ def register(
     Raises FileNotFoundError; ValueError for an unknown architecture, tensors that do not fit it, other classes than the
     images', a test top-1 more than TOLERANCE points from the published one, one near chance.
     """
+    if is_python_path(model):
+        use_network(model)
     check_model(model)
     sha256 = artifacts.sha256(path)
     identity = hashlib.sha256(f"{sha256} {model} {data.name}".encode()).hexdigest()
@@ -78,11 +81,15 @@ def registered(identity: str) -> dict | None:
 
 def _network(state: dict[str, Tensor], model: str, data: Data, path: Path) -> tuple[nn.Module, dict]:
     """The network with the weights, and its options: identified by the shapes (a stem), otherwise the defaults."""
+    if bad := [key for key, value in state.items() if not value.isfinite().all()]:
+        raise ValueError(f"{path}: {bad[0]} is not finite, so the outputs are not either; get the file again")
+    if model not in MODELS:
+        network = rebuild_model(model, data.num_classes, image_size=data.image_size)
+        load_weights(network, state, f"{path} (read as {model}, {data.num_classes} classes)")
+        return network, check_model(model)
     head = f"{MODELS[model].classifier}.weight"
     if head not in state or state[head].ndim != 2:
         raise ValueError(f"{path}: weights of another architecture than {model}: lacks {head}; name the right model")
-    if bad := [key for key, value in state.items() if not value.isfinite().all()]:
-        raise ValueError(f"{path}: {bad[0]} is not finite, so the outputs are not either; get the file again")
     options: dict = {}
     with contextlib.suppress(ValueError):
         name, _, identified = identify_architecture(state)
@@ -90,7 +97,7 @@ def _network(state: dict[str, Tensor], model: str, data: Data, path: Path) -> tu
     classes = len(state[head])
     if classes != data.num_classes:
         raise ValueError(f"{path}: has {classes} classes, {data.name} has {data.num_classes}; name its own data set")
-    network = build_model(model, classes, **options)
+    network = rebuild_model(model, classes, **options)
     load_weights(network, state, f"{path} (read as {model}, {classes} classes)")
     return network, check_model(model, options=options)
 
@@ -127,6 +134,7 @@ def _facts(network: nn.Module, data: Data, model: str, options: dict, training: 
         "teacher": None,
         "start": None,
         "data": record.data_facts(data),
+        **record.library_facts(model, pretrained=False),
         "imagenet_starts": [],  # unknown
         "environment": record.environment(device, "fp32"),
         "notebook": None,
@@ -138,7 +146,7 @@ def _facts(network: nn.Module, data: Data, model: str, options: dict, training: 
 
 def _store(network: nn.Module, data: Data, path: Path, facts: dict, metrics: dict[str, float], identity: str) -> dict:
     """Write weights, sidecar and record, in this order: a finished record always has its weights."""
-    name = f"teacher_{facts['run']['model']}_{data.name}"
+    name = f"teacher_{artifacts.file_name(facts['run']['model'])}_{data.name}"
     weights = artifacts.weights_path(name)
     if weights.is_file() and path.samefile(weights):  # weights without a sidecar, stored under that name already
         other = artifacts.record_path(name)

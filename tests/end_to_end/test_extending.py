@@ -49,7 +49,8 @@ def run_block(root, monkeypatch):
 
 def test_examples_are_short_and_all_are_run():
     scripts = ["my_method.py", "my_network.py", "my_data.py"]
-    assert set(BLOCKS) == {*scripts, "check_loss.py", *PACKAGE, *(test for test, *_ in PACKAGE.values())}
+    others = ["check_loss.py", "my_models.py", "my_pair.py"]
+    assert set(BLOCKS) == {*scripts, *others, *PACKAGE, *(test for test, *_ in PACKAGE.values())}
     assert all(lines(name) <= 25 for name in BLOCKS)
     for what, script, (file, (test, *_)) in zip(
         ("method", "network", "data set"), scripts, PACKAGE.items(), strict=True
@@ -91,6 +92,17 @@ def test_a_network_from_a_script(run_block):
         load_model(student.name)
     assert student.name in listing("runs")
     assert student.name in write_gallery().read_text()
+
+
+def test_networks_by_name(run_block, capsys):
+    pytest.importorskip("timm")
+    run_block("my_models.py")
+    pair = run_block("my_pair.py")
+    names = ["teacher_timm-vit_tiny_patch16_224_digits", "student_lm_my_models-TinyNet_digits"]
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [name for name, _ in printed] == [pair.teacher.name, pair.student.name] == names
+    assert all(float(top1) > 15 for _, top1 in printed)
+    assert pair.student.run.model_options.keys() == {"source"}
 
 
 def test_a_data_set_from_a_script(run_block):

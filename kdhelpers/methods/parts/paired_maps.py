@@ -1,10 +1,11 @@
 """Feature maps of two networks, side by side: which belong together, at one size, as unit vectors."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdhelpers.messages import inform
 from kdhelpers.methods.parts.tensors import full_precision
 
 EPS = 1e-12  # the smallest norm that `unit` divides by, as in F.normalize
@@ -13,16 +14,36 @@ EPS = 1e-12  # the smallest norm that `unit` divides by, as in F.normalize
 def paired_maps(student_maps: Collection[str], teacher_maps: Collection[str]) -> list[tuple[str, str]]:
     """The names (student's, teacher's) of the maps that a method compares: all except each network's first, in order.
 
-    student_maps, teacher_maps: `Outputs.feature_maps`, or their names. Raises ValueError with both lists if the numbers
-    differ, and if a network has no map after its first.
+    student_maps, teacher_maps: `Outputs.feature_maps`, or their names. Of a network whose maps have one size, such as a
+    ViT, as many as the other network has are taken, evenly spaced, the last among them. The user is informed of names
+    that differ. Raises ValueError with both lists if the numbers differ otherwise, and if a network has no map after
+    its first.
     """
     student, teacher = list(student_maps)[1:], list(teacher_maps)[1:]
-    if not student or len(student) != len(teacher):
+    chosen = _evenly(student_maps, len(teacher)), _evenly(teacher_maps, len(student))
+    if not chosen[0] or len(chosen[0]) != len(chosen[1]):
         raise ValueError(
             f"feature_maps: the student has {len(student)} after its first ({', '.join(student_maps)}), the teacher"
-            f" {len(teacher)} ({', '.join(teacher_maps)}); take two networks with the same number, at least one"
+            f" {len(teacher)} ({', '.join(teacher_maps)}); take two networks with the same number, at least one, or "
+            'choose them: model_options={"feature_maps": [...]} of a network of torchvision, timm or your own'
         )
-    return list(zip(student, teacher, strict=True))
+    inform_of_pairs(pairs := list(zip(*chosen, strict=True)))
+    return pairs
+
+
+def inform_of_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """A line with the names (student's, teacher's) of the maps that are compared, if they differ."""
+    if any(student != teacher for student, teacher in pairs):
+        inform(f"feature maps, student > teacher: {', '.join(map(' > '.join, pairs))}")
+
+
+def _evenly(maps: Collection[str], count: int) -> list[str]:
+    """The maps after the first; `count` of them, evenly spaced, if there are more and all have one size."""
+    names = list(maps)[1:]
+    sizes = {maps[name].shape[2:] for name in names} if isinstance(maps, Mapping) else set()
+    if not 0 < count < len(names) or len(sizes) != 1:
+        return names
+    return [names[len(names) * (place + 1) // count - 1] for place in range(count)]
 
 
 def same_size(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ def build(num_classes: int, name: str, stem: str, base_channels: int = STOCK, pr
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
         model.maxpool = nn.Identity()
     if pretrained:
-        weights = _imagenet_weights(name)
+        weights = imagenet_weights(name)
         if num_classes != weights["fc.bias"].numel():
             weights |= {key: value for key, value in model.state_dict().items() if key.startswith("fc.")}
         model.load_state_dict(weights)
@@ -55,11 +55,11 @@ def _narrow(model: nn.Module, base_channels: int) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # torchvision's initialisation
 
 
-def _imagenet_weights(name: str) -> dict[str, Tensor]:
+def imagenet_weights(name: str) -> dict[str, Tensor]:
     """torchvision's first ImageNet weights, which published experiments use."""
     from torchvision.models import get_model_weights
 
-    url = get_model_weights(name)["IMAGENET1K_V1"].url
+    url = next(iter(get_model_weights(name))).url
     path = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
     try:
         return torch.hub.load_state_dict_from_url(url, check_hash=True, weights_only=True)

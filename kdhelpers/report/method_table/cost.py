@@ -5,7 +5,8 @@ import statistics
 
 from kdhelpers import artifacts
 from kdhelpers.methods import METHODS
-from kdhelpers.models import build_model
+from kdhelpers.models import rebuild_model
+from kdhelpers.python_paths import mark
 from kdhelpers.training.cost import StepCost, noise, step_costs
 from kdhelpers.training.run import Run
 from kdhelpers.weights.load import describe_teacher
@@ -29,8 +30,8 @@ def with_costs(frame, rounds: int = 5, device: str | None = None):
     first = next(iter(runs.values()))
     data = noise(first.dataset, facts["train"], facts["image_size"], facts["classes"])
     reference = next((key for key, run in runs.items() if run.method == "lm" and not run.placebo), "KD")
-    runs.setdefault(reference, _kd(first, frame["teacher"].iloc[0]))
-    costs = step_costs(runs, reference, _network(frame, facts["classes"]), data, rounds, device)
+    runs.setdefault(reference, _kd(first, mark(frame["teacher"].iloc[0])))
+    costs = step_costs(runs, reference, _network(frame, facts), data, rounds, device)
     rows = [_row(costs.get(setting)) for setting in frame["setting"]]
     return frame.assign(**{column: [row.get(column, math.nan) for row in rows] for column in COLUMNS})
 
@@ -42,7 +43,7 @@ def _run(row: dict) -> Run | None:
         return None
     fields = {name: value for name, value in stored.items() if name in Run.model_fields}
     needs_teacher = METHODS[stored["method"]].needs_teacher
-    return Run(**fields | {"teacher": row["teacher"] if needs_teacher else None, "pretrained": False})
+    return Run(**fields | {"teacher": mark(row["teacher"]) if needs_teacher else None, "pretrained": False})
 
 
 def _kd(run: Run, teacher: str) -> Run:
@@ -55,14 +56,14 @@ def _options(run: dict) -> dict:
     return {name: value for name, value in run["hyperparameters"].items() if name not in retired}
 
 
-def _network(frame, classes: int):
+def _network(frame, data: dict):
     """An untrained teacher of the architecture; with the options of its weights, if they are stored here."""
     first = frame.iloc[0]
     try:
         options = describe_teacher(first["run"].get("teacher") or first["teacher"], first["dataset"])["model_options"]
     except (FileNotFoundError, KeyError):
         options = {}
-    return build_model(first["teacher"], classes, **options)
+    return rebuild_model(mark(first["teacher"]), data["classes"], **{"image_size": data["image_size"], **options})
 
 
 def _row(cost: StepCost | None) -> dict:

@@ -6,7 +6,7 @@ import pandas
 
 from kdhelpers.display.text import magnitude_text
 from kdhelpers.methods import METHODS
-from kdhelpers.models import build_model, count_macs, count_parameters
+from kdhelpers.models import count_macs, count_parameters, rebuild_model
 from kdhelpers.report.styling import folded_rows, table_of
 from kdhelpers.weights.load import find_teacher, load_model
 
@@ -62,7 +62,7 @@ def networks(run, data):
         description = weights.description
         architecture, top1_pct = description.get("model", run.teacher), description.get("test_top1_pct")
         rows.append(_network_row("teacher", architecture, load_model(weights), data, top1_pct))
-    network = build_model(run.model, data.num_classes, **run.model_options)
+    network = rebuild_model(run.model, data.num_classes, **{"image_size": data.image_size, **run.model_options})
     rows.append(_network_row(run.role, run.model, network, data, None))
     card = (
         f"{data.name}: {len(data.train):,} train, {len(data.val):,} held out, {len(data.test):,} test images of "
