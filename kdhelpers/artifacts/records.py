@@ -10,6 +10,7 @@ from kdhelpers.artifacts.paths import FOLDERS, folder, record_path, root, run_lo
 from kdhelpers.python_paths import mark
 
 SCHEMA = 1
+PARTS = ("run", "teacher", "start", "data", "environment", "model", "selection", "metrics", "weights")
 _parsed: dict[Path, tuple[tuple[int, int, int], bytes]] = {}  # path -> (state of the file, its content by marshal)
 
 
@@ -19,8 +20,13 @@ def load_record(name: str) -> dict | None:
         record = _content(record_path(name))
     except FileNotFoundError:  # another process may have deleted it since a search found it
         return None
-    valid = isinstance(record, dict) and {"name", "identity", "status"} <= set(record)
-    return record if valid and record.get("schema") == SCHEMA else None
+    return record if isinstance(record, dict) and record.get("schema") == SCHEMA and _is_record(record) else None
+
+
+def _is_record(record: dict) -> bool:
+    """Whether the record has the names of a run, and its parts are objects: a page of many shows the others."""
+    named = all(isinstance(record.get(key), str) for key in ("name", "identity", "status"))
+    return named and all(isinstance(record.get(part), dict | None) for part in PARTS)
 
 
 def _content(path: Path) -> Any:

@@ -170,14 +170,20 @@ def compare(first: str, second: str) -> None:
 @click.option(
     "--image-size", type=click.IntRange(8, 1024), metavar="N", help="Side in pixels (default: the data set's own)."
 )
-def data(name: str, image_size: int | None) -> None:
+@click.option("--check", is_flag=True, help="List all findings on its files; exit code 1 if one of them is serious.")
+def data(name: str, image_size: int | None, check: bool) -> None:
     """Load a data set and print its data card.
 
-    A missing data set is downloaded.
+    A missing data set is downloaded. With --check, all findings on its files are listed instead, in one reading: a
+    serious one stops `load_data`, a warning may spoil the result, a note is only said.
     """
-    from kdhelpers.cli.output import data_card
-    from kdhelpers.data import load_data
+    from kdhelpers.cli.output import data_card, findings
+    from kdhelpers.data import check_data, load_data
 
+    if check:
+        found = check_data(name, image_size)
+        click.echo(findings(found))
+        sys.exit(1 if found.serious else 0)
     click.echo(data_card(load_data(name, image_size=image_size)))
 
 
@@ -247,7 +253,8 @@ def predict(model: str, sources: tuple, output: str | None, names: bool, tta: bo
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A weight file to register.")
 @click.option("--model", metavar="ARCHITECTURE", help="Architecture of the weights in --file.")
 @click.option("--dataset", metavar="NAME", help="Training data of the weights in --file.")
-def teachers(models: tuple, show: bool, file: Path | None, model: str | None, dataset: str | None) -> None:
+@click.option("--force", is_flag=True, help="Register the weights in --file even if they are near chance.")
+def teachers(models: tuple, show: bool, file: Path | None, model: str | None, dataset: str | None, force: bool) -> None:
     """List or fetch published teachers; register weights.
 
     Without arguments: a table of published CIFAR-100 teachers. With architectures: fetch their weights; an interrupted
@@ -271,4 +278,4 @@ def teachers(models: tuple, show: bool, file: Path | None, model: str | None, da
     for published in models:
         click.echo(zoo.report(zoo.fetch(published)))
     if file:
-        click.echo(zoo.report(zoo.register_file(file, model, dataset)))
+        click.echo(zoo.report(zoo.register_file(file, model, dataset, force)))

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kdhelpers.artifacts import load_record, original_name, record_path, records, state, weights_path
-from kdhelpers.cli.listing import wrapped
+from kdhelpers.artifacts import data_root, load_record, original_name, record_path, records, state, weights_path
+from kdhelpers.cli.listing import table, wrapped
 from kdhelpers.display.text import state_text
 from kdhelpers.nearest import guess
 
@@ -117,7 +117,21 @@ def predictions(labels: Any, path: Path, model: str) -> str:
 
 def data_card(data: Any) -> str:
     """The data card, a fact per line."""
-    return columns((name, _fact(value)) for name, value in data.card().items() if value != [])
+    card = data.card()
+    notes = [("notes" * (place == 0), note) for place, note in enumerate(card.pop("notes"))]
+    return columns([*((name, _fact(value)) for name, value in card.items() if value != []), *notes])
+
+
+def findings(found: Any) -> str:
+    """The findings on a data set, a row per kind with its number and first places; the serious ones first."""
+    from kdhelpers.data.findings import grouped, line
+
+    groups = grouped(found)
+    if not groups:
+        return f"{found.name}: nothing is odd about its files"
+    root = f"{data_root()}/"
+    rows = [(first.severity, str(len(wheres)), line(first, wheres).replace(root, "")) for first, wheres in groups]
+    return f"{root}\n{table([('severity', 'count', 'where: what; remedy'), *rows])}"
 
 
 def _fact(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -58,8 +58,10 @@ class Data:
     mean: tuple[float, float, float]  # per channel, of pixels in 0..1
     std: tuple[float, float, float]
     source: str = "memory"  # folder or library of the images
-    notes: tuple[str, ...] = ()  # deviations of this copy from the official data set
+    notes: tuple[str, ...] = ()  # deviations of this copy from the official data set, and what its files have
     unlabelled: Unlabelled | None = None  # training images without labels
+    pixel_ranges: dict = field(default_factory=dict)  # what became 0..255, of files of more than 8 bits per value
+    test_split: str = ""  # how it was made, if the files have none
 
     def __post_init__(self):
         for name in ("train", "val", "test"):
@@ -115,6 +117,7 @@ class Data:
             **({"unlabelled": len(self.unlabelled)} if self.unlabelled is not None else {}),
             "mean": list(self.mean),
             "std": list(self.std),
+            **({"test_split": self.test_split} if self.test_split else {}),
             "hash": self.content_hash,
             "test_images_also_in_train_or_val": count_duplicates(self.test, [self.train, self.val]),
             "notes": list(self.notes),

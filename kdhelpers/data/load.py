@@ -1,8 +1,8 @@
 """Finding and loading a data set by its name: `load_data`.
 
 A registered data set made in Python comes first. The data root is then searched for torchvision's layout, class
-folders, `.npz` and Hugging Face parquet, in this order; only then is the data set downloaded. A user's folder in one of
-the last three layouts is a data set under its own name.
+folders with splits, `.npz`, Hugging Face parquet and class folders without splits, in this order; only then is the data
+set downloaded. A user's folder in one of the last four layouts is a data set under its own name.
 """
 
 import os
@@ -10,15 +10,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kdhelpers import artifacts
+from kdhelpers.data.content import check_content
 from kdhelpers.data.dataset import Data, Split, channel_statistics, fingerprint, split_validation
+from kdhelpers.data.findings import FEW, Findings, shown
 from kdhelpers.data.readers.arrays import Raw, read_npz, read_pickles, resize
 from kdhelpers.data.readers.catalogue import DATASETS, Source
 from kdhelpers.data.readers.download import download, unpack
-from kdhelpers.data.readers.image_files import read_class_folders, read_parquet
+from kdhelpers.data.readers.image_files import read_class_folders, read_classes_alone
+from kdhelpers.data.readers.parquet import read_parquet
 from kdhelpers.data.readers.unlabelled import check_unlabelled, take_unlabelled
 from kdhelpers.nearest import known_names
 
-LAYOUTS = "{train,test}/<class>/*.png, {train,test}.npz or {train,test}*.parquet"
+LAYOUTS = "{train,test}/<class>/*.png, <class>/*.png, {train,test}.npz or {train,test}*.parquet"
 
 
 def load_data(
@@ -44,12 +47,11 @@ def load_data(
         raise ValueError(f"image_size = {image_size}: is out of range; choose whole pixels from 8, such as 32")
     if unlabelled:
         check_unlabelled(unlabelled)  # before the data set is read
-    source = _find_source(name, root)
-    size = image_size or source.image_size
-    # Official content is compared pixel for pixel, so it is resized only after reading.
-    raw = _read_or_download(name, source, root, None if source.fingerprints else size)
-    notes = tuple(_deviations(raw, source))
-    splits = _resized(raw, size)
+    found, source = Findings(name), _find_source(name, root)
+    raw = read_raw(name, source, root, image_size, found)
+    found.stop_unless_complete()
+    notes = (*_deviations(raw, source), *found.say())
+    splits = _resized(raw, image_size or source.image_size)
     if "val" in splits:
         train, val = splits["train"], splits["val"]
     else:
@@ -57,9 +59,32 @@ def load_data(
     mean, std = source.statistics or channel_statistics(train.images)
     unlabelled_images = None
     if unlabelled:
-        train, unlabelled_images = take_unlabelled(unlabelled, train, splits["test"], split_seed)
+        train, unlabelled_images = take_unlabelled(unlabelled, train, splits["test"], split_seed, raw.pixel_ranges)
     names = raw.class_names, raw.superclasses, raw.superclass_names
-    return Data(name, train, val, splits["test"], *names, mean, std, raw.source, notes, unlabelled_images)
+    extras = notes, unlabelled_images, raw.pixel_ranges, raw.test_split
+    return Data(name, train, val, splits["test"], *names, mean, std, raw.source, *extras)
+
+
+def check_data(name: str, image_size: int | None = None, root: Path | str | None = None) -> Findings:
+    """All findings on a data set, in one reading. Raises as `load_data` only if there is nothing to read."""
+    root = Path(root) if root is not None else artifacts.data_root()
+    found, source = Findings(name, complete=True), _find_source(name, root)
+    with found.gather():
+        raw = read_raw(name, source, root, image_size, found)
+        for deviation in _deviations(raw, source):
+            found.add("official", raw.source, what=deviation)
+        _resized(raw, image_size or source.image_size)
+        check_content(raw, found)
+    return found
+
+
+def read_raw(name: str, source: Source, root: Path, image_size: int | None, found: Findings) -> Raw:
+    """The content of the data set before the validation split; it is downloaded if it is missing."""
+    # Official content is compared pixel for pixel, so it is resized only after reading.
+    raw = _read_or_download(name, source, root, None if source.fingerprints else image_size or source.image_size, found)
+    if len(raw.class_names) == 1:
+        found.add("one_class", raw.source, name=raw.class_names[0])
+    return raw
 
 
 def _find_source(name: str, root: Path) -> Source:
@@ -74,7 +99,7 @@ def known_datasets(root: Path | None = None) -> tuple[list[str], str]:
     """The names that `load_data` takes, registered ones first, and what else it takes; hidden folders are left out."""
     root = root or artifacts.data_root()
     registered = {folder for name, source in DATASETS.items() for folder in _folders_of(name, source)}
-    folders = sorted(path.name for path in root.glob("[!.]*") if path.is_dir() and path.name not in registered)
+    folders = sorted(shown(path.name) for path in root.glob("[!.]*") if path.is_dir() and path.name not in registered)
     return [*DATASETS, *folders], f"or the name of a folder under {root}"
 
 
@@ -82,16 +107,18 @@ def _folders_of(name: str, source: Source) -> list[str]:
     return [name, *source.folders, *([source.pickles.folder] if source.pickles else [])]
 
 
-def _read_or_download(name: str, source: Source, root: Path, size: int | None) -> Raw:
-    if raw := _read(name, source, root, size):
+def _read_or_download(name: str, source: Source, root: Path, size: int | None, found: Findings) -> Raw:
+    if raw := _read(name, source, root, size, found):
         return raw
     if name not in DATASETS:
-        raise ValueError(f"{root / name}: has no data set; put {LAYOUTS} there")
+        found.stop()
+        held = ", ".join(sorted(shown(path.name) for path in (root / name).iterdir())[:FEW]) or "nothing"
+        raise ValueError(f"{root / name}: has no data set (it holds {held}); put {LAYOUTS} there")
     reasons = []
     for fetch in _downloads(name, source, root):
         try:
             fetch()
-            return _read(name, source, root, size)
+            return _read(name, source, root, size, found)
         except (OSError, ValueError) as error:
             reasons.append(str(error))
     layout = f"{source.pickles.folder}/" if source.pickles else f"{(*source.folders, name)[0]}/{{train,val}}/<class>/*"
@@ -102,7 +129,7 @@ def _read_or_download(name: str, source: Source, root: Path, size: int | None) -
     )
 
 
-def _read(name: str, source: Source, root: Path, size: int | None) -> Raw | None:
+def _read(name: str, source: Source, root: Path, size: int | None, found: Findings) -> Raw | None:
     """The data set from its own reader or the first layout found; None if there is none."""
     if source.read:
         if not isinstance(raw := source.read(size), Raw):
@@ -111,10 +138,14 @@ def _read(name: str, source: Source, root: Path, size: int | None) -> Raw | None
         return raw
     if source.pickles and (raw := read_pickles(root, source.pickles)):
         return raw
-    for folder in (name, *source.folders):
-        if raw := read_class_folders(root / folder, size, root / ".cache", source.words or {}):
+    cache, folder = root / ".cache", root / name
+    for other in (name, *source.folders):
+        if raw := read_class_folders(root / other, size, cache, source.words or {}, found):
             return raw
-    return read_npz(root / name) or read_parquet(root / name, size, root / ".cache")
+    if not folder.is_dir():
+        return None
+    raw = read_npz(folder, found) or read_parquet(folder, size, cache, found)
+    return raw or (read_classes_alone(folder, size, cache, found) if name not in DATASETS else None)
 
 
 def _downloads(name: str, source: Source, root: Path) -> list[Callable[[], None]]:
@@ -128,7 +159,7 @@ def _downloads(name: str, source: Source, root: Path) -> list[Callable[[], None]
         cache = root / ".cache" / name  # the data set's own folder gets all files or none, and only verified ones
         files = [download(url, cache / f"{split}.parquet") for split, url in source.parquet.items()]
         try:
-            for deviation in _deviations(read_parquet(cache, None, root / ".cache"), source):
+            for deviation in _deviations(read_parquet(cache, None, root / ".cache", Findings(name)), source):
                 raise ValueError(f"{files[0].parent}: {deviation}; the download is discarded")
         except ValueError:
             for file in files:

@@ -10,6 +10,7 @@ import platform
 import re
 import time
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from kdhelpers.display.progress import TerminalProgress, TimedProgress, duration
 from kdhelpers.display.teaching import check, random_logits, source  # noqa: F401  public here
 from kdhelpers.messages import kernel_shell as _kernel_shell
 
+PACKAGE = Path(kdhelpers.__file__).resolve().parent
+
 
 def device() -> str:
     """The device for the networks that a notebook loads: the GPU if there is one."""
@@ -29,20 +32,30 @@ def device() -> str:
 
 
 def setup(drive: bool = False) -> None:
-    """Print the versions, the device and the artifacts' folders; display a figure that ends a cell as a picture.
+    """Print the versions, the package's folder, the device and the artifacts' folders; warn if the notebook lies in
+    another checkout than the package. Display a figure that ends a cell as a picture.
 
     drive: on Colab, keep the artifacts on Google Drive (see `artifacts/hosted.py`, also for Kaggle).
     """
     artifacts.set_folders(drive)
     kept = ", ".join(artifacts.FOLDERS[kind] for kind in ("weights", "plots", "results"))
-    print(
-        f"python {platform.python_version()} · torch {torch.__version__} · kdhelpers {kdhelpers.__version__}\n"
-        f"device: {device_text()}\nartifacts: {kept} in {artifacts.root()}"
-    )
+    versions = f"python {platform.python_version()} · torch {torch.__version__} · kdhelpers {kdhelpers.__version__}"
+    print(f"{versions} in {PACKAGE}\ndevice: {device_text()}\nartifacts: {kept} in {artifacts.root()}")
+    if other := other_checkout():
+        print(
+            f"warning: the notebook lies in {other}, but {PACKAGE} is imported; start Jupyter in the checkout you edit"
+        )
     if shell := _kernel_shell():
         formatter = shell.display_formatter.formatters["image/png"]
         # by name, since matplotlib is not imported yet
         formatter.for_type_by_name("matplotlib.figure", "Figure", lambda figure: plots.png(figure, 100))
+
+
+def other_checkout() -> Path | None:
+    """The copy of the package around the notebook's folder, if another one is imported."""
+    folder = Path.cwd()
+    around = next((each for each in (folder, *folder.parents) if (each / "kdhelpers" / "__init__.py").is_file()), None)
+    return around if around and (around / "kdhelpers").resolve() != PACKAGE else None
 
 
 def device_text() -> str:

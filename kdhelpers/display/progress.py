@@ -9,7 +9,7 @@ from kdhelpers.messages import inform, kernel_shell, stream
 # The columns of a history row that are not loss terms. A method names its own terms: they are the other columns.
 MEASUREMENTS = frozenset(
     "epoch lr loss train_top1_pct val_top1_pct val_nll temperature seconds images_per_second peak_memory_mib"
-    " lockstep".split()
+    " lockstep skipped_steps".split()
 )
 
 VALIDATION = "val_top1_pct"  # in lockstep the run's name precedes it: `lion val_top1_pct`

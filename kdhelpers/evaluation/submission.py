@@ -35,7 +35,7 @@ FIRST_LINES = [",".join(header).encode() + b"\n" for header in (HEADER, WITH_NAM
 class LabelPredictions:
     """A network's predictions for unlabelled images; `probabilities` are float32 [N, C] on the CPU.
 
-    `note` describes how the images were resized, if they were.
+    `note`: how the images were resized, if they were, and how numbered classes differ from the labels.
     """
 
     ids: list[str]
@@ -79,7 +79,15 @@ def predict(
         probabilities = infer(network, data, images, batch_size, tta=tta, progress=bar.update).probabilities
     if not probabilities.isfinite().all():
         raise ValueError("probabilities: they are not finite; train the network again at a lower learning rate")
-    return LabelPredictions(images.ids, probabilities, names, images.note)
+    note = "; ".join(filter(None, [images.note, _order_note(names)]))
+    return LabelPredictions(images.ids, probabilities, names, note)
+
+
+def _order_note(names: list[str]) -> str:
+    """How labels and classes correspond, if the classes are numbers that differ from the labels."""
+    others = [f"{label} is class {name}" for label, name in enumerate(names) if name.isdecimal() and int(name) != label]
+    listed = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
+    return f"labels count the classes from 0, so {listed}; --names adds the classes" if others else ""
 
 
 def predict_stored(
@@ -105,7 +113,8 @@ def predict_stored(
     if missing or len(names) != classes:
         fault = f"lacks {', '.join(sorted(missing))}" if missing else f"names {len(names)} classes of {classes}"
         raise ValueError(f"{model}: its description file {fault}; train it again, or remove the file")
-    return predict(network, read_unlabelled(source, facts["image_size"]), facts["mean"], facts["std"], names, tta)
+    images = read_unlabelled(source, facts["image_size"], facts.get("pixel_ranges"))
+    return predict(network, images, facts["mean"], facts["std"], names, tta)
 
 
 def check_output(path: Path | str) -> None:

@@ -66,7 +66,9 @@ def _newest(dataset: str | None) -> dict:
 
 def _check_images(records: Sequence[dict], dataset: str | None) -> None:
     """ValueError unless all networks have the same test images, those of `dataset` if it is given."""
-    images = {record["name"]: (record["run"]["dataset"], record["data"].get("image_size")) for record in records}
+    images = {
+        record["name"]: (record["run"]["dataset"], (record.get("data") or {}).get("image_size")) for record in records
+    }
     texts = dict.fromkeys(f"{name} at {size} pixels" for name, size in images.values())
     if len(texts) > 1:
         raise ValueError(f"explore = {', '.join(images)}: {' and '.join(texts)}; name networks of one data set")

@@ -46,7 +46,7 @@ def record_label(record: dict) -> str:
 
 def run_title(run: dict) -> str:
     """A run's method without hyperparameters: `DKD`, `DKD, placebo shuffled`, `DKD by Lion`."""
-    return method_title(run["method"]) + _by_optimizer(run) + _placebo(run)
+    return method_title(run.get("method") or "?") + _by_optimizer(run) + _placebo(run)
 
 
 def method_title(name: str) -> str:

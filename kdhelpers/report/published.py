@@ -18,7 +18,7 @@ from kdhelpers.display.text import (
 from kdhelpers.nearest import known_names
 from kdhelpers.report.beside import COLUMNS, beside, settings
 from kdhelpers.report.labels import default_hyperparameters
-from kdhelpers.report.paired import GAIN, mean_gain, with_gains
+from kdhelpers.report.paired import GAIN, by_setting, mean_gain, with_gains
 from kdhelpers.report.results import results
 from kdhelpers.report.styling import column_texts, table_of
 from kdhelpers.zoo.benchmark import matches, published
@@ -129,7 +129,7 @@ def beside_ours(study: str, name: str):
 
 def _over_baseline(runs):
     """OVER by setting, of a frame of `with_gains` over the study's baseline."""
-    gains = {setting: [mean_gain(own)[field] for field in GAIN] for setting, own in runs.groupby("setting")}
+    gains = {setting: [mean_gain(own)[field] for field in GAIN] for setting, own in by_setting(runs).items()}
     return pandas.DataFrame.from_dict(gains, orient="index", columns=OVER, dtype=float)
 
 

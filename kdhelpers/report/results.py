@@ -5,7 +5,17 @@ from collections.abc import Callable
 
 from kdhelpers import artifacts
 from kdhelpers.report.labels import default_hyperparameters, distinct_labels, record_label, row_names
-from kdhelpers.report.paired import canonical, has_no_teacher, mean_gain, newest, with_gains
+from kdhelpers.report.paired import (
+    by_setting,
+    canonical,
+    deviation,
+    has_no_teacher,
+    mean,
+    mean_gain,
+    newest,
+    numbers,
+    with_gains,
+)
 from kdhelpers.training.run import distinctive
 
 NAME_FIELDS = ("seed", "name", "teacher", "start_from")  # hashes identify the weights
@@ -95,29 +105,31 @@ def summary_of(runs):
     """`summarize` of runs that have their gains: a frame of `with_gains`, or some of its rows."""
     import pandas
 
-    rows = [_spread(group) | mean_gain(group) for _, group in runs.groupby("setting", sort=False)]
+    rows = [_spread(group) | mean_gain(group) for group in by_setting(runs).values()]
     summary = pandas.DataFrame(rows, columns=SUMMARY_COLUMNS)
     summary["label"] = distinct_labels(rows)
-    numbers = ["gain_n", "gap_closed_pct"]
-    summary[numbers] = summary[numbers].astype(float)
+    optional = ["gain_n", "gap_closed_pct"]
+    summary[optional] = summary[optional].astype(float)
     best_first = summary.sort_values("test_top1_pct", ascending=False)
     teachers_first = {"by": ["dataset", "role", "model"], "ascending": [True, False, True]}
     ordered = best_first.sort_values(**teachers_first, kind="stable", ignore_index=True)
     return ordered.assign(row=row_names(ordered))
 
 
-def _spread(group) -> dict:
-    first, top1 = group.iloc[0], group["test_top1_pct"].astype(float)
+def _spread(group: list[dict]) -> dict:
+    first, top1 = group[0], numbers(group, "test_top1_pct")
+    common = "dataset role model label teacher selection parameters macs run setting".split()
+    devices = {" ".join(str(run[name]) for name in ("device", "precision") if run[name]) for run in group}
     return {
-        **first[["dataset", "role", "model", "label", "teacher", "selection", "parameters", "macs", "run", "setting"]],
+        **{name: first[name] for name in common},
         "n": len(group),
-        "test_top1_pct": top1.mean(),
-        "test_top1_std_pct": top1.std(ddof=1),
-        "seconds_per_epoch": group["seconds_per_epoch"].astype(float).mean(),
-        "lockstep": group["lockstep"].astype(float).fillna(1).max(),
+        "test_top1_pct": mean(top1),
+        "test_top1_std_pct": deviation(top1),
+        "seconds_per_epoch": mean(numbers(group, "seconds_per_epoch")),
+        "lockstep": max([1.0, *numbers(group, "lockstep")]),
         "budget": _budget(first["epochs"], first["batch_size"]),
-        "device": ", ".join(sorted(set(group["device"] + " " + group["precision"]))),
-        "notes": "; ".join(filter(None, group["notes"].unique())),
+        "device": ", ".join(sorted(devices)),
+        "notes": "; ".join(dict.fromkeys(run["notes"] for run in group if run["notes"])),
     }
 
 

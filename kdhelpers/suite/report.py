@@ -45,5 +45,5 @@ def convert_notebooks() -> None:
         except Exception as error:  # nbconvert runs many parts of its own; the report needs none of them
             inform(f"{source.name}: not converted to HTML: {type(error).__name__}: {' '.join(str(error).split())}")
     for page in pages.glob("*.html"):
-        if page.stem not in done and is_page(page):
+        if page.stem not in done and page.is_file() and is_page(page):
             page.unlink()

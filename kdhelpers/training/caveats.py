@@ -1,4 +1,4 @@
-"""Notes on data leakage, which accompany the figures of a run.
+"""Notes on data leakage and on a teacher of another image size, which accompany the figures of a run.
 
 Test or validation images among the unlabelled ones; labels hidden from this run but known to its teacher or its initial
 weights; networks that started from ImageNet weights; and the notes inherited from teacher and initial weights.
@@ -16,12 +16,20 @@ def caveats(inputs: Inputs, origins: list[str]) -> list[str]:
     notes = leakage_notes(run.dataset, origins)
     if run.build_method().uses_unlabelled:
         notes += _images_without_labels(run, data)
+    if (size := _size_of_teacher(inputs)) != data.image_size:
+        notes.append(f"teacher: trained at {size} px, used at {data.image_size} px; its accuracy is measured there")
     for name, weights in _sources(inputs):
         source = weights.description.get("run") or {}
         notes += _hidden_labels(name, run, source, data)
         if source.get("dataset") == run.dataset:
             notes += _inherited(name, run, weights.description.get("notes", []))
     return list(dict.fromkeys(notes))
+
+
+def _size_of_teacher(inputs: Inputs) -> int:
+    """Side of the images that the teacher was trained on."""
+    own = inputs.data.image_size
+    return inputs.teacher.description.get("image_size", own) if inputs.teacher else own
 
 
 def leakage_notes(dataset: str, origins: list[str]) -> list[str]:

@@ -103,7 +103,8 @@ def _next(trained: Trained) -> str:
     if run.role == "teacher":
         derived = f"teacher_{artifacts.file_name(run.model)}_{run.dataset}"
         teacher = run.model if trained.name == derived else trained.name
-        return f"train dataset={run.dataset} model=resnet8 method=lm teacher={teacher}"
+        size = f" image_size={run.image_size}" if run.image_size else ""
+        return f"train dataset={run.dataset}{size} model=resnet8 method=lm teacher={teacher}"
     control = without_teacher(run).model_dump()
     baselines = [record["name"] for record in artifacts.records() if _is_of(control, record)]
     return f"compare {trained.name} {baselines[0]}" if baselines and run.method != "si" else "report --open"

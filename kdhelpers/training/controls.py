@@ -30,7 +30,7 @@ def without_teacher(run: Run) -> Run:
     """
     words = ["last"] * (run.selection == "last") + [run.optimizer] * (run.optimizer != "sgd")
     name = "_".join(["student_si", *words, run.model, run.dataset]) if words else None
-    return Run(**run.model_dump(exclude=OF_METHODS), name=name)
+    return Run(**run.model_dump(exclude={*OF_METHODS, "other_image_size"}), name=name)
 
 
 def control_runs(run: Run) -> list[Run]:
@@ -42,7 +42,7 @@ def control_runs(run: Run) -> list[Run]:
     fields = run.model_dump(exclude=OF_METHODS)
     mixed = Run(**fields, method="lm_mixed", teacher=run.teacher)
     placebos = [Run(**run.model_dump(exclude={"name"}) | {"placebo": kind}) for kind in ("shuffled", "mean")]
-    smoothed = Run(**fields, method="ls")
+    smoothed = Run(**fields | {"other_image_size": False}, method="ls")
     return [without_teacher(run), run, *placebos, smoothed, *sweep_runs(mixed, "mix=mixup; mix=cutmix")]
 
 

@@ -1,12 +1,20 @@
 """The loss terms of an epoch's steps, kept on the device and read once."""
 
+from collections.abc import Iterable, Sequence
 from functools import reduce
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-HISTORY_COLUMNS = {"epoch", "loss", "lr", "seconds", "temperature"}  # a loss term with such a name would overwrite it
+HISTORY_COLUMNS = {
+    "epoch",
+    "loss",
+    "lr",
+    "seconds",
+    "temperature",
+    "skipped_steps",
+}  # a loss term with such a name would overwrite it
 
 
 def total(method: str, terms: dict[str, Tensor]) -> Tensor:
@@ -26,6 +34,19 @@ def total(method: str, terms: dict[str, Tensor]) -> Tensor:
     return loss
 
 
+def faulty_term(terms: dict[str, Tensor], parameters: Sequence[Tensor]) -> str:
+    """The first loss term whose gradient is not finite; "" if the gradient of their sum is finite."""
+
+    def is_finite(loss: Tensor) -> bool:
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        return all(value.isfinite().all() for value in gradients if value is not None)
+
+    if is_finite(reduce(torch.add, terms.values())):
+        return ""
+    learned = {name: term for name, term in terms.items() if term.requires_grad}
+    return next((name for name, term in learned.items() if not is_finite(term)), "the sum of all terms")
+
+
 class EpochLog:
     """Loss terms and hits of each step, [steps, terms + 1] on the device, and the number of its images, on the host.
 
@@ -34,6 +55,7 @@ class EpochLog:
 
     def __init__(self, steps: int):
         self._steps, self._names, self.sizes = steps, [], []
+        self._skipped: Tensor | None = None  # number of steps that fp16's scaler left out, on the device
 
     @torch.no_grad()
     def add(self, terms: dict[str, Tensor], hits: Tensor) -> None:
@@ -44,6 +66,18 @@ class EpochLog:
             self._place = torch.zeros(1, dtype=torch.int64, device=row.device)
         self._rows.index_copy_(0, self._place, row[None])
         self._place.add_(1)
+
+    @torch.no_grad()
+    def add_skipped(self, found_inf: Iterable[Tensor]) -> None:
+        """Count the step as skipped if a gradient was not finite: each tensor of `found_inf` is 1 then, else 0."""
+        skipped = reduce(torch.maximum, found_inf)
+        if self._skipped is None:
+            self._skipped = torch.zeros_like(skipped)
+        self._skipped.add_(skipped)
+
+    def skipped(self) -> int | None:
+        """How many steps were skipped; None without a scaler. Here the host waits for the device."""
+        return None if self._skipped is None else int(self._skipped.item())
 
     def read(self, epoch: int, remedy: str) -> dict[str, float]:
         """Mean loss terms and accuracy over the epoch's images on all ranks. Here the host waits for the device.

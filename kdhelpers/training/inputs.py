@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 
 from kdhelpers.data import Data, load_data
+from kdhelpers.data.readers.folders import class_name
 from kdhelpers.device import DTYPES, resolve_precision
 from kdhelpers.messages import inform
 from kdhelpers.methods import METHODS
@@ -65,7 +66,9 @@ def earlier_identity(inputs: Inputs) -> str:
     """The identity that earlier versions gave: of all fields, with defaults and with options that are now retired."""
     run = inputs.run
     later = {
-        field for field in ("start_from", "unlabelled", "unlabelled_batch_size", "placebo") if not getattr(run, field)
+        field
+        for field in ("start_from", "unlabelled", "unlabelled_batch_size", "placebo", "other_image_size")
+        if not getattr(run, field)
     }
     fields = run.model_dump(exclude={"name"} | later)
     fields["hyperparameters"] = METHODS[run.method].retired | fields["hyperparameters"]
@@ -92,7 +95,7 @@ def resolve(runs: Sequence[Run], data: Data | None, device: torch.device, resume
     for run in runs:
         _check_data(data, run)
     if weights:
-        _check_teacher(weights, name, data)
+        _check_teacher(weights, name, data, all(run.other_image_size for run in runs if run.teacher))
     precision = resolve_precision(first.precision, device)
     students = [  # weights have the hash that the identity needs; the teacher is loaded in the precision of all
         Inputs(run, data, device, precision, weights if run.teacher else None, start)
@@ -139,11 +142,21 @@ def _find_start(run: Run) -> Weights:
     return weights
 
 
-def _check_teacher(weights: Weights, name: str, data: Data) -> None:
+def _check_teacher(weights: Weights, name: str, data: Data, other_image_size: bool) -> None:
     description, fault = weights.description, ""
     if description.get("num_classes", data.num_classes) != data.num_classes:
         fault = f"has {description['num_classes']} classes, {data.name} has {data.num_classes}"
-    elif description.get("class_names", data.class_names) != list(data.class_names):
+    elif _names(description.get("class_names", data.class_names)) != _names(data.class_names):
         fault = f"its classes ({', '.join(description['class_names'][:3])}, ...) are not the classes of {data.name}"
     if fault:
         raise ValueError(f"teacher = {name}: {fault}; train a teacher on this data set (notebook 01_teacher)")
+    size = description.get("image_size", data.image_size)
+    if size != data.image_size and not other_image_size:
+        raise ValueError(
+            f"teacher = {name}: was trained at {size} px, {data.name} has {data.image_size} px; train a teacher at "
+            f"this size, take image_size = {size}, or other_image_size = true, which measures it on these images"
+        )
+
+
+def _names(classes: Sequence[str]) -> list[str]:
+    return [class_name(name) for name in classes]  # older weights have them as the file system gave them

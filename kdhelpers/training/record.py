@@ -18,6 +18,8 @@ import kdhelpers
 from kdhelpers import artifacts
 from kdhelpers.data import Data
 from kdhelpers.device import device_name
+from kdhelpers.evaluation.metrics import evaluate
+from kdhelpers.evaluation.predictions import infer
 from kdhelpers.models import build_facts, count_parameters, is_external
 from kdhelpers.training.caveats import caveats, imagenet_starts
 from kdhelpers.training.inputs import Inputs
@@ -34,7 +36,7 @@ def started(inputs: Inputs) -> dict:
         "status": "running",
         "error": None,
         "run": inputs.run.model_dump(),
-        "teacher": teacher_facts(teacher.description, teacher.sha256, inputs.run.teacher) if teacher else None,
+        "teacher": _teacher_here(inputs) if teacher else None,
         "start": {"name": start.path.stem, "sha256": start.sha256} if start else None,
         "data": data_facts(inputs.data),
         **library_facts(inputs.run.model, inputs.run.pretrained),
@@ -60,6 +62,18 @@ def own_command() -> str:
     return " ".join(["python", program, *sys.argv[1:]]) if program else "interactive python"
 
 
+def _teacher_here(inputs: Inputs) -> dict:
+    """The teacher's facts. At another image size than its own, its accuracy is measured on these images."""
+    teacher = inputs.teacher
+    facts = teacher_facts(teacher.description, teacher.sha256, inputs.run.teacher)
+    size = teacher.description.get("image_size", inputs.data.image_size)
+    if size == inputs.data.image_size:
+        return facts
+    here = evaluate(infer(teacher.network, inputs.data))["top1_pct"]
+    own = {"image_size": size, "own_test_top1_pct": facts["test_top1_pct"]}
+    return facts | own | {"test_top1_pct": here}
+
+
 def teacher_facts(description: dict, sha256: str, name: str) -> dict:
     """`notes` are about the teacher's accuracy: its test images may differ from the student's."""
     return {
@@ -80,6 +94,7 @@ def data_facts(data: Data) -> dict:
         "hash": data.content_hash,
         **{split: len(getattr(data, split)) for split in ("train", "val", "test")},
         **({"unlabelled": len(data.unlabelled)} if data.unlabelled is not None else {}),
+        **({"test_split": data.test_split} if data.test_split else {}),
     }
 
 
@@ -152,5 +167,6 @@ def sidecar(record: dict, data: Data) -> dict:
         "image_size": data.image_size,
         "mean": list(data.mean),
         "std": list(data.std),
+        **({"pixel_ranges": data.pixel_ranges} if data.pixel_ranges else {}),
         "test_top1_pct": record["metrics"]["test_top1_pct"],
     }

@@ -59,6 +59,9 @@ class Run(BaseModel):
     start_from: str | None = Field(None, description="trained weights to fine-tune; None starts from random ones")
     role: Literal["teacher", "student"] = Field("student", description="what the network is for; part of its name")
     teacher: str | None = Field(None, description="architecture of a trained teacher, or name or path of weights")
+    other_image_size: bool = Field(
+        False, description="take a teacher of another image size; its accuracy on these images is measured and recorded"
+    )
     method: str = Field("si", description="distillation method")
     hyperparameters: dict[str, Any] = Field(
         {}, description="the method's own parameters; `published` or a pair such as resnet56>resnet20 fills them in"

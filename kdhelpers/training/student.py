@@ -16,7 +16,7 @@ from kdhelpers.evaluation.validation import top1_and_loss
 from kdhelpers.methods import Method
 from kdhelpers.models import FeatureExtractor, HeadedNetwork, Outputs, rebuild_model
 from kdhelpers.training.context import context_of
-from kdhelpers.training.epoch_log import EpochLog, total
+from kdhelpers.training.epoch_log import EpochLog, faulty_term, total
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.optim import build_optimizer, learning_rate
 from kdhelpers.training.placebo import Placebo
@@ -165,6 +165,9 @@ class Training:
         loss = total(self.run.method, terms)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
+        if self.scaler.is_enabled():
+            self.log.add_skipped(self.scaler._found_inf_per_device(self.optimizer).values())
+            self._last_batch = batch
         self.scaler.update()
         self.log.add(terms, hits)
 
@@ -175,6 +178,9 @@ class Training:
         """
         remedy = f"lower lr = {self.run.lr} or take precision fp32 (finished epochs are kept)"
         row = {"epoch": self.epoch, **self.log.read(self.epoch, remedy), **self.method.measure()}
+        if (skipped := self.log.skipped()) is not None:
+            row["skipped_steps"] = skipped
+            self._check_gradients(skipped, remedy)
         trains_classes = self.method.trains_classifier and self.epoch > self.method.stage_epochs
         if not trains_classes or self.method.mixes_images:
             row["train_top1_pct"] = None  # the classifier is untrained; a mixed image has two labels
@@ -192,6 +198,17 @@ class Training:
         self.history.append(row)
         self.epochs_done += 1
         self._keep_best_weights(row)
+
+    def _check_gradients(self, skipped: int, remedy: str) -> None:
+        """FloatingPointError if the scaler skipped all steps for a gradient that is not finite unscaled either."""
+        if skipped < len(self.log.sizes):
+            return
+        module = getattr(self.module, "module", self.module)  # without DDP
+        with autocast(self.device, self.precision):
+            terms, _ = module(self._last_batch.first(self.method.views), self.epoch)
+        if term := faulty_term(terms, [value for value in module.parameters() if value.requires_grad]):
+            fault = f"epoch {self.epoch}: all {skipped} steps were skipped: the gradient of {term} is not finite"
+            raise FloatingPointError(f"{fault}; {remedy}")
 
     def _validate(self, remedy: str) -> dict[str, float]:
         accuracy, loss = top1_and_loss(self.student, self.batches, self.precision)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kdhelpers import artifacts
 from kdhelpers.messages import inform
+from kdhelpers.weights.not_weights import not_weights
 from kdhelpers.weights.safe_pickle import Placeholder, SafeCheckpoint, SavedTensor, Unreadable
 
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
@@ -44,6 +45,8 @@ def _content(path: Path) -> tuple[Any, SafeCheckpoint | None]:
         try:
             file = SafeCheckpoint(path)
         except Unreadable:
+            if other := not_weights(path):
+                raise ValueError(f"{path}: {other}") from None
             raise refusal from None
         return file.tree, file
 

@@ -136,10 +136,10 @@ def _registered(path: Path, model: str, data: Data, source: str, downloaded: Pat
     return record
 
 
-def register_file(path: Path, model: str, dataset: str) -> dict:
+def register_file(path: Path, model: str, dataset: str, force: bool = False) -> dict:
     """The result record of the user's own weights, registered. Raises as `register` and `load_data` do."""
     check_model(model)  # before a download
-    return register(path, model, load_data(dataset, val_fraction=0))
+    return register(path, model, load_data(dataset, val_fraction=0), force=force)
 
 
 def report(record: dict) -> str:
@@ -157,6 +157,7 @@ def report(record: dict) -> str:
         "tensors": f"all fit {run['model']}, {record['data']['classes']} classes",
         "test top-1": f"{measured}; published {published:.2f} %, within {TOLERANCE} points" if published else measured,
         "not verified": unknown,
+        **({"note": "; ".join(record["notes"])} if record["notes"] else {}),
     }
     facts = "\n".join(f"  {name:<13}{text}" for name, text in lines.items())
     return f"{record['name']}: registered\n{facts}"

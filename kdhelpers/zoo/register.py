@@ -8,13 +8,14 @@ import hashlib
 import os
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from kdhelpers import artifacts
 from kdhelpers.data import Data
 from kdhelpers.device import pick_device
 from kdhelpers.evaluation.metrics import evaluate
-from kdhelpers.evaluation.predictions import infer
+from kdhelpers.evaluation.predictions import Predictions, infer
 from kdhelpers.messages import inform
 from kdhelpers.models import MODELS, check_model, count_macs, count_parameters, identify_architecture, rebuild_model
 from kdhelpers.python_paths import is_python_path, use_network
@@ -22,18 +23,23 @@ from kdhelpers.training import record
 from kdhelpers.weights.load import load_weights, read_weights
 from kdhelpers.weights.third_party import load_checkpoint
 
+NEAR_CHANCE = 0.1  # share of the way from chance to 100 % that weights must reach
+REORDERED = 0.5  # accuracy, after the predicted classes are renamed, from which another order is the cause
 TOLERANCE = 0.5  # points of test top-1 between the published figure and the one measured here
 
 
-def register(path: Path, model: str, data: Data, source: str = "", published: dict | None = None) -> dict:
+def register(
+    path: Path, model: str, data: Data, source: str = "", published: dict | None = None, force: bool = False
+) -> dict:
     """Make the weights in `path` the teacher of that architecture for those images; returns its result record.
 
     path: a state_dict, or a checkpoint that contains one; it stays as it is. source: its origin, by default `path`.
     published: the published `test_top1_pct`, `epochs`, `batch_size` and `selection`; without it the record holds only
     the accuracy measured here. A file of another run is not overwritten. Registering a file again returns its record.
+    force: take weights near chance, with a note.
 
     Raises FileNotFoundError; ValueError for an unknown architecture, tensors that do not fit it, other classes than the
-    images', a test top-1 more than TOLERANCE points from the published one.
+    images', a test top-1 more than TOLERANCE points from the published one, one near chance.
     """
     if is_python_path(model):
         use_network(model)
@@ -45,8 +51,12 @@ def register(path: Path, model: str, data: Data, source: str = "", published: di
     state, scores = load_checkpoint(path)
     network, options = _network(state, model, data, path)
     inform(f"{path}: testing {model} on {len(data.test):,} images of {data.name}")
-    metrics = evaluate(infer(network.to(pick_device()), data))
+    predictions = infer(network.to(pick_device()), data)
+    metrics = evaluate(predictions)
     _check_accuracy(metrics["top1_pct"], published, path)
+    doubt = "" if published else _near_chance(predictions, data)
+    if doubt and not force:
+        raise ValueError(f"{path}: {doubt}; use weights of this data set, or --force to take these with a note")
     training = {key: value for key, value in (published or {}).items() if key != "test_top1_pct"}
     origin = {
         "source": source or str(path),
@@ -55,7 +65,7 @@ def register(path: Path, model: str, data: Data, source: str = "", published: di
         **({"published_top1_pct": published["test_top1_pct"]} if published else {}),
         "training": "elsewhere, as published" if published else "elsewhere, unknown",
     }
-    facts = _facts(network, data, model, options, training) | {"origin": origin}
+    facts = _facts(network, data, model, options, training) | {"origin": origin, "notes": [doubt] if doubt else []}
     return _store(network.cpu(), data, path, facts, metrics, identity)
 
 
@@ -100,6 +110,20 @@ def _check_accuracy(top1_pct: float, published: dict | None, path: Path) -> None
         )
 
 
+def _near_chance(predictions: Predictions, data: Data) -> str:
+    """Why the weights probably belong to other images or classes; "" if they are well above chance."""
+    chance, top1 = 100 / data.num_classes, 100 * predictions.correct.double().mean().item()
+    if top1 >= chance + NEAR_CHANCE * (100 - chance):
+        return ""
+    counts = torch.zeros(data.num_classes, data.num_classes)
+    pairs = predictions.logits.argmax(1), predictions.labels
+    reordered = 100 * counts.index_put(pairs, torch.tensor(1.0), accumulate=True).amax(1).sum().item() / len(data.test)
+    cause = "its normalisation or its images are others, or it is untrained"
+    if reordered >= REORDERED * 100:
+        cause = f"the order of its classes is another: with the best one it has {reordered:.1f} %"
+    return f"near chance: {top1:.1f} % on the test images of {data.name}, chance is {chance:.1f} %; probably {cause}"
+
+
 def _facts(network: nn.Module, data: Data, model: str, options: dict, training: dict) -> dict:
     """A record's facts, without the unknown ones of a training elsewhere."""
     device = next(network.parameters()).device
@@ -112,7 +136,6 @@ def _facts(network: nn.Module, data: Data, model: str, options: dict, training: 
         "data": record.data_facts(data),
         **record.library_facts(model, pretrained=False),
         "imagenet_starts": [],  # unknown
-        "notes": [],
         "environment": record.environment(device, "fp32"),
         "notebook": None,
         "command": os.environ.get("KD_COMMAND") or record.own_command(),

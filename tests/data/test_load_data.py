@@ -23,7 +23,7 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path, name):
 
 def test_an_empty_folder_says_what_belongs_in_it(tmp_path):
     (tmp_path / "mine").mkdir()
-    with pytest.raises(ValueError, match="mine: has no data set; put .*train,test.*npz"):
+    with pytest.raises(ValueError, match="mine: has no data set .it holds nothing.; put .*train,test.*npz"):
         load_data("mine", root=tmp_path)
 
 

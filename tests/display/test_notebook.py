@@ -255,3 +255,20 @@ def test_information_is_on_stdout_in_a_kernel_alone(monkeypatch, capsys):
     output = capsys.readouterr()
     assert output.err == "first\n"
     assert output.out.startswith("second\nstudent_si_resnet8_cifar100: loaded: trained before")
+
+
+def test_another_checkout_around_the_notebook_is_said(tmp_path, monkeypatch, capsys, root):
+    folder = tmp_path / "copy" / "notebooks"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    notebook.setup()
+    text = capsys.readouterr().out
+    assert f"in {notebook.PACKAGE}\n" in text
+    assert "warning" not in text
+    (tmp_path / "copy" / "kdhelpers").mkdir()
+    (tmp_path / "copy" / "kdhelpers" / "__init__.py").write_text("")
+    notebook.setup()
+    said = f"warning: the notebook lies in {tmp_path / 'copy'}, but {notebook.PACKAGE} is imported"
+    assert said in capsys.readouterr().out
+    monkeypatch.chdir(notebook.PACKAGE.parent)
+    assert notebook.other_checkout() is None

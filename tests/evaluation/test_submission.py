@@ -298,3 +298,10 @@ def test_names_and_confidences_are_columns_on_request(trained, pickled, root):
     assert run(*arguments).exit_code == 0  # replaces it by the plain format
     assert (root / "out.csv").read_text().startswith("ID,Labels\n")
     assert run("--model", trained.name, "--data", pickled[0], "--names").exit_code == 2
+
+
+def test_numbered_classes_that_differ_from_the_labels_are_said():
+    assert submission._order_note(["0", "1", "2"]) == submission._order_note(["cat", "dog"]) == ""
+    assert submission._order_note(["0", "1", "10", "11", "2"]) == (
+        "labels count the classes from 0, so 2 is class 10, 3 is class 11, 4 is class 2; --names adds the classes"
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from pandas import DataFrame
+from PIL import Image
 
 from kdhelpers import artifacts
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
@@ -353,6 +354,44 @@ def test_a_record_with_little_in_it_does_not_break_the_page():
     )
     (artifacts.folder("results") / "other.json").write_text(json.dumps([1]))
     assert "bare" in Page(write_gallery()).text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("name", None), ("run", "text"), ("teacher", ["a"]), ("metrics", "text"), ("weights", 3)]
+)
+def test_a_record_of_another_shape_does_not_hide_the_others(field, value):
+    store("good")
+    store("bad", method="lm")
+    path = artifacts.record_path("bad")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    assert "1 stored run," in Page(write_gallery()).text
+    assert len(setting_pages()) == 1
+
+
+@pytest.mark.parametrize("name", ["pages/a.html", "notebooks/a.html", "results_gains_a.png", "a.html"])
+def test_a_folder_with_the_name_of_a_page_or_picture_is_left_out(name):
+    store("first")
+    (artifacts.folder("plots") / name).mkdir(parents=True)
+    page = Page(write_gallery())
+    assert not [link for link in page.links if link.endswith((name, "a.png"))]
+
+
+def test_a_picture_with_too_many_pixels_to_open_and_a_broken_one_are_shown_by_name(monkeypatch):
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 10)
+    store("first")
+    artifacts.write_atomic(artifacts.folder("plots") / "broken.png", b"no picture")
+    Image.new("1", (10, 10)).save(artifacts.folder("plots") / "large.png")
+    alts = [value for name, value in Page(write_gallery()).attributes if name == "alt"]
+    assert {"picture: broken", "picture: large"} <= set(alts)
+
+
+def test_a_student_without_a_method_and_a_notebook_with_a_long_name_have_a_page():
+    store("first", method=None)
+    path = artifacts.record_path("first")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"notebook": "n" * 3000}))
+    store("second", method="lm")
+    write_gallery()
+    assert len(setting_pages()) == 2
 
 
 @pytest.mark.parametrize("kind", ["plots", "results"])

@@ -42,7 +42,7 @@ def test_test_images_are_said_to_be_trained_on(root, data):
     assert trained.record["notes"] == [NOTE]
     assert artifacts.load_json(trained.weights_path.with_suffix(".json"))["notes"] == [NOTE]
     assert fit(Run(**TAUGHT, unlabelled="test", hyperparameters={"unlabelled_weight": 0}), seen).record["notes"] == []
-    assert plots.bars(summarize(results("digits"))).axes[0].get_title(loc="right").endswith("† transductive")
+    assert plots.bars(summarize(results("digits"))).get_suptitle().endswith("† transductive")
     taught_by_it = Run(**QUICK, method="lm", teacher=trained.name)
     assert fit(taught_by_it, data).record["notes"] == [of("the teacher", NOTE)]
     assert fit(Run(**QUICK, start_from=trained.name), data).record["notes"] == [of("the initial network", NOTE)]

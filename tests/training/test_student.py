@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from training_fixtures import QUICK, same, train_one_epoch, training_of, weights
 
-from kdhelpers import MODELS, Architecture, Run, build_model, fit
+from kdhelpers import MODELS, Architecture, Run, artifacts, build_model, fit
 from kdhelpers.methods import METHODS, Method
 from kdhelpers.training import student
 
@@ -144,3 +144,39 @@ def test_a_network_with_another_number_of_logits_is_refused(root, data, monkeypa
     monkeypatch.setitem(MODELS, "wide", Architecture(build, {"pool": "0"}, "2"))
     with pytest.raises(ValueError, match=r"model = wide: outputs logits \(2, 12\) for two images; must be \(2, 10\)"):
         training_of(Run(**QUICK | {"model": "wide"}), data)
+
+
+class NotANumber(Method):
+    """A finite loss whose second term has a gradient that is not, in every step or in the first ones."""
+
+    needs_teacher = False
+
+    def forward(self, student, teacher, batch, epoch):
+        logits = student(batch.views[0]).logits.float()
+        return {"ce": F.cross_entropy(logits, batch.labels), "root": (logits.mean() * 0).sqrt()}
+
+
+def test_an_epoch_of_skipped_steps_in_fp16_stops_with_the_terms_name(root, data, monkeypatch):
+    monkeypatch.setitem(METHODS, "si", NotANumber)
+    run = Run(**{**QUICK, "precision": "fp16"})
+    with pytest.raises(
+        FloatingPointError, match="epoch 1: all 4 steps were skipped: the gradient of root is not finite"
+    ):
+        fit(run, data)
+    assert artifacts.load_record(run.artifact_name)["status"] == "failed"
+
+
+def test_skipped_steps_of_fp16_are_counted(root, data):
+    training = training_of(Run(**{**QUICK, "precision": "fp16"}), data)
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)  # too large for the first steps
+    before = {name: value.clone() for name, value in training.network.named_parameters()}
+    train_one_epoch(training)
+    assert training.history[0]["skipped_steps"] == 4
+    assert same(before, dict(training.network.named_parameters()))
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    train_one_epoch(training)
+    assert training.history[-1]["skipped_steps"] == 0
+    assert not same(before, dict(training.network.named_parameters()))
+    other = training_of(Run(**QUICK), data)
+    train_one_epoch(other)
+    assert "skipped_steps" not in other.history[0]

@@ -250,7 +250,7 @@ def test_a_tensor_that_its_storage_does_not_hold_is_refused(root, offset, size, 
 def test_a_truncated_file_is_named(root, checkpoint, share, legacy):
     path = save(root / "x.pth", checkpoint[1], legacy)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(ValueError, match="x.pth: (damaged|holds pickled objects)"):
+    with pytest.raises(ValueError, match="x.pth: (damaged|holds pickled objects|is an empty file)"):
         load_model(str(path))
 
 

@@ -204,7 +204,9 @@ def test_images_are_normalised_as_in_the_benchmark():
 
 def test_a_users_file_is_registered_and_reported_as_unverified(root):
     torch.save({"net": build_model("resnet8", 10).state_dict()}, root / "mine.pth")
-    result = run("--file", str(root / "mine.pth"), "--model", "resnet8", "--dataset", "digits")
+    command = ["--file", str(root / "mine.pth"), "--model", "resnet8", "--dataset", "digits"]
+    assert "near chance" in run(*command).output  # it is untrained
+    result = run(*command, "--force")
     assert result.exit_code == 0, result.output
     assert "teacher_resnet8_digits: registered" in result.output
     assert "not verified who trained it, how, on which images" in result.output

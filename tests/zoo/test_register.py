@@ -29,6 +29,11 @@ def checkpoint(path, model="resnet8", classes=10, **options):
     return network.eval()
 
 
+@pytest.fixture(autouse=True)
+def random_weights_pass(monkeypatch):
+    monkeypatch.setattr(register, "NEAR_CHANCE", -1)
+
+
 @pytest.fixture(scope="module")
 def digits():
     return load_data("digits", val_fraction=0)

@@ -3,7 +3,7 @@
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from kdhelpers.data.dataset import Split
+from kdhelpers.data.findings import Findings
+from kdhelpers.data.readers.folders import natural
 from kdhelpers.data.readers.safe_pickle import restricted_load
 
 
@@ -24,6 +26,8 @@ class Raw:
     superclasses: list[int] | None = None
     superclass_names: list[str] | None = None
     verified: bool = False  # the files have the official md5
+    pixel_ranges: dict = field(default_factory=dict)  # what became 0..255, of values of more than 8 bits
+    test_split: str = ""  # how it was made, if the files have none
 
     def __post_init__(self):
         if missing := {"train", "test"} - set(self.splits):
@@ -73,19 +77,38 @@ def _stack(batches: list[dict], labels: str, classes: int, where: Path) -> Split
     return checked_split(images, np.concatenate([batch[labels] for batch in batches]), classes, where)
 
 
-def read_npz(folder: Path) -> Raw | None:
+def read_npz(folder: Path, found: Findings) -> Raw | None:
     """`{train,test}.npz`, and optionally `val.npz`, with `images` uint8 [N, H, W, 3], `labels` integer [N] and, in
     train.npz, `class_names`. Raises ValueError for other content, with the file's name."""
     if not (folder / "train.npz").is_file():
         return None
     files = {name: folder / f"{name}.npz" for name in ("train", "val", "test") if (folder / f"{name}.npz").is_file()}
-    arrays = {name: _load_npz(path) for name, path in files.items()}
+    arrays, splits = {}, {}
+    for name, path in files.items():
+        with found.gather():
+            arrays[name] = _load_npz(path)
+    if len(arrays) < len(files):
+        found.stop()
+    _number_texts(arrays)
     names = arrays["train"].get("class_names")
     names = _numbered(arrays["train"]["labels"], files["train"]) if names is None else names
-    splits = {
-        name: checked_split(part["images"], part["labels"], len(names), files[name]) for name, part in arrays.items()
-    }
+    for name, part in arrays.items():
+        with found.gather():
+            splits[name] = checked_split(part["images"], part["labels"], len(names), files[name])
+    if len(splits) < len(files):
+        found.stop()
     return Raw(official_splits(splits, folder), [str(name) for name in names], f"{folder}/*.npz")
+
+
+def _number_texts(arrays: dict[str, dict[str, np.ndarray]]) -> None:
+    """Labels that are texts become their places among the class names: those of train, if it has no others."""
+    train = arrays["train"]
+    if train["labels"].dtype.kind != "U":
+        return
+    names = train.setdefault("class_names", np.array(sorted(set(train["labels"].ravel().tolist()), key=natural)))
+    places = {name: place for place, name in enumerate(names.tolist())}
+    for part in arrays.values():  # -1 is out of range, and refused
+        part["labels"] = np.array([places.get(text, -1) for text in part["labels"].ravel().tolist()], np.int64)
 
 
 def dataset_from_arrays(
@@ -118,12 +141,27 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in ("images", "labels", "class_names") if key in file}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        if "Object arrays" in str(error):
+            raise ValueError(f"{path}: {_objects(path)}") from error
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path}: is not a readable .npz ({reason}); make it with numpy.savez") from error
     if missing := {"images", "labels"} - set(arrays):
         names = " and no ".join(sorted(missing))
         raise ValueError(f"{path}: has no array {names}; save images [N, H, W, 3] and labels [N]")
     return arrays
+
+
+def _objects(path: Path) -> str:
+    """Which array of the file holds Python objects, and the remedy; the objects themselves are not loaded."""
+    with zipfile.ZipFile(path) as archive:
+        for key in ("images", "labels", "class_names"):
+            if f"{key}.npy" in archive.namelist() and b"'|O'" in archive.read(f"{key}.npy")[:200]:
+                break
+    if key == "images":
+        return (
+            "images are an object array, as of images of several sizes; resize them to one size, or use class folders"
+        )
+    return f"{key} are Python objects; save them as an array of whole numbers or of texts (dtype=str)"
 
 
 def checked_split(images: np.ndarray, labels: np.ndarray, classes: int, where: Path | str) -> Split:

@@ -1,233 +1,130 @@
-"""Reading a data set of encoded images (PNG, JPEG, WebP): class folders and Hugging Face parquet files.
+"""Reading a data set of class folders of encoded images (PNG, JPEG, WebP, ...), see `folders` for the layouts."""
 
-Images are decoded once, in parallel, into the data root's `.cache`. The key is a hash of the files' contents: a
-replaced image is decoded again, a copied folder is not.
-"""
-
-import hashlib
-import json
-import os
-import re
-import warnings
-import zipfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from io import BytesIO
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from kdhelpers import artifacts
-from kdhelpers.data.dataset import Split
+from kdhelpers.data.dataset import Split, stratified
+from kdhelpers.data.findings import Findings, shown
 from kdhelpers.data.readers.arrays import Raw, checked_split, official_splits
-from kdhelpers.display.progress import progress_bar
+from kdhelpers.data.readers.decoded_cache import Built, cached
+from kdhelpers.data.readers.decoding import Item, decode
+from kdhelpers.data.readers.folders import Classes, find_class_folders, find_classes_alone
 
-EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
-DECODING = 1  # version of `decode`: raise it if its pixels change, so that old caches are not used
-Item = tuple[str, Path | bytes]  # (name in errors, path or content of an image)
+TEST_SHARE, TEST_SEED = 0.2, 0  # of images without splits; one test split for all runs, so that they can be compared
+SHARE_TEXT = "a fifth"
 
 
-def read_class_folders(folder: Path, image_size: int | None, cache: Path, words: dict[str, str]) -> Raw | None:
-    """`{train,val,test}/<class>/*`; the classes are the sorted folders of train, renamed by `words`.
+def read_class_folders(
+    folder: Path, image_size: int | None, cache: Path, words: dict[str, str], found: Findings
+) -> Raw | None:
+    """Class folders with splits; the classes are those of train in natural order, renamed by `words`.
 
-    Raises ValueError for a class missing from a split, a class without images, an unreadable image, and images of
-    several sizes without an `image_size`.
+    Raises ValueError at serious findings, unless `found` wants to be complete: then unreadable images are left out.
     """
-    if not (folder / "train").is_dir() or any((folder / "train").glob("*.parquet")):
+    splits = find_class_folders(folder, found)
+    if splits is None:
         return None
-    files = {name: _list_classes(folder / name) for name in ("train", "val", "test") if (folder / name).is_dir()}
-    classes = sorted(files["train"])
-    for name, folders in files.items():
-        for odd in sorted(set(classes) ^ set(folders)):
-            here, there = (name, "train") if odd in classes else ("train", name)
-            raise ValueError(f"{folder}: class {odd!r} is in {there} but not in {here}; every split needs every class")
-
-    def decode_split(name: str) -> Split:
-        paths = [path for entry in classes for path in files[name][entry]]
-        labels = np.repeat(np.arange(len(classes)), [len(files[name][entry]) for entry in classes])
-        images = decode([(str(path), path) for path in paths], image_size, f"{folder.name}/{name}")
-        return checked_split(images, labels, len(classes), folder / name)
-
-    paths = [path for folders in files.values() for entry in classes for path in folders[entry]]
-    splits = _cached(cache, folder, paths, image_size, lambda: {name: decode_split(name) for name in files})
-    names = [words.get(entry, entry) for entry in classes]
-    return Raw(official_splits(splits, folder), names, f"{folder}/<split>/<class>/*")
+    found.stop_unless_complete()
+    built = _decoded(folder, splits, image_size, cache, found, _no_split)
+    names = [words.get(name, name) for name in splits["train"]]
+    source = f"{shown(folder)}/<split>/<class>/*"
+    return Raw(official_splits(built.splits, folder), names, source, pixel_ranges=built.ranges)
 
 
-def _list_classes(folder: Path) -> dict[str, list[Path]]:
-    entries = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
-    if not entries:
-        raise ValueError(f"{folder}: has no class folders; put the images into {folder.name}/<class>/")
-    files = {entry.name: sorted(filter(is_image, entry.iterdir())) for entry in entries}
-    if empty := next((entry for entry in entries if not files[entry.name]), None):
-        raise ValueError(f"{empty}: has no images; add some ({', '.join(sorted(EXTENSIONS))}) or delete the folder")
-    return files
-
-
-def is_image(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and path.is_file()  # neither a folder x.png nor a dangling link
-
-
-def read_parquet(folder: Path, image_size: int | None, cache: Path) -> Raw | None:
-    """Hugging Face's parquet files: a column `img` or `image` of {bytes, path}, `fine_label` or `label`, and perhaps
-    `coarse_label`; class names come from the file's metadata. Raises ValueError for other columns or damaged files."""
-    files: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*.parquet")):
-        if split := re.match(r"train|test|val", path.stem) or re.match(r"train|test|val", path.parent.name):
-            files.setdefault(split[0], []).append(path)
-    if "train" not in files:
+def read_classes_alone(folder: Path, image_size: int | None, cache: Path, found: Findings) -> Raw | None:
+    """Class folders without splits: `TEST_SHARE` of each class, by `TEST_SEED`, is the test split."""
+    classes = find_classes_alone(folder, found)
+    found.stop_unless_complete()
+    if not classes:
         return None
-    tables = {name: _Table(paths) for name, paths in files.items()}
-    train = tables["train"]
-    paths = [path for part in files.values() for path in part]
-    classes = len(train.class_names)
-    build = lambda: {name: table.split(image_size, classes) for name, table in tables.items()}  # noqa: E731
-    splits = _cached(cache, folder, paths, image_size, build)
-    return Raw(official_splits(splits, folder), train.class_names, f"{folder}/*.parquet", *train.superclasses())
+    built = _decoded(folder, {"train": classes}, image_size, cache, found, _test_split)
+    made = f"{SHARE_TEXT} of the images of each class, by seed {TEST_SEED}"
+    source = f"{shown(folder)}/<class>/*"
+    return Raw(built.splits, list(classes), source, pixel_ranges=built.ranges, test_split=made)
 
 
-class _Table:
-    """The parquet files of one split."""
+def _decoded(
+    folder: Path,
+    splits: dict[str, Classes],
+    image_size: int | None,
+    cache: Path,
+    found: Findings,
+    divide: Callable[..., dict[str, Split]],
+) -> Built:
+    """The splits; `divide` makes two of a train split alone."""
+    paths = {name: [path for images in classes.values() for path in images] for name, classes in splits.items()}
+    labels = {name: _labels(map(len, classes.values())) for name, classes in splits.items()}
+    every = [path for part in paths.values() for path in part]
 
-    def __init__(self, paths: list[Path]):
-        import pyarrow.parquet as parquet
+    def build(own: Findings) -> Built:
+        items: list[Item] = [(shown(path), path) for path in every]
+        decoded = decode(items, image_size, shown(folder), own)
+        report_copies([name for name, _ in items], decoded.digests, labels, own)
+        own.stop_unless_complete()
+        parts = cut(decoded.images, decoded.kept, labels)
+        if not all(len(of_split) for _, of_split in parts.values()):
+            own.stop()  # no image of a split can be read
+        built = {name: checked_split(*part, len(splits["train"]), folder / name) for name, part in parts.items()}
+        digests = dict(zip(every, decoded.digests, strict=True))
+        if len(built) == 1:
+            read = [digest for digest, kept in zip(decoded.digests, decoded.kept, strict=True) if kept]
+            built = divide(folder, built["train"], read, list(splits["train"]), own)
+        return Built(built, decoded.ranges, digests)
 
-        self.paths = paths
-        try:
-            schema = parquet.read_schema(paths[0])
-            columns = schema.names
-            self.image = next(name for name in ("img", "image") if name in columns)
-            self.label = next(name for name in ("fine_label", "label") if name in columns)
-            self.coarse = "coarse_label" if "coarse_label" in columns else None
-            wanted = [self.label, self.coarse] if self.coarse else [self.label]
-            labels = [parquet.read_table(path, columns=wanted) for path in paths]
-        except StopIteration:
-            needed = "img or image, and fine_label or label are needed"
-            raise ValueError(f"{paths[0]}: columns are {', '.join(columns)}; {needed}") from None
-        except (OSError, ValueError) as error:  # pyarrow's own errors derive from these
-            raise _damaged(paths[0], error) from error
-        self.labels, self.coarse_labels = (
-            np.concatenate([part[name].to_numpy() for part in labels]) if name else None
-            for name in (self.label, self.coarse)
-        )
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-        self.names = {column: features.get(column, {}).get("names") for column in columns}
-
-    @property
-    def class_names(self) -> list[str]:
-        return self.names[self.label] or [str(label) for label in range(int(self.labels.max(initial=0)) + 1)]
-
-    def superclasses(self) -> tuple[list[int] | None, list[str] | None]:
-        if not self.coarse:
-            return None, None
-        of_class = dict(zip(self.labels.tolist(), self.coarse_labels.tolist(), strict=True))
-        return [of_class[label] for label in sorted(of_class)], self.names[self.coarse]
-
-    def split(self, image_size: int | None, classes: int) -> Split:
-        images = decode(list(self._items()), image_size, str(self.paths[0].parent.name))
-        return checked_split(images, self.labels, classes, self.paths[0])
-
-    def _items(self) -> Iterator[Item]:
-        import pyarrow.parquet as parquet
-
-        for path in self.paths:
-            try:
-                column = parquet.read_table(path, columns=[self.image])[self.image].to_pylist()
-            except (OSError, ValueError) as error:
-                raise _damaged(path, error) from error
-            yield from ((f"{path} row {row}", cell["bytes"]) for row, cell in enumerate(column))
+    return cached(cache, folder, every, image_size, found, build)
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path}: is a damaged parquet file ({str(error).splitlines()[0]}); delete and download it again")
+def _no_split(folder: Path, whole: Split, *_) -> dict[str, Split]:
+    """For a complete list of findings, when the test split is missing."""
+    return {"train": whole, "test": whole.select(torch.empty(0, dtype=torch.int64))}
 
 
-def decode(items: list[Item], image_size: int | None, title: str) -> np.ndarray:
-    """Decode on all cores to uint8 RGB [N, size, size, 3]: the central square of each image, resized with antialiasing.
-
-    Raises ValueError for an unreadable image and, without an `image_size`, for images that are not squares of one size.
-    """
-    if image_size is None:
-        image_size = _common_size(set(image_sizes(items)), title)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        images = np.empty((len(items), image_size, image_size, 3), np.uint8)
-        done = pool.map(partial(_decode_one, size=image_size), items)
-        for place, image in enumerate(progress_bar(done, total=len(items), desc=f"decoding {title}", unit="image")):
-            images[place] = image
-    return images
-
-
-def image_sizes(items: list[Item]) -> list[tuple[int, int]]:
-    """(width, height) of each image, from its header. Raises ValueError for an unreadable image."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(partial(_read_image, take=lambda image: image.size), items))
+def _test_split(folder: Path, whole: Split, digests: list[str], names: list[str], found: Findings) -> dict[str, Split]:
+    """Train and test. Copies of a file stay together: in both splits they would be leakage."""
+    first = {digest: place for place, digest in reversed(list(enumerate(digests)))}
+    firsts = torch.tensor(sorted(first.values()))
+    of_class = whole.labels[firsts]
+    chosen = stratified(of_class, round(TEST_SHARE * len(firsts)), TEST_SEED)[1]
+    tests = {digests[place] for place in firsts[chosen].tolist()}
+    tested = torch.tensor([digest in tests for digest in digests])
+    found.add("split_made", folder, share=SHARE_TEXT, seed=TEST_SEED, count=int(tested.sum()))
+    if not tested.any():
+        found.add("few_to_split", folder, count=len(whole))
+    for label in sorted(set(whole.labels.tolist()) - set(whole.labels[tested].tolist())):
+        found.add("not_in_test", folder, name=names[label])
+    found.stop_unless_complete()
+    return {"train": whole.select((~tested).nonzero()[:, 0]), "test": whole.select(tested.nonzero()[:, 0])}
 
 
-def _common_size(sizes: set[tuple[int, int]], title: str) -> int:
-    if len(sizes) == 1 and (size := next(iter(sizes)))[0] == size[1]:
-        return size[0]
-    listed = ", ".join(f"{width}x{height}" for width, height in sorted(sizes)[:3]) + ", ..." * (len(sizes) > 3)
-    raise ValueError(f"{title}: the images are not all squares of one size ({listed}); give an image_size, such as 32")
+def _labels(counts: Iterable[int]) -> np.ndarray:
+    counts = list(counts)
+    return np.repeat(np.arange(len(counts)), counts)
 
 
-def _decode_one(item: Item, size: int) -> np.ndarray:
-    from PIL import Image
-
-    def fit(image: Image.Image) -> np.ndarray:
-        if image.mode.startswith("I"):  # 16-bit grey, which `convert` clips at 255: keep the upper 8 bits
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        square = image.convert("RGB").crop((left, top, left + side, top + side))
-        return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))  # antialiased, as PIL always is
-
-    return _read_image(item, fit)
+def cut(images: np.ndarray, kept: np.ndarray, labels: dict[str, np.ndarray]) -> dict[str, tuple]:
+    """Split -> (images, labels) of what was `kept`, of items that come split by split."""
+    parts, start, place = {}, 0, 0
+    for name, of_split in labels.items():
+        mask = kept[start : start + len(of_split)]
+        parts[name] = images[place : place + mask.sum()], of_split[mask]
+        start, place = start + len(of_split), place + mask.sum()
+    return parts
 
 
-def _read_image(item: Item, take: Callable):
-    from PIL import Image
-
-    name, source = item
-    try:
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return take(image)
-    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error, ... for damaged files
-        reason = str(error).splitlines()[0] if not isinstance(source, bytes) else type(error).__name__
-        raise ValueError(f"{name}: is not a readable image ({reason}); replace or delete it") from error
-
-
-def _content(folder: Path, paths: list[Path], image_size: int | None) -> str:
-    """sha256 over the files' names and contents, the decoder's version and the image size."""
-    digest = hashlib.sha256(repr((DECODING, image_size)).encode())
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # reading waits for the disk, hashing lets other threads run
-        for path, content in zip(paths, pool.map(artifacts.sha256, paths), strict=True):
-            digest.update(f"{path.relative_to(folder).as_posix()}|{content}\n".encode())
-    return digest.hexdigest()
-
-
-def _cached(
-    cache: Path, folder: Path, paths: list[Path], image_size: int | None, build: Callable[[], dict[str, Split]]
-) -> dict[str, Split]:
-    """The result of `build`, from the cache if the same files were decoded to the same size before."""
-    file = cache / f"{folder.name}-{_content(folder, paths, image_size)[:16]}.npz"
-    if file.is_file():
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                kept = {key: torch.from_numpy(arrays[key]) for key in arrays}
-            return {
-                name: Split(kept[f"{name}/images"], kept[f"{name}/labels"])
-                for name in ("train", "val", "test")
-                if name == "train" or f"{name}/images" in kept  # without it the file is not a cache of these splits
-            }
-        except (ValueError, OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-            pass  # damaged: decode again and overwrite
-    splits = build()
-    arrays = {f"{name}/images": split.images.numpy() for name, split in splits.items()}
-    arrays |= {f"{name}/labels": split.labels.numpy() for name, split in splits.items()}
-    try:
-        artifacts.write_atomic(file, lambda stream: np.savez(stream, **arrays))
-    except OSError as error:
-        warnings.warn(f"decoded images could not be cached: {error}", stacklevel=2)
-    return splits
+def report_copies(names: list[str], digests: list[str], labels: dict[str, np.ndarray], found: Findings) -> None:
+    """Findings of the same file in train and another split, which is leakage, and in two classes."""
+    split_of = [name for name, of_split in labels.items() for _ in of_split]
+    label_of = np.concatenate(list(labels.values())).tolist()
+    of_digest: dict[str, list[int]] = {}
+    for place, digest in enumerate(digests):
+        of_digest.setdefault(digest, []).append(place)
+    for group in (group for digest, group in of_digest.items() if digest and len(group) > 1):
+        other = next((place for place in group if label_of[place] != label_of[group[0]]), None)
+        if other is not None:
+            found.add("two_labels", f"{names[group[0]]} and {names[other]}")
+        for place in group:
+            if split_of[place] != "train" and split_of[group[0]] == "train":
+                found.add("leak", names[place], split=split_of[place])

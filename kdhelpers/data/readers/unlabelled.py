@@ -12,8 +12,11 @@ import torch
 
 from kdhelpers import artifacts
 from kdhelpers.data.dataset import Split, Unlabelled, stratified
+from kdhelpers.data.findings import Findings, shown
 from kdhelpers.data.readers.arrays import resize
-from kdhelpers.data.readers.image_files import EXTENSIONS, decode, image_sizes, is_image
+from kdhelpers.data.readers.decoding import decode
+from kdhelpers.data.readers.folders import EXTENSIONS, is_image, natural
+from kdhelpers.data.readers.image import Ranges
 from kdhelpers.data.readers.safe_pickle import restricted_load
 
 LONGEST = 1000
@@ -30,7 +33,9 @@ def check_unlabelled(source: str) -> None:
         raise ValueError(f"unlabelled = {source}: {error}; known: {SOURCES}") from None
 
 
-def take_unlabelled(source: str, train: Split, test: Split, seed: int) -> tuple[Split, Unlabelled]:
+def take_unlabelled(
+    source: str, train: Split, test: Split, seed: int, ranges: Ranges | None = None
+) -> tuple[Split, Unlabelled]:
     """(labelled training images, unlabelled images) by `source`, see `check_unlabelled`.
 
     "train:<count>" takes `count` images from `train` (negative: all except that many), stratified and determined by
@@ -40,7 +45,7 @@ def take_unlabelled(source: str, train: Split, test: Split, seed: int) -> tuple[
     if source == "test":
         return train, Unlabelled(test.images, _numbered(len(test)), source)
     if not source.startswith("train:"):
-        return train, read_unlabelled(source, train.images.shape[-1])
+        return train, read_unlabelled(source, train.images.shape[-1], ranges or None)
     count = len(train) - labelled_count(source, len(train))
     most = len(train) - len(train.labels.unique())
     if not 1 <= count <= most:
@@ -68,21 +73,24 @@ def _repr(value: object) -> str:
         return "(very long)"
 
 
-def read_unlabelled(source: str | Path | Sequence[str | Path], image_size: int | None = None) -> Unlabelled:
+def read_unlabelled(
+    source: str | Path | Sequence[str | Path], image_size: int | None = None, ranges: Ranges | None = None
+) -> Unlabelled:
     """Read a pickled {data: uint8 [N, H, W, 3] or [N, 3 * S * S] (channel by channel, as in CIFAR's files), ids: [N]},
     a folder of images, whose ids are the files' names without extension, or image files, whose ids are their paths.
 
     A relative path is searched in the working folder, then under the data root. The central square of each image is
-    resized to `image_size` (None: not resized). Other entries of a pickle are ignored; none of its code runs. Raises
-    ValueError for a path that does not exist, other content, and ids that are not unique or not one per image.
+    resized to `image_size` (None: not resized). ranges: what becomes 0..255 of images of more than 8 bits per value, as
+    in the training images. Other entries of a pickle are ignored; none of its code runs. Raises ValueError for a path
+    that does not exist, other content, and ids that are not unique or not one per image.
     """
     sources = [str(one) for one in ([source] if isinstance(source, (str, Path)) else source)]
     paths = [_existing(one) for one in sources]
     path = paths[0]
     if len(paths) > 1 or is_image(path):
-        images, ids, sizes = _read_files(paths, sources, image_size)
+        images, ids, sizes = _read_files(paths, sources, image_size, ranges)
     else:
-        images, ids, sizes = _read_folder(path, image_size) if path.is_dir() else _read_pickle(path)
+        images, ids, sizes = _read_folder(path, image_size, ranges) if path.is_dir() else _read_pickle(path)
     if len(ids) != len(images) or not len(ids):
         raise ValueError(f"{path}: {len(images)} images but {len(ids)} ids; give one id per image, and at least one")
     ids = [_text(value, path) for value in ids]
@@ -167,33 +175,36 @@ def _as_images(images: object, path: Path) -> np.ndarray:
     return images
 
 
-def _read_files(paths: list[Path], names: list[str], image_size: int | None) -> tuple[np.ndarray, list, list]:
+def _read_files(
+    paths: list[Path], names: list[str], image_size: int | None, ranges: Ranges | None
+) -> tuple[np.ndarray, list, list]:
     """(images, ids, sizes) of image files; the ids are `names`. Raises ValueError for a file of another kind."""
     if other := next((path for path in paths if not is_image(path)), None):
         kinds = ", ".join(sorted(EXTENSIONS))
         raise ValueError(f"{other}: is not an image file; give image files ({kinds}), or one folder, or one pickle")
-    items = [(str(path), path) for path in paths]
-    return (
-        decode(items, image_size, paths[0].name if len(paths) == 1 else f"{len(paths)} images"),
-        names,
-        image_sizes(items),
-    )
+    images, sizes = _decoded(paths, image_size, paths[0].name if len(paths) == 1 else f"{len(paths)} images", ranges)
+    return images, [shown(name) for name in names], sizes
 
 
-def _read_folder(folder: Path, image_size: int | None) -> tuple[np.ndarray, list, list]:
+def _decoded(
+    paths: list[Path], image_size: int | None, title: str, ranges: Ranges | None
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """(images, sizes). Raises ValueError for an unreadable image; what else is odd is printed."""
+    found = Findings()
+    decoded = decode([(shown(path), path) for path in paths], image_size, shown(title), found, ranges)
+    found.stop_unless_complete()
+    found.say()
+    return decoded.images, decoded.sizes
+
+
+def _read_folder(folder: Path, image_size: int | None, ranges: Ranges | None) -> tuple[np.ndarray, list, list]:
     """(images, ids, sizes)."""
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    files = sorted(filter(is_image, entries), key=_natural)
+    files = sorted(filter(is_image, entries), key=lambda path: natural(path.stem))
     if files and (others := sorted(path.name for path in set(entries) - set(files))):
         named = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
         warnings.warn(f"{folder}: {len(others)} entries are not image files and are ignored: {named}", stacklevel=4)
     if not files:
         raise ValueError(f"{folder}: has no images; add some without class folders ({', '.join(sorted(EXTENSIONS))})")
-    items = [(str(path), path) for path in files]
-    return decode(items, image_size, folder.name), [path.stem for path in files], image_sizes(items)
-
-
-def _natural(path: Path) -> list:
-    """Sort key: 10.png after 9.png; 01.png and 1.png by name."""
-    parts = re.split(r"(\d+)", path.stem)  # text, number, text, ...
-    return [[int(part) if position % 2 else part for position, part in enumerate(parts)], path.name]
+    images, sizes = _decoded(files, image_size, folder.name, ranges)
+    return images, [shown(path.stem) for path in files], sizes

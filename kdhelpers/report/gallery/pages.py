@@ -48,7 +48,7 @@ def write_gallery(profiles: Mapping[str, Sequence[str]] | None = None) -> Path:
     own = {f"{setting.slug}.html": setting for setting in stored.settings}
     for name, setting in own.items():
         _write_if_changed(plots / "pages" / name, _setting(setting, stored))
-    for path in (plots / "pages").glob("*.html"):
+    for path in filter(Path.is_file, (plots / "pages").glob("*.html")):
         if path.name not in own and MARKER in path.read_text(encoding="utf-8", errors="replace")[:2000]:
             path.unlink()
     write_readmes(stored.settings, stored.comparisons, stored.pictures)

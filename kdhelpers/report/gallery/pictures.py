@@ -49,7 +49,7 @@ class Page:
 
 def saved_pictures(folder: Path) -> list[Picture]:
     found = []
-    for path in sorted(folder.glob("*.png")):
+    for path in filter(Path.is_file, sorted(folder.glob("*.png"))):
         table = path.with_suffix(".csv")
         found.append(Picture(path, table.name if table.is_file() else ""))
     return found
@@ -87,12 +87,12 @@ def by_record(pictures: Sequence[Picture], names: Collection[str]) -> dict[str, 
 
 def _description(path: Path) -> str:
     """The text of a PNG that says what it shows."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as image:  # reads the head alone
             return str(image.info.get("Description", "")).strip()
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return ""
 
 

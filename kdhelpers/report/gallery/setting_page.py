@@ -4,6 +4,7 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from os.path import isfile  # False, not an error, for a name that is too long
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,14 @@ def files(record: dict, notebooks: Mapping[str, Path], base: str = "../..") -> l
     return [
         (label, f"{base}/{path.relative_to(root()).as_posix()}")
         for label, path in paths.items()
-        if path.is_relative_to(root()) and ".." not in path.parts and path.is_file()
+        if path.is_relative_to(root()) and ".." not in path.parts and isfile(path)
     ]
 
 
 def executed_pages() -> dict[str, Path]:
     """Job -> its executed notebook as HTML; the suite writes these."""
-    return {path.stem: path for path in sorted((folder("plots") / "notebooks").glob("*.html"))}
+    pages = sorted((folder("plots") / "notebooks").glob("*.html"))
+    return {path.stem: path for path in pages if path.is_file()}
 
 
 def notes(setting: Setting) -> Sequence[str]:

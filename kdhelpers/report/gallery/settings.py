@@ -11,7 +11,7 @@ import pandas
 
 from kdhelpers.display.text import paired_text
 from kdhelpers.report.labels import distinctions, run_title
-from kdhelpers.report.paired import GAIN, with_gains
+from kdhelpers.report.paired import GAIN, by_setting, with_gains
 from kdhelpers.report.results import METHOD_FIELDS, results, summarize
 
 EMBEDDED = "digits"  # toy data: these runs show that the code works
@@ -69,9 +69,7 @@ def stored_settings(stored: Sequence[dict], profiles: Mapping[str, Sequence[str]
     frame = results()
     by_name = {record["name"]: record for record in stored}
     gains, budgets, teachers = _gains(frame), _budgets(frame), _teachers(frame)
-    groups: dict[str, list[dict]] = {}  # plain dicts: a frame per setting would take seconds for 1,000 runs
-    for run in frame.to_dict("records"):
-        groups.setdefault(run["setting"], []).append(run)
+    groups = by_setting(frame)
     return [
         _setting(row, groups[row["setting"]], by_name, gains, budgets, teachers, profiles)
         for _, part in frame.groupby("dataset", sort=True)
@@ -92,7 +90,7 @@ def _setting(
         records=records,
         gains={name: gains[name] for name in names if name in gains},
         slug=_slug(row),
-        method="teacher" if row["role"] == "teacher" else run_title(row["run"] | {"method": first["method"] or "?"}),
+        method="teacher" if row["role"] == "teacher" else run_title(row["run"]),
         teacher=teachers.get(teacher, ""),
         budget=budgets[first["budget_key"]],
         budget_key=first["budget_key"],

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kdhelpers.data import load_data
+from kdhelpers.data.findings import Findings
 from kdhelpers.data.readers.arrays import PickleLayout, checked_split, read_npz, read_pickles, resize
 
 
@@ -81,11 +82,11 @@ def test_npz_with_and_without_names(tmp_path):
     for name in ("train", "test"):
         images, labels = arrays()
         save(tmp_path, name, images=images, labels=labels.astype(np.uint8))
-    raw = read_npz(tmp_path)
+    raw = read_npz(tmp_path, Findings())
     assert raw.class_names == ["0", "1", "2"]
     assert np.array_equal(raw.splits["test"].images.permute(0, 2, 3, 1).numpy(), images)
     save(tmp_path, "train", images=images, labels=labels, class_names=np.array(["cat", "dog", "cow"]))
-    assert read_npz(tmp_path).class_names == ["cat", "dog", "cow"]
+    assert read_npz(tmp_path, Findings()).class_names == ["cat", "dog", "cow"]
 
 
 def test_a_second_split_is_the_test_and_a_third_is_the_validation(tmp_path):
