@@ -28,7 +28,8 @@ from benchmarks.input_pipeline import BATCH, WORKERS, exhaust, rate, rows_of
 from benchmarks.measure import Timing, interleave, note, row
 from benchmarks.pair import CLASSES, MEAN, STD, data_of
 from kdhelpers.data import Batches, BatchSpec, Split, parse_recipe
-from kdhelpers.data.readers.image_files import decode
+from kdhelpers.data.findings import Findings
+from kdhelpers.data.readers.decoding import decode
 from kdhelpers.device import keep_freed_memory
 
 SIZES = {96: (110, 384), 224: (256, 128)}  # size -> side of the files, images: whole batches, as many for each worker
@@ -78,8 +79,8 @@ def photograph(side: int, generator: torch.Generator) -> Tensor:
 
 
 def read(paths: list[Path], size: int) -> Split:
-    images = decode([(path.name, path) for path in paths], size, f"{size} px")
-    return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.arange(len(paths)) % CLASSES)
+    decoded = decode([(path.name, path) for path in paths], size, f"{size} px", Findings())
+    return Split(torch.from_numpy(decoded.images).permute(0, 3, 1, 2).contiguous(), torch.arange(len(paths)) % CLASSES)
 
 
 def compare(case: str, split: Split, paths: list[Path], name: str, rounds: int, device: str) -> list[dict]:

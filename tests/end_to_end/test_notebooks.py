@@ -212,7 +212,7 @@ def test_notebooks_that_it_names_exist(path):
 
 NOT_OFFERED = {  # fields of a Run that no options file has: set by the notebook, or of use to other methods
     "method", "hyperparameters", "placebo", "role", "model", "pretrained", "start_from", "split_seed", "unlabelled",
-    "unlabelled_batch_size", "optimizer", "optimizer_options", "schedule_options", "warmup_epochs",
+    "unlabelled_batch_size", "other_image_size", "optimizer", "optimizer_options", "schedule_options", "warmup_epochs",
 }  # fmt: skip
 
 
