@@ -15,19 +15,23 @@ TITLE_BYTES = 4096  # the title stands in the head
 
 
 @dataclass(frozen=True)
-class Picture:
+class _File:
+    path: Path
+
+    @property
+    def is_embedded(self) -> bool:
+        return EMBEDDED in self.path.stem.split("_")
+
+
+@dataclass(frozen=True)
+class Picture(_File):
     """A saved picture; `data` is the name of the file of its numbers, or empty."""
 
-    path: Path
     data: str
 
     @property
     def caption(self) -> str:
         return self.path.stem.replace("_", " ")
-
-    @property
-    def is_embedded(self) -> bool:
-        return EMBEDDED in self.path.stem.split("_")
 
     @cached_property
     def alt(self) -> str:
@@ -36,15 +40,10 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Page:
+class Page(_File):
     """An interactive page of this package."""
 
-    path: Path
     title: str
-
-    @property
-    def is_embedded(self) -> bool:
-        return EMBEDDED in self.path.stem.split("_")
 
 
 def saved_pictures(folder: Path) -> list[Picture]:
