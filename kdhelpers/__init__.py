@@ -32,6 +32,8 @@ _HOME = {
     "results": "report.results",
     "stored_students": "report.cohort",
     "ensure_students": "report.cohort",
+    "export": "deploy.exporting",
+    "latency": "deploy.timing",
     "summarize": "report.results",
     "histories": "report.results",
     "sweep_runs": "training.sweep",
@@ -113,6 +115,7 @@ _HOME = {
 }
 _MODULES = {
     "analysis": "analysis",
+    "deploy": "deploy",
     "gains": "report.gains",
     "diagrams": "display.diagrams",
     "method_table": "report.method_table",

@@ -1,0 +1,7 @@
+"""Trained networks as files that run without this package: export, int8, model cards, latency."""
+
+from kdhelpers.deploy.exporting import Exported, export
+from kdhelpers.deploy.extras import FORMATS, lacking
+from kdhelpers.deploy.measuring import candidates, measure
+from kdhelpers.deploy.picture import picture
+from kdhelpers.deploy.timing import latency
