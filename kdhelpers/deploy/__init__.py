@@ -3,5 +3,5 @@
 from kdhelpers.deploy.exporting import Exported, export
 from kdhelpers.deploy.extras import FORMATS, lacking
 from kdhelpers.deploy.measuring import candidates, measure
-from kdhelpers.deploy.picture import picture
+from kdhelpers.deploy.figures import picture
 from kdhelpers.deploy.timing import latency

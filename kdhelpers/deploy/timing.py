@@ -11,7 +11,8 @@ from torch import nn
 from kdhelpers.deploy.runtime import onnx_runner, torch_runner, torch_threads
 from kdhelpers.device import cpu_name
 
-WARM_UP = 5
+WARM_UP, LEAST = 5, 3  # batches
+LONGEST = 1.0  # seconds of a round, after its first LEAST batches
 COLUMNS = "network batch threads median_ms low_ms high_ms images_per_second repeats machine".split()
 
 
@@ -26,7 +27,7 @@ def latency(
     """A DataFrame with a row per network, batch and number of threads: the time of one batch on the CPU.
 
     networks: name -> ONNX file, run by onnxruntime, or a network of `Deployable`, run by PyTorch; both take uint8
-    images. threads None: all cores. A time is the median of `repeats`, after a warm-up; low_ms and high_ms are the
+    images. threads None: all cores. A time is the median of `repeats`, after a warm-up, or of fewer if a batch takes long; low_ms and high_ms are the
     quartiles. The networks take turns in `rounds`, so that another load on the machine meets all.
     """
     import pandas
@@ -48,7 +49,7 @@ def cores() -> int:
 
 
 def timed(network: Path | str | nn.Module, batch: int, image_size: int, threads: int, repeats: int) -> list[float]:
-    """Milliseconds of each repeat, after WARM_UP batches."""
+    """Milliseconds of each repeat, after a warm-up."""
     images = np.random.RandomState(0).randint(0, 256, (batch, 3, image_size, image_size)).astype(np.uint8)
     if isinstance(network, nn.Module):
         with torch_threads(threads):
@@ -57,11 +58,17 @@ def timed(network: Path | str | nn.Module, batch: int, image_size: int, threads:
 
 
 def _repeats(run, images: np.ndarray, repeats: int) -> Iterator[float]:
+    run(images)
+    begun = time.perf_counter()
     for number in range(WARM_UP + repeats):
         started = time.perf_counter()
         run(images)
-        if number >= WARM_UP:
-            yield 1000 * (time.perf_counter() - started)
+        ended = time.perf_counter()
+        slow = ended - begun > LONGEST
+        if number >= WARM_UP or slow:
+            yield 1000 * (ended - started)
+        if slow and number >= LEAST:
+            break
 
 
 def _summary(times: list[float], batch: int) -> tuple[float, ...]:

@@ -35,7 +35,7 @@ def picture(frame):
 
 
 def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count > 1)}"
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _draw(axes, panel, largest: float) -> None:
