@@ -2,6 +2,6 @@
 
 from kdhelpers.deploy.exporting import Exported, export
 from kdhelpers.deploy.extras import FORMATS, lacking
-from kdhelpers.deploy.measuring import candidates, measure
 from kdhelpers.deploy.figures import picture
+from kdhelpers.deploy.measuring import candidates, measure
 from kdhelpers.deploy.timing import latency

@@ -18,8 +18,8 @@ def picture(frame):
     """
     batches, threads = (list(frame[field].unique()) for field in ("batch", "threads"))
     with styled():
-        figure = new_figure(MAX_WIDTH, 0.9 + 2.3 * len(batches) + 0.2 * frame["label"].nunique())
-        grid = figure.subplots(len(batches), len(threads), squeeze=False, sharey=True)
+        figure = new_figure(MAX_WIDTH, 1.2 + 2.2 * len(batches))
+        grid = figure.subplots(len(batches), len(threads), squeeze=False, sharex=True, sharey=True)
         for row, batch in enumerate(batches):
             for column, count in enumerate(threads):
                 panel = frame[(frame["batch"] == batch) & (frame["threads"] == count)]
@@ -29,7 +29,7 @@ def picture(frame):
             grid[row, 0].set_ylabel("test top-1 accuracy (%)")
         for axes in grid[-1]:
             axes.set_xlabel("time per image (ms, log scale)")
-        figure.legend(handles=_legend(frame), loc="outside lower center", ncols=2, handletextpad=0.6)
+        figure.legend(handles=_legend(frame), loc="outside upper left", ncols=3)
         figure.supxlabel(_note(frame), fontsize=8, color="0.3")
     return figure
 
@@ -61,18 +61,14 @@ def _diameter(size: float, largest: float) -> float:
 
 
 def _legend(frame) -> list:
-    rows = frame.drop_duplicates("network")
-    largest = frame["megabytes"].max()
-    return [
-        Line2D([], [], **_marker(label, precision), markersize=_diameter(size, largest), label=text)
-        for label, precision, size, text in zip(
-            rows["label"],
-            rows["precision"],
-            rows["megabytes"],
-            rows["network"] + rows["megabytes"].map(lambda size: f", {size:.2g} MB"),
-            strict=True,
-        )
-    ]
+    """A handle per network, with the size of each of its files."""
+    handles = []
+    for label, group in frame.drop_duplicates("network").groupby("label", sort=False):
+        sizes = [
+            f"{precision} {size:.2g} MB" for precision, size in zip(group["precision"], group["megabytes"], strict=True)
+        ]
+        handles.append(Line2D([], [], **_marker(label, ""), markersize=7, label=f"{label}: {', '.join(sizes)}"))
+    return handles
 
 
 def _note(frame) -> str:
@@ -80,4 +76,7 @@ def _note(frame) -> str:
     evidence = evidence_note([first["dataset"]]) if "dataset" in frame else ""
     measured = f"median of {first['repeats']} batches, {first['runtime']} on {first['machine']}"
     counted = f"accuracy on {first['test_images']:,} test images, one training per network"
-    return "\n".join(filter(None, [f"{measured}; {counted}", evidence]))
+    marks = "filled: float; hollow: int8; the larger the file, the larger the marker" * (
+        INT8 in set(frame["precision"])
+    )
+    return "\n".join(filter(None, [f"{measured}; {counted}", marks, evidence]))

@@ -27,8 +27,9 @@ def latency(
     """A DataFrame with a row per network, batch and number of threads: the time of one batch on the CPU.
 
     networks: name -> ONNX file, run by onnxruntime, or a network of `Deployable`, run by PyTorch; both take uint8
-    images. threads None: all cores. A time is the median of `repeats`, after a warm-up, or of fewer if a batch takes long; low_ms and high_ms are the
-    quartiles. The networks take turns in `rounds`, so that another load on the machine meets all.
+    images. threads None: all cores. A time is the median of `repeats`, after a warm-up, or of fewer if a batch takes
+    long; low_ms and high_ms are the quartiles. The networks take turns in `rounds`, so that another load on the machine
+    meets all.
     """
     import pandas
 
