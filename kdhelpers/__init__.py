@@ -32,8 +32,6 @@ _HOME = {
     "results": "report.results",
     "stored_students": "report.cohort",
     "ensure_students": "report.cohort",
-    "export": "deploy.exporting",
-    "latency": "deploy.timing",
     "summarize": "report.results",
     "histories": "report.results",
     "sweep_runs": "training.sweep",
