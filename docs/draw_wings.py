@@ -27,6 +27,7 @@ PURPOSE = {
     "analysis": "networks -> figures",
     "zoo": "teachers made elsewhere",
     "report": "records -> tables, page",
+    "deploy": "weights -> files to deploy",
     "suite": "replay of the notebooks",
     "cli": "python -m kdhelpers",
 }

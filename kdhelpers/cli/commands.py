@@ -10,6 +10,7 @@ import click
 
 from kdhelpers import __version__
 from kdhelpers.cli import examples
+from kdhelpers.cli.export import export
 from kdhelpers.cli.group import Commands, SpacedOptions, SuiteCommand, TrainCommand, with_network
 
 
@@ -284,3 +285,6 @@ def teachers(models: tuple, show: bool, file: Path | None, model: str | None, da
         click.echo(zoo.report(zoo.fetch(published)))
     if file:
         click.echo(zoo.report(zoo.register_file(file, model, dataset, force)))
+
+
+main.add_command(export)

@@ -51,6 +51,13 @@ Examples:
   python -m kdhelpers network my_models:TinyNet width=16 --classes 100
   python -m kdhelpers network "timm:vit_tiny*"
 """
+EXPORT_EXAMPLES = """
+\b
+Examples:
+  python -m kdhelpers export student_lm_resnet8_digits
+  python -m kdhelpers export student_lm_resnet8_digits --int8
+  python -m kdhelpers export student_lm_TinyNet_pets --network nets.py:TinyNet
+"""
 PREDICT_EXAMPLES = """
 \b
 Examples:

@@ -78,7 +78,7 @@ def test_every_command_that_it_names_is_accepted(page):
             continue
         assert name in main.commands, name
         options = {flag for option in main.commands[name].params for flag in option.opts}
-        for option in re.findall(r"--[a-z-]+", rest):
+        for option in re.findall(r"--[a-z0-9-]+", rest):
             assert option in options, f"{name} {option}"
         for profile in re.findall(r"--profile (\w+)", rest):
             patterns = re.findall(r"[\w*]+", rest.partition("--only ")[2])
