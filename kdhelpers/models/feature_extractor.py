@@ -127,6 +127,9 @@ class FeatureExtractor(nn.Module):
             return Outputs(None, None, self._maps(tensors))
         finally:
             self._capture.tensors = None
+        if not isinstance(logits, Tensor):
+            mode = "training" if self.model.training else "eval"
+            raise ValueError(f"model: returns a {type(logits).__name__} in {mode} mode; return the logits alone")
         if missing := [path for key, path in self._paths.items() if key not in tensors]:
             raise ValueError(f"module {missing[0]!r} was not called in the model's forward; name a module that is")
         embedding, maps = tensors[_EMBEDDING, "classifier"].flatten(1), self._maps(tensors)
