@@ -57,6 +57,10 @@ FAULTS = {
         WARNING, "files of other kinds are not read: {kinds}", f"convert them if they are images ({IMAGE_KINDS})"
     ),
     "deeper": Fault(WARNING, "images in its subfolders are not read ({count})", "move them up to the others"),
+    "loose": Fault(
+        WARNING, "images next to the class folders are not read ({count})", "move them into the folders of their classes"
+    ),
+    "broken_link": Fault(SERIOUS, "is a link to what is missing", "restore it, or remove the link"),
     "loop": Fault(WARNING, "is a link to a folder around it and is not read", "remove the link"),
     "hidden": Fault(NOTE, "belongs to the system and is not read", "nothing to do"),
     "annotated_missing": Fault(SERIOUS, "names {file}, which is missing", "copy the image, or remove the line"),
