@@ -62,7 +62,7 @@ def load_data(
     if unlabelled:
         train, unlabelled_images = take_unlabelled(unlabelled, train, splits["test"], split_seed, raw.pixel_ranges)
     names = raw.class_names, raw.superclasses, raw.superclass_names
-    extras = notes, unlabelled_images, raw.pixel_ranges, raw.test_split
+    extras = notes, unlabelled_images, raw.pixel_ranges, raw.test_split, found.leaks
     return Data(name, train, val, splits["test"], *names, mean, std, raw.source, *extras)
 
 
