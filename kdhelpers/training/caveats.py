@@ -1,7 +1,8 @@
 """Notes on data leakage and on a teacher of other images, which accompany the figures of a run.
 
-Test images that are copies of training images, or among the unlabelled ones; labels hidden from this run but known to its teacher or its initial
-weights; networks that started from ImageNet weights; and the notes inherited from teacher and initial weights.
+Test images that are copies of training images, or among the unlabelled ones; labels hidden from this run but known to
+its teacher or its initial weights; networks that started from pretrained weights; and the notes inherited from teacher
+and initial weights.
 """
 
 import re
@@ -42,7 +43,7 @@ def _size_of_teacher(inputs: Inputs) -> int:
 
 
 def _other_statistics(inputs: Inputs) -> list[str]:
-    """Whether the teacher was trained on images of another mean or deviation: here they are normalised by this run's."""
+    """Whether the teacher was trained on images of other statistics: this run normalises them by its own."""
     description, data = inputs.teacher.description if inputs.teacher else {}, inputs.data
     own = [description.get("mean") or data.mean, description.get("std") or data.std]
     pairs = zip([*own[0], *own[1]], [*data.mean, *data.std], strict=True)

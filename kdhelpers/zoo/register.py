@@ -21,6 +21,7 @@ from kdhelpers.evaluation.metrics import evaluate
 from kdhelpers.evaluation.predictions import Predictions, infer
 from kdhelpers.messages import inform
 from kdhelpers.models import MODELS, check_model, count_macs, count_parameters, identify_architecture, rebuild_model
+from kdhelpers.python_paths import is_python_path, use_network
 from kdhelpers.training import record
 from kdhelpers.weights.load import load_weights, read_weights
 from kdhelpers.weights.third_party import load_checkpoint
@@ -50,6 +51,8 @@ def register(
     Raises FileNotFoundError; ValueError for an unknown architecture, tensors that do not fit it, other classes than the
     images', a test top-1 more than TOLERANCE points from the published one, one near chance.
     """
+    if is_python_path(model):
+        use_network(model)
     complete, sha256 = check_model(model, options=options), artifacts.sha256(path)
     chosen = f" {json.dumps(complete, sort_keys=True)}" * bool(options)
     identity = hashlib.sha256(f"{sha256} {model} {data.name}{chosen}".encode()).hexdigest()

@@ -1,7 +1,7 @@
 """Decoded images, kept in the data root's `.cache`: `cached`.
 
-The key is a hash of the files' names, labels and contents: a replaced image is decoded again, a copied folder is not. The
-contents are read only if a name, size or time of a file has changed, since a mounted drive takes minutes for that.
+The key is a hash of the files' names, labels and contents: a replaced image is decoded again, a copied folder is not.
+The contents are read only if a name, size or time of a file has changed, since a mounted drive takes minutes for that.
 """
 
 import contextlib
