@@ -56,7 +56,9 @@ def require_given(path: str, owner: str = "") -> None:
 
 
 def mark(content: Any) -> Any:
-    """The content of a JSON file with its Python paths marked, also in mappings within it."""
+    """The content of a JSON file with its Python paths marked, also in mappings and lists within it."""
     if isinstance(content, dict):
         return {key: mark(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [mark(value) for value in content]
     return FromFile(content) if isinstance(content, str) and ":" in content and is_python_path(content) else content
