@@ -28,6 +28,7 @@ PURPOSE = {
     "zoo": "teachers made elsewhere",
     "report": "records -> tables, page",
     "suite": "replay of the notebooks",
+    "tuning": "fair search of settings",
     "cli": "python -m kdhelpers",
 }
 

@@ -23,6 +23,7 @@ FLOORS = (
     "zoo",
     "report",
     "suite",
+    "tuning",
     "cli",
     "__main__",
 )
@@ -69,6 +70,7 @@ HEAVY = (
     "pyarrow",
     "IPython",
     "papermill",
+    "optuna",
 )
 
 

@@ -11,6 +11,7 @@ import click
 from kdhelpers import __version__
 from kdhelpers.cli import examples
 from kdhelpers.cli.group import Commands, SpacedOptions, SuiteCommand, TrainCommand, with_network
+from kdhelpers.cli.tuning import tune
 
 
 @click.group(
@@ -94,6 +95,9 @@ def train(settings: tuple, dry_run: bool, force: bool, no_graphs: bool, **option
         sys.exit(130)  # the progress has printed how it goes on
     if trained:
         click.echo(command.ending(trained))
+
+
+main.add_command(tune)
 
 
 @main.command("list", epilog=examples.LIST_EXAMPLES)
