@@ -1,7 +1,8 @@
 """Tuning: the same number of trials for every method of a comparison, on held-out images.
 
-`space` has what is searched, `study` which trial is next, `sampler` asks Optuna for its values, `trials` trains them here
-or in worker processes, `table` and `picture` show what came out, `profile` writes the job list that tests the choice.
+`space` has what is searched, `study` which trial is next, `sampler` asks Optuna for its values, `trials` trains them
+here or in worker processes, `table` and `picture` show what came out, `profile` writes the jobs that test the choice.
+`tune` trains, `report.report` writes.
 """
 
 from collections.abc import Mapping

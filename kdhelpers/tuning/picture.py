@@ -14,6 +14,7 @@ def picture(study: Study, trials, held_out: int):
     """The frame of `table.trial_frame` as a Figure. A cross at the lower edge is a trial that failed."""
     with styled():
         figure = new_figure(6.4, 3.6)
+        figure.get_layout_engine().set(w_pad=0.1)  # a text's width depends on the resolution
         axes = figure.subplots()
         ends, looks = [], [look_of(study.runs[key].method) for key in study.runs]
         for number, (label, own) in enumerate(trials.groupby("method", sort=False)):

@@ -22,7 +22,7 @@ HEAD = """\
 #
 #   python -m kdhelpers suite --profile {path} --seeds 0 1 2
 #
-# Written by `python -m kdhelpers tune`, from json_results/trials/{name}/. A profile is a list of jobs; smoke.yaml explains
+# `python -m kdhelpers tune` wrote it from json_results/trials/{name}/. A profile is a list of jobs; smoke.yaml explains
 # their keys.
 
 """
@@ -91,6 +91,4 @@ def _check_round_trip(run: Run, parameters: dict[str, Any]) -> None:
         differing = [
             name for name in Run.model_fields if getattr(stated, name) != getattr(run, name) and name != "name"
         ]
-        raise ValueError(
-            f"profile: {NOTEBOOK} cannot state {', '.join(differing)} of {run.method}; train the run alone"
-        )
+        raise ValueError(f"profile: {NOTEBOOK} cannot state {', '.join(fields)} of {run.method}; train the run alone")

@@ -1,7 +1,7 @@
 """A study: the methods that are compared, their spaces, and the records of their trials, from which it continues.
 
-The records are the only storage. A trial belongs to the process that holds its lock, so several processes share a study,
-and a trial that its process left unfinished is taken up again.
+The records are the only storage. A trial belongs to the process that holds its lock, so several processes share a
+study, and a trial that its process left unfinished is taken up again.
 """
 
 import contextlib

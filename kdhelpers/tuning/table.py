@@ -84,7 +84,7 @@ def _tested(study: Study) -> dict[str, dict[int, float]]:
     for record in records():
         if record["status"] == "finished" and record.get("run"):
             setting = _setting(record["run"]), _teacher(record)
-            for key in [key for key, chosen in wanted.items() if chosen == setting]:
+            for key in [key for key, facts in wanted.items() if facts == setting]:
                 found.setdefault(key, {})[record["run"].get("seed", 0)] = record["metrics"]["test_top1_pct"]
     return found
 
@@ -104,7 +104,7 @@ def _spread(values) -> tuple[int, float, float]:
 
 def summary_rows(summary) -> list[tuple]:
     """The summary as texts, a head first; columns of test images only if a chosen setting has been tested."""
-    has_tests = summary["test_n"].sum() > 0
+    has_tests = bool(summary["test_n"].sum())
     rows = [(*HEADS, *["test top-1", "gain"] * has_tests)]
     for row in summary.to_dict("records"):
         held_out = (row[f"{name}_val_pct"] for name in ("start", "best", "median", "std"))

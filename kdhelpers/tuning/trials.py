@@ -1,5 +1,6 @@
 """Training the trials of a study: in this process, in worker processes of this machine, or as Ray tasks."""
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,10 +59,8 @@ def _train(trial: Trial, data: Data, device: str | None) -> None:
     except ValueError as error:
         trial.study.write(trial, status="failed", error=f"{INVALID}: {error}")
         return
-    try:
+    with contextlib.suppress(FloatingPointError):
         fit_untested(run, data, trial.name, trial.facts, device, Bar() if stream().isatty() else Progress())
-    except FloatingPointError:
-        pass
 
 
 def line(record: Mapping[str, Any]) -> str:
