@@ -170,7 +170,7 @@ def _dimension(range_: Any, start: Any, what: str, limits: Range | None) -> Dime
     if set(range_) == {"around"} and number:
         factor = _number(range_["around"], f"{what}: around")
         if factor <= 1:
-            raise ValueError(f"{what}: around = {factor}: must be above 1; 4 means a quarter to four times the start")
+            raise ValueError(f"{what}: around = {factor:g}: must be above 1; 4 means a quarter to four times the start")
         return _around(start, factor, limits or Range(0)) if start > 0 else None
     if set(range_) - {"low", "high", "log"} or not {"low", "high"} <= set(range_):
         raise ValueError(f"{what} = {range_}: is not a range; {EXAMPLE}")

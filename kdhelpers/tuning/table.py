@@ -78,9 +78,8 @@ def summary_frame(study: Study):
 def _tested(study: Study) -> dict[str, dict[int, float]]:
     """Key -> seed -> test accuracy of the stored runs at the chosen settings, with the teacher of the trials."""
     found: dict[str, dict[int, float]] = {}
-    wanted = {
-        key: (_setting(run.model_dump()), _teacher(best_record(study, key))) for key, run in chosen_runs(study).items()
-    }
+    chosen = chosen_runs(study)
+    wanted = {key: (_setting(run.model_dump()), _teacher(best_record(study, key))) for key, run in chosen.items()}
     for record in records():
         if record["status"] == "finished" and record.get("run"):
             setting = _setting(record["run"]), _teacher(record)
