@@ -36,23 +36,14 @@ def profile_path(study: Study) -> Path:
 
 def write_profile(study: Study) -> Path:
     """Raises ValueError if a chosen setting cannot be stated as parameters of its notebook."""
-    chosen, path = chosen_runs(study), profile_path(study)
-    jobs = [_job(key, run, f"tuned_{study.name}") for key, run in chosen.items() if run.teacher or run.method in ALONE]
+    chosen, path, name = chosen_runs(study), profile_path(study), f"tuned_{study.name}"
+    without = [run.method for run in chosen.values() if not (run.teacher or run.method in ALONE)]
+    jobs = [_job(key, run, name) for key, run in chosen.items() if run.method not in without]
     results = {"dataset": next(iter(study.runs.values())).dataset}
-    jobs += [
-        {"name": f"30_results_tuned_{study.name}", "notebook": "30_results", "after": ["*"], "parameters": results}
-    ]
-    left_out = [
-        f" No notebook trains {run.method}." for run in chosen.values() if not run.teacher and run.method not in ALONE
-    ]
-    facts = {
-        "name": study.name,
-        "trials": study.trials,
-        "path": shlex.quote(shown(path)),
-        "left_out": "".join(left_out),
-    }
-    text = HEAD.format(**facts) + yaml.safe_dump(jobs, sort_keys=False, width=120)
-    return artifacts.write_atomic(path, text.encode())
+    jobs.append({"name": f"30_results_{name}", "notebook": "30_results", "after": ["*"], "parameters": results})
+    left_out = f" No notebook trains {', '.join(without)}." * bool(without)
+    head = HEAD.format(name=study.name, trials=study.trials, path=shlex.quote(shown(path)), left_out=left_out)
+    return artifacts.write_atomic(path, (head + yaml.safe_dump(jobs, sort_keys=False, width=120)).encode())
 
 
 def shown(path: Path) -> str:
