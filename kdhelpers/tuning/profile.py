@@ -16,7 +16,7 @@ from kdhelpers.training.sweep import method_runs
 from kdhelpers.tuning.study import Study
 from kdhelpers.tuning.table import chosen_runs
 
-TABLE = "31_method_table"  # of any method with a teacher, and the student without one at the same rates
+TABLE = "31_method_table"  # of any method with a teacher
 ALONE = {"si": "02_independent_student", "ls": "03_label_smoothing", "supcon": "08_supcon"}
 SHOWN = "dataset epochs lr batch_size augmentation".split()  # parameters for which every notebook has a default
 HEAD = """\
@@ -58,12 +58,7 @@ def _job(key: str, run: Run, name: str) -> dict:
         if field not in (*SHOWN, "model", "method", "hyperparameters", "placebo", "seed"):
             stated[field] = value
     if run.teacher:  # step times that are measured while other jobs run mean nothing
-        stated |= {
-            "teacher": run.teacher,
-            "methods": f"si; {_method_text(run)}",
-            "selection": run.selection,
-            "rounds": 0,
-        }
+        stated |= {"teacher": run.teacher, "methods": _method_text(run), "selection": run.selection, "rounds": 0}
     else:
         stated |= _hyperparameters(run)
     _check_round_trip(run, stated, notebook)
@@ -87,7 +82,7 @@ def _check_round_trip(run: Run, stated: dict[str, Any], notebook: str) -> None:
     """The notebook must train what was chosen."""
     own = ("methods", "rounds", "student")
     values = {name: value for name, value in stated.items() if name not in own} | {"model": run.model, "seed": run.seed}
-    trained = method_runs(values, stated["methods"])[-1] if run.teacher else run_of(values | {"method": run.method})
+    trained = method_runs(values, stated["methods"])[0] if run.teacher else run_of(values | {"method": run.method})
     if distinctive(trained.model_dump()) != distinctive(run.model_dump()):
         fields = [name for name in Run.model_fields if getattr(trained, name) != getattr(run, name) and name != "name"]
         raise ValueError(f"profile: {notebook} cannot state {', '.join(fields)} of {run.method}; train the run alone")
