@@ -17,7 +17,7 @@ SUMMARY_COLUMNS = "method trials failed dimensions start_val_pct best_val_pct me
 SUMMARY_COLUMNS += (
     "best_trial best_setting test_n test_top1_pct test_std_pct gain_n gain_points gain_std_points".split()
 )
-HEADS = "method|trials|failed|dimensions|first|best|median|spread|best setting".split("|")
+HEADS = "method trials failed dimensions first best median spread".split()
 
 
 def trial_frame(study: Study):
@@ -104,7 +104,7 @@ def _spread(values) -> tuple[int, float, float]:
 def summary_rows(summary) -> list[tuple]:
     """The summary as texts, a head first; columns of test images only if a chosen setting has been tested."""
     has_tests = bool(summary["test_n"].sum())
-    rows = [(*HEADS, *["test top-1", "gain"] * has_tests)]
+    rows = [(*HEADS, *["test top-1", "gain"] * has_tests, "best setting")]
     for row in summary.to_dict("records"):
         held_out = (row[f"{name}_val_pct"] for name in ("start", "best", "median", "std"))
         texts = ("–" if math.isnan(value) else f"{value:.2f}" for value in held_out)
@@ -113,5 +113,5 @@ def summary_rows(summary) -> list[tuple]:
             paired_text(row["gain_points"], row["gain_std_points"], row["gain_n"]),
         )
         counts = (row[name] for name in ("method", "trials", "failed", "dimensions"))
-        rows.append((*counts, *texts, row["best_setting"] or "all trials failed", *(tests if has_tests else ())))
+        rows.append((*counts, *texts, *(tests if has_tests else ()), row["best_setting"] or "all trials failed"))
     return rows

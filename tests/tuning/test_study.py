@@ -196,7 +196,7 @@ def test_the_table_has_the_tests_of_the_chosen_settings(study):
     assert summary["test_top1_pct"].tolist() == [sum(values) / 2 for values in accuracy.values()]
     gains = [taught - alone for taught, alone in zip(accuracy["lm"], accuracy["si"], strict=True)]
     assert summary["gain_points"].iloc[1] == pytest.approx(sum(gains) / 2)
-    assert summary_rows(summary)[0][-2:] == ("test top-1", "gain")
+    assert summary_rows(summary)[0][-3:] == ("test top-1", "gain", "best setting")
 
 
 def test_the_command_writes_table_picture_and_profile(root):
