@@ -23,3 +23,4 @@ from kdhelpers.artifacts.records import (
     reserve,
     state,
 )
+from kdhelpers.artifacts.rehearsal import rehearsed_images, rehearsed_root, rehearsed_steps

@@ -47,16 +47,21 @@ def main() -> None:
 )
 @click.option("--ray", metavar="ADDRESS", help="Run the jobs as Ray tasks: local, auto, or the address of a cluster.")
 @click.option("--force", is_flag=True, help="Run and train again even if nothing changed: the --only jobs, or all.")
-def suite(profile: str, only: tuple, seeds: tuple, workers: int | None, ray: str | None, force: bool) -> None:
+@click.option("--rehearse", is_flag=True, help="Run each job for a few steps; print what works and an estimate.")
+def suite(
+    profile: str, only: tuple, seeds: tuple, workers: int | None, ray: str | None, force: bool, rehearse: bool
+) -> None:
     """Replay a profile's notebooks, then write the report.
 
     Jobs run in dependency order; executed copies and logs go to notebooks/executed/. A finished job is kept if its
     notebook, parameters and code are unchanged, so the same command continues an interrupted suite. The exit code is 1
     if a job failed.
     """
-    from kdhelpers.suite import run_suite
+    from kdhelpers.suite import rehearse_suite, run_suite
     from kdhelpers.suite.report import convert_notebooks, write_report
 
+    if rehearse:
+        sys.exit(0 if rehearse_suite(profile, only, seeds, workers) else 1)
     try:
         finished = run_suite(profile, only, seeds, workers, ray, force)
     except KeyboardInterrupt:

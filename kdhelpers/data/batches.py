@@ -18,7 +18,7 @@ from torch import Tensor
 from kdhelpers.data.augmentation.plan import Plan, plan_epoch, plan_recycled, view_numbers
 from kdhelpers.data.augmentation.recipe import Draws, Normalise, Recipe, finish
 from kdhelpers.data.batch import Batch, BatchSpec
-from kdhelpers.data.dataset import Data, Split
+from kdhelpers.data.dataset import Data, Split, few_in_rehearsal
 from kdhelpers.data.pixels import Pixels
 from kdhelpers.device import free_memory, one_thread, to_device
 
@@ -144,9 +144,10 @@ class Batches:
     @cached_property
     def held_out(self) -> Split:
         """The validation images, on the device unless they are too many. All students of a loop share them."""
-        images, room = self.data.val.images, HELD_OUT_SHARE * free_memory(self.device)
+        val = few_in_rehearsal(self.data.val)
+        images, room = val.images, HELD_OUT_SHARE * free_memory(self.device)
         on_device = to_device(images, self.device) if images.nbytes <= room else images
-        return Split(on_device, to_device(self.data.val.labels, self.device))
+        return Split(on_device, to_device(val.labels, self.device))
 
     @property
     def resident(self) -> bool:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdhelpers.artifacts import rehearsed_images
+
 
 @dataclass(frozen=True)
 class Split:
@@ -161,6 +163,12 @@ def stratified(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
         members = np.flatnonzero(labels.numpy() == label)
         chosen[random.permutation(members)[:number]] = True
     return torch.from_numpy(np.flatnonzero(~chosen)), torch.from_numpy(np.flatnonzero(chosen))
+
+
+def few_in_rehearsal(split: Split) -> Split:
+    """All images; in a rehearsal a few of each class."""
+    count = rehearsed_images(len(split), len(split.labels.unique()))
+    return split if count == len(split) else split.select(stratified(split.labels, count, seed=0)[1])
 
 
 def split_validation(train: Split, fraction: float, seed: int) -> tuple[Split, Split]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdhelpers.data import Data, Split, Unlabelled, evaluation_batches
+from kdhelpers.data import Data, Split, Unlabelled, evaluation_batches, few_in_rehearsal
 from kdhelpers.device import autocast, full_fp32
 from kdhelpers.models import FeatureExtractor
 
@@ -51,7 +51,7 @@ def infer(
     with its number of images. The model keeps its mode (train or eval). Raises ValueError for an unknown or empty
     split.
     """
-    images = _images(data, split)
+    images = few_in_rehearsal(_images(data, split))
     device = next(model.parameters()).device
     network = model if isinstance(model, FeatureExtractor) else FeatureExtractor(model)
     was_training, parts = model.training, []

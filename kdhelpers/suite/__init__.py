@@ -24,16 +24,48 @@ def run_suite(
     import click
 
     from kdhelpers.suite.profiles import load_profile, profile_path
+    from kdhelpers.suite.rehearsal import stored_estimates
     from kdhelpers.suite.schedule import Suite
-    from kdhelpers.suite.terminal import Log
+    from kdhelpers.suite.stand_ins import missing
+    from kdhelpers.suite.terminal import Log, plan_text
     from kdhelpers.suite.workers import LocalWorkers, RayWorkers
 
-    jobs = load_profile(profile, seeds, only)
+    jobs, path = load_profile(profile, seeds, only), profile_path(profile)
     pool = RayWorkers(ray, workers) if ray else LocalWorkers(workers)
     forced = frozenset(job.name for job in jobs if force and (not only or job.is_named(only)))
-    click.echo(f"{profile_path(profile)}: {len(jobs)} jobs, {pool.description}")
-    log = Log(jobs)
+    estimates = stored_estimates(path.stem)
+    click.echo(f"{path}: {len(jobs)} jobs, {pool.description}")
+    for line in (*missing(jobs), plan_text(jobs, estimates, pool.at_once)):
+        click.echo(line)
+    log = Log(jobs, estimates, pool.at_once)
     try:
-        return Suite(profile_path(profile).stem, jobs, forced, log.changed).run(pool)
+        return Suite(path.stem, jobs, forced, log.changed).run(pool)
     finally:
         log.end()
+
+
+def rehearse_suite(
+    profile: str = "smoke", only: Sequence[str] = (), seeds: Sequence[int] = (0,), workers: int | None = None
+) -> bool:
+    """Run each job of a profile for a few steps, print what works and an estimate; True if every job works.
+
+    The jobs of the first seed stand for those of all `seeds`. Nothing is kept but the estimate. Raises as `run_suite`.
+    """
+    import click
+
+    from kdhelpers.suite.profiles import load_profile, profile_path
+    from kdhelpers.suite.rehearsal import rehearse
+    from kdhelpers.suite.stand_ins import missing
+    from kdhelpers.suite.terminal import Log, plan_text, print_estimates
+    from kdhelpers.suite.workers import LocalWorkers
+
+    path, jobs = profile_path(profile), load_profile(profile, seeds[:1], only)
+    pool = LocalWorkers(workers)
+    click.echo(f"rehearsal of {path}: {len(jobs)} jobs, {pool.description}")
+    absent = missing(jobs)
+    for line in absent:
+        click.echo(f"{line}. The rehearsal takes noise or random weights")
+    estimates, caches = rehearse(path.stem, jobs, pool, Log(jobs).changed)
+    print_estimates(estimates)
+    click.echo("\n".join([*absent, plan_text(load_profile(profile, seeds, only), estimates, pool.at_once, caches)]))
+    return all(one.state == "done" for one in estimates.values())

@@ -52,7 +52,7 @@ class Entry(BaseModel):
 class Job:
     """A notebook to replay, after the jobs in `needs` have succeeded and those in `after` have ended in any way.
 
-    `accepts` has the names of the parameters that the notebook takes.
+    `accepts` has the names of the parameters that the notebook takes; `seeds` is the number of seeds that it gets.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Job:
     after: tuple[str, ...]
     accepts: frozenset[str]
     num_gpus: float | None = None
+    seeds: int = 1
 
     @property
     def earlier(self) -> tuple[str, ...]:
@@ -148,6 +149,7 @@ def _replicate(path: Path, entry: Entry, entries: list[Entry], seeds: Sequence[i
             after=_replicas(_entries_of(path, entry, "after", entries), seed, seeds),
             accepts=accepts,
             num_gpus=entry.num_gpus,
+            seeds=len(seeds) if together else 1,
         )
         for seed in (seeds if entry.seeds == "each" else [None])
     ]
@@ -227,16 +229,21 @@ def _select(path: Path, jobs: list[Job], only: Sequence[str]) -> list[Job]:
     return [replace(job, after=tuple(name for name in job.after if name in kept)) for job in jobs if job.name in kept]
 
 
+def in_order(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, each after the jobs that end before it starts."""
+    by_name = {job.name: job for job in jobs}
+    names = TopologicalSorter({job.name: job.earlier for job in jobs}).static_order()
+    return [by_name[name] for name in names if name in by_name]
+
+
 def fingerprints(jobs: list[Job]) -> dict[str, str]:
     """Job -> SHA-256 over its notebook's cells, its parameters, this package's sources and the jobs before it."""
     package = package_fingerprint()
     hashes: dict[str, str] = {}
-    by_name = {job.name: job for job in jobs}
-    for name in TopologicalSorter({job.name: job.earlier for job in jobs}).static_order():
-        job = by_name[name]
+    for job in in_order(jobs):
         cells = [[cell["cell_type"], source_of(cell)] for cell in cells_of(job.notebook)]
         facts = [cells, job.parameters, package, [hashes[other] for other in job.earlier]]
-        hashes[name] = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+        hashes[job.name] = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
     return hashes
 
 

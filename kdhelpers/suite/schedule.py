@@ -33,6 +33,7 @@ class Status:
 
 class Workers(Protocol):
     description: str
+    at_once: int  # jobs
 
     def free(self) -> bool: ...
     def start(self, job: Job, order: dict, log: str, copy: str) -> Any: ...

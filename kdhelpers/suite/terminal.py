@@ -1,19 +1,28 @@
-"""What a suite prints: a line per change of a job, then a table of all jobs."""
+"""What a suite prints: what is missing and how long it takes, a line per change of a job, a table of all jobs."""
+
+import shutil
+from collections.abc import Mapping, Sequence
 
 import click
 
+from kdhelpers.artifacts import root
 from kdhelpers.display.text import MARK
 from kdhelpers.report.labels import record_label
 from kdhelpers.suite.profiles import Job
-from kdhelpers.suite.schedule import FINISHED, Status, records_of
+from kdhelpers.suite.rehearsal import Estimate, plan
+from kdhelpers.suite.schedule import ENDED, FINISHED, Status, records_of
 
 COLORS = dict(done="green", unchanged="green", running="cyan", failed="red", blocked="red", interrupted="yellow")
 
 
 class Log:
-    """Prints the changes of a suite: `changed` is the suite's callback, `end` prints the table."""
+    """Prints the changes of a suite: `changed` is the suite's callback, `end` prints the table.
 
-    def __init__(self, jobs: list[Job]):
+    estimates: of a rehearsal; with them each line has the time that is left.
+    """
+
+    def __init__(self, jobs: Sequence[Job], estimates: Mapping[str, Estimate] = {}, workers: int = 1):
+        self.jobs, self.estimates, self.workers = jobs, estimates, workers
         self.status = {job.name: Status() for job in jobs}
         self.headlines = dict.fromkeys(self.status, "")
 
@@ -21,7 +30,14 @@ class Log:
         self.status[job.name], self.headlines[job.name] = status, headline(job, status)
         done = sum(other.state in FINISHED for other in self.status.values())
         parts = [status.state, duration(status.seconds), self.headlines[job.name]]
-        click.echo(f"{job.name}: {'  '.join(filter(None, parts))}  ({done} of {len(self.status)} done)")
+        left = self._left()
+        click.echo(f"{job.name}: {'  '.join(filter(None, parts))}  ({done} of {len(self.status)} done{left})")
+
+    def _left(self) -> str:
+        ahead = [job for job in self.jobs if self.status[job.name].state not in ENDED]
+        if not ahead or any(job.entry not in self.estimates for job in ahead):
+            return ""
+        return f", about {duration(plan(ahead, self.estimates, self.workers).seconds)} left"
 
     def end(self) -> None:
         """The table: a line per job with its state, its time and its test accuracies or its error."""
@@ -39,9 +55,38 @@ def headline(job: Job, status: Status) -> str:
     return ", ".join(
         f"{record_label(record)} {record['metrics']['test_top1_pct']:.2f} %{MARK * bool(record.get('notes'))}"
         for record in records_of(job)
-        if record["metrics"].get("test_top1_pct") is not None
+        if record["metrics"].get("test_top1_pct") is not None and "rehearsal" not in record
     )
 
 
 def duration(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
+    if seconds is None:
+        return ""
+    for unit, size in (("s", 1), ("min", 60), ("h", 3600)):
+        if seconds < 600 * size or unit == "h":
+            return f"{seconds / size:.0f} {unit}"
+
+
+def plan_text(jobs: Sequence[Job], estimates: Mapping[str, Estimate], workers: int, caches: int = 0) -> str:
+    """What the jobs take on this machine, and the free disk."""
+    whole, free = plan(jobs, estimates, workers), shutil.disk_usage(root()).free
+    if whole.unknown:
+        return f"{whole.unknown} of {len(jobs)} jobs have no estimate of their time; --rehearse makes it"
+    disk = f"{(whole.bytes + caches) / 1e9:.1f} GB on the disk ({free / 1e9:.0f} GB are free)"
+    return (
+        f"estimate of the last rehearsal: {whole.trainings} trainings, {duration(whole.seconds)} by {workers} workers, "
+        f"{whole.memory_mib / 1024:.1f} GiB of memory for the largest one, {disk}"
+    )
+
+
+def print_estimates(estimates: Mapping[str, Estimate]) -> None:
+    """A line per entry of the profile: does it work, and what one seed of it takes; the errors in full."""
+    longest = max([3, *map(len, estimates)])
+    click.secho(f"{'job':<{longest}}  {'works':<7}  {'trainings':>9}  {'time':>7}  {'memory':>9}", bold=True)
+    for name, one in estimates.items():
+        memory = f"{one.memory_mib:,.0f} MiB" if one.memory_mib else ""
+        works = {"done": "yes", "unchanged": "yes", "blocked": "blocked"}.get(one.state, "no")
+        facts = f"{works:<7}  {one.trainings or '':>9}  {duration(one.seconds):>7}  {memory:>9}"
+        click.secho(f"{name:<{longest}}  {facts}".rstrip(), fg=None if works == "yes" else "red")
+        if works == "no":
+            click.echo(f"{'':<{longest}}  {one.error}")

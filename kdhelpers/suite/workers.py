@@ -99,7 +99,7 @@ class LocalWorkers:
     def __init__(self, count: int | None = None, module: str = REPLAY):
         self.module = module
         self.gpus = visible_gpus()
-        count = count or default_workers(len(self.gpus))
+        self.at_once = count = count or default_workers(len(self.gpus))
         self.threads = max(1, cores() // count)
         self.slots = list(range(count))
         self.warm: WarmProcess | None = None
@@ -164,6 +164,7 @@ class RayWorkers:
             ) from error
         resources = ray.cluster_resources()
         self.gpus = 1 if resources.get("GPU") else 0
+        self.at_once = count or max(1, int(resources.get("GPU") or resources.get("CPU", 1)))
         self.description = f"Ray at {address}, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
 
     def free(self) -> bool:

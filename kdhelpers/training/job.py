@@ -1,11 +1,13 @@
 """One training with its files: the record from start to end, the checkpoint, the weights."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 import torch.distributed as dist
 
 from kdhelpers import artifacts
+from kdhelpers.artifacts import rehearsed_root
 from kdhelpers.data import Batches
 from kdhelpers.evaluation.linear_probe import fit_probe
 from kdhelpers.evaluation.metrics import evaluate
@@ -34,6 +36,7 @@ class Job:
         self.scalars = None  # TensorBoard's writer
         self.training: Training | None = None
         self.error: BaseException | None = None
+        self.began = time.perf_counter()
         facts = record.started(inputs)
         self.earlier = unfinished_records(inputs.identity)
         name = self.reserve(facts) if self.writes else "other rank"
@@ -97,7 +100,7 @@ class Job:
         """The checkpoint of the epoch that has just ended, and its scalars for TensorBoard if they are wanted."""
         if self.writes:
             training = self.training
-            ends = training.method.stage_epochs, training.run.epochs
+            ends = training.method.stage_epochs, training.last_epoch
             self.checkpoint.keep(training.state(), write=training.epochs_done in ends)
             if tensorboard:
                 self.scalars = self.scalars or scalar_writer(self.name, training.epochs_done)
@@ -122,7 +125,9 @@ class Job:
     def store(self, training: Training) -> None:
         data, run = self.inputs.data, self.inputs.run
         probe = None if training.method.trains_classifier else fit_probe(training.network, data)
+        start = time.perf_counter()
         predictions = infer(training.model, data, "test")  # in fp32, as users of the weights will
+        test_seconds = (time.perf_counter() - start) * len(data.test) / len(predictions.index)
         if not predictions.logits.isfinite().all():
             raise FloatingPointError(
                 f"the logits on the test images are not finite; lower lr = {run.lr} or take precision fp32"
@@ -134,6 +139,9 @@ class Job:
         artifacts.save_tensors(path, weights_of(training.network))
         whole = self.record | record.finished(training.history, selected, tested, run.selection, path, probe)
         whole |= {"head": record.file_facts(head_path(path))} if head else {}
+        if rehearsed_root():
+            taken = (time.perf_counter() - self.began) / (training.history or [{}])[-1].get("lockstep", 1)
+            whole["rehearsal"] = {"seconds": taken, "test_seconds": test_seconds}
         whole["environment"] = whole["environment"] | {"finished": record.now()}
         artifacts.save_json(path.with_suffix(".json"), record.sidecar(whole, data))
         artifacts.save_json(artifacts.record_path(self.name), whole)

@@ -3,9 +3,11 @@
 import contextlib
 import time
 from collections.abc import Sequence
+from itertools import islice
 
 import torch.distributed as dist
 
+from kdhelpers.artifacts import rehearsed_steps
 from kdhelpers.data import Batches, BatchSpec, parse_recipe
 from kdhelpers.device import synchronize
 from kdhelpers.display.progress import VALIDATION, Progress
@@ -20,7 +22,7 @@ def train_epochs(
     jobs: Sequence[Job], teacher: SharedTeacher | None, steps: UsualSteps, progress: Progress, tensorboard: bool
 ) -> None:
     """Train every job to its last epoch. A job that is ahead waits until the others have caught up."""
-    epochs = jobs[0].training.run.epochs
+    epochs = max(job.training.last_epoch for job in jobs)
     first_epoch = min(job.training.epoch for job in jobs)
     progress.begin(_common_name(jobs), epochs, len(jobs[0].training.batches), first_epoch - 1)
     for epoch in range(first_epoch, epochs + 1):
@@ -39,16 +41,24 @@ def train_epochs(
 
 
 def train_epoch(trainings: Sequence[Training], progress: Progress, steps: UsualSteps | None = None) -> float:
-    """One epoch of all trainings, which are at the same epoch. Returns the seconds that the steps took."""
+    """One epoch of all trainings, which are at the same epoch. Returns the seconds that the steps took.
+
+    A rehearsal trains a few steps, and returns the seconds that all steps would take by the time of the last one.
+    """
     start, epoch, steps = time.perf_counter(), trainings[0].epoch, steps or UsualSteps()
+    batches, device = trainings[0].batches, trainings[0].device
+    few = rehearsed_steps(device.type, len(batches))
     for training in trainings:
         training.begin_epoch()
-    for number, batch in enumerate(trainings[0].batches.epoch(epoch), 1):
+    for number, batch in enumerate(islice(batches.epoch(epoch), few), 1):
+        if number == few:
+            synchronize(device)
+            start = time.perf_counter()
         steps(trainings, batch)
         progress.step(number)
     steps.end_epoch()
-    synchronize(trainings[0].device)
-    return time.perf_counter() - start
+    synchronize(device)
+    return (time.perf_counter() - start) * (len(batches) if few else 1)
 
 
 def train(

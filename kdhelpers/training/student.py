@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from kdhelpers.artifacts import rehearsed_root
 from kdhelpers.data import Batch, Batches
 from kdhelpers.device import autocast, keep_freed_memory, memory_format, peak_memory_mib
 from kdhelpers.evaluation.validation import top1_and_loss
@@ -130,6 +131,11 @@ class Training:
         """The epoch that is being trained or comes next, counted from 1."""
         return self.epochs_done + 1
 
+    @property
+    def last_epoch(self) -> int:
+        """The run's; in a rehearsal the first epoch that trains the whole student."""
+        return min(self.run.epochs, self.method.stage_epochs + 1) if rehearsed_root() else self.run.epochs
+
     def begin_epoch(self) -> None:
         self.log = EpochLog(len(self.batches))
         with self.random:
@@ -189,9 +195,10 @@ class Training:
         start = time.perf_counter()
         if trains_classes and len(self.data.val):
             row |= self._validate(remedy)
+            seconds += (time.perf_counter() - start) * len(self.data.val) / len(self.batches.held_out)
         row |= {
             "lr": self.lr,
-            "seconds": seconds + time.perf_counter() - start,
+            "seconds": seconds,
             "peak_memory_mib": peak_memory_mib(self.device),
             **({"lockstep": lockstep} if lockstep > 1 else {}),
         }
@@ -225,7 +232,7 @@ class Training:
             return
         last = self.run.selection == "last"
         if last or self.best is None or row["val_top1_pct"] > self.best["val_top1_pct"]:
-            wanted = not last or row["epoch"] == self.run.epochs
+            wanted = not last or row["epoch"] == self.last_epoch
             state = self.model.state_dict()  # the copy stays on the device until it is written
             weights = {name: value.clone() for name, value in state.items()} if wanted else None
             self.best = {"epoch": row["epoch"], "val_top1_pct": row.get("val_top1_pct"), "weights": weights}

@@ -1,0 +1,122 @@
+"""A rehearsal: every job of a profile with its networks and settings, for a few steps, in a root that is removed.
+
+The notebooks run as they are; the package shortens trainings and predictions (`artifacts.rehearsal`). From the time of
+a step follows an estimate of the time that each job takes on this machine.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kdhelpers import artifacts
+from kdhelpers.suite.profiles import Job, in_order
+from kdhelpers.suite.schedule import Status, Suite, Workers, records_of
+from kdhelpers.suite.stand_ins import place_weights
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one job, from its rehearsal: its own time, and the time of its whole trainings."""
+
+    state: str
+    error: str | None
+    seconds: float
+    trainings: int
+    memory_mib: float  # the most that one of them takes
+    weights_bytes: int
+
+
+def _estimate(job: Job, status: Status) -> Estimate:
+    trained = [record for record in records_of(job) if "rehearsal" in record]
+    rehearsed = sum(record["rehearsal"]["seconds"] for record in trained)
+    seconds = max((status.seconds or 0) - rehearsed, 0) + sum(map(_whole_seconds, trained))
+    memory = max((record["metrics"].get("peak_memory_mib", 0) for record in trained), default=0)
+    files = (path for record in trained for path in artifacts.folder("weights").glob(f"{record['name']}.*"))
+    size = sum(path.stat().st_size for path in files)
+    return Estimate(status.state, status.error, round(seconds, 1), len(trained), round(memory), size)
+
+
+def _whole_seconds(record: dict) -> float:
+    """A record of a rehearsal has the time of whole epochs and of the whole test."""
+    return record["run"]["epochs"] * record["metrics"].get("seconds_per_epoch", 0) + record["rehearsal"]["test_seconds"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all jobs of a suite take, with the seeds that it is for."""
+
+    seconds: float
+    trainings: int
+    memory_mib: float
+    bytes: int
+    unknown: int  # jobs without an estimate
+
+
+def plan(jobs: Sequence[Job], estimates: dict[str, Estimate], workers: int) -> Plan:
+    """At best all workers are busy to the end; at least the longest chain of jobs takes its time."""
+    known = [(job, estimates[job.entry]) for job in jobs if job.entry in estimates]
+    takes = {job.name: one.seconds * job.seeds for job, one in known}
+    ends: dict[str, float] = {}
+    for job in in_order(jobs):
+        ends[job.name] = takes.get(job.name, 0) + max((ends.get(other, 0) for other in job.earlier), default=0)
+    return Plan(
+        max(sum(takes.values()) / workers, *ends.values()),
+        sum(one.trainings * job.seeds for job, one in known),
+        max((one.memory_mib for _, one in known), default=0),
+        sum(one.weights_bytes * job.seeds for job, one in known),
+        len(jobs) - len(known),
+    )
+
+
+def estimate_path(profile: str) -> Path:
+    return artifacts.folder("executed") / f"{profile}.rehearsal.json"
+
+
+def stored_estimates(profile: str) -> dict[str, Estimate]:
+    """{entry of the profile: estimate} of the last rehearsal; {} if there was none."""
+    with suppress(FileNotFoundError, ValueError, TypeError, AttributeError):
+        return {name: Estimate(**facts) for name, facts in artifacts.load_json(estimate_path(profile)).items()}
+    return {}
+
+
+@contextmanager
+def scratch_root() -> Iterator[None]:
+    """Within it artifacts go to a folder that is removed, and trainings are rehearsed."""
+    data, root = artifacts.data_root(), artifacts.root()
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="kdhelpers-rehearsal-", ignore_cleanup_errors=True) as scratch:
+        os.environ |= {"KD_ROOT": scratch, "KD_DATA": str(data), "KD_REHEARSAL": str(root)}
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def rehearse(
+    profile: str, jobs: Sequence[Job], workers: Workers, changed: Callable[[Job, Status], None]
+) -> tuple[dict[str, Estimate], int]:
+    """Rehearse the jobs. Returns {entry: estimate}, which is kept for the suite, and the bytes of teachers' caches."""
+    with scratch_root():
+        place_weights(jobs)
+        suite = Suite(profile, list(jobs), frozenset(), changed)
+        suite.run(workers)
+        estimates = {job.entry: _estimate(job, suite.status[job.name]) for job in jobs}
+        caches = _cache_bytes()
+    kept = stored_estimates(profile) | estimates
+    artifacts.save_json(estimate_path(profile), {name: asdict(one) for name, one in kept.items()})
+    return estimates, caches
+
+
+def _cache_bytes() -> int:
+    """What the caches of teachers take after all epochs: of crop and flip, which give an image 162 views."""
+    trained = [record for record in artifacts.records() if "rehearsal" in record]
+    views = max((record["data"]["train"] * min(record["run"]["epochs"], 162) for record in trained), default=0)
+    sizes = 0
+    for keys in artifacts.folder("outputs").glob("*.keys"):
+        rows = keys.stat().st_size // 16  # two int64 a row
+        sizes += (keys.stat().st_size + keys.with_suffix(".rows").stat().st_size) // max(rows, 1) * views
+    return sizes

@@ -1,0 +1,89 @@
+"""What a profile needs and this root lacks, data sets and teachers, and what a rehearsal takes in their place."""
+
+import shutil
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+import torch
+
+from kdhelpers import artifacts
+from kdhelpers.data import DATASETS
+from kdhelpers.data.load import is_stored
+from kdhelpers.models import is_network, rebuild_model
+from kdhelpers.suite.profiles import Job
+from kdhelpers.zoo.benchmark import published_teachers
+
+EMBEDDED = "digits"  # its images are at hand, and its notebooks train a missing teacher
+GIVEN = ("teacher", "teachers", "start_from")  # parameters that name weights
+TIMEOUT = 5  # seconds after which a host does not answer
+
+
+def missing(jobs: Sequence[Job]) -> list[str]:
+    """A line for each data set and each teacher that the jobs need and that is not here, with the remedy."""
+    return [*_missing_data(jobs), *_missing_teachers(jobs)]
+
+
+def _dataset(job: Job) -> str:
+    return job.parameters.get("dataset", EMBEDDED)
+
+
+def _missing_data(jobs: Sequence[Job]) -> Iterator[str]:
+    for name in dict.fromkeys(map(_dataset, jobs)):
+        source = DATASETS.get(name)
+        if source and not source.read and not is_stored(name):
+            urls = [*(source.parquet or {}).values(), *([source.archive.url] if source.archive else [])]
+            host = next((url for url in urls if _answers(url)), None)
+            remedy = f"the suite downloads it from {host}" if host else "no host of it answers; put it there by hand"
+            yield f"data set {name}: is not under {artifacts.data_root()}; {remedy}"
+
+
+def _answers(url: str) -> bool:
+    with suppress(OSError):
+        return urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT).status < 400
+    return False
+
+
+def _missing_teachers(jobs: Sequence[Job]) -> Iterator[str]:
+    for name, (model, dataset) in _teachers(jobs).items():
+        if is_network(model) and not artifacts.weights_path(name).is_file():
+            published = dataset == "cifar100" and model in published_teachers()
+            fetch = f"`python -m kdhelpers teachers {model}` fetches it; " * published
+            train = f"`python -m kdhelpers train dataset={dataset} model={model} role=teacher` trains one"
+            yield f"teacher {name}: is not stored, and no job of the profile trains it; {fetch}{train}"
+
+
+def _teachers(jobs: Sequence[Job]) -> dict[str, tuple[str, str]]:
+    """{weights: (architecture or their name, data set)} of what jobs take and no job of the profile trains."""
+    taken = {
+        artifacts.file_name(f"teacher_{given}_{_dataset(job)}" if is_network(given) else given): (given, _dataset(job))
+        for job in jobs
+        if job.notebook.stem != "01_teacher" and _dataset(job) != EMBEDDED
+        for parameter in GIVEN
+        for given in str(job.parameters.get(parameter, "")).split()
+    }
+    derived = {
+        f"teacher_{job.parameters.get('teacher')}_{_dataset(job)}" for job in jobs if "01_teacher" in str(job.notebook)
+    }
+    trained = derived | {job.parameters.get("name") for job in jobs}
+    return {name: facts for name, facts in taken.items() if name not in trained}
+
+
+def place_weights(jobs: Sequence[Job]) -> None:
+    """Put the jobs' teachers into this rehearsal's root: stored ones of the rehearsed root, random ones otherwise."""
+    stored = artifacts.rehearsed_root() / artifacts.FOLDERS["weights"]
+    for name, (model, dataset) in _teachers(jobs).items():
+        if (stored / f"{name}.pth").is_file():
+            for path in (stored / f"{name}{suffix}" for suffix in (".pth", ".json", ".head")):
+                if path.is_file():
+                    shutil.copyfile(path, artifacts.folder("weights") / path.name)
+        elif is_network(model) and dataset in DATASETS:
+            _store_random(name, model, DATASETS[dataset].classes)
+
+
+@torch.random.fork_rng(devices=[])
+def _store_random(name: str, model: str, classes: int) -> None:
+    path = artifacts.weights_path(name)
+    artifacts.save_tensors(path, rebuild_model(model, classes).state_dict())
+    facts = {"name": name, "model": model, "model_options": {}, "num_classes": classes, "test_top1_pct": 100 / classes}
+    artifacts.save_json(path.with_suffix(".json"), facts | {"sha256": artifacts.sha256(path), "notes": []})

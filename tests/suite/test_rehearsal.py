@@ -1,0 +1,129 @@
+"""Rehearsals: few steps, what is missing named first, an estimate that adds up, nothing kept."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from suite_fixtures import job, make_root, profile
+from training_fixtures import QUICK
+
+from kdhelpers import Run, artifacts, describe_teacher, fit, infer, load_data
+from kdhelpers.suite import rehearse_suite, run_suite
+from kdhelpers.suite.profiles import load_profile
+from kdhelpers.suite.rehearsal import Estimate, plan, scratch_root, stored_estimates
+from kdhelpers.suite.stand_ins import missing, place_weights
+
+
+@pytest.fixture
+def rehearsed(root, monkeypatch):
+    monkeypatch.setenv("KD_REHEARSAL", str(root))
+    return root
+
+
+def test_a_rehearsed_training_takes_two_steps_and_has_the_time_of_whole_epochs(rehearsed, data, monkeypatch):
+    from kdhelpers.training import loop
+
+    clock = iter(range(1000))
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(clock)))
+    trained = fit(Run(**QUICK | {"epochs": 7}, val_fraction=0.1), data)
+    assert [row["epoch"] for row in trained.history] == [1]
+    [row] = trained.history
+    # the second step lasts from one reading of the clock to the next, and the epoch has four such steps
+    assert row["images_per_second"] == 120 / 4
+    assert trained.record["run"]["epochs"] == 7
+    assert trained.record["rehearsal"]["test_seconds"] == 1  # of all 40 images
+    assert trained.weights_path.is_file()
+
+
+def test_both_stages_of_a_method_are_rehearsed(rehearsed, data):
+    teacher = fit(Run(**QUICK, role="teacher"), data).name
+    hints = {"mode": "two_stage", "hint_epochs": 2}
+    run = Run(**QUICK | {"epochs": 9}, method="hints", teacher=teacher, hyperparameters=hints, selection="last")
+    assert len(fit(run, data).history) == 3
+
+
+def test_few_images_of_each_class_are_predicted(rehearsed, monkeypatch):
+    data = load_data("digits")
+    model = fit(Run(**QUICK), data).model
+    predictions = infer(model, data)
+    assert (len(predictions.labels), len(predictions.labels.unique())) == (64, 10)
+    monkeypatch.delenv("KD_REHEARSAL")
+    assert len(infer(model, data).labels) == len(data.test) == 360
+
+
+def test_noise_stands_in_for_a_data_set_that_is_not_stored(rehearsed):
+    data = load_data("cifar100")
+    assert (len(data.train), len(data.val), len(data.test)) == (45_000, 5_000, 10_000)
+    assert (data.num_classes, data.image_size, data.notes) == (100, 32, ())
+    assert data.source == "noise in place of cifar100"
+
+
+def test_what_is_missing_is_named_with_its_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr("kdhelpers.suite.stand_ins._answers", lambda url: False)
+    root = make_root(tmp_path, monkeypatch)
+    taking = {"name": "one", "dataset": "cifar100", "teacher": "resnet56"}
+    (root / "notebooks" / "good.ipynb").write_text(
+        (root / "notebooks" / "good.ipynb")
+        .read_text()
+        .replace("name: str = 'one'", "dataset: str = 'digits'\\nteacher: str = ''\\nname: str = 'one'")
+    )
+    jobs = load_profile(profile(root, job("a", parameters=taking), job("b", parameters=taking), job("digits")))
+    first, second = missing(jobs)
+    assert first == (f"data set cifar100: is not under {root / 'data'}; no host of it answers; put it there by hand")
+    assert second.startswith("teacher teacher_resnet56_cifar100: is not stored, and no job of the profile trains it; ")
+    assert "`python -m kdhelpers teachers resnet56` fetches it" in second
+    with scratch_root():
+        place_weights(jobs)
+        described = describe_teacher("resnet56", "cifar100")
+        assert (described["num_classes"], described["test_top1_pct"]) == (100, 1.0)
+    (root / "data" / "cifar-100-python").mkdir(parents=True)
+    (root / "data" / "cifar-100-python" / "train").touch()
+    artifacts.save_tensors(artifacts.weights_path("teacher_resnet56_cifar100"), {"x": torch.zeros(1)})
+    assert missing(jobs) == []
+    with scratch_root():
+        place_weights(jobs)
+        assert artifacts.load_tensors(artifacts.weights_path("teacher_resnet56_cifar100")).keys() == {"x"}
+
+
+def test_the_estimate_is_the_longest_chain_or_the_shared_work(tmp_path, monkeypatch):
+    root = make_root(tmp_path, monkeypatch)
+    entries = [job("first"), job("each", needs=["first"], seeds="each"), job("alone")]
+    estimates = {
+        name: Estimate("done", None, seconds, 2, memory, 10**6)
+        for name, seconds, memory in (("first", 100, 50), ("each", 40, 70), ("alone", 10, 0))
+    }
+    jobs = load_profile(profile(root, *entries), [0, 1, 2])
+    assert plan(jobs, estimates, workers=1).seconds == 100 + 3 * 40 + 10
+    assert plan(jobs, estimates, workers=8).seconds == 100 + 40
+    whole = plan(jobs, estimates, workers=8)
+    assert (whole.trainings, whole.memory_mib, whole.bytes, whole.unknown) == (10, 70, 5 * 10**6, 0)
+    assert plan(jobs, {}, workers=1).unknown == 5
+
+
+def test_a_rehearsal_of_a_profile_keeps_nothing_but_its_estimate(tmp_path, monkeypatch, capsys):
+    root = make_root(tmp_path, monkeypatch)
+    name = profile(root, job("works"), job("raises", "raises"), job("after", needs=["raises"]))
+    assert not rehearse_suite(name, workers=1)
+    printed = capsys.readouterr().out
+    assert "62.50 %" in printed  # this record is not of a rehearsal
+    lines = {line.split()[0]: line for line in printed.splitlines()[-6:]}
+    assert [lines[name].split()[1] for name in ("works", "raises", "after")] == ["yes", "no", "blocked"]
+    assert "ValueError: rate = 0.1: too fast" in printed
+    assert sorted(path.name for path in root.iterdir()) == ["notebooks"]
+    assert [path.name for path in (root / "notebooks" / "executed").iterdir()] == ["tiny.rehearsal.json"]
+    assert stored_estimates(name)["works"].state == "done"
+    run_suite(name, only=["works"], workers=1)
+    printed = capsys.readouterr().out
+    assert "estimate of the last rehearsal: 0 trainings, " in printed
+    assert "works: running  (0 of 1 done, about " in printed
+
+
+def test_a_damaged_estimate_is_left_out(tmp_path, monkeypatch):
+    root = make_root(tmp_path, monkeypatch)
+    path = root / "notebooks" / "executed" / "tiny.rehearsal.json"
+    path.parent.mkdir()
+    for content in ("", "[]", json.dumps({"works": {"state": "done"}}), json.dumps({"works": 3})):
+        path.write_text(content)
+        assert stored_estimates("tiny") == {}
