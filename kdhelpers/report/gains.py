@@ -71,7 +71,7 @@ def cohort_of(frame, dataset: str, like: str = ""):
     students = newest(frame[frame["role"] == "student"])
     cohorts = [cohort for cohort in _cohorts(students) if not like or like in set(cohort["name"])]
     if like and like not in set(students["name"]):
-        raise ValueError(f"like = {like}: not a stored student of {dataset}; name another, or none")
+        raise ValueError(f"like = {like}: not a student that is stored on {dataset}; name another, or none")
     most = lambda cohort: (cohort["method"].nunique(), -cohort["setting"].nunique())  # noqa: E731
     return max(cohorts, key=most, default=frame[:0])
 

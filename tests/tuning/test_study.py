@@ -199,6 +199,15 @@ def test_the_table_has_the_tests_of_the_chosen_settings(study):
     assert summary_rows(summary)[0][-3:] == ("test top-1", "gain", "best setting")
 
 
+def test_a_chosen_setting_without_a_baseline_of_its_rates_has_an_empty_table(root):
+    """The notebook of the profile trains it alone: the gain is over the tuned student without a teacher."""
+    from kdhelpers import Run, fit, method_table
+    from kdhelpers.display.progress import Progress
+
+    alone = fit(Run(**SETTINGS, method="lm", lr=0.07), progress=Progress())
+    assert method_table.frame("few", alone.name).empty
+
+
 def test_the_command_writes_table_picture_and_profile(root):
     words = [f"{name}={value}" for name, value in SETTINGS.items()]
     done = CliRunner().invoke(main, ["tune", "--methods", "si", "--trials", "1", *words])
