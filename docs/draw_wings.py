@@ -29,6 +29,7 @@ PURPOSE = {
     "report": "records -> tables, page",
     "deploy": "weights -> files to deploy",
     "suite": "replay of the notebooks",
+    "tuning": "fair search of settings",
     "cli": "python -m kdhelpers",
 }
 

@@ -37,6 +37,11 @@ def use_network(path: str) -> None:
     _given.add(str(path))
 
 
+def given_networks() -> list[str]:
+    """The Python paths that the user gave in this process, for the processes that it starts."""
+    return sorted(_given)
+
+
 def is_withheld(name: object) -> bool:
     """Whether the name is a Python path that the user has not given in this process."""
     return is_python_path(name) and name not in _given

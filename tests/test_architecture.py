@@ -23,6 +23,7 @@ FLOORS = (
     "zoo",
     "report",
     "suite deploy",
+    "tuning",
     "cli",
     "__main__",
 )
@@ -72,6 +73,7 @@ HEAVY = (
     "pyarrow",
     "IPython",
     "papermill",
+    "optuna",
 )
 
 

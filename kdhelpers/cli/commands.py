@@ -12,6 +12,7 @@ from kdhelpers.cli.group import Commands
 from kdhelpers.cli.inputs import data, network, predict, teachers
 from kdhelpers.cli.results import compare, explore, list_, report
 from kdhelpers.cli.runs import suite, train
+from kdhelpers.cli.tuning import tune
 
 
 @click.group(
@@ -27,5 +28,5 @@ def main() -> None:
     """
 
 
-for command in (suite, train, list_, report, explore, compare, data, export, network, predict, teachers):
+for command in (suite, train, list_, report, explore, compare, data, export, network, predict, teachers, tune):
     main.add_command(command)

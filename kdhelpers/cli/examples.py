@@ -22,6 +22,14 @@ Examples:
   python -m kdhelpers train RUN.json
   torchrun --nproc_per_node=2 -m kdhelpers.training RUN.json
 """
+TUNE_EXAMPLES = """
+\b
+Examples:
+  python -m kdhelpers tune --methods "si; lm; dkd" --trials 20 \\
+      dataset=cifar100 model=resnet8 teacher=resnet20 epochs=10
+  python -m kdhelpers tune --methods "si; dkd published" --space space.yaml \\
+      --name mine --workers 2 model=resnet8 teacher=resnet20
+"""
 LIST_EXAMPLES = """
 \b
 Examples:
