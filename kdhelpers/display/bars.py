@@ -58,7 +58,7 @@ def _that_fit(panels: dict) -> tuple[dict, str]:
             cut = len(best) < len(rows)
             shown[title + f" (best {most} of {len(rows)})" * cut] = best if cut else rows
     others = sum(map(len, panels.values())) - sum(map(len, shown.values()))
-    return shown, f"{others} settings are left out; the table has all" if others else ""
+    return shown, f"settings that are left out: {others}; the table has all" if others else ""
 
 
 def _teacher(row: dict) -> str:

@@ -230,7 +230,7 @@ def test_bars_of_many_settings_fit_on_a_screen_and_have_the_number_of_those_left
     assert last.get_title(loc="left") == f"resnet8, 1 (best {len(shown)} of 30)"
     assert list(shown.values()) == sorted(range(59, -1, -2), reverse=True)[: len(shown)][::-1]
     drawn = sum(len(axes.patches) for axes in figure.axes)
-    assert f"{len(summary) + 60 - drawn} settings are left out; the table has all" in figure.get_suptitle()
+    assert f"settings that are left out: {len(summary) + 60 - drawn}; the table has all" in figure.get_suptitle()
 
 
 def test_bars_of_many_budgets_have_the_panels_of_most_settings(summary):

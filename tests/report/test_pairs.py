@@ -413,5 +413,5 @@ def test_bars_of_many_pairs_are_those_with_most_settings_of_ours(root):
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert len(titles) == 9
     assert "resnet20 → resnet19" in titles
-    assert "3 panels are left out; the table has all" in figure.get_suptitle()
+    assert "panels that are left out: 3; the table has all" in figure.get_suptitle()
     assert figure.get_size_inches()[1] <= HIGHEST

@@ -63,7 +63,7 @@ def _that_fit(columns: dict, most: int) -> tuple[dict, str]:
     ours = {key: int(column["test_top1_pct"].notna().sum()) for key, column in columns.items()}
     kept = sorted(columns, key=lambda key: -ours[key])[:most]
     others = len(columns) - len(kept)
-    note = f"{others} panels are left out; the table has all" if others else ""
+    note = f"panels that are left out: {others}; the table has all" if others else ""
     return {key: column for key, column in columns.items() if key in kept}, note
 
 
