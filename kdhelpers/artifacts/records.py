@@ -15,14 +15,13 @@ _parsed: dict[Path, tuple[tuple[int, int, int], bytes]] = {}  # path -> (state o
 def load_record(name: str) -> dict | None:
     """The result record of that name, or None if it is missing. Raises ValueError that names a damaged one's faults."""
     try:
-        return _content(record_path(name))
-    except FileNotFoundError:  # another process may have deleted it since a search found it
+        return _copy(_content(record_path(name)))
+    except FileNotFoundError:
         return None
 
 
-def _content(path: Path) -> dict:
-    """The record in the file, which is parsed and checked again only if it changed; a copy, so that callers may change
-    it.
+def _content(path: Path) -> bytes:
+    """The record in the file, by marshal; it is parsed and checked again only if the file changed.
 
     A file written by another process counts as changed: every write renames a new file.
     """
@@ -34,12 +33,17 @@ def _content(path: Path) -> dict:
         content = load_json(path)
         check_record(path, content)
         _parsed[path] = state, marshal.dumps(content)
-    return mark(marshal.loads(_parsed[path][1]))
+    return _parsed[path][1]
+
+
+def _copy(content: bytes) -> dict:
+    """Callers may change it."""
+    return mark(marshal.loads(content))
 
 
 def records() -> list[dict]:
     """Every readable result record, sorted by name; `damaged` names the others."""
-    return _read()[0]
+    return list(map(_copy, _read()[0]))
 
 
 def damaged() -> list[str]:
@@ -47,17 +51,17 @@ def damaged() -> list[str]:
     return _read()[1]
 
 
-def _read() -> tuple[list[dict], list[str]]:
+def _read() -> tuple[list[bytes], list[str]]:
     found, faults = [], []
     for path in _paths():
         try:
-            record = load_record(path.stem)
-        except OSError as error:
-            faults.append(f"{path}: cannot be read ({error.strerror}); delete it, or correct its permissions")
+            found.append(_content(path))
         except ValueError as error:
             faults.append(str(error))
-        else:
-            found += [record] if record else []
+        except FileNotFoundError:  # another process may have deleted it
+            continue
+        except OSError as error:
+            faults.append(f"{path}: cannot be read ({error.strerror}); move it elsewhere or correct its permissions")
     return found, faults
 
 

@@ -104,4 +104,4 @@ def _draw(axes, row: int, gain: dict) -> None:
 def _annotate(axes, place: float, value: float, reach: float) -> None:
     side = 1 if value >= 0 else -1
     end, align = (value + side * reach, place), "left" if side > 0 else "right"
-    axes.annotate(f"{value:+.2f}", end, (4 * side, 0), textcoords="offset points", ha=align, va="center", fontsize=8)
+    axes.annotate(signed_text(value), end, (4 * side, 0), textcoords="offset points", ha=align, va="center", fontsize=8)

@@ -63,7 +63,7 @@ def _draw(axes, frame) -> None:
     axes.axvline(1, color="0.3", linewidth=0.8, linestyle=":", zorder=0.9)
     _describe(axes, frame)
     texts = [
-        name + MARK * bool(notes) + (f" ({gain:+.1f})".replace("-", "−") if gain < low else "")
+        name + MARK * bool(notes) + (f" ({signed_text(gain, 1)})" if gain < low else "")
         for name, notes, gain in zip(frame["method"], frame["notes"], frame["gain"], strict=True)
     ]
     place_labels(
