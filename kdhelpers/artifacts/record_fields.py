@@ -9,8 +9,10 @@ from pydantic_core import PydanticCustomError
 from kdhelpers.artifacts.records import SCHEMA
 
 SHOWN = 3  # faults of a record that its message names
+WORDS = {"model_type": "is not a JSON object", "missing": "is missing"}  # in place of those of pydantic
 REMEDY = "correct the file, or delete it and train again"
 
+Word = Annotated[str, Field(min_length=1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=2**63)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -122,9 +124,9 @@ class _File(_Part):
 
 class _Record(_Part):
     schema_: Literal[SCHEMA] = Field(alias="schema")
-    name: str
-    identity: str
-    status: str
+    name: Word
+    identity: Word
+    status: Word
     error: str | None = None
     command: str | None = None
     notebook: str | None = None
@@ -168,8 +170,9 @@ def check_record(path: Path, content: Any) -> None:
 
 
 def _fault(error: dict) -> str:
-    field, message = ".".join(map(str, error["loc"])), error["msg"][:1].lower() + error["msg"][1:]
-    value = "" if error["type"] in ("missing", "schema") else f" = {_short(error['input'])}"
+    field, kind = ".".join(map(str, error["loc"])), error["type"]
+    message = WORDS.get(kind) or error["msg"][:1].lower() + error["msg"][1:]
+    value = "" if kind in ("missing", "schema") or not field else f" = {_short(error['input'])}"
     return f"{field}{value}: {message}" if field else message
 
 

@@ -2,13 +2,14 @@
 
 import pandas
 
+from kdhelpers.display.text import MARK, paired_text
 from kdhelpers.report.cohort import short_labels
 from kdhelpers.report.gains_picture import pages, picture
 from kdhelpers.report.labels import distinctions
 from kdhelpers.report.paired import has_no_teacher, newest, with_gains
 from kdhelpers.report.results import METHOD_FIELDS, results
 
-__all__ = ["by_cohort", "by_seed", "cohort_of", "paired_runs", "picture", "pictures"]
+__all__ = ["answer", "by_cohort", "by_seed", "cohort_of", "paired_runs", "picture", "pictures"]
 
 COLUMNS = "dataset teacher student budget method seed test_top1_pct alone_top1_pct teacher_top1_pct".split()
 COLUMNS += "gain_points notes".split()
@@ -24,6 +25,15 @@ def by_seed(dataset: str, like: str = ""):
     empty if no student has a baseline of its own seed.
     """
     return paired_runs(dataset, like)[COLUMNS]
+
+
+def answer(frame) -> str:
+    """The method of `by_seed` with the largest mean gain, as a sentence in Markdown."""
+    best = frame[frame["method"] == frame["method"].iloc[0]]
+    gain = best["gain_points"]
+    name = best["method"].iloc[0] + MARK * bool(best["notes"].any())
+    verb = "has the largest mean gain" if gain.mean() > 0 else "loses least, no method gains"
+    return f"{name} {verb}: **{paired_text(gain.mean(), gain.std(ddof=1), len(gain))}**, in points."
 
 
 def paired_runs(dataset: str, like: str = ""):

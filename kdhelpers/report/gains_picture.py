@@ -6,7 +6,7 @@ from textwrap import wrap
 from kdhelpers.display.colours import colour_of
 from kdhelpers.display.curves import short_names
 from kdhelpers.display.style import MAX_WIDTH, TEACHER_LINE, new_figure, shorten, styled
-from kdhelpers.display.text import MARK, evidence_note, mark_meaning
+from kdhelpers.display.text import MARK, evidence_note, mark_meaning, signed_text
 
 ROW, HEAD, FOOT = 0.28, 0.62, 0.75  # inches of a method, of a panel's title and ticks, of the figure's notes
 HIGHEST = 9.0  # inches of a figure: a screen

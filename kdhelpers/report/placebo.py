@@ -8,7 +8,15 @@ import pandas
 from kdhelpers import artifacts
 from kdhelpers.display.colours import colour_of
 from kdhelpers.display.style import new_figure, styled
-from kdhelpers.display.text import accuracy_text, conditions, evidence_note, headline, mark_meaning, paired_text
+from kdhelpers.display.text import (
+    accuracy_text,
+    conditions,
+    evidence_note,
+    headline,
+    mark_meaning,
+    paired_text,
+    signed_text,
+)
 from kdhelpers.report.paired import GAIN, canonical, newest, with_gains
 from kdhelpers.report.results import results, summary_of
 from kdhelpers.report.styling import Table, column_texts, table_of

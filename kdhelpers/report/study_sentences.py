@@ -48,10 +48,10 @@ def controls(frame) -> list[str]:
     """A row per setting: its gain over the student alone, and over its placebo with shuffled outputs."""
     rows = frame.dropna(subset=["shuffled_placebo_gain_points", "gain_points"])
     own = rows.sort_values("gain_points", ascending=False).iloc[0]
-    real = own["shuffled_placebo_gain_points"]
+    real = signed_text(own["shuffled_placebo_gain_points"])
     return [
         f"{own['label']} changes the accuracy of the student alone by {signed_text(own['gain_points'])} points.",
-        f"Over its placebo with shuffled outputs the difference is {signed_text(real)} points: the part that needs the image.",
+        f"Over its placebo with shuffled outputs the difference is {real} points: the part that needs the image.",
     ]
 
 

@@ -32,6 +32,13 @@ def test_gains_are_paired_by_seed_and_sorted(stored):
     assert set(frame["teacher"]) == {"resnet20"}
 
 
+def test_the_answer_is_a_sentence_also_if_no_method_gains(stored):
+    frame = gains.by_seed("cifar100")
+    assert gains.answer(frame) == "DKD has the largest mean gain: **+5.67 ± 0.58 (3 seeds)**, in points."
+    worse = frame.assign(gain_points=frame["gain_points"] - 9, notes="leakage: of images")
+    assert gains.answer(worse) == "DKD † loses least, no method gains: **−3.33 ± 0.58 (3 seeds)**, in points."
+
+
 def test_a_stored_student_picks_the_budget(stored):
     frame = gains.by_seed("cifar100", like="short_lm")
     assert list(frame["gain_points"]) == pytest.approx([1.0])

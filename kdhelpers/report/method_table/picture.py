@@ -6,7 +6,7 @@ from matplotlib.markers import CARETDOWNBASE
 from kdhelpers.display.colours import EMBEDDINGS, LOGITS, MAPS, NO_TEACHER, OWN, VIEWS, look_of
 from kdhelpers.display.placing import place_labels
 from kdhelpers.display.style import new_figure, styled
-from kdhelpers.display.text import MARK, evidence_note, mark_meaning
+from kdhelpers.display.text import MARK, evidence_note, mark_meaning, signed_text
 from kdhelpers.report.method_table.frame import CONTROL
 
 NAMES = {
