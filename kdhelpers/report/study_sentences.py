@@ -62,7 +62,7 @@ def capacity(frame) -> list[str]:
     best, strongest = students.drop("no teacher", errors="ignore").index[0], teachers.index[0]
     same = "It is also" if best == strongest else f"It is not {strongest},"
     return [
-        f"The student's accuracy by teacher, mean over {_seeds(frame)}: {reached}.",
+        f"The student's accuracy by teacher, measured again, mean over {_seeds(frame)}: {reached}.",
         f"The best student has the teacher {best}. {same} the most accurate teacher ({teachers[strongest]:.2f} %).",
     ]
 
