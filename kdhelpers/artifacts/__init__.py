@@ -1,4 +1,4 @@
-"""Where artifacts live and how they are written: paths, files, result records. Imports the standard library alone."""
+"""Where artifacts live and how they are written: paths, files, result records. Importing it is cheap."""
 
 from kdhelpers.artifacts.files import load_json, load_tensors, lock, save_json, save_tensors, sha256, write_atomic
 from kdhelpers.artifacts.hosted import set_folders

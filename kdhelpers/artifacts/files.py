@@ -71,8 +71,10 @@ def save_json(path: Path | str, value: Any) -> Path:
 
 def load_json(path: Path | str, remedy: str = "delete it and run again") -> Any:
     """Read JSON. Raises FileNotFoundError, or ValueError that names a damaged file and ends with the remedy."""
+    from pydantic_core import from_json  # not json: it refuses NaN, half of a surrogate pair, and endless nesting
+
     try:
-        return json.loads(Path(path).read_bytes())
+        return from_json(Path(path).read_bytes(), allow_inf_nan=False)
     except ValueError as error:
         raise ValueError(f"{path}: damaged JSON ({error}); {remedy}") from error
 

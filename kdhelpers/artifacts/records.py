@@ -3,63 +3,66 @@
 import contextlib
 import marshal
 from pathlib import Path
-from typing import Any
 
 from kdhelpers.artifacts.files import load_json, lock, save_json
 from kdhelpers.artifacts.paths import FOLDERS, folder, record_path, root, run_lock_path, weights_path
 from kdhelpers.python_paths import mark
 
 SCHEMA = 1
-PARTS = ("run", "teacher", "start", "data", "environment", "model", "selection", "metrics", "weights")
 _parsed: dict[Path, tuple[tuple[int, int, int], bytes]] = {}  # path -> (state of the file, its content by marshal)
 
 
 def load_record(name: str) -> dict | None:
-    """The result record of that name, or None if it is missing or of another schema."""
+    """The result record of that name, or None if it is missing. Raises ValueError that names a damaged one's faults."""
     try:
-        record = _content(record_path(name))
-    except FileNotFoundError:  # another process may have deleted it since a search found it
+        return _copy(_content(record_path(name)))
+    except FileNotFoundError:
         return None
-    return record if isinstance(record, dict) and record.get("schema") == SCHEMA and _is_record(record) else None
 
 
-def _is_record(record: dict) -> bool:
-    """Whether the record has the names of a run, and its parts are objects: a page of many shows the others."""
-    named = all(isinstance(record.get(key), str) for key in ("name", "identity", "status"))
-    return named and all(isinstance(record.get(part), dict | None) for part in PARTS)
-
-
-def _content(path: Path) -> Any:
-    """The JSON of the file, which is parsed again only if it changed; a copy, so that callers may change it.
+def _content(path: Path) -> bytes:
+    """The record in the file, by marshal; it is parsed and checked again only if the file changed.
 
     A file written by another process counts as changed: every write renames a new file.
     """
     status = path.stat()
     state = status.st_mtime_ns, status.st_size, status.st_ino
     if path not in _parsed or _parsed[path][0] != state:
-        _parsed[path] = state, marshal.dumps(load_json(path))
-    return mark(marshal.loads(_parsed[path][1]))
+        from kdhelpers.artifacts.record_fields import check_record  # pydantic: `python -m kdhelpers --help` needs none
+
+        content = load_json(path)
+        check_record(path, content)
+        _parsed[path] = state, marshal.dumps(content)
+    return _parsed[path][1]
+
+
+def _copy(content: bytes) -> dict:
+    """Callers may change it."""
+    return mark(marshal.loads(content))
 
 
 def records() -> list[dict]:
-    """Every readable result record, sorted by name; files of another kind are ignored."""
-    found = []
-    for path in _paths():
-        with contextlib.suppress(ValueError):
-            if record := load_record(path.stem):
-                found.append(record)
-    return found
+    """Every readable result record, sorted by name; `damaged` names the others."""
+    return list(map(_copy, _read()[0]))
 
 
 def damaged() -> list[str]:
-    """The faults of the result records that cannot be read, a line each."""
-    faults = []
+    """The faults of the files in json_results/ that `records` leaves out, a line each."""
+    return _read()[1]
+
+
+def _read() -> tuple[list[bytes], list[str]]:
+    found, faults = [], []
     for path in _paths():
         try:
-            load_json(path)
+            found.append(_content(path))
         except ValueError as error:
             faults.append(str(error))
-    return faults
+        except FileNotFoundError:  # another process may have deleted it
+            continue
+        except OSError as error:
+            faults.append(f"{path}: cannot be read ({error.strerror}); move it elsewhere or correct its permissions")
+    return found, faults
 
 
 def _paths() -> list[Path]:

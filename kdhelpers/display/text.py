@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from kdhelpers.artifacts import state
 
+MINUS = "−"  # as wide as +, and not a hyphen
 MARK = " †"  # after an accuracy that has notes, such as leakage
 BUDGET = "epochs times views of an image in a step, as a multiple of 240 epochs of one view"
 UNITS = {"pct": "(%)", "points": "(points)", "nats": "(nats)"}  # the last part of a column's name
@@ -39,7 +40,12 @@ def head(column: str) -> str:
 
 
 def interval_text(low: float, high: float, digits: int = 2) -> str:
-    return f"{low:.{digits}f} to {high:.{digits}f}"
+    return f"{low:.{digits}f} to {high:.{digits}f}".replace("-", MINUS)
+
+
+def signed_text(value: float, digits: int = 2) -> str:
+    """`+1.20`, `−0.30`."""
+    return f"{value:+.{digits}f}".replace("-", MINUS)
 
 
 def state_text(record: dict) -> str:
@@ -66,14 +72,14 @@ def accuracy_text(row: dict) -> str:
 
 def gain_text(points: float) -> str:
     """`+1.20`, in percentage points; a dash for NaN."""
-    return "–" if math.isnan(points) else f"{points:+.2f}"
+    return "–" if math.isnan(points) else signed_text(points)
 
 
 def paired_text(mean: float, std: float, n: float) -> str:
     """`+1.20 ± 0.30 (3 seeds)`: a gain over a baseline in pairs of equal seed."""
     if math.isnan(mean):
         return "–"
-    return f"{mean:+.2f} (1 seed)" if n == 1 else f"{mean:+.2f} ± {std:.2f} ({n:.0f} seeds)"
+    return signed_text(mean) + (" (1 seed)" if n == 1 else f" ± {std:.2f} ({n:.0f} seeds)")
 
 
 def budget_text(multiple: float) -> str:

@@ -2,14 +2,14 @@
 
 import pandas
 
-from kdhelpers.display.text import MARK
+from kdhelpers.display.text import MARK, paired_text
 from kdhelpers.report.cohort import short_labels
 from kdhelpers.report.gains_picture import pages, picture
 from kdhelpers.report.labels import distinctions
 from kdhelpers.report.paired import has_no_teacher, newest, with_gains
 from kdhelpers.report.results import METHOD_FIELDS, results
 
-__all__ = ["by_cohort", "by_seed", "cohort_of", "paired_runs", "picture", "pictures", "sentence"]
+__all__ = ["answer", "by_cohort", "by_seed", "cohort_of", "paired_runs", "picture", "pictures"]
 
 COLUMNS = "dataset teacher student budget method seed test_top1_pct alone_top1_pct teacher_top1_pct".split()
 COLUMNS += "gain_points notes".split()
@@ -25,6 +25,15 @@ def by_seed(dataset: str, like: str = ""):
     empty if no student has a baseline of its own seed.
     """
     return paired_runs(dataset, like)[COLUMNS]
+
+
+def answer(frame) -> str:
+    """The method of `by_seed` with the largest mean gain, as a sentence in Markdown."""
+    best = frame[frame["method"] == frame["method"].iloc[0]]
+    gain = best["gain_points"]
+    name = best["method"].iloc[0] + MARK * bool(best["notes"].any())
+    verb = "has the largest mean gain" if gain.mean() > 0 else "loses least, no method gains"
+    return f"{name} {verb}: **{paired_text(gain.mean(), gain.std(ddof=1), len(gain))}**, in points."
 
 
 def paired_runs(dataset: str, like: str = ""):
@@ -62,15 +71,6 @@ def pictures(dataset: str) -> dict:
         data = pandas.concat([frame.assign(comparison=place) for place, frame in enumerate(page, 1)])
         figures[f"results_other_gains_{dataset}" + f"_{number}" * (number > 1)] = picture(*page), data
     return figures
-
-
-def sentence(frame) -> str:
-    """The method of largest mean gain in a frame of `by_seed`, with its spread, as Markdown."""
-    best = frame[frame["method"] == frame["method"].iloc[0]]  # the methods are sorted by their mean gain
-    gain, mark = best["gain_points"], MARK * bool(best["notes"].any())
-    spread = f" ± {gain.std():.2f}" if len(gain) > 1 else ""
-    name = best["method"].iloc[0] + mark
-    return f"{name} has the largest mean gain, **{gain.mean():+.2f}{spread} points** (n = {len(gain)})."
 
 
 def cohort_of(frame, dataset: str, like: str = ""):

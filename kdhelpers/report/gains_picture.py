@@ -6,7 +6,7 @@ from textwrap import wrap
 from kdhelpers.display.colours import colour_of
 from kdhelpers.display.curves import short_names
 from kdhelpers.display.style import HIGHEST, MAX_WIDTH, TEACHER_LINE, new_figure, shorten, styled
-from kdhelpers.display.text import MARK, evidence_note, mark_meaning
+from kdhelpers.display.text import MARK, evidence_note, mark_meaning, signed_text
 
 ROW, HEAD, FOOT = 0.28, 0.62, 0.75  # inches of a method, of a panel's title and ticks, of the figure's notes
 NAME, TITLE = 40, 80  # letters of a method, of a title's line
@@ -71,7 +71,7 @@ def _draw(axes, row: int, seeds) -> float:
     below = [row + 0.24] * len(seeds)  # the whisker would hide them
     axes.plot(points, below, "o", color=color, alpha=0.5, markersize=4.5, markeredgewidth=0)
     axes.errorbar([mean], [row], xerr=whisker, fmt="D", color=color, ecolor="0.15", markersize=6, capsize=4)
-    text = f"{mean:+.1f}" + ("" if whisker is None else f" ± {std:.1f}")
+    text = signed_text(mean, 1) + ("" if whisker is None else f" ± {std:.1f}")
     end = max(points.max(), mean + (whisker or 0))
     look = {"va": "center", "fontweight": "bold", "fontsize": 8.5, "bbox": BOX}
     axes.annotate(text, (end, row), xytext=(7, 0), textcoords="offset points", **look)

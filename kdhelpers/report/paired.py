@@ -48,18 +48,18 @@ def with_gains(frame, is_baseline: Callable[[dict], bool] = has_no_teacher):
 
 def _baselines(runs, is_baseline) -> dict[str, tuple[str, str]]:
     """Setting of a student -> the setting of its baseline, and the baseline's name if it is of another optimiser."""
-    students = [group for _, group in runs[runs["role"] == "student"].groupby("setting", sort=False)]
-    alone = {group["budget_key"].iloc[0]: group for group in students if is_baseline(group["run"].iloc[0])}
+    students = by_setting(runs[runs["role"] == "student"]).values()
+    alone = {group[0]["budget_key"]: group for group in students if is_baseline(group[0]["run"])}
     others: dict[str, list] = {}
     for budget, group in alone.items():
         others.setdefault(_without_optimizer(budget), []).append(group)
     chosen = {}
     for group in students:
-        own = alone.get(group["budget_key"].iloc[0])
-        found = _of_another_optimizer(group, others) if own is None else own
-        if found is not None and found is not group:
-            name = _named(found["run"].iloc[0], group["run"].iloc[0]) if own is None else ""
-            chosen[group["setting"].iloc[0]] = found["setting"].iloc[0], name
+        own = alone.get(group[0]["budget_key"])
+        found = own or _of_another_optimizer(group, others)
+        if found and found is not group:
+            name = "" if own else _named(found[0]["run"], group[0]["run"])
+            chosen[group[0]["setting"]] = found[0]["setting"], name
     return chosen
 
 
@@ -67,16 +67,20 @@ def _without_optimizer(budget_key: str) -> str:
     return canonical({field: value for field, value in json.loads(budget_key).items() if field not in OPTIMIZER_FIELDS})
 
 
-def _of_another_optimizer(group, others: dict[str, list]):
+def _of_another_optimizer(group: list[dict], others: dict[str, list]) -> list[dict] | None:
     """A run at another rate of the same optimiser has no gain: the rate is then a part of the budget."""
-    optimizer, seeds = group["run"].iloc[0].get("optimizer"), set(group["seed"])
+    optimizer, seeds = group[0]["run"].get("optimizer"), _seeds(group)
     fitting = [
         other
-        for other in others.get(_without_optimizer(group["budget_key"].iloc[0]), [])
-        if other["run"].iloc[0].get("optimizer") != optimizer and seeds & set(other["seed"])
+        for other in others.get(_without_optimizer(group[0]["budget_key"]), [])
+        if other[0]["run"].get("optimizer") != optimizer and seeds & _seeds(other)
     ]
-    order = lambda other: (len(seeds & set(other["seed"])), other["test_top1_pct"].astype(float).mean())  # noqa: E731
+    order = lambda other: (len(seeds & _seeds(other)), mean(numbers(other, "test_top1_pct")))  # noqa: E731
     return max(fitting, key=order, default=None)
+
+
+def _seeds(group: list[dict]) -> set:
+    return {run["seed"] for run in group}
 
 
 def _named(baseline: dict, run: dict) -> str:

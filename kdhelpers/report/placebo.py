@@ -8,7 +8,15 @@ import pandas
 from kdhelpers import artifacts
 from kdhelpers.display.colours import colour_of
 from kdhelpers.display.style import new_figure, styled
-from kdhelpers.display.text import accuracy_text, conditions, evidence_note, headline, mark_meaning, paired_text
+from kdhelpers.display.text import (
+    accuracy_text,
+    conditions,
+    evidence_note,
+    headline,
+    mark_meaning,
+    paired_text,
+    signed_text,
+)
 from kdhelpers.report.paired import GAIN, canonical, newest, with_gains
 from kdhelpers.report.results import results, summary_of
 from kdhelpers.report.styling import Table, column_texts, table_of
@@ -104,4 +112,4 @@ def _draw(axes, row: int, gain: dict) -> None:
 def _annotate(axes, place: float, value: float, reach: float) -> None:
     side = 1 if value >= 0 else -1
     end, align = (value + side * reach, place), "left" if side > 0 else "right"
-    axes.annotate(f"{value:+.2f}", end, (4 * side, 0), textcoords="offset points", ha=align, va="center", fontsize=8)
+    axes.annotate(signed_text(value), end, (4 * side, 0), textcoords="offset points", ha=align, va="center", fontsize=8)

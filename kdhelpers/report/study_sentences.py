@@ -6,6 +6,7 @@ Each function takes a frame of numbers, or the settings and comparisons of the g
 import json
 from itertools import groupby
 
+from kdhelpers.display.text import signed_text
 from kdhelpers.report.labels import method_title, optimizer_title
 
 FULL_EPOCHS = 200  # from here on a budget counts as a full one
@@ -19,8 +20,10 @@ def gains(frame) -> list[str]:
     """A row per method and seed, with `gain_points`."""
     means = _means(frame, "method", "gain_points")
     always = frame.groupby("method")["gain_points"].min() > 0
+    verb = "gains most" if means.iloc[0] > 0 else "loses least"
     return [
-        f"{means.index[0]} gains most: {means.iloc[0]:+.2f} points over the student alone, mean over {_seeds(frame)}.",
+        f"{means.index[0]} {verb}: {signed_text(means.iloc[0])} points over the student alone, mean over "
+        f"{_seeds(frame)}.",
         f"{always.sum()} of {len(always)} settings gain with every seed.",
     ]
 
@@ -30,7 +33,8 @@ def costs(frame) -> list[str]:
     column = "gain_points" if "gain_points" in frame else "paired_gain_points"
     points = _means(frame, "method", column)
     most, least = points.index[0], points.index[-1]
-    sentences = [f"{most} gains most ({points[most]:+.2f} points), {least} least ({points[least]:+.2f})."]
+    high, low = signed_text(points[most]), signed_text(points[least])
+    sentences = [f"The gain of {most} is the largest ({high} points), that of {least} the smallest ({low})."]
     alone = frame[~(frame["lockstep"].astype(float) > 1)]  # else the time is a share of a common one
     pace = _means(alone, "method", "seconds_per_epoch")
     if len(pace) > 1:
@@ -44,10 +48,10 @@ def controls(frame) -> list[str]:
     """A row per setting: its gain over the student alone, and over its placebo with shuffled outputs."""
     rows = frame.dropna(subset=["shuffled_placebo_gain_points", "gain_points"])
     own = rows.sort_values("gain_points", ascending=False).iloc[0]
-    real = own["shuffled_placebo_gain_points"]
+    real = signed_text(own["shuffled_placebo_gain_points"])
     return [
-        f"{own['label']} changes the accuracy of the student alone by {own['gain_points']:+.2f} points.",
-        f"Over its placebo with shuffled outputs the difference is {real:+.2f} points: the part that needs the image.",
+        f"{own['label']} changes the accuracy of the student alone by {signed_text(own['gain_points'])} points.",
+        f"Over its placebo with shuffled outputs the difference is {real} points: the part that needs the image.",
     ]
 
 
@@ -58,7 +62,7 @@ def capacity(frame) -> list[str]:
     best, strongest = students.drop("no teacher", errors="ignore").index[0], teachers.index[0]
     same = "It is also" if best == strongest else f"It is not {strongest},"
     return [
-        f"The student's accuracy by teacher, mean over {_seeds(frame)}: {reached}.",
+        f"The student's accuracy by teacher, measured again, mean over {_seeds(frame)}: {reached}.",
         f"The best student has the teacher {best}. {same} the most accurate teacher ({teachers[strongest]:.2f} %).",
     ]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from kdhelpers.artifacts import folder
+from kdhelpers.artifacts import damaged, folder
 from kdhelpers.messages import inform
 from kdhelpers.report.gallery import write_gallery
 from kdhelpers.suite.notebooks import notebooks_folder
@@ -12,7 +12,9 @@ from kdhelpers.suite.profiles import load_profile
 
 
 def write_report() -> Path:
-    """Write the gallery with the profiles' names; returns the path of its start page."""
+    """Write the gallery with the profiles' names, name damaged records; returns the path of its start page."""
+    for fault in damaged():
+        inform(f"warning: {fault}")
     return write_gallery(profiles_by_job())
 
 

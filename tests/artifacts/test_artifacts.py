@@ -302,9 +302,9 @@ def test_a_record_is_parsed_again_only_if_its_file_changed(root, parsed):
     assert parsed == ["a", "b"]
     path = artifacts.record_path("a")
     before = path.stat()
-    artifacts.save_json(path, first[0] | {"name": "A"})  # as long as the old one,
+    artifacts.save_json(path, first[0] | {"identity": B})  # as long as the old one,
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # and of the same time
-    assert [record["name"] for record in artifacts.records()] == ["A", "b"]
+    assert [record["identity"] for record in artifacts.records()] == [B, B]
     assert parsed == ["a", "b", "a"]
     path.unlink()
     assert [record["name"] for record in artifacts.records()] == ["b"]

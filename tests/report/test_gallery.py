@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from gallery_fixtures import Page, only_page, pair, setting_pages, store
 from pandas import DataFrame
-from PIL import Image
 
 from kdhelpers import artifacts
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
 from kdhelpers.display import plots
 from kdhelpers.display.html import Markup, curve, render
-from kdhelpers.report.gallery import write_gallery
+from kdhelpers.report.gallery import readme, write_gallery
 from kdhelpers.report.gallery.overview import comparisons
 from kdhelpers.report.gallery.setting_page import number
 from kdhelpers.report.gallery.settings import stored_settings
@@ -27,91 +25,6 @@ HOSTILE = '<script>alert("x")</script>'
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KD_ROOT", str(tmp_path))
     return tmp_path
-
-
-def store(name: str, top1: float = 50.0, status: str = "finished", error: str | None = None, **run) -> None:
-    teacher = run.get("teacher")
-    history = [
-        {"epoch": 1, "lr": 0.05, "loss": 2.0, "ce": 1.5, "train_top1_pct": 20.0, "val_top1_pct": 25.0},
-        {"epoch": 2, "lr": 0.05, "loss": 1.0, "ce": None, "train_top1_pct": 40.0, "val_top1_pct": 45.0},
-    ]
-    record = {
-        "schema": 1,
-        "name": name,
-        "identity": f"{name:0<64}",
-        "status": status,
-        "error": error,
-        "run": {
-            "dataset": "cifar100",
-            "role": "student",
-            "model": "resnet8",
-            "method": "si",
-            "seed": 0,
-            "epochs": 2,
-            "batch_size": 64,
-            "lr": 0.05,
-            "optimizer": "sgd",
-            "selection": "best_val",
-            "hyperparameters": {},
-            **run,
-        },
-        "teacher": teacher and {"name": teacher, "sha256": "a" * 64, "model": "resnet20", "test_top1_pct": 60.0},
-        "command": f"papermill {name}.ipynb",
-        "environment": {"device": "cpu", "device_name": "A chip", "precision": "fp32"},
-        "notebook": f"notebooks/executed/{name}.ipynb",
-    }
-    if status == "finished":
-        record |= {
-            "history": history,
-            "selection": {"rule": "best_val", "epoch": 2},
-            "model": {"parameters": 78_000, "macs": 12_000_000},
-            "metrics": {"test_top1_pct": top1},
-        }
-    artifacts.save_json(artifacts.record_path(name), record)
-
-
-class Page(HTMLParser):
-    """Text, links and open tags of a page; fails if tags do not match."""
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.text, self.links, self.open, self.tags, self.attributes = "", [], [], [], []
-        self.feed(path.read_text(encoding="utf-8"))
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.handle_startendtag(tag, attributes)
-        if tag not in ("meta", "img", "input"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append(tag)
-        self.attributes += attributes
-        self.links += [value for name, value in attributes if name in ("href", "src") and not value.startswith("#")]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += "" if self.open and self.open[-1] in ("script", "style") else data
-
-
-def setting_pages() -> list[Path]:
-    return sorted((artifacts.folder("plots") / "pages").glob("*.html"))
-
-
-def only_page() -> Page:
-    (path,) = setting_pages()
-    return Page(path)
-
-
-def pair(dataset: str = "cifar100") -> None:
-    """A teacher, two seeds of the student alone and of KD, one seed of CRD."""
-    store(f"t_{dataset}", 60.0, role="teacher", model="resnet20", dataset=dataset)
-    for seed, (alone, kd) in enumerate(((50.0, 53.0), (52.0, 54.0))):
-        store(f"si{seed}_{dataset}", alone, seed=seed, dataset=dataset)
-        store(f"lm{seed}_{dataset}", kd, method="lm", teacher=f"t_{dataset}", seed=seed, dataset=dataset)
-    store(f"crd_{dataset}", 51.0, method="crd", teacher=f"t_{dataset}", dataset=dataset)
 
 
 def test_without_records_the_page_names_the_first_command_and_no_readme_is_written():
@@ -348,52 +261,6 @@ def test_the_pages_need_nothing_from_outside():
         assert not re.search("https?://|@import|url\\(|<script src", path.read_text())
 
 
-def test_a_record_with_little_in_it_does_not_break_the_page():
-    artifacts.save_json(
-        artifacts.record_path("bare"), {"schema": 1, "name": "bare", "identity": "0" * 64, "status": "running"}
-    )
-    (artifacts.folder("results") / "other.json").write_text(json.dumps([1]))
-    assert "bare" in Page(write_gallery()).text
-
-
-@pytest.mark.parametrize(
-    ("field", "value"), [("name", None), ("run", "text"), ("teacher", ["a"]), ("metrics", "text"), ("weights", 3)]
-)
-def test_a_record_of_another_shape_does_not_hide_the_others(field, value):
-    store("good")
-    store("bad", method="lm")
-    path = artifacts.record_path("bad")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
-    assert "1 stored run," in Page(write_gallery()).text
-    assert len(setting_pages()) == 1
-
-
-@pytest.mark.parametrize("name", ["pages/a.html", "notebooks/a.html", "results_gains_a.png", "a.html"])
-def test_a_folder_with_the_name_of_a_page_or_picture_is_left_out(name):
-    store("first")
-    (artifacts.folder("plots") / name).mkdir(parents=True)
-    page = Page(write_gallery())
-    assert not [link for link in page.links if link.endswith((name, "a.png"))]
-
-
-def test_a_picture_with_too_many_pixels_to_open_and_a_broken_one_are_shown_by_name(monkeypatch):
-    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 10)
-    store("first")
-    artifacts.write_atomic(artifacts.folder("plots") / "broken.png", b"no picture")
-    Image.new("1", (10, 10)).save(artifacts.folder("plots") / "large.png")
-    alts = [value for name, value in Page(write_gallery()).attributes if name == "alt"]
-    assert {"picture: broken", "picture: large"} <= set(alts)
-
-
-def test_a_student_without_a_method_and_a_notebook_with_a_long_name_have_a_page():
-    store("first", method=None)
-    path = artifacts.record_path("first")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"notebook": "n" * 3000}))
-    store("second", method="lm")
-    write_gallery()
-    assert len(setting_pages()) == 2
-
-
 @pytest.mark.parametrize("kind", ["plots", "results"])
 def test_the_readme_has_the_overview_and_a_second_report_does_not_change_it(kind):
     pair()
@@ -409,6 +276,10 @@ def test_the_readme_has_the_overview_and_a_second_report_does_not_change_it(kind
         assert (path.parent / link).is_file()
     write_gallery()
     assert path.read_text() == text
+
+
+def test_a_readme_escapes_html_markdown_and_formulas():
+    assert readme.text("a|b*c_$d$ <i>\n`e`") == "a\\|b\\*c\\_\\$d\\$ &lt;i&gt; \\`e\\`"
 
 
 @pytest.mark.parametrize("kind", ["plots", "results"])

@@ -126,3 +126,8 @@ def test_zero_rounds_measure_nothing(stored):
     frame = method_table.with_costs(method_table.frame("cifar100"), rounds=0)
     assert frame["step_ratio"].isna().all()
     assert str(method_table.table(frame))
+
+
+def test_a_frame_without_costs_has_dashes_in_their_place(stored):
+    data = method_table.table(method_table.frame("cifar100")).data
+    assert set(data["step (× KD)"]) == {"–"}

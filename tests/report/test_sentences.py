@@ -19,9 +19,9 @@ def pair(points, low, high, n=360):
         (
             pair(0.83, -2.1, 3.89),
             "A and B do not differ beyond chance on these 360 test images: "
-            "+0.8 points, 95 % interval -2.1 to 3.9, one seed.",
+            "+0.8 points, 95 % interval −2.1 to 3.9, one seed.",
         ),
-        (pair(-3.1, -5.0, -1.2), "A is 3.1 points below B: 95 % interval -5.0 to -1.2, 360 test images, one seed."),
+        (pair(-3.1, -5.0, -1.2), "A is 3.1 points below B: 95 % interval −5.0 to −1.2, 360 test images, one seed."),
         ([pair(0.0, 0.0, 0.0, n=1)], "these"),
     ],
 )
@@ -36,7 +36,7 @@ def test_one_seed(comparison, text):
     ("points", "text"),
     [
         ((1.0, 3.0), "A beats B with each of 2 seeds: +2.0 points on average, standard deviation 1.4 over the seeds, "),
-        ((-1.0, -3.0), "A is below B with each of 2 seeds: -2.0 points on average, standard deviation 1.4 over the "),
+        ((-1.0, -3.0), "A is below B with each of 2 seeds: −2.0 points on average, standard deviation 1.4 over the "),
         ((1.0, -1.0, 3.0), "A beats B with 2 of 3 seeds: +1.0 points on average, standard deviation 2.0 over the seed"),
     ],
 )
@@ -100,7 +100,7 @@ def test_the_difference_of_a_measure(value, low, high, text):
 def test_the_difference_of_a_measure_over_seeds():
     pairs = [measured(value, -9, 9, 10_000) for value in (-2.0, -3.0, 1.0)]
     assert str(difference("Drop", "A", "B", pairs, "points", digits=1)) == (
-        "Drop: A has less than B with 2 of 3 seeds: -1.3 points on average, standard deviation 2.1 over the seeds, "
+        "Drop: A has less than B with 2 of 3 seeds: −1.3 points on average, standard deviation 2.1 over the seeds, "
         "10,000 test images."
     )
     with pytest.raises(ValueError, match=r"pair = \[\]: has no result"):

@@ -129,7 +129,7 @@ def test_weights_without_a_sidecar_under_the_name_get_one_and_stay_as_they_are(r
 def test_the_record_of_another_training_is_not_overwritten(root, digits):
     path = artifacts.weights_path("teacher_resnet8_digits")
     checkpoint(path)
-    other = {"schema": 1, "name": path.stem, "identity": "f" * 64, "status": "finished", "run": {"dataset": "digits"}}
+    other = {"schema": 1, "name": path.stem, "identity": "f" * 64, "status": "finished"}
     artifacts.save_json(artifacts.record_path(path.stem), other)
     with pytest.raises(ValueError, match="is the record of another training than the weights under that name"):
         register.register(path, "resnet8", digits)

@@ -34,7 +34,7 @@ def _filters(setting: Setting) -> dict[str, str]:
         "pair": setting.pair,
         "method": setting.method,
         "budget": setting.budget,
-        "profile": " ".join(setting.profiles),
+        "profile": "\n".join(setting.profiles),
         "notes": "with notes" if setting.row["notes"] else "without notes",
     }
 

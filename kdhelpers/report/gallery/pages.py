@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdhelpers.artifacts import folder, records, state, write_atomic
+from kdhelpers.artifacts import damaged, folder, records, state, write_atomic
 from kdhelpers.display.html import render
 from kdhelpers.display.text import accuracy_text, evidence_note
 from kdhelpers.report.gallery import setting_page
@@ -34,6 +34,7 @@ class Stored:
     other: list[Picture]
     pages: list[Page]
     notebooks: dict[str, Path]
+    damaged: list[str]
     count: int
 
 
@@ -72,6 +73,7 @@ def _read(profiles: Mapping[str, Sequence[str]]) -> Stored:
         other=[picture for picture in unclaimed if picture not in placed],
         pages=saved_pages(folder("plots")),
         notebooks=notebooks,
+        damaged=damaged(),
         count=len(found),
     )
 
@@ -105,6 +107,7 @@ def _index(stored: Stored) -> str:
         runs=_part(stored, embedded=False),
         digits=_part(stored, embedded=True),
         unfinished=stored.unfinished,
+        damaged=stored.damaged,
         filters=FILTERS,
         note=evidence_note([EMBEDDED]).partition(": ")[2],
         plots=folder("plots"),

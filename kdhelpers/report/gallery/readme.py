@@ -67,6 +67,6 @@ def _rest(view: StudyView) -> list[Picture]:
 
 
 def text(value: Any) -> Markup:
-    """The value as Markdown text on one line, also in a table; HTML and Markdown in it are escaped."""
+    """The value as Markdown text on one line, also in a table; HTML, Markdown and formulas in it are escaped."""
     escaped = escape(" ".join(str(value).split()), quote=False)
-    return Markup(re.sub(r"([\\`*_\[\]|~])", r"\\\1", escaped))
+    return Markup(re.sub(r"([\\`*_\[\]|~$])", r"\\\1", escaped))

@@ -6,7 +6,7 @@ for (const form of document.querySelectorAll("form.filters")) {
   const selects = [...form.querySelectorAll("select")];
   const text = form.querySelector("input");
   const count = form.querySelector("output");
-  const parts = (row, key) => key === "profile" ? row.dataset[key].split(" ") : [row.dataset[key]];
+  const parts = (row, key) => key === "profile" ? row.dataset[key].split("\n") : [row.dataset[key]];
 
   for (const select of selects) {
     const values = new Set(rows.flatMap(row => parts(row, select.dataset.key)).filter(Boolean));

@@ -6,7 +6,7 @@ from matplotlib.markers import CARETDOWNBASE
 from kdhelpers.display.colours import EMBEDDINGS, LOGITS, MAPS, NO_TEACHER, OWN, VIEWS, look_of
 from kdhelpers.display.placing import place_labels
 from kdhelpers.display.style import new_figure, styled
-from kdhelpers.display.text import MARK, evidence_note, mark_meaning
+from kdhelpers.display.text import MARK, evidence_note, mark_meaning, signed_text
 from kdhelpers.report.method_table.frame import CONTROL
 
 NAMES = {
@@ -63,7 +63,7 @@ def _draw(axes, frame) -> None:
     axes.axvline(1, color="0.3", linewidth=0.8, linestyle=":", zorder=0.9)
     _describe(axes, frame)
     texts = [
-        name + MARK * bool(notes) + (f" ({gain:+.1f})".replace("-", "−") if gain < low else "")
+        name + MARK * bool(notes) + (f" ({signed_text(gain, 1)})" if gain < low else "")
         for name, notes, gain in zip(frame["method"], frame["notes"], frame["gain"], strict=True)
     ]
     place_labels(

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from kdhelpers.display.text import interval_text, signed_text
+
 Z_95 = 1.959964  # 97.5 % quantile of the normal distribution
 
 
@@ -88,11 +90,11 @@ def difference(
 def _measured_once(first: str, second: str, unit: str, digits: int, pair: dict[str, float]) -> Sentence:
     value, low, high, images = pair["difference"], pair["low"], pair["high"], _images(pair["n"])
     if low <= 0 <= high:
-        interval = f", 95 % interval {low:.{digits}f} to {high:.{digits}f}, one seed."
+        interval = f", 95 % interval {interval_text(low, high, digits)}, one seed."
         before = f"{first} and {second} do not differ beyond chance on {images}: "
-        return Sentence(before, f"{value:+.{digits}f}{unit}", interval)
+        return Sentence(before, signed_text(value, digits) + unit, interval)
     low, high = sorted((abs(low), abs(high)))
-    interval = f" than {second}, 95 % interval {low:.{digits}f} to {high:.{digits}f}: {images}, one seed."
+    interval = f" than {second}, 95 % interval {interval_text(low, high, digits)}: {images}, one seed."
     return Sentence(f"{first} has ", f"{abs(value):.{digits}f}{unit} {_order(value)}", interval)
 
 
@@ -103,7 +105,7 @@ def _measured_by_seed(first: str, second: str, unit: str, digits: int, pairs: li
     images = ", ".join(dict.fromkeys(_images(pair["n"]) for pair in pairs))
     before = f"{first} has {order} than {second} with {agreeing} of {len(pairs)} seeds: "
     spread = f" on average, standard deviation {statistics.stdev(values):.{digits}f} over the seeds, {images}."
-    return Sentence(before, f"{mean:+.{digits}f}{unit}", spread)
+    return Sentence(before, signed_text(mean, digits) + unit, spread)
 
 
 def _order(value: float) -> str:
@@ -112,11 +114,11 @@ def _order(value: float) -> str:
 
 def _of_one_seed(first: str, second: str, pair: dict[str, float]) -> Sentence:
     points, images = pair["difference_pct"], _images(pair["n"])
-    interval = f"95 % interval {pair['low_pct']:.1f} to {pair['high_pct']:.1f}"
+    interval = f"95 % interval {interval_text(pair['low_pct'], pair['high_pct'], 1)}"
     if pair["low_pct"] <= 0 <= pair["high_pct"]:
         these = "this" if pair["n"] == 1 else "these"
         before = f"{first} and {second} do not differ beyond chance on {these} {images}: "
-        return Sentence(before, f"{points:+.1f} points", f", {interval}, one seed.")
+        return Sentence(before, f"{signed_text(points, 1)} points", f", {interval}, one seed.")
     if points > 0:
         return Sentence(f"{first} beats {second} by ", f"{points:.1f} points", f" ({interval}): {images}, one seed.")
     return Sentence(f"{first} is ", f"{-points:.1f} points", f" below {second}: {interval}, {images}, one seed.")
@@ -134,7 +136,7 @@ def _of_seeds(first: str, second: str, pairs: list[dict[str, float]]) -> Sentenc
         before = f"{first} beats {second} with {ahead} of {seeds} seeds: "
     images = ", ".join(dict.fromkeys(_images(pair["n"]) for pair in pairs))
     spread = f" on average, standard deviation {statistics.stdev(differences):.1f} over the seeds, {images}."
-    return Sentence(before, f"{statistics.fmean(differences):+.1f} points", spread)
+    return Sentence(before, f"{signed_text(statistics.fmean(differences), 1)} points", spread)
 
 
 def _images(count: int) -> str:

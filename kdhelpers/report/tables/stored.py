@@ -10,7 +10,7 @@ from kdhelpers.report.styling import folded, table_of
 
 def missing(dataset: str | None = None):
     """The methods without a finished run, per data set, and the runs that are not finished, folded."""
-    stored = [r for r in artifacts.records() if "run" in r and dataset in (None, r["run"]["dataset"])]
+    stored = [r for r in artifacts.records() if r.get("run") and dataset in (None, r["run"]["dataset"])]
     finished = [r["run"] for r in stored if r.get("status") == "finished"]
     unfinished = [r for r in stored if r.get("status") != "finished"]
     rows = [(r["name"], state_text(r)) for r in unfinished]
@@ -24,7 +24,7 @@ def missing(dataset: str | None = None):
 
 def _without_run(runs: list[dict]) -> list[str]:
     """`teacher` and the methods of students that none of these runs has."""
-    roles = {"teacher" if run["role"] == "teacher" else run["method"] for run in runs}
+    roles = {"teacher" if run["role"] == "teacher" else run.get("method") for run in runs}
     return [role for role in ("teacher", *METHODS) if role not in roles]
 
 

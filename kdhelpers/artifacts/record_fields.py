@@ -1,0 +1,181 @@
+"""The fields of a result record that its readers take, and their types: checked once, where a record is read."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from kdhelpers.artifacts.records import SCHEMA
+
+SHOWN = 3  # faults of a record that its message names
+WORDS = {"model_type": "is not a JSON object", "missing": "is missing"}  # in place of those of pydantic
+REMEDY = "correct the file, or delete it and train again"
+
+Word = Annotated[str, Field(min_length=1)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=2**63)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Options = dict[str, Any] | None
+Texts = list[str] | None
+
+
+class _Part(BaseModel):
+    """Fields may be missing or null: records of other versions, and of weights made elsewhere, have fewer or more."""
+
+    model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
+
+
+class _Run(_Part):
+    dataset: str
+    model: str
+    role: Literal["teacher", "student"]
+    method: str | None = None
+    teacher: str | None = None
+    start_from: str | None = None
+    placebo: str | None = None
+    unlabelled: str | None = None
+    name: str | None = None
+    hyperparameters: Options = None
+    model_options: Options = None
+    optimizer_options: Options = None
+    schedule_options: Options = None
+    optimizer: str | None = None
+    schedule: str | None = None
+    augmentation: str | None = None
+    precision: str | None = None
+    selection: str | None = None
+    lr: Amount | None = None
+    weight_decay: Amount | None = None
+    warmup_epochs: Amount | None = None
+    val_fraction: Amount | None = None
+    seed: Count = 0
+    split_seed: Count | None = None
+    epochs: Count | None = None
+    batch_size: Count | None = None
+    unlabelled_batch_size: Count | None = None
+    image_size: Count | None = None
+    pretrained: bool | None = None
+    other_image_size: bool | None = None
+
+
+class _Source(_Part):
+    """Weights that a training began with, or learned from."""
+
+    name: str | None = None
+    sha256: str | None = None
+    model: str | None = None
+    test_top1_pct: Percent | None = None
+    own_test_top1_pct: Percent | None = None
+    notes: Texts = None
+    untrained: bool | None = None
+
+
+class _Data(_Part):
+    name: str | None = None
+    hash: str | None = None
+    test_split: str | None = None
+    image_size: Count | None = None
+    classes: Count | None = None
+    train: Count | None = None
+    val: Count | None = None
+    test: Count | None = None
+    unlabelled: Count | None = None
+
+
+class _Environment(_Part):
+    device: str | None = None
+    device_name: str | None = None
+    precision: str | None = None
+    started: str | None = None
+    finished: str | None = None
+    kdhelpers: str | None = None
+
+
+class _Size(_Part):
+    parameters: Count | None = None
+    macs: Count | None = None
+    extra_parameters: Number | None = None
+
+
+class _Selection(_Part):
+    rule: str | None = None
+    epoch: Count | None = None
+
+
+class _Metrics(_Part):
+    test_top1_pct: Percent | None = None
+    test_top5_pct: Percent | None = None
+    test_ece_pct: Percent | None = None
+    val_top1_pct: Percent | None = None
+    test_nll: Number | None = None
+    train_seconds: Amount | None = None
+    seconds_per_epoch: Amount | None = None
+    images_per_second: Amount | None = None
+    peak_memory_mib: Amount | None = None
+    lockstep: Amount | None = None
+
+
+class _File(_Part):
+    file: str | None = None
+    sha256: str | None = None
+
+
+class _Record(_Part):
+    schema_: Literal[SCHEMA] = Field(alias="schema")
+    name: Word
+    identity: Word
+    status: Word
+    error: str | None = None
+    command: str | None = None
+    notebook: str | None = None
+    run: _Run | None = None
+    teacher: _Source | None = None
+    start: _Source | None = None
+    data: _Data | None = None
+    environment: _Environment | None = None
+    model: _Size | None = None
+    selection: _Selection | None = None
+    metrics: _Metrics | None = None
+    weights: _File | None = None
+    head: _File | None = None
+    history: list[dict[str, Number | None]] | None = None
+    probe: dict[str, Number | None] | None = None
+    notes: Texts = None
+    resumed: Texts = None
+    origin: Options = None
+    library: Options = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _schema_is_known(cls, content: Any) -> Any:
+        """Another schema may have other fields: that it differs is the one fault to name."""
+        if isinstance(content, dict) and content.get("schema") != SCHEMA:
+            message = "schema = {found}: this version reads {known}"
+            raise PydanticCustomError("schema", message, {"found": repr(content.get("schema")), "known": SCHEMA})
+        return content
+
+
+def check_record(path: Path, content: Any) -> None:
+    """Raises ValueError that names the file, each wrong field with its value, and the remedy."""
+    try:
+        record = _Record.model_validate(content)
+    except ValidationError as error:
+        faults = [_fault(one) for one in error.errors(include_url=False)]
+        more = [f"{len(faults) - SHOWN} more"] * (len(faults) > SHOWN)
+        raise ValueError(f"{path}: {', '.join([*faults[:SHOWN], *more])}; {REMEDY}") from None
+    if record.name != path.stem:
+        raise ValueError(f"{path}: name = {record.name!r}: is not the name of the file; rename the file, or delete it")
+
+
+def _fault(error: dict) -> str:
+    field, kind = ".".join(map(str, error["loc"])), error["type"]
+    message = WORDS.get(kind) or error["msg"][:1].lower() + error["msg"][1:]
+    value = "" if kind in ("missing", "schema") or not field else f" = {_short(error['input'])}"
+    return f"{field}{value}: {message}" if field else message
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
