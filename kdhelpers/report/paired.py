@@ -52,7 +52,7 @@ def _baselines(runs, is_baseline) -> dict[str, tuple[str, str]]:
     alone = {group["budget_key"].iloc[0]: group for group in students if is_baseline(group["run"].iloc[0])}
     others: dict[str, list] = {}
     for budget, group in alone.items():
-        others.setdefault(_without_optimizer(budget), []).append(group)
+        others.setdefault(without_optimizer(budget), []).append(group)
     chosen = {}
     for group in students:
         own = alone.get(group["budget_key"].iloc[0])
@@ -63,7 +63,8 @@ def _baselines(runs, is_baseline) -> dict[str, tuple[str, str]]:
     return chosen
 
 
-def _without_optimizer(budget_key: str) -> str:
+def without_optimizer(budget_key: str) -> str:
+    """What budgets by several optimisers have in common."""
     return canonical({field: value for field, value in json.loads(budget_key).items() if field not in OPTIMIZER_FIELDS})
 
 
@@ -72,7 +73,7 @@ def _of_another_optimizer(group, others: dict[str, list]):
     optimizer, seeds = group["run"].iloc[0].get("optimizer"), set(group["seed"])
     fitting = [
         other
-        for other in others.get(_without_optimizer(group["budget_key"].iloc[0]), [])
+        for other in others.get(without_optimizer(group["budget_key"].iloc[0]), [])
         if other["run"].iloc[0].get("optimizer") != optimizer and seeds & set(other["seed"])
     ]
     order = lambda other: (len(seeds & set(other["seed"])), other["test_top1_pct"].astype(float).mean())  # noqa: E731
