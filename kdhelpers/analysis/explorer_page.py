@@ -37,7 +37,8 @@ def explorer_page(
 
     students: label -> predictions of the test images by `infer`. subject: whose predictions; it becomes part of the
     title, which the gallery lists. stored_as: label -> artifact of the weights, also for the label "teacher". Texts are
-    escaped. Raises ValueError without a student, for predictions of other images, and for a count below 1.
+    escaped. Raises ValueError without a student, for predictions of other images or classes, for logits that are not
+    finite, and for a count below 1.
     """
     _check(data, teacher, students, count)
     total, networks = len(teacher.index), {"teacher": teacher, **students}
@@ -77,6 +78,15 @@ def _check(data: Data, teacher: Predictions, students: Mapping[str, Predictions]
     known = teacher.labels is not None and teacher.index.max() < len(data.test)
     if not known or not torch.equal(data.test.labels[teacher.index], teacher.labels):
         raise ValueError(f"teacher: its predictions are not of the test images of {data.name}; use infer(model, data)")
+    for label, network in {"teacher": teacher, **students}.items():
+        _check_logits(label, network.logits, data)
+
+
+def _check_logits(label: str, logits: Tensor, data: Data) -> None:
+    if logits.shape[1] != len(data.class_names):
+        raise ValueError(f"{label}: has {logits.shape[1]} classes; {data.name} has {len(data.class_names)}")
+    if not logits.isfinite().all():
+        raise ValueError(f"{label}: has logits that are not finite, as after a diverged training; leave it out")
 
 
 def _rows(teacher: Predictions, networks: Mapping[str, Predictions], stored_as: Mapping[str, str]) -> list[tuple]:

@@ -91,3 +91,16 @@ def test_what_the_page_refuses():
     other, _ = made_up(60, 5)
     with pytest.raises(ValueError, match="not of the test images of own"):
         explorer_page(other, teacher, {"A": a})
+
+
+def test_networks_of_other_classes_and_diverged_ones_are_refused():
+    data, (teacher, a, _) = made_up(6, 4)
+    _, (_, other, _) = made_up(6, 5)
+    other = dataclasses.replace(other, labels=teacher.labels)
+    with pytest.raises(ValueError, match="B: has 5 classes; own has 4"):
+        explorer_page(data, teacher, {"A": a, "B": other})
+    for value in (float("nan"), float("inf")):
+        logits = a.logits.clone()
+        logits[1, 2] = value
+        with pytest.raises(ValueError, match="A: has logits that are not finite.*leave it out"):
+            explorer_page(data, teacher, {"A": dataclasses.replace(a, logits=logits)})

@@ -92,6 +92,28 @@ def test_filters_combine_with_the_text_and_are_reset(gallery):
     assert len(methods(gallery)) == 5
 
 
+def test_the_way_back_leads_to_the_filtered_table(gallery):
+    form = gallery.locator("form.filters").first
+    form.get_by_label("data set").select_option("cifar100")
+    form.get_by_label("text").fill("kd")
+    gallery.locator("#runs-table tbody tr:visible a").click()
+    gallery.go_back()
+    form.get_by_text("1 of 5 settings").wait_for()
+    assert methods(gallery) == ["KD"]
+    assert form.get_by_label("text").input_value() == "kd"
+
+
+def test_a_row_that_has_the_focus_is_not_below_the_heads(gallery):
+    gallery.set_viewport_size({"width": 1280, "height": 200})
+    links = gallery.locator("#runs-table tbody a")
+    links.last.focus()
+    heads = "link.closest('table').tHead.rows[0].cells[0]"  # they stay in view
+    top = f"link => link.getBoundingClientRect().top - {heads}.getBoundingClientRect().bottom"
+    for place in reversed(range(links.count() - 1)):
+        gallery.keyboard.press("Shift+Tab")
+        assert links.nth(place).evaluate(top) >= 0
+
+
 def test_filters_with_one_value_are_not_shown(gallery):
     form = gallery.locator("form.filters").first
     assert form.get_by_label("method").is_visible()

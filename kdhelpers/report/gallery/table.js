@@ -58,6 +58,7 @@ for (const form of document.querySelectorAll("form.filters")) {
   });
 
   form.addEventListener("input", filter);
+  addEventListener("pageshow", filter);  // on the way back the browser restores the choices without an event
   form.addEventListener("submit", event => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(filter));
   form.hidden = false;
