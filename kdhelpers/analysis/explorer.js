@@ -198,7 +198,7 @@ function facts(network, logP, T, standardise) {
     ["label against others", nats(ofLabel), "part"],
     ["among the others", nats(kl - ofLabel), "part"],
     ["KL at T = 1", nats(divergence(...atOne))],
-    [`mean of ${labels.length} images, T = ${T}`, nats(mean(network, T, standardise))],
+    [`at T = ${T}, mean of ${labels.length}`, nats(mean(network, T, standardise))],
   ];
   for (const [term, value, look] of lines) list.append(element("dt", look || "", term), element("dd", look === "first" ? look : "", value));
   return list;

@@ -75,7 +75,7 @@ def test_divergences_are_those_of_the_package(explorer, networks, temperature, s
         shown, kl = card(explorer, name), expected(teacher, student, temperature)
         assert shown[f"KL at T = {temperature:g}"] == pytest.approx(kl[image].item(), abs=1e-4)
         assert shown["KL at T = 1"] == pytest.approx(expected(teacher, student)[image].item(), abs=1e-4)
-        assert shown[f"mean of {COUNT} images, T = {temperature:g}"] == pytest.approx(kl.mean().item(), abs=1e-4)
+        assert shown[f"at T = {temperature:g}, mean of {COUNT}"] == pytest.approx(kl.mean().item(), abs=1e-4)
         logits = [
             standardize(one.logits.double()) if standardise else one.logits.double() for one in (student, teacher)
         ]
