@@ -195,10 +195,10 @@ function facts(network, logP, T, standardise) {
   const list = element("dl", "");
   const lines = [
     [`KL at T = ${T}`, nats(kl), "first"],
-    ["label or not", nats(ofLabel), "part"],
+    ["label against others", nats(ofLabel), "part"],
     ["among the others", nats(kl - ofLabel), "part"],
     ["KL at T = 1", nats(divergence(...atOne))],
-    [`mean of all ${labels.length}, T = ${T}`, nats(mean(network, T, standardise))],
+    [`at T = ${T}, mean of ${labels.length}`, nats(mean(network, T, standardise))],
   ];
   for (const [term, value, look] of lines) list.append(element("dt", look || "", term), element("dd", look === "first" ? look : "", value));
   return list;

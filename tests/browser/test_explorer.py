@@ -75,12 +75,12 @@ def test_divergences_are_those_of_the_package(explorer, networks, temperature, s
         shown, kl = card(explorer, name), expected(teacher, student, temperature)
         assert shown[f"KL at T = {temperature:g}"] == pytest.approx(kl[image].item(), abs=1e-4)
         assert shown["KL at T = 1"] == pytest.approx(expected(teacher, student)[image].item(), abs=1e-4)
-        assert shown[f"mean of all {COUNT}, T = {temperature:g}"] == pytest.approx(kl.mean().item(), abs=1e-4)
+        assert shown[f"at T = {temperature:g}, mean of {COUNT}"] == pytest.approx(kl.mean().item(), abs=1e-4)
         logits = [
             standardize(one.logits.double()) if standardise else one.logits.double() for one in (student, teacher)
         ]
         of_label, _ = decoupled_divergences(*logits, teacher.labels, temperature)
-        assert shown["label or not"] == pytest.approx(of_label[image].item(), abs=1e-4)
+        assert shown["label against others"] == pytest.approx(of_label[image].item(), abs=1e-4)
         assert shown["among the others"] == pytest.approx((kl - of_label)[image].item(), abs=1.1e-4)
 
 
