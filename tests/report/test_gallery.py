@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from gallery_fixtures import Page, only_page, pair, setting_pages, store
 from pandas import DataFrame
+from PIL import Image
 
 from kdhelpers import artifacts
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
@@ -252,7 +254,7 @@ def test_the_cost_of_methods_is_the_measured_step_not_the_time_on_a_shared_machi
     rows = [("KD", 1.7, 0.99, 42.0), ("CRD", 2.4, 1.39, 144.0), ("CE", None, 0.61, 27.0)]
     frame = DataFrame(rows, columns=["method", "gain_points", "step_ratio", "seconds_per_epoch"])
     assert sentences.costs(frame) == [
-        "CRD gains most (+2.40 points), KD least (+1.70).",
+        "The gain of CRD is the largest (+2.40 points), that of KD the smallest (+1.70).",
         "The time of a training step, relative to KD, is 0.61 with CE and 1.4 with CRD.",
     ]
     assert len(sentences.costs(frame.drop(columns="step_ratio"))) == 1
