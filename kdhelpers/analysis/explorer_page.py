@@ -37,7 +37,8 @@ def explorer_page(
 
     students: label -> predictions of the test images by `infer`. subject: whose predictions; it becomes part of the
     title, which the gallery lists. stored_as: label -> artifact of the weights, also for the label "teacher". Texts are
-    escaped. Raises ValueError without a student, for predictions of other images, and for a count below 1.
+    escaped. Raises ValueError without a student, for predictions of other images, for a count below 1, and for logits
+    that are not finite or of other classes.
     """
     _check(data, teacher, students, count)
     total, networks = len(teacher.index), {"teacher": teacher, **students}
@@ -77,6 +78,18 @@ def _check(data: Data, teacher: Predictions, students: Mapping[str, Predictions]
     known = teacher.labels is not None and teacher.index.max() < len(data.test)
     if not known or not torch.equal(data.test.labels[teacher.index], teacher.labels):
         raise ValueError(f"teacher: its predictions are not of the test images of {data.name}; use infer(model, data)")
+    for label, network in {"teacher": teacher, **students}.items():
+        _check_logits(label, network.logits, len(data.class_names))
+
+
+def _check_logits(label: str, logits: Tensor, classes: int) -> None:
+    if logits.shape[1] != classes or classes < 2:
+        wanted = f"the {classes} classes of the data" if classes > 1 else "two classes or more"
+        raise ValueError(
+            f"{label}: its logits are of {logits.shape[1]} class{'es' * (logits.shape[1] != 1)}; the explorer needs {wanted}"
+        )
+    if not logits.isfinite().all():
+        raise ValueError(f"{label}: some of its logits are not finite; leave it out, or train it again at a lower rate")
 
 
 def _rows(teacher: Predictions, networks: Mapping[str, Predictions], stored_as: Mapping[str, str]) -> list[tuple]:

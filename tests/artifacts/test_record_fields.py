@@ -57,10 +57,7 @@ def test_a_wrong_field_is_named_and_the_other_records_are_read(root, place, valu
         ("[1, 2]", "x.json: is not a JSON object; correct"),
         ('{"schema": 99}', "schema = 99: this version reads 1"),
         ("{}", "schema = None"),
-        (
-            '{"schema": 1, "name": "x", "identity": "", "status": ""}',
-            "identity = '': string",
-        ),
+        ('{"schema": 1, "name": "x", "identity": "", "status": ""}', "identity = '': string"),
         ('{"schema": 1, "name": "x", "identity": "a", "status": "failed", "lr": NaN}', "damaged JSON"),
         ('{"schema": 1, "name": "x", "identity": "\\ud800", "status": "failed"}', "damaged JSON"),
         ("[" * 100_000, "damaged JSON"),
