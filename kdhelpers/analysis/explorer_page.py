@@ -83,11 +83,10 @@ def _check(data: Data, teacher: Predictions, students: Mapping[str, Predictions]
 
 
 def _check_logits(label: str, logits: Tensor, classes: int) -> None:
-    if logits.shape[1] != classes or classes < 2:
+    own = logits.shape[1]
+    if own != classes or classes < 2:
         wanted = f"the {classes} classes of the data" if classes > 1 else "two classes or more"
-        raise ValueError(
-            f"{label}: its logits are of {logits.shape[1]} class{'es' * (logits.shape[1] != 1)}; the explorer needs {wanted}"
-        )
+        raise ValueError(f"{label}: its logits are of {own} class{'es' * (own != 1)}; the explorer needs {wanted}")
     if not logits.isfinite().all():
         raise ValueError(f"{label}: some of its logits are not finite; leave it out, or train it again at a lower rate")
 
