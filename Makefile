@@ -20,7 +20,7 @@ lint: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks all
 
-$(VENV)/suite.stamp: requirements.txt requirements-package.txt pyproject.toml
+$(VENV)/suite.stamp: requirements.txt requirements-package.txt requirements-export.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -r requirements.txt -e .
 	touch $@

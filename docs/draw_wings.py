@@ -27,7 +27,9 @@ PURPOSE = {
     "analysis": "networks -> figures",
     "zoo": "teachers made elsewhere",
     "report": "records -> tables, page",
+    "deploy": "weights -> files to deploy",
     "suite": "replay of the notebooks",
+    "tuning": "fair search of settings",
     "cli": "python -m kdhelpers",
 }
 

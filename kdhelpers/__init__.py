@@ -113,6 +113,7 @@ _HOME = {
 }
 _MODULES = {
     "analysis": "analysis",
+    "deploy": "deploy",
     "gains": "report.gains",
     "diagrams": "display.diagrams",
     "method_table": "report.method_table",

@@ -37,6 +37,11 @@ def use_network(path: str) -> None:
     _given.add(str(path))
 
 
+def given_networks() -> list[str]:
+    """The Python paths that the user gave in this process, for the processes that it starts."""
+    return sorted(_given)
+
+
 def is_withheld(name: object) -> bool:
     """Whether the name is a Python path that the user has not given in this process."""
     return is_python_path(name) and name not in _given
@@ -56,7 +61,9 @@ def require_given(path: str, owner: str = "") -> None:
 
 
 def mark(content: Any) -> Any:
-    """The content of a JSON file with its Python paths marked, also in mappings within it."""
+    """The content of a JSON file with its Python paths marked, also in mappings and lists within it."""
     if isinstance(content, dict):
         return {key: mark(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [mark(value) for value in content]
     return FromFile(content) if isinstance(content, str) and ":" in content and is_python_path(content) else content

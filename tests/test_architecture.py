@@ -22,7 +22,8 @@ FLOORS = (
     "training analysis",
     "zoo",
     "report",
-    "suite",
+    "suite deploy",
+    "tuning",
     "cli",
     "__main__",
 )
@@ -61,6 +62,9 @@ def test_imports_come_from_lower_floors(path):
 HEAVY = (
     "torchvision",
     "timm",
+    "onnx",
+    "onnxruntime",
+    "safetensors",
     "pandas",
     "sklearn",
     "matplotlib",
@@ -69,6 +73,7 @@ HEAVY = (
     "pyarrow",
     "IPython",
     "papermill",
+    "optuna",
 )
 
 

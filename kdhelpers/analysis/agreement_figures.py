@@ -8,7 +8,7 @@ import torch
 from kdhelpers.analysis.agreement import logit_correlation, mean_off_diagonal
 from kdhelpers.analysis.intervals import interval_bars
 from kdhelpers.analysis.panels import MAX_NAMED_CLASSES
-from kdhelpers.display.style import PALETTE, grid_shape, new_figure, panel_grid, styled
+from kdhelpers.display.style import MAX_WIDTH, PALETTE, grid_shape, new_figure, panel_grid, styled
 from kdhelpers.evaluation.metrics import calibration, calibration_error_pct
 from kdhelpers.evaluation.predictions import Predictions
 
@@ -27,15 +27,16 @@ def kl_bars(frame):
     return interval_bars(frame["student"].tolist(), panels, label, one_scale=False)
 
 
-def reliability(predictions: dict[str, Predictions], columns: int = 4):
+def reliability(predictions: dict[str, Predictions]):
     """A reliability diagram per network, in the order given: accuracy per bin of confidence, 15 bins.
 
     The title gives the expected calibration error: the mean gap between accuracy and confidence over bins, weighted by
     the share of images (black steps).
     """
-    rows, columns = grid_shape(len(predictions), columns)
+    rows, columns = grid_shape(len(predictions), 4 if len(predictions) <= 8 else 5)
+    side = min(2.0, (MAX_WIDTH - 0.6) / columns)
     with styled():
-        figure = new_figure(2.0 * columns + 0.6, 2.6 * rows + 0.5)
+        figure = new_figure(side * columns + 0.6, (side + 0.6) * rows + 0.5)
         grid = panel_grid(figure, (rows, columns), len(predictions))
         for axes, (name, network) in zip(grid.flat, predictions.items(), strict=False):
             _diagram(axes, calibration(network))
@@ -62,7 +63,7 @@ def _diagram(axes, bins) -> None:
     axes.set(xlim=(0, 100), ylim=(0, 100), xticks=(0, 50, 100), yticks=(0, 50, 100), box_aspect=1)
 
 
-def logit_correlation_maps(teacher: Predictions, students: dict[str, Predictions], data=None, columns: int = 2):
+def logit_correlation_maps(teacher: Predictions, students: dict[str, Predictions], data=None):
     """The teacher's `logit_correlation` [C, C], then |student - teacher| for each student, all students on one scale.
 
     With `data` (the Data predicted on) the classes of a superclass are adjacent, and the axis has names. A student's
@@ -72,10 +73,12 @@ def logit_correlation_maps(teacher: Predictions, students: dict[str, Predictions
     reference, *others = (logit_correlation(network)[order][:, order] for network in (teacher, *students.values()))
     differences = [(other - reference).abs() for other in others]
     largest = max((difference.max().item() for difference in differences), default=0.0) or 1.0
-    shape = grid_shape(len(students), columns)
+    shape = grid_shape(len(students), next((most for most in (2, 3) if len(students) <= most**2), 4))
     with styled():
-        widths = [2.9 + 0.06 * max(map(len, names.values()), default=0), 1.8 * shape[1] + 0.7]
-        height = max(3.0, 2.2 * shape[0])
+        first = 2.9 + 0.06 * max(map(len, names.values()), default=0)
+        side = min(1.8, (MAX_WIDTH - first - 0.7) / shape[1])
+        widths = [first, side * shape[1] + 0.7]
+        height = max(3.0, (side + 0.4) * shape[0])
         figure = new_figure(sum(widths), height)
         left, right = figure.subfigures(1, 2, width_ratios=widths)
         axes = left.subplots()
@@ -85,8 +88,9 @@ def logit_correlation_maps(teacher: Predictions, students: dict[str, Predictions
         left.colorbar(image, ax=axes, label="correlation of logits", shrink=2 / height, panchor=(0, 0.5))
         grid = panel_grid(right, shape, len(students)).ravel()
         for axes, name, difference in zip(grid, students, differences, strict=False):
-            title = f"{fill(name, 24)}\nmean {mean_off_diagonal(difference):.3f}"
+            title = f"{fill(name, round(13 * side))}\nmean {mean_off_diagonal(difference):.3f}"
             image = _matrix(axes, difference, title, cmap="magma_r", vmin=0, vmax=largest)
+            axes.title.set_size(8.5 * min(1, side))
         if students:
             right.colorbar(image, ax=list(grid), label="|student − teacher|", shrink=2 / height)
     return figure

@@ -1,13 +1,19 @@
 """Teacher capacity: does a larger teacher, or a more accurate one, make a better student?"""
 
+from textwrap import fill
+
 import pandas
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from kdhelpers.analysis.agreement import divergence
-from kdhelpers.display.style import PALETTE, new_figure, styled
+from kdhelpers.display.colours import TEACHER, look_of
+from kdhelpers.display.style import new_figure, styled
 from kdhelpers.evaluation.metrics import compare, top_k_pct
 from kdhelpers.evaluation.predictions import Predictions
 
 NO_TEACHER = "no teacher"
+DOT = {"color": "0.75", "marker": "o", "markersize": 4, "markeredgecolor": "0.1", "linestyle": "none"}
 
 
 def capacity(teachers: dict[str, Predictions], students: dict[str, Predictions], alone: Predictions | None = None):
@@ -41,30 +47,49 @@ def _measures(teacher: Predictions, student: Predictions, alone: Predictions | N
 
 
 def capacity_bars(frame):
-    """Accuracy of each teacher (grey) and its student: mean over the frame's seeds, with a dot per seed."""
-    names = list(dict.fromkeys(frame["teacher"]))
+    """Left the accuracy of each teacher (black) and its student, right the student's gain over the one without teacher.
+
+    Bars are means over the frame's seeds, a dot is a seed. A frame without `alone` has no gains.
+    """
+    of = {name: frame[frame["teacher"] == name] for name in dict.fromkeys(frame["teacher"])}
+    taught = [name for name in of if name != NO_TEACHER]
+    widths = [len(of), len(taught)] if "gain_points" in frame else [len(of)]
     with styled():
-        figure = new_figure(1.8 + 1.3 * len(names), 3.0)
-        axes = figure.subplots()
-        for position, name in enumerate(names):
-            rows = frame[frame["teacher"] == name]
-            _pair(axes, position, rows["teacher_top1_pct"].dropna(), rows["student_top1_pct"])
-        axes.set_xticks(range(len(names)), names)
-        axes.set_ylabel("test top-1 accuracy (%)")
-        axes.grid(False, axis="x")
-        axes.margins(y=0.12)
-        handle_of = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # one entry per label
-        figure.legend(handle_of.values(), handle_of.keys(), loc="outside lower center", ncols=3)
+        figure = new_figure(1.0 * len(widths) + 1.05 * sum(widths), 3.2)
+        accuracy, *gain = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
+        for place, (name, rows) in enumerate(of.items()):
+            side = 0.2 * (name in taught)
+            _bar(accuracy, place - side, rows["teacher_top1_pct"].dropna(), TEACHER, "{:.1f}")
+            _bar(accuracy, place + side, rows["student_top1_pct"], _colour(name), "{:.1f}")
+        _name(accuracy, list(of), "test top-1 accuracy (%)")
+        for axes in gain:
+            for place, name in enumerate(taught):
+                _bar(axes, place, of[name]["gain_points"], _colour(name), "{:+.2f}")
+            _name(axes, taught, "gain of the student over the\none without a teacher (points)")
+            axes.axhline(0, color="0.3", linewidth=1)
+        looks = {"teacher": TEACHER, "student": _colour(""), f"student, {NO_TEACHER}": _colour(NO_TEACHER)}
+        handles = [Patch(color=colour, label=label) for label, colour in looks.items()]
+        if frame["teacher"].duplicated().any():
+            handles.append(Line2D([], [], **DOT, label="each seed"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
 
-def _pair(axes, position: int, teacher, student) -> None:
-    centre = position + (0.2 if len(teacher) else 0.0)
-    bars = [(position - 0.2, teacher, "0.6", "teacher"), (centre, student, PALETTE[0], "student")]
-    for x, values, colour, label in bars:
-        if len(values):
-            axes.bar(x, values.mean(), width=0.38, color=colour, label=label)
-            above = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
-            axes.annotate(f"{values.mean():.1f}", (x, values.max()), **above)
-    if len(student) > 1:
-        axes.plot([centre] * len(student), student, "o", markersize=3, color="0.1", label="student, each seed")
+def _colour(teacher: str) -> str:
+    return look_of("si" if teacher == NO_TEACHER else "lm").colour
+
+
+def _bar(axes, place: float, values, colour: str, text: str) -> None:
+    if len(values):
+        axes.bar(place, values.mean(), width=0.38, color=colour)
+        above = (place, max(0, values.mean(), values.max()))
+        axes.annotate(text.format(values.mean()), above, (0, 4), textcoords="offset points", ha="center", fontsize=8)
+    if values.nunique() > 1:
+        axes.plot([place] * len(values), values, **DOT)
+
+
+def _name(axes, names: list[str], label: str) -> None:
+    axes.set_xticks(range(len(names)), [fill(name, 14) for name in names])
+    axes.set_ylabel(label)
+    axes.grid(False, axis="x")
+    axes.margins(y=0.14)

@@ -9,13 +9,12 @@ from matplotlib import colormaps
 from matplotlib.lines import Line2D
 
 from kdhelpers.data import Data
-from kdhelpers.display.style import PALETTE, new_figure, panel_grid, styled
+from kdhelpers.display.style import MAX_WIDTH, PALETTE, new_figure, panel_grid, styled
 from kdhelpers.nearest import guess
 
 MARKERS = tuple((colour, marker) for marker in "o^s" for colour in PALETTE)  # 21 distinct ones
 DEFAULT_CLASSES = 10  # of a data set with more classes than styles
-MAX_COLUMNS = 3
-PANEL_SIDE = 2.9  # inches; three fit in plots.MAX_WIDTH
+MAX_SIDE = 2.9  # inches of a panel; three fit in MAX_WIDTH
 
 
 def choose_classes(data: Data, names: str = "") -> list[int]:
@@ -99,14 +98,15 @@ def _spectrum(count: int):
 def _panels(frame, legend, **projection):
     """A figure with its legend, and (axes, points) of each network in a grid."""
     networks = list(frame.groupby("network", sort=False))
-    rows = math.ceil(len(networks) / MAX_COLUMNS)
+    rows = math.ceil(len(networks) / (3 if len(networks) <= 6 else 4))  # more than two lines of three fill a screen
     columns = math.ceil(len(networks) / rows)
-    width = max(PANEL_SIDE * columns, 4)
+    side = min(MAX_SIDE, MAX_WIDTH / columns)
+    width = max(side * columns, 4)
     entries = max(1, int(width / (0.5 + 0.075 * max(map(len, legend), default=0))))  # of the legend, per line
-    figure = new_figure(width, (PANEL_SIDE + 0.4) * rows + 0.3 + 0.19 * math.ceil(len(legend) / entries))
+    figure = new_figure(width, (side + 0.4) * rows + 0.3 + 0.19 * math.ceil(len(legend) / entries))
     grid = panel_grid(figure, (rows, columns), len(networks), subplot_kw=projection).ravel()
     for axes, (name, _) in zip(grid, networks, strict=False):
-        axes.set_title(fill(name, 36), fontsize=9)
+        axes.set_title(fill(name, round(12 * side)), fontsize=9)
     if legend:
         marks = [Line2D([], [], color=colour, marker=marker, linestyle="") for colour, marker in MARKERS[: len(legend)]]
         figure.legend(marks, legend, loc="outside lower center", ncols=entries, handletextpad=0.1, markerscale=0.8)

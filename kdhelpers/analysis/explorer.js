@@ -23,7 +23,7 @@ function standardised(z) {
 }
 
 function logSumExp(z) {
-  const largest = z.reduce((a, b) => Math.max(a, b));
+  const largest = z.reduce((a, b) => Math.max(a, b), -Infinity);
   return largest + Math.log(sum(z.map(value => Math.exp(value - largest))));
 }
 
@@ -133,7 +133,11 @@ function step(by) {
 // The networks at a temperature.
 
 const percent = value => `${(100 * value).toFixed(1)} %`;
-const nats = value => Number.isFinite(value) ? `${value.toFixed(4)} nats` : "–";
+const nats = value => {
+  if (!Number.isFinite(value)) return "–";
+  const positive = Math.max(0, value);  // rounding makes a small divergence negative
+  return `${positive < 1e6 ? positive.toFixed(4) : positive.toExponential(2)} nats`;
+};
 
 function element(tag, className, text = "") {
   const made = document.createElement(tag);
@@ -191,10 +195,10 @@ function facts(network, logP, T, standardise) {
   const list = element("dl", "");
   const lines = [
     [`KL at T = ${T}`, nats(kl), "first"],
-    ["label or not", nats(ofLabel), "part"],
+    ["label against others", nats(ofLabel), "part"],
     ["among the others", nats(kl - ofLabel), "part"],
     ["KL at T = 1", nats(divergence(...atOne))],
-    [`mean of all ${labels.length}, T = ${T}`, nats(mean(network, T, standardise))],
+    [`at T = ${T}, mean of ${labels.length}`, nats(mean(network, T, standardise))],
   ];
   for (const [term, value, look] of lines) list.append(element("dt", look || "", term), element("dd", look === "first" ? look : "", value));
   return list;
@@ -219,6 +223,7 @@ at("outcome").append(...Object.keys(OUTCOMES).map(name => new Option(name, name)
 Object.assign(at("temperature"), { min: 0, max: TEMPERATURES.length - 1, value: TEMPERATURES.indexOf(1) });
 for (const id of ["order", "student", "class", "outcome"]) at(id).addEventListener("change", choose);
 for (const id of ["temperature", "standardise"]) at(id).addEventListener("input", draw);
+addEventListener("pageshow", choose);  // on the way back the browser restores the choices without an event
 at("previous").addEventListener("click", () => step(-1));
 at("next").addEventListener("click", () => step(1));
 document.addEventListener("keydown", event => {

@@ -37,8 +37,8 @@ def explorer_page(
 
     students: label -> predictions of the test images by `infer`. subject: whose predictions; it becomes part of the
     title, which the gallery lists. stored_as: label -> artifact of the weights, also for the label "teacher". Texts are
-    escaped. Raises ValueError without a student, for predictions of other images, for a count below 1, and for logits
-    that are not finite or of other classes.
+    escaped. Raises ValueError without a student, for predictions of other images or classes, for logits that are not
+    finite, and for a count below 1.
     """
     _check(data, teacher, students, count)
     total, networks = len(teacher.index), {"teacher": teacher, **students}
@@ -79,16 +79,14 @@ def _check(data: Data, teacher: Predictions, students: Mapping[str, Predictions]
     if not known or not torch.equal(data.test.labels[teacher.index], teacher.labels):
         raise ValueError(f"teacher: its predictions are not of the test images of {data.name}; use infer(model, data)")
     for label, network in {"teacher": teacher, **students}.items():
-        _check_logits(label, network.logits, len(data.class_names))
+        _check_logits(label, network.logits, data)
 
 
-def _check_logits(label: str, logits: Tensor, classes: int) -> None:
-    own = logits.shape[1]
-    if own != classes or classes < 2:
-        wanted = f"the {classes} classes of the data" if classes > 1 else "two classes or more"
-        raise ValueError(f"{label}: its logits are of {own} class{'es' * (own != 1)}; the explorer needs {wanted}")
+def _check_logits(label: str, logits: Tensor, data: Data) -> None:
+    if logits.shape[1] != len(data.class_names):
+        raise ValueError(f"{label}: has {logits.shape[1]} classes; {data.name} has {len(data.class_names)}")
     if not logits.isfinite().all():
-        raise ValueError(f"{label}: some of its logits are not finite; leave it out, or train it again at a lower rate")
+        raise ValueError(f"{label}: has logits that are not finite, as after a diverged training; leave it out")
 
 
 def _rows(teacher: Predictions, networks: Mapping[str, Predictions], stored_as: Mapping[str, str]) -> list[tuple]:

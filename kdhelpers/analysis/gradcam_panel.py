@@ -13,7 +13,7 @@ from kdhelpers.evaluation.predictions import infer
 
 CANDIDATES = 500  # test images to choose from; inference on all 10,000 would take minutes
 OVERLAY = {"cmap": "inferno", "vmin": 0, "vmax": 1, "alpha": 0.6}
-LINE_LENGTH = 17  # letters per line of a title
+LETTERS = 14  # of a title's line, per inch
 
 
 def gradcam_panel(
@@ -60,7 +60,7 @@ def _draw(split: Split, columns: list[tuple[str, Tensor, Tensor]], class_names, 
         grid = figure.subplots(1 + count, len(names), squeeze=False, height_ratios=[0.01, *[1] * count])
         for axes, name in zip(grid[0], names, strict=True):
             axes.set_axis_off()
-            axes.set_title(fill(name, LINE_LENGTH), fontweight="normal", pad=0)
+            axes.set_title(fill(name, round(LETTERS * side)), fontweight="normal", fontsize=10 * min(1, side), pad=0)
         for row, ((axes, *overlays), image, label) in enumerate(zip(grid[1:], split.images, split.labels, strict=True)):
             _picture(axes, image.permute(1, 2, 0), class_names[label], "black")
             for axes, (_, predicted, maps) in zip(overlays, columns, strict=True):
@@ -68,7 +68,7 @@ def _draw(split: Split, columns: list[tuple[str, Tensor, Tensor]], class_names, 
         bar = figure.colorbar(overlays[0].images[-1], ax=grid, location="bottom", shrink=0.6, aspect=40, pad=0.01)
         label = "Grad-CAM of the true class, each map scaled to 0..1; "
         label += f"{errors} of {count} images chosen because a student misclassifies them"
-        bar.set_label(fill(label, LINE_LENGTH * len(names)))
+        bar.set_label(fill(label, round(LETTERS * side * len(names))))
     return figure
 
 
@@ -80,4 +80,5 @@ def _overlay(axes, image: Tensor, gradcam: Tensor, title: str, correct: bool) ->
 def _picture(axes, image: Tensor, title: str, colour: str) -> None:
     axes.imshow(image.numpy(), cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
     axes.set_axis_off()
-    axes.set_title(fill(title, LINE_LENGTH), color=colour, fontsize=8, pad=3)
+    side = axes.figure.get_figwidth() / axes.get_subplotspec().get_gridspec().ncols
+    axes.set_title(fill(title, round(LETTERS * side)), color=colour, fontsize=8 * min(1, 0.2 + 0.8 * side), pad=3)

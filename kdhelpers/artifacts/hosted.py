@@ -7,11 +7,14 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from itertools import islice
+from mimetypes import guess_type
 from pathlib import Path
 
 KAGGLE = Path("/kaggle")
 COLAB = Path("/content")
 DEPTH = 5  # folders between Kaggle's input folder and the files of a data set
+FIRST = 3  # files of a folder that show whether it is of a class
 CIFAR = {"meta": "cifar-100-python", "batches.meta": "cifar-10-batches-py"}  # a file of theirs -> torchvision's folder
 
 
@@ -44,16 +47,23 @@ def link_attached(attached: Path, data: Path) -> None:
 
 
 def _data_sets(attached: Path) -> Iterator[tuple[Path, str]]:
-    """(path, name under the data root) of the folders with training files, and of the archives."""
+    """(path, name under the data root) of the folders with training files or class folders, and of the archives."""
     for path, folders, files in os.walk(attached):
         folder = Path(path)
-        if any(map(_is_training, folders + files)):
+        has_classes = folder != attached and sum(_begins_with_image(folder / name) for name in folders) > 1
+        if has_classes or any(map(_is_training, folders + files)):
             yield folder, next((name for file, name in CIFAR.items() if file in files), folder.name)
         for file in files:
             if file.endswith((".tar.gz", ".tgz")):
                 yield folder / file, f".cache/{file}"  # where a finished download would be
-        deep = len(folder.relative_to(attached).parts) >= DEPTH
-        folders[:] = [] if deep else [name for name in folders if name not in ("train", "val", "test")]
+        last = has_classes or len(folder.relative_to(attached).parts) >= DEPTH
+        folders[:] = [] if last else [name for name in folders if name not in ("train", "val", "test")]
+
+
+def _begins_with_image(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in islice(entries, FIRST)]
+    return any((guess_type(name)[0] or "").startswith("image/") for name in names)
 
 
 def _is_training(name: str) -> bool:

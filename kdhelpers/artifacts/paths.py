@@ -8,6 +8,7 @@ FOLDERS = {
     "weights": "pth_models",
     "checkpoints": "pth_models/checkpoints",
     "outputs": "pth_models/outputs",
+    "exports": "pth_models/exports",
     "plots": "plots",
     "results": "json_results",
     "submissions": "submissions",

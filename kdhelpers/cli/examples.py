@@ -22,6 +22,14 @@ Examples:
   python -m kdhelpers train RUN.json
   torchrun --nproc_per_node=2 -m kdhelpers.training RUN.json
 """
+TUNE_EXAMPLES = """
+\b
+Examples:
+  python -m kdhelpers tune --methods "si; lm; dkd" --trials 20 \\
+      dataset=cifar100 model=resnet8 teacher=resnet20 epochs=10
+  python -m kdhelpers tune --methods "si; dkd published" --space space.yaml \\
+      --name mine --workers 2 model=resnet8 teacher=resnet20
+"""
 LIST_EXAMPLES = """
 \b
 Examples:
@@ -50,6 +58,13 @@ Examples:
   python -m kdhelpers network timm:vit_tiny_patch16_224 patch_size=4
   python -m kdhelpers network my_models:TinyNet width=16 --classes 100
   python -m kdhelpers network "timm:vit_tiny*"
+"""
+EXPORT_EXAMPLES = """
+\b
+Examples:
+  python -m kdhelpers export student_lm_resnet8_digits
+  python -m kdhelpers export student_lm_resnet8_digits --int8
+  python -m kdhelpers export student_lm_TinyNet_pets --network nets.py:TinyNet
 """
 PREDICT_EXAMPLES = """
 \b

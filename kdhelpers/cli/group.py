@@ -20,7 +20,7 @@ def with_network(command: Callable) -> Callable:
         for path in paths:
             use_network(path)
 
-    text = "Import this network of your own, MODULE:NAME or FILE.py:NAME, which the stored weights name."
+    text = "Import this network of your own, MODULE:NAME or FILE.py:NAME, which a stored file names."
     options = {"multiple": True, "callback": use, "expose_value": False, "metavar": "PATH", "help": text}
     return click.option("--network", **options)(command)
 

@@ -5,7 +5,7 @@ from kdhelpers.data.augmentation.recipe import Normalise, Recipe, augment, parse
 from kdhelpers.data.batch import Batch, BatchSpec
 from kdhelpers.data.batches import Batches, evaluation_batches
 from kdhelpers.data.dataset import Data, Split, Unlabelled, few_in_rehearsal
-from kdhelpers.data.load import check_data, known_datasets, load_data
+from kdhelpers.data.load import check_data, known_datasets, load_data, unknown_dataset
 from kdhelpers.data.readers.arrays import Raw, dataset_from_arrays
 from kdhelpers.data.readers.catalogue import DATASETS, Source
 from kdhelpers.data.readers.safe_pickle import restricted_load

@@ -64,6 +64,7 @@ class Data:
     unlabelled: Unlabelled | None = None  # training images without labels
     pixel_ranges: dict = field(default_factory=dict)  # what became 0..255, of files of more than 8 bits per value
     test_split: str = ""  # how it was made, if the files have none
+    leaked_files: int = 0  # of validation and test, which are copies of training files
 
     def __post_init__(self):
         for name in ("train", "val", "test"):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from kdhelpers.messages import inform
 
 SERIOUS, WARNING, NOTE = "serious", "warning", "note"
+LEAK = "the same file is in train"
 FEW = 3  # places that a long list names
 IMAGE_KINDS = ".bmp, .jpeg, .jpg, .png, .ppm, .tif, .tiff, .webp"
 
@@ -57,6 +58,12 @@ FAULTS = {
         WARNING, "files of other kinds are not read: {kinds}", f"convert them if they are images ({IMAGE_KINDS})"
     ),
     "deeper": Fault(WARNING, "images in its subfolders are not read ({count})", "move them up to the others"),
+    "loose": Fault(
+        WARNING,
+        "images next to the class folders are not read ({count})",
+        "move them into the folders of their classes",
+    ),
+    "broken_link": Fault(SERIOUS, "is a link to what is missing", "restore it, or remove the link"),
     "loop": Fault(WARNING, "is a link to a folder around it and is not read", "remove the link"),
     "hidden": Fault(NOTE, "belongs to the system and is not read", "nothing to do"),
     "annotated_missing": Fault(SERIOUS, "names {file}, which is missing", "copy the image, or remove the line"),
@@ -94,9 +101,7 @@ FAULTS = {
         WARNING, "reading takes {milliseconds:.0f} ms a file", "copy the data set to a local disk and set KD_DATA to it"
     ),
     # the content
-    "leak": Fault(
-        WARNING, "the same file is in train: an image of {split} is trained on", "remove it from one of the two splits"
-    ),
+    "leak": Fault(WARNING, f"{LEAK}: an image of {{split}} is trained on", "remove it from one of the two splits"),
     "equal_pixels": Fault(
         WARNING, "{count:,} of {whole:,} images of {split} have the pixels of a training image", "remove them"
     ),
@@ -173,6 +178,11 @@ class Findings(list[Finding]):
     @property
     def serious(self) -> list[Finding]:
         return [finding for finding in self if finding.severity == SERIOUS]
+
+    @property
+    def leaks(self) -> int:
+        """The number of files that are copies of training files."""
+        return sum(finding.what.startswith(LEAK) for finding in self)
 
     @contextlib.contextmanager
     def gather(self) -> Iterator[None]:

@@ -62,7 +62,7 @@ def load_data(
     if unlabelled:
         train, unlabelled_images = take_unlabelled(unlabelled, train, splits["test"], split_seed, raw.pixel_ranges)
     names = raw.class_names, raw.superclasses, raw.superclass_names
-    extras = notes, unlabelled_images, raw.pixel_ranges, raw.test_split
+    extras = notes, unlabelled_images, raw.pixel_ranges, raw.test_split, found.leaks
     return Data(name, train, val, splits["test"], *names, mean, std, raw.source, *extras)
 
 
@@ -82,7 +82,14 @@ def check_data(name: str, image_size: int | None = None, root: Path | str | None
 def read_raw(name: str, source: Source, root: Path, image_size: int | None, found: Findings) -> Raw:
     """The content of the data set before the validation split; it is downloaded if it is missing."""
     # Official content is compared pixel for pixel, so it is resized only after reading.
-    raw = _read_or_download(name, source, root, None if source.fingerprints else image_size or source.image_size, found)
+    size = None if source.fingerprints else image_size or source.image_size
+    try:
+        raw = _read_or_download(name, source, root, size, found)
+    except OSError as error:
+        if not error.filename:  # it has a text for the user already
+            raise
+        reason = f"cannot be read ({error.strerror}); change its permissions, or copy the data set elsewhere"
+        raise ValueError(f"{shown(error.filename)}: {reason}") from error
     if len(raw.class_names) == 1:
         found.add("one_class", raw.source, name=raw.class_names[0])
     return raw
@@ -93,7 +100,22 @@ def _find_source(name: str, root: Path) -> Source:
         return DATASETS[name]
     if name and Path(name).name == name and not name.startswith(".") and (root / name).is_dir():
         return Source(f"the folder {root / name}")
-    raise ValueError(f"dataset = {name}: unknown; {known_names(name, *known_datasets(root))}")
+    raise ValueError(f"dataset = {name}: {unknown_dataset(name, root)}")
+
+
+def unknown_dataset(name: str, root: Path | None = None) -> str:
+    """Why the name is not of a data set, and the remedy."""
+    root = root or artifacts.data_root()
+    place = root / name
+    if len(Path(name).parts) > 1 or "\\" in name:
+        return f"is a path; copy or link the folder into {root}, and give its name alone"
+    if name and place.is_symlink() and not place.exists():
+        return f"{place} is a link to what is missing; restore it, or link the folder again"
+    if name and place.is_file():
+        return f"{place} is a file; unpack it, or put {LAYOUTS} into a folder"
+    if name and place.is_dir():
+        return "has other characters than letters, digits and . _ + -; rename the folder"
+    return f"unknown; {known_names(name, *known_datasets(root))}"
 
 
 def known_datasets(root: Path | None = None) -> tuple[list[str], str]:

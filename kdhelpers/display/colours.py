@@ -29,7 +29,7 @@ FAMILIES = {
     },
 }
 OWN_COLOURS = ("#A6192E", "#5E6B00", "#00737A", "#8A6D00", "#7A2E3A", "#8F8A00")  # hues that no family has
-TEACHER = "#000000"
+TEACHER, CHANCE = "#000000", "#B8B8B8"
 MARKERS = "osv^D"  # a new one after three members, whose lightnesses differ
 
 
@@ -56,16 +56,23 @@ def look_of(method: str) -> Look:
 
 
 def method_of(label: str) -> str:
-    """The method whose title begins a label such as `KD (T=2.0)` or `resnet8 · KD (n = 3)`; "" for any other label."""
+    """The method whose title begins a label such as `KD (T=2.0)` or `resnet8 · KD (n = 3)`; "" for any other label.
+
+    The title may stand without its bracket: `CE, jittered images`.
+    """
     text = label.rpartition(" · ")[2]
-    titles = {getattr(method, "title", name.upper()): name for name, method in METHODS.items()}
+    whole = {getattr(method, "title", name.upper()): name for name, method in METHODS.items()}
+    titles = {title.partition(" (")[0]: name for title, name in whole.items()} | whole
     fitting = [title for title in titles if re.match(re.escape(title) + r"(?!\w)", text)]
     return titles[max(fitting, key=len)] if fitting else ""
 
 
 def colour_of(label: str, default: str = OWN_COLOURS[0]) -> str:
-    """The colour of a run's label: that of its method, black for a teacher, else `default`."""
-    if label.rpartition(" · ")[2].startswith(("teacher", "untrained teacher")):
+    """The colour of a run's label: that of its method, black for a teacher, grey for chance, else `default`."""
+    text = label.rpartition(" · ")[2]
+    if text.startswith(("teacher", "untrained teacher")):
         return TEACHER
+    if text.startswith("chance"):
+        return CHANCE
     method = method_of(label)
     return look_of(method).colour if method else default

@@ -7,10 +7,11 @@ import matplotlib
 from matplotlib.figure import Figure
 
 MAX_WIDTH = 9.0  # inches of a figure; notebooks show 100 dots per inch, and 900 fit on a page
+HIGHEST = 9.0  # inches of a figure that grows with the number of settings: a screen
 # Okabe and Ito's colours, distinct for colour-blind readers too; black is the teacher's.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B")
 TEACHER_LINE = {"color": "black", "linestyle": "--", "linewidth": 1.2}
-PANEL_HEAD = 0.5  # inches of a panel's title and ticks
+ROW, PANEL_HEAD, NOTES = 0.2, 0.5, 0.3  # inches of a row, of a panel's title and ticks, of lines above and below all
 LINES = ("-", "-.", (0, (1, 1.2)), (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)))  # of lines of one colour
 STYLE = {
     "figure.facecolor": "white",
@@ -62,12 +63,15 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def stacked_panels(rows: Sequence[int], row_height: float = 0.2, extra: float = 0.3):
-    """A figure of MAX_WIDTH and an axes for each number of rows, one below the other on one scale.
-
-    All rows have one height, in inches; `extra` is the height of the lines above and below all panels.
-    """
-    heights = [row_height * max(1, count) + PANEL_HEAD for count in rows]
-    figure = new_figure(MAX_WIDTH, sum(heights) + extra)
+def stacked_panels(rows: Sequence[int]):
+    """A figure of MAX_WIDTH and an axes for each number of rows, one below the other on one scale; ROW is a row's."""
+    heights = [ROW * max(1, count) + PANEL_HEAD for count in rows]
+    figure = new_figure(MAX_WIDTH, sum(heights) + NOTES)
     grid = figure.subplots(len(rows), 1, squeeze=False, sharex=True, height_ratios=heights)
     return figure, list(grid[:, 0])
+
+
+def rows_that_fit(rows: Sequence[int]) -> int:
+    """The most rows that each panel of `stacked_panels` may keep, so that the figure is at most HIGHEST; at least 1."""
+    room = round((HIGHEST - NOTES - PANEL_HEAD * len(rows)) / ROW, 6)  # without the rounding error
+    return next((most for most in range(max(rows), 1, -1) if sum(min(most, count) for count in rows) <= room), 1)

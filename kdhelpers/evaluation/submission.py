@@ -103,7 +103,7 @@ def predict_stored(
     if dataset and (trained_on := (facts.get("run") or {}).get("dataset", dataset)) != dataset:
         raise ValueError(f"dataset = {dataset}: {model} was trained on {trained_on}; leave it out")
     network = load_model(weights, device=str(pick_device()))
-    classes = network.get_submodule(network.return_nodes.classifier).out_features
+    classes = _classes(network, facts)
     if facts.get("num_classes", classes) != classes:
         raise ValueError(
             f"dataset = {dataset}: has {facts['num_classes']} classes, {model} has {classes}; name its training data"
@@ -115,6 +115,12 @@ def predict_stored(
         raise ValueError(f"{model}: its description file {fault}; train it again, or remove the file")
     images = read_unlabelled(source, facts["image_size"], facts.get("pixel_ranges"))
     return predict(network, images, facts["mean"], facts["std"], names, tta)
+
+
+def _classes(network: nn.Module, facts: dict) -> int:
+    """Of a network, by its classifier; by the facts, if that is not a linear layer."""
+    classifier = network.get_submodule(network.return_nodes.classifier)
+    return getattr(classifier, "out_features", facts.get("num_classes"))
 
 
 def check_output(path: Path | str) -> None:

@@ -22,6 +22,8 @@ class Classifier:
         self.module, self._owner = module, owner
 
     def __call__(self, embedding: Tensor) -> Tensor:
+        if isinstance(self.module, nn.Conv2d):  # of 1x1 pixel: it takes maps, not vectors
+            _ = self.weight
         return self.module(embedding)
 
     @property

@@ -1,7 +1,7 @@
 """Logits, embedding and named feature maps from one forward of any network, by forward hooks."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -47,16 +47,22 @@ _MAP, _BEFORE_RELU, _FINAL_MAP, _EMBEDDING = "map", "before ReLU", "final map", 
 @dataclass
 class _Capture:
     """The state shared by the hooks of a `FeatureExtractor`. `tensors` is None outside its forward, so that the hooks
-    in a copy of the network keep no tensor alive."""
+    in a copy of the network keep no tensor alive.
+
+    calls: how often each map's module was called in this forward; times: in the last whole forward.
+    """
 
     tensors: dict[_Key, Tensor] | None = None
     stop_at: str | None = None
+    calls: dict[_Key, int] = field(default_factory=dict)
+    times: dict[_Key, int] = field(default_factory=dict)
 
 
 def _keep_map(key: _Key, capture: _Capture, module: nn.Module, inputs: tuple, output: Tensor) -> None:
     if capture.tensors is not None:
         capture.tensors[key] = output
-        if key[1] == capture.stop_at:
+        capture.calls[key] = capture.calls.get(key, 0) + 1
+        if key[1] == capture.stop_at and capture.calls[key] >= capture.times.get(key, 1):
             raise _Stop
 
 
@@ -112,13 +118,14 @@ class FeatureExtractor(nn.Module):
         """images [B, 3, H, W] -> Outputs.
 
         stop_at: name of the map at which the forward ends. Logits and embedding are then None, later maps are missing,
-        and later layers are neither computed nor given a gradient.
+        and later layers are neither computed nor given a gradient. A map whose module is called several times needs a
+        whole forward before.
         """
         if stop_at is not None and stop_at not in self.feature_maps:
             names = ", ".join(self.feature_maps)
             raise ValueError(f"stop_at={stop_at!r} is not a map of this model; use one of {names}")
         tensors = {}
-        self._capture.tensors, self._capture.stop_at = tensors, stop_at
+        self._capture.tensors, self._capture.stop_at, self._capture.calls = tensors, stop_at, {}
         try:
             logits = self.model(images)
         except _Stop:
@@ -127,8 +134,12 @@ class FeatureExtractor(nn.Module):
             return Outputs(None, None, self._maps(tensors))
         finally:
             self._capture.tensors = None
+        if not isinstance(logits, Tensor):
+            mode = "training" if self.model.training else "eval"
+            raise ValueError(f"model: returns a {type(logits).__name__} in {mode} mode; return the logits alone")
         if missing := [path for key, path in self._paths.items() if key not in tensors]:
             raise ValueError(f"module {missing[0]!r} was not called in the model's forward; name a module that is")
+        self._capture.times = self._capture.calls
         embedding, maps = tensors[_EMBEDDING, "classifier"].flatten(1), self._maps(tensors)
         final_map = tensors.get((_FINAL_MAP, "pooling"))
         if self.pre_activations is None:

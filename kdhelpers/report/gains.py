@@ -74,11 +74,14 @@ def pictures(dataset: str) -> dict:
 
 
 def cohort_of(frame, dataset: str, like: str = ""):
-    """The rows of a `results()` frame that `by_seed` compares; of a seed that is stored twice the newest."""
+    """The rows of a `results()` frame that `by_seed` compares; of a seed that is stored twice the newest.
+
+    Empty if `like` has no student of its budget to compare with. Raises ValueError if it is not a stored student.
+    """
     students = newest(frame[frame["role"] == "student"])
     cohorts = [cohort for cohort in _cohorts(students) if not like or like in set(cohort["name"])]
-    if like and not cohorts:
-        raise ValueError(f"like = {like}: not a student with a baseline on {dataset}; name another, or none")
+    if like and like not in set(students["name"]):
+        raise ValueError(f"like = {like}: not a student that is stored on {dataset}; name another, or none")
     most = lambda cohort: (cohort["method"].nunique(), -cohort["setting"].nunique())  # noqa: E731
     return max(cohorts, key=most, default=frame[:0])
 

@@ -5,11 +5,10 @@ from textwrap import wrap
 
 from kdhelpers.display.colours import colour_of
 from kdhelpers.display.curves import short_names
-from kdhelpers.display.style import MAX_WIDTH, TEACHER_LINE, new_figure, shorten, styled
+from kdhelpers.display.style import HIGHEST, MAX_WIDTH, TEACHER_LINE, new_figure, shorten, styled
 from kdhelpers.display.text import MARK, evidence_note, mark_meaning, signed_text
 
 ROW, HEAD, FOOT = 0.28, 0.62, 0.75  # inches of a method, of a panel's title and ticks, of the figure's notes
-HIGHEST = 9.0  # inches of a figure: a screen
 NAME, TITLE = 40, 80  # letters of a method, of a title's line
 NEAR = 2.0  # a teacher's line is drawn up to so many times the largest gain
 BOX = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}

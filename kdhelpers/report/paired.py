@@ -52,7 +52,7 @@ def _baselines(runs, is_baseline) -> dict[str, tuple[str, str]]:
     alone = {group[0]["budget_key"]: group for group in students if is_baseline(group[0]["run"])}
     others: dict[str, list] = {}
     for budget, group in alone.items():
-        others.setdefault(_without_optimizer(budget), []).append(group)
+        others.setdefault(without_optimizer(budget), []).append(group)
     chosen = {}
     for group in students:
         own = alone.get(group[0]["budget_key"])
@@ -63,7 +63,8 @@ def _baselines(runs, is_baseline) -> dict[str, tuple[str, str]]:
     return chosen
 
 
-def _without_optimizer(budget_key: str) -> str:
+def without_optimizer(budget_key: str) -> str:
+    """What budgets by several optimisers have in common."""
     return canonical({field: value for field, value in json.loads(budget_key).items() if field not in OPTIMIZER_FIELDS})
 
 
@@ -72,7 +73,7 @@ def _of_another_optimizer(group: list[dict], others: dict[str, list]) -> list[di
     optimizer, seeds = group[0]["run"].get("optimizer"), _seeds(group)
     fitting = [
         other
-        for other in others.get(_without_optimizer(group[0]["budget_key"]), [])
+        for other in others.get(without_optimizer(group[0]["budget_key"]), [])
         if other[0]["run"].get("optimizer") != optimizer and seeds & _seeds(other)
     ]
     order = lambda other: (len(seeds & _seeds(other)), mean(numbers(other, "test_top1_pct")))  # noqa: E731

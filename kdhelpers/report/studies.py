@@ -55,6 +55,13 @@ STUDIES = (
         ["what_changed_*", "changed_*", "changes_*"],
     ),
     Study(
+        "deploy",
+        "Deployment",
+        "What do teacher and students cost in production, in float and in int8?",
+        ["24_deploy"],
+        ["deploy_*"],
+    ),
+    Study(
         "controls",
         "Controls",
         "Does the student learn from its teacher, or does any soft target help?",

@@ -24,23 +24,21 @@ def gains(frame) -> list[str]:
     return [
         f"{means.index[0]} {verb}: {signed_text(means.iloc[0])} points over the student alone, mean over "
         f"{_seeds(frame)}.",
-        f"{always.sum()} of {len(always)} settings gain with every seed.",
+        f"{always.sum()} of {len(always)} settings gain{'s' * (always.sum() == 1)} with every seed.",
     ]
 
 
 def costs(frame) -> list[str]:
-    """A row per method, with its gain and the seconds of an epoch; a version before 0.1 wrote paired_gain_points."""
+    """A row per method, with its gain and the time of a step; a version before 0.1 wrote paired_gain_points."""
     column = "gain_points" if "gain_points" in frame else "paired_gain_points"
     points = _means(frame, "method", column)
     most, least = points.index[0], points.index[-1]
     high, low = signed_text(points[most]), signed_text(points[least])
     sentences = [f"The gain of {most} is the largest ({high} points), that of {least} the smallest ({low})."]
-    alone = frame[~(frame["lockstep"].astype(float) > 1)]  # else the time is a share of a common one
-    pace = _means(alone, "method", "seconds_per_epoch")
-    if len(pace) > 1:
-        sentences.append(
-            f"An epoch takes {pace.iloc[-1]:.3g} s with {pace.index[-1]} and {pace.iloc[0]:.3g} s with {pace.index[0]}."
-        )
+    steps = _means(frame, "method", "step_ratio") if "step_ratio" in frame else ()
+    if len(steps) > 1:
+        cheap, dear = (f"{steps[name]:.2g} with {name}" for name in (steps.index[-1], steps.index[0]))
+        sentences.append(f"The time of a training step, relative to KD, is {cheap} and {dear}.")
     return sentences
 
 
@@ -62,7 +60,7 @@ def capacity(frame) -> list[str]:
     best, strongest = students.drop("no teacher", errors="ignore").index[0], teachers.index[0]
     same = "It is also" if best == strongest else f"It is not {strongest},"
     return [
-        f"The student's accuracy by teacher, measured again, mean over {_seeds(frame)}: {reached}.",
+        f"The student's accuracy by teacher, measured again for the picture, mean over {_seeds(frame)}: {reached}.",
         f"The best student has the teacher {best}. {same} the most accurate teacher ({teachers[strongest]:.2f} %).",
     ]
 
@@ -73,12 +71,12 @@ def colour(frame) -> list[str]:
     strong = frame[frame["strength"] == strength]
     drops = _means(strong[strong["seed"].notna()], "model", "drop_pct")
     sentences = [
-        f"With {strength} jitter of the test images {drops.index[-1]} loses {drops.iloc[-1]:.1f} points, the least of "
-        f"the students; {drops.index[0]} loses {drops.iloc[0]:.1f}, the most (mean over {_seeds(strong)})."
+        f"With {strength} jitter of the test images the students lose {drops.iloc[-1]:.1f} points ({drops.index[-1]}) "
+        f"to {drops.iloc[0]:.1f} points ({drops.index[0]}), mean over {_seeds(strong)}."
     ]
     teachers = _means(strong[strong["seed"].isna()], "model", "drop_pct")
     losses = " and ".join(f"{drop:.1f} points ({name})" for name, drop in teachers.items())
-    return sentences + ([f"The networks without repetition lose {losses}."] if losses else [])
+    return sentences + ([f"Single runs lose {losses}."] if losses else [])
 
 
 def distribution(frame) -> list[str]:
@@ -145,10 +143,9 @@ def _common(run: dict) -> str:
 
 
 def _best_of(comparison) -> str:
-    best, pair = comparison.best.row, f"{comparison.pair} on {comparison.dataset}, {comparison.budget}"
-    own = comparison.best
-    gain = f"; gain over {own.baseline}, points: {own.gain}" if own.gain != "–" else ""
-    return f"{pair}: {best['label']} is best. Test top-1, %: {comparison.accuracy}{gain}."
+    best, pair = comparison.best, f"{comparison.pair} on {comparison.dataset}, {comparison.budget}"
+    gain = f"; gain: {best.gain_sentence}" if best.gain_sentence else ""
+    return f"{pair}: {best.row['label']} is best. Test top-1, %: {comparison.accuracy}{gain}."
 
 
 def _means(frame, name: str, value: str):

@@ -23,6 +23,7 @@ def run_suite(
     """
     import click
 
+    from kdhelpers.suite.own_networks import require_given_networks
     from kdhelpers.suite.profiles import load_profile, profile_path
     from kdhelpers.suite.rehearsal import stored_estimates
     from kdhelpers.suite.schedule import Suite
@@ -31,6 +32,7 @@ def run_suite(
     from kdhelpers.suite.workers import LocalWorkers, RayWorkers
 
     jobs, path = load_profile(profile, seeds, only), profile_path(profile)
+    require_given_networks(path, jobs)
     pool = RayWorkers(ray, workers) if ray else LocalWorkers(workers)
     forced = frozenset(job.name for job in jobs if force and (not only or job.is_named(only)))
     estimates = stored_estimates(path.stem)
@@ -53,6 +55,7 @@ def rehearse_suite(
     """
     import click
 
+    from kdhelpers.suite.own_networks import require_given_networks
     from kdhelpers.suite.profiles import load_profile, profile_path
     from kdhelpers.suite.rehearsal import rehearse
     from kdhelpers.suite.stand_ins import missing
@@ -60,6 +63,7 @@ def rehearse_suite(
     from kdhelpers.suite.workers import LocalWorkers
 
     path, jobs = profile_path(profile), load_profile(profile, seeds[:1], only)
+    require_given_networks(path, jobs)
     pool = LocalWorkers(workers)
     click.echo(f"rehearsal of {path}: {len(jobs)} jobs, {pool.description}")
     absent = missing(jobs)

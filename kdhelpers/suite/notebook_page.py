@@ -1,4 +1,4 @@
-"""An executed notebook as one HTML page that needs no network: its pictures are in it, and no script runs."""
+"""An executed notebook as one HTML page without network and scripts: it holds its pictures, its formulas are MathML."""
 
 import logging
 import re
@@ -59,9 +59,9 @@ def _from_the_page(found: re.Match) -> str:
 
 @cache
 def _exporter():
-    from nbconvert import HTMLExporter
+    from kdhelpers.suite.formulas import FormulaExporter
 
-    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter = FormulaExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     exporter.log.setLevel(logging.ERROR)  # it warns of pictures without texts
     return exporter
 

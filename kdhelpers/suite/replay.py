@@ -74,7 +74,7 @@ def end_marker(copy: Path) -> str | None:
         return None
 
 
-def _stop_with_the_suite() -> None:
+def stop_with_the_suite() -> None:
     while os.read(0, 1):  # not sys.stdin: its lock would abort the interpreter's shutdown
         pass
     _thread.interrupt_main()  # then papermill shuts its kernel down
@@ -85,7 +85,7 @@ def _stop_with_the_suite() -> None:
 def main() -> None:
     order = json.loads(sys.stdin.buffer.readline())
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    threading.Thread(target=_stop_with_the_suite, daemon=True).start()
+    threading.Thread(target=stop_with_the_suite, daemon=True).start()
     sys.exit(replay(**order))
 
 

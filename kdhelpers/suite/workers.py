@@ -1,4 +1,4 @@
-"""The workers: processes of this machine, or Ray tasks. Both start the same child process, `replay`.
+"""The workers: processes of this machine, or Ray tasks. Both start the same child process: `replay`, or another module.
 
 `schedule.Workers` is their protocol: `start` returns a handle, `poll(handle)` its exit code, or None while it runs.
 """
@@ -18,6 +18,7 @@ from kdhelpers.artifacts import data_root, folder, root, save_json
 from kdhelpers.suite.profiles import PACKAGE, Job
 from kdhelpers.suite.warm_process import ForkedJob, WarmProcess, end_process
 
+REPLAY = "kdhelpers.suite.replay"
 JOB_MEMORY_BYTES = 1.5e9  # a digits job: papermill plus a kernel with torch peak at about 1 GB
 
 
@@ -71,11 +72,11 @@ def _kernels() -> Path:
     return home
 
 
-def replay_process(order: dict, environment: dict[str, str], log: str) -> subprocess.Popen:
-    """Start `replay` with its order; the job runs while the returned process's stdin is open."""
+def replay_process(order: dict, environment: dict[str, str], log: str, module: str = REPLAY) -> subprocess.Popen:
+    """Start the module with its order; the job runs while the returned process's stdin is open."""
     with open(log, "wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "kdhelpers.suite.replay"],
+            [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -91,16 +92,18 @@ def replay_process(order: dict, environment: dict[str, str], log: str) -> subpro
 class LocalWorkers:
     """`count` processes of this machine; they take the GPUs in turn and share the cores evenly.
 
-    On Linux without a GPU they are forks of a `WarmProcess`. macOS's libraries and CUDA do not survive a fork.
+    On Linux without a GPU those of notebooks are forks of a `WarmProcess`. macOS's libraries and CUDA do not survive a
+    fork. module: what a process runs; it reads its order from stdin.
     """
 
-    def __init__(self, count: int | None = None):
+    def __init__(self, count: int | None = None, module: str = REPLAY):
+        self.module = module
         self.gpus = visible_gpus()
         self.at_once = count = count or default_workers(len(self.gpus))
         self.threads = max(1, cores() // count)
         self.slots = list(range(count))
         self.warm: WarmProcess | None = None
-        self.forks = sys.platform == "linux" and not self.gpus
+        self.forks = sys.platform == "linux" and not self.gpus and module == REPLAY
         self.description = f"{count} workers, {self.threads} threads each, {len(self.gpus)} GPUs"
 
     def free(self) -> bool:
@@ -113,7 +116,7 @@ class LocalWorkers:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
         environment |= job_environment(copy)
         if not self.forks:
-            return slot, replay_process(order, environment, log)
+            return slot, replay_process(order, environment, log, self.module)
         self.warm = self.warm or WarmProcess(environment)
         return slot, self.warm.start(order, environment, log)
 
@@ -141,12 +144,12 @@ class RayWorkers:
     Raises ValueError if Ray is not installed, ConnectionError if no cluster answers.
     """
 
-    def __init__(self, address: str, count: int | None = None):
+    def __init__(self, address: str, count: int | None = None, module: str = REPLAY):
         try:
             import ray
         except ImportError as error:
             raise ValueError("--ray needs Ray, which is not installed: pip install -r requirements-ray.txt") from error
-        self.ray, self.count, self.running = ray, count, 0
+        self.ray, self.count, self.running, self.module = ray, count, 0, module
         try:
             _check_address(address)
             ray.init(
@@ -171,7 +174,7 @@ class RayWorkers:
         self.running += 1
         num_gpus = self.gpus if job.num_gpus is None else job.num_gpus
         task = self.ray.remote(num_gpus=num_gpus, max_retries=2)(_replay_in_task)  # Ray retries a lost task
-        return task.remote(order, job_environment(copy), log)
+        return task.remote(order, job_environment(copy), log, self.module)
 
     def poll(self, handle: Any) -> int | None:
         if not self.ray.wait([handle], timeout=0)[0]:
@@ -195,5 +198,5 @@ def _check_address(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _replay_in_task(order: dict, environment: dict[str, str], log: str) -> int:
-    return replay_process(order, environment, log).wait()
+def _replay_in_task(order: dict, environment: dict[str, str], log: str, module: str) -> int:
+    return replay_process(order, environment, log, module).wait()

@@ -1,23 +1,33 @@
-"""Notes on data leakage and on a teacher of another image size, which accompany the figures of a run.
+"""Notes on data leakage and on a teacher of other images, which accompany the figures of a run.
 
-Test or validation images among the unlabelled ones; labels hidden from this run but known to its teacher or its initial
-weights; networks that started from ImageNet weights; and the notes inherited from teacher and initial weights.
+Test images that are copies of training images, or among the unlabelled ones; labels hidden from this run but known to
+its teacher or its initial weights; networks that started from pretrained weights; and the notes inherited from teacher
+and initial weights.
 """
+
+import re
 
 from kdhelpers import artifacts
 from kdhelpers.data import DATASETS, Data, labelled_count
+from kdhelpers.models.external import build_facts
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.run import Run
+
+OTHER_IMAGES = re.compile(r"\((?!.*in\d+k)")  # timm names the images of its weights: in1k, in22k, laion2b, ...
+SAME_STATISTICS = 0.02  # of pixels in 0..1: other held-out images change the statistics by less
 
 
 def caveats(inputs: Inputs, origins: list[str]) -> list[str]:
     """All notes on a run whose networks of `imagenet_starts` are `origins`."""
     run, data = inputs.run, inputs.data
     notes = leakage_notes(run.dataset, origins)
+    if data.leaked_files:
+        notes.append(f"leakage: {data.leaked_files:,} files of the other splits are copies of training files")
     if run.build_method().uses_unlabelled:
         notes += _images_without_labels(run, data)
     if (size := _size_of_teacher(inputs)) != data.image_size:
         notes.append(f"teacher: trained at {size} px, used at {data.image_size} px; its accuracy is measured there")
+    notes += _other_statistics(inputs)
     for name, weights in _sources(inputs):
         source = weights.description.get("run") or {}
         notes += _hidden_labels(name, run, source, data)
@@ -32,10 +42,26 @@ def _size_of_teacher(inputs: Inputs) -> int:
     return inputs.teacher.description.get("image_size", own) if inputs.teacher else own
 
 
+def _other_statistics(inputs: Inputs) -> list[str]:
+    """Whether the teacher was trained on images of other statistics: this run normalises them by its own."""
+    description, data = inputs.teacher.description if inputs.teacher else {}, inputs.data
+    own = [description.get("mean") or data.mean, description.get("std") or data.std]
+    pairs = zip([*own[0], *own[1]], [*data.mean, *data.std], strict=True)
+    if max(abs(of_teacher - here) for of_teacher, here in pairs) <= SAME_STATISTICS:
+        return []
+    texts = [" ".join(f"{value:.2f}" for value in values) for values in (*own, data.mean, data.std)]
+    trained, here = f"mean {texts[0]}, std {texts[1]}", f"mean {texts[2]}, std {texts[3]}"
+    return [f"teacher: trained on images of {trained}, used on images of {here}; its accuracy may not hold here"]
+
+
 def leakage_notes(dataset: str, origins: list[str]) -> list[str]:
-    """A note per network that started from ImageNet weights, if the data set has images of ImageNet."""
+    """A note per network that started from pretrained weights, if the data set has images of ImageNet."""
     leak = DATASETS[dataset].imagenet_leak if dataset in DATASETS else None
-    return [f"leakage: the {origin} started from ImageNet weights; {leak}" for origin in origins] if leak else []
+    if not leak:
+        return []
+    other = f"weights of other images, which may include ImageNet's; {leak.partition(',')[0]}"
+    starts = {origin: other if OTHER_IMAGES.search(origin) else f"ImageNet weights; {leak}" for origin in origins}
+    return [f"leakage: the {origin} started from {start}" for origin, start in starts.items()]
 
 
 def imagenet_starts(inputs: Inputs) -> list[str]:
@@ -58,7 +84,11 @@ def _stored_origins(description: dict, sha256: str) -> list[str]:
 
 
 def _own_origin(run: dict) -> list[str]:
-    return [f"{run['role']} {run['model']}"] if run.get("pretrained") else []
+    if not run.get("pretrained"):
+        return []
+    named = f"{run['role']} {run['model']}"
+    is_of_timm = run["model"].startswith("timm:")  # it offers weights of several collections of images
+    return [f"{named} ({build_facts(run['model'], True)['weights']})" if is_of_timm else named]
 
 
 def _images_without_labels(run: Run, data: Data) -> list[str]:

@@ -37,14 +37,18 @@ class Job:
         self.training: Training | None = None
         self.error: BaseException | None = None
         self.began = time.perf_counter()
-        facts, name = record.started(inputs), inputs.run.artifact_name
+        facts = record.started(inputs)
         self.earlier = unfinished_records(inputs.identity)
-        name = artifacts.reserve(name, inputs.identity, facts) if self.writes else "other rank"
+        name = self.reserve(facts) if self.writes else "other rank"
         self.record = {"schema": artifacts.SCHEMA, "name": name, "identity": inputs.identity, **facts}
 
     @property
     def name(self) -> str:
         return self.record["name"]
+
+    def reserve(self, facts: dict) -> str:
+        """Write the first record; returns its name."""
+        return artifacts.reserve(self.inputs.run.artifact_name, self.inputs.identity, facts)
 
     def begin(self, batches: Batches, teacher: SharedTeacher | None, force_retrain: bool, compiled: bool) -> None:
         """Make the training: from its checkpoint if there is one, unless `force_retrain`."""
@@ -111,14 +115,14 @@ class Job:
         training.optimizer.zero_grad()  # the test needs no gradients, and a graph's memory may hold them
         load_weights(training.model, training.best["weights"], self.name)
         if self.writes:
-            self._write(training)
+            self.store(training)
         if dist.is_initialized():  # other ranks have their own BatchNorm statistics and neither probe nor metrics
             shared = [self.record, weights_of(training.model)]
             dist.broadcast_object_list(shared, src=0)
             self.record = shared[0]
             load_weights(training.model, shared[1], self.name)
 
-    def _write(self, training: Training) -> None:
+    def store(self, training: Training) -> None:
         data, run = self.inputs.data, self.inputs.run
         probe = None if training.method.trains_classifier else fit_probe(training.network, data)
         start = time.perf_counter()
@@ -142,10 +146,10 @@ class Job:
         artifacts.save_json(path.with_suffix(".json"), record.sidecar(whole, data))
         artifacts.save_json(artifacts.record_path(self.name), whole)
         self.record = whole  # not before: a job whose files are missing has not finished
-        self._close()
+        self.close()
         self.checkpoint.delete()
 
-    def _close(self) -> None:
+    def close(self) -> None:
         self.checkpoint.close()
         if self.scalars:
             self.scalars.close()
@@ -173,7 +177,7 @@ class Job:
             inform(f"{self.name}: continues from its last checkpoint, the epochs since then are lost: {error}")
             return "checkpoint"
         finally:
-            self._close()
+            self.close()
         return "finished epoch"
 
 

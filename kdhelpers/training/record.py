@@ -67,7 +67,7 @@ def _teacher_here(inputs: Inputs) -> dict:
     teacher = inputs.teacher
     facts = teacher_facts(teacher.description, teacher.sha256, inputs.run.teacher)
     size = teacher.description.get("image_size", inputs.data.image_size)
-    if size == inputs.data.image_size:
+    if size == inputs.data.image_size or not len(inputs.data.test):
         return facts
     here = evaluate(infer(teacher.network, inputs.data))["top1_pct"]
     own = {"image_size": size, "own_test_top1_pct": facts["test_top1_pct"]}
@@ -114,7 +114,12 @@ def environment(device: torch.device, precision: str) -> dict:
 
 
 def finished(
-    history: list[dict], epoch: int, tested: dict[str, float], rule: str, weights: Path, probe: dict | None = None
+    history: list[dict],
+    epoch: int,
+    tested: dict[str, float],
+    rule: str,
+    weights: Path | None,
+    probe: dict | None = None,
 ) -> dict:
     """What a finished training adds: selected epoch, metrics, history, hash of the weights, facts of a linear probe."""
     metrics = {f"test_{key}": value for key, value in tested.items() if key != "n"}
@@ -126,7 +131,7 @@ def finished(
         "metrics": metrics,
         "history": history,
         "probe": probe,
-        "weights": file_facts(weights),
+        "weights": file_facts(weights) if weights else None,
     }
 
 

@@ -11,11 +11,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kdhelpers import artifacts
-from kdhelpers.data import DATASETS, check_unlabelled, known_datasets, parse_recipe
+from kdhelpers.data import DATASETS, check_unlabelled, parse_recipe, unknown_dataset
 from kdhelpers.methods import METHODS, Method
 from kdhelpers.models import check_model, default_options
 from kdhelpers.nearest import check_known, known_names
-from kdhelpers.python_paths import is_python_path, use_network
+from kdhelpers.python_paths import is_python_path, mark, use_network
 from kdhelpers.training.optim import OPTIMIZERS, SCHEDULES, check_optimizer_options, learning_rate
 from kdhelpers.training.options import complete_options, named_values, option_defaults
 from kdhelpers.training.published import is_published, published_hyperparameters
@@ -90,12 +90,17 @@ class Run(BaseModel):
         except ValidationError as error:
             raise ValueError(_one_line(error)) from None
 
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes) -> Run:
+        """A Run of JSON text, which imports no code: Python paths in it must have been given before."""
+        return cls(**mark(json.loads(json_data)))
+
     @field_validator("dataset")
     @classmethod
     def _dataset_exists(cls, value: str) -> str:
         a_name = re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value)
         if value not in DATASETS and not (a_name and (artifacts.data_root() / value).is_dir()):
-            raise ValueError(f"unknown; {known_names(value, *known_datasets())}")
+            raise ValueError(unknown_dataset(value))
         return value
 
     @field_validator("unlabelled")

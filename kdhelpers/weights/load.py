@@ -15,6 +15,7 @@ from kdhelpers.models import COUNTS, MODELS, check_model, identify_architecture,
 from kdhelpers.nearest import guess
 from kdhelpers.python_paths import is_python_path, mark, require_given, use_network
 from kdhelpers.weights.head import with_head
+from kdhelpers.weights.not_weights import not_weights
 from kdhelpers.weights.third_party import load_state
 
 
@@ -43,12 +44,15 @@ def read_weights(path: Path) -> Weights:
 
 def find_weights(name: str, near: Iterable[str] = (), datasets: Iterable[str] | None = None) -> Weights:
     """The weights of an artifact's name or of a path. Raises as `read_weights`; FileNotFoundError names the nearest
-    names, of stored weights and of `near`, and the command to run, if its data set is one of `datasets` (None: any)."""
+    names, of stored weights and of `near`, and the command to run, if its data set is one of `datasets` (None: any);
+    ValueError for a file of another kind."""
     stored, path = artifacts.weights_path(name.removesuffix(".pth")), Path(name)
     if path.suffix == ".pth" and path.is_file():
         return read_weights(path)
     if stored.is_file():
         return read_weights(stored)
+    if path.is_file():
+        raise ValueError(f"weights = {name}: {not_weights(path) or 'has another extension than .pth; rename it'}")
     raise FileNotFoundError(_missing(name, stored, near, datasets))
 
 

@@ -14,6 +14,8 @@ from kdhelpers.data.readers.download import download
 from kdhelpers.messages import inform
 from kdhelpers.models import check_model
 from kdhelpers.nearest import known_names
+from kdhelpers.python_paths import is_python_path, use_network
+from kdhelpers.training.options import named_values
 from kdhelpers.weights.load import read_weights
 from kdhelpers.zoo.benchmark import published_teachers
 from kdhelpers.zoo.register import TOLERANCE, register
@@ -136,10 +138,16 @@ def _registered(path: Path, model: str, data: Data, source: str, downloaded: Pat
     return record
 
 
-def register_file(path: Path, model: str, dataset: str, force: bool = False) -> dict:
-    """The result record of the user's own weights, registered. Raises as `register` and `load_data` do."""
-    check_model(model)  # before a download
-    return register(path, model, load_data(dataset, val_fraction=0), force=force)
+def register_file(path: Path, model: str, dataset: str, force: bool = False, options: str = "") -> dict:
+    """The result record of the user's own weights, registered. Raises as `register` and `load_data` do.
+
+    options: of the network, as a text such as "patch_size:4 depth:4".
+    """
+    given = named_values(options, "model-options", '"patch_size:4 depth:4"')
+    if is_python_path(model):
+        use_network(model)
+    check_model(model, options=given)  # before a download
+    return register(path, model, load_data(dataset, val_fraction=0), force=force, options=given)
 
 
 def report(record: dict) -> str:

@@ -5,8 +5,11 @@ Afterwards a Run's `teacher="resnet56"` uses them like a teacher that `01_teache
 
 import contextlib
 import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,27 +32,34 @@ TOLERANCE = 0.5  # points of test top-1 between the published figure and the one
 
 
 def register(
-    path: Path, model: str, data: Data, source: str = "", published: dict | None = None, force: bool = False
+    path: Path,
+    model: str,
+    data: Data,
+    source: str = "",
+    published: dict | None = None,
+    force: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> dict:
     """Make the weights in `path` the teacher of that architecture for those images; returns its result record.
 
     path: a state_dict, or a checkpoint that contains one; it stays as it is. source: its origin, by default `path`.
     published: the published `test_top1_pct`, `epochs`, `batch_size` and `selection`; without it the record holds only
     the accuracy measured here. A file of another run is not overwritten. Registering a file again returns its record.
-    force: take weights near chance, with a note.
+    force: take weights near chance, with a note. options: of the network; those of the registry's networks that the
+    shapes show need not be given.
 
     Raises FileNotFoundError; ValueError for an unknown architecture, tensors that do not fit it, other classes than the
     images', a test top-1 more than TOLERANCE points from the published one, one near chance.
     """
     if is_python_path(model):
         use_network(model)
-    check_model(model)
-    sha256 = artifacts.sha256(path)
-    identity = hashlib.sha256(f"{sha256} {model} {data.name}".encode()).hexdigest()
+    complete, sha256 = check_model(model, options=options), artifacts.sha256(path)
+    chosen = f" {json.dumps(complete, sort_keys=True)}" * bool(options)
+    identity = hashlib.sha256(f"{sha256} {model} {data.name}{chosen}".encode()).hexdigest()
     if stored := registered(identity):
         return stored
     state, scores = load_checkpoint(path)
-    network, options = _network(state, model, data, path)
+    network, options = _network(state, model, data, path, options or {})
     inform(f"{path}: testing {model} on {len(data.test):,} images of {data.name}")
     predictions = infer(network.to(pick_device()), data)
     metrics = evaluate(predictions)
@@ -79,14 +89,16 @@ def registered(identity: str) -> dict | None:
     return None
 
 
-def _network(state: dict[str, Tensor], model: str, data: Data, path: Path) -> tuple[nn.Module, dict]:
-    """The network with the weights, and its options: identified by the shapes (a stem), otherwise the defaults."""
+def _network(
+    state: dict[str, Tensor], model: str, data: Data, path: Path, given: Mapping[str, Any]
+) -> tuple[nn.Module, dict]:
+    """The network with the weights, and its options: given, identified by the shapes (a stem), or the defaults."""
     if bad := [key for key, value in state.items() if not value.isfinite().all()]:
         raise ValueError(f"{path}: {bad[0]} is not finite, so the outputs are not either; get the file again")
     if model not in MODELS:
-        network = rebuild_model(model, data.num_classes, image_size=data.image_size)
+        network = rebuild_model(model, data.num_classes, image_size=data.image_size, **given)
         load_weights(network, state, f"{path} (read as {model}, {data.num_classes} classes)")
-        return network, check_model(model)
+        return network, check_model(model, options=given)
     head = f"{MODELS[model].classifier}.weight"
     if head not in state or state[head].ndim != 2:
         raise ValueError(f"{path}: weights of another architecture than {model}: lacks {head}; name the right model")
@@ -94,6 +106,7 @@ def _network(state: dict[str, Tensor], model: str, data: Data, path: Path) -> tu
     with contextlib.suppress(ValueError):
         name, _, identified = identify_architecture(state)
         options = identified if name == model else {}
+    options |= given
     classes = len(state[head])
     if classes != data.num_classes:
         raise ValueError(f"{path}: has {classes} classes, {data.name} has {data.num_classes}; name its own data set")

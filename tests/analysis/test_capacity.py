@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from matplotlib.colors import to_hex
 
 from kdhelpers.analysis import capacity, capacity_bars
+from kdhelpers.display.colours import TEACHER, colour_of
 from kdhelpers.evaluation.predictions import Predictions
 
 LABELS = torch.arange(200) % 4
@@ -46,8 +48,15 @@ def test_bars_are_as_high_as_the_means_and_a_dot_is_a_seed():
     import pandas
 
     seeds = [capacity(TEACHERS, STUDENTS, predictions(alone)) for alone in (0.5, 0.4)]
-    axes = capacity_bars(pandas.concat(seeds)).axes[0]
-    heights = [bar.get_height() for bar in axes.patches]
-    assert heights == pytest.approx([45, 80, 70, 90, 60])
-    dots = [value for line in axes.lines for value in line.get_ydata()]
-    assert dots == pytest.approx([50, 40, 70, 70, 60, 60])
+    accuracy, gain = capacity_bars(pandas.concat(seeds)).axes
+    assert [bar.get_height() for bar in accuracy.patches] == pytest.approx([45, 80, 70, 90, 60])
+    assert [bar.get_height() for bar in gain.patches] == pytest.approx([25, 15])
+    dots = [[value for line in axes.lines for value in line.get_ydata()] for axes in (accuracy, gain)]
+    assert dots[0] == pytest.approx([50, 40])  # equal seeds have none
+    assert dots[1] == pytest.approx([20, 30, 10, 20, 0, 0])  # the last two are the line of no gain
+    assert [text.get_text() for text in gain.texts] == ["+25.00", "+15.00"]
+
+
+def test_bars_without_a_control_have_one_panel():
+    (axes,) = capacity_bars(capacity(TEACHERS, STUDENTS)).axes
+    assert [to_hex(bar.get_facecolor()).upper() for bar in axes.patches] == 2 * [TEACHER, colour_of("KD")]

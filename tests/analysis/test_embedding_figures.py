@@ -90,7 +90,7 @@ def test_more_classes_than_are_distinguishable_are_refused(show):
 
 
 def test_networks_stand_side_by_side_in_rows_of_nearly_equal_length():
-    for count, shape in ((1, (1, 1)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3)), (7, (3, 3))):
+    for count, shape in ((1, (1, 1)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3)), (7, (2, 4)), (9, (3, 3))):
         frame = hypersphere({f"net {n}": network(n, 20) for n in range(count)}, classes=[0, 1])
         assert hypersphere_picture(frame, NAMES).axes[0].get_gridspec().get_geometry() == shape
 

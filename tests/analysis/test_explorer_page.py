@@ -88,15 +88,19 @@ def test_what_the_page_refuses():
         explorer_page(data, teacher, {"A": a}, count=0)
     with pytest.raises(ValueError, match="of different images"):
         explorer_page(data, teacher, {"A": dataclasses.replace(a, index=a.index.flip(0))})
-    with pytest.raises(
-        ValueError, match="A: its logits are of 3 classes; .* needs the 4 classes of the data"
-    ):
-        explorer_page(data, teacher, {"A": dataclasses.replace(a, logits=a.logits[:, :3])})
-    with pytest.raises(ValueError, match="A: some of its logits are not finite; leave it out"):
-        explorer_page(data, teacher, {"A": dataclasses.replace(a, logits=a.logits / 0)})
-    one, (single, pupil, _) = made_up(60, 1)
-    with pytest.raises(ValueError, match="teacher: its logits are of 1 class; the explorer needs two classes or more"):
-        explorer_page(one, single, {"A": pupil})
     other, _ = made_up(60, 5)
     with pytest.raises(ValueError, match="not of the test images of own"):
         explorer_page(other, teacher, {"A": a})
+
+
+def test_networks_of_other_classes_and_diverged_ones_are_refused():
+    data, (teacher, a, _) = made_up(6, 4)
+    _, (_, other, _) = made_up(6, 5)
+    other = dataclasses.replace(other, labels=teacher.labels)
+    with pytest.raises(ValueError, match="B: has 5 classes; own has 4"):
+        explorer_page(data, teacher, {"A": a, "B": other})
+    for value in (float("nan"), float("inf")):
+        logits = a.logits.clone()
+        logits[1, 2] = value
+        with pytest.raises(ValueError, match="A: has logits that are not finite.*leave it out"):
+            explorer_page(data, teacher, {"A": dataclasses.replace(a, logits=logits)})

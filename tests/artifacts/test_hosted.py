@@ -84,3 +84,12 @@ def test_folders_of_images_are_not_walked(machine, monkeypatch):
     make(machine / "input" / "photos" / "train" / "cat", "1.png")
     hosted.link_attached(machine / "input", machine / "data")
     assert [os.path.basename(path) for path in walked] == ["input", "photos"]
+
+
+def test_class_folders_without_splits_are_linked(machine):
+    for name in ("cat", "dog"):
+        make(machine / "input" / "pets" / "photos" / name, "1.jpg")
+    make(machine / "input" / "one" / "photos", "1.jpg")
+    hosted.link_attached(machine / "input", machine / "data")
+    assert [link.name for link in (machine / "data").iterdir()] == ["photos"]
+    assert (machine / "data" / "photos").resolve() == machine / "input" / "pets" / "photos"

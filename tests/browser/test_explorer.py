@@ -75,12 +75,12 @@ def test_divergences_are_those_of_the_package(explorer, networks, temperature, s
         shown, kl = card(explorer, name), expected(teacher, student, temperature)
         assert shown[f"KL at T = {temperature:g}"] == pytest.approx(kl[image].item(), abs=1e-4)
         assert shown["KL at T = 1"] == pytest.approx(expected(teacher, student)[image].item(), abs=1e-4)
-        assert shown[f"mean of all {COUNT}, T = {temperature:g}"] == pytest.approx(kl.mean().item(), abs=1e-4)
+        assert shown[f"at T = {temperature:g}, mean of {COUNT}"] == pytest.approx(kl.mean().item(), abs=1e-4)
         logits = [
             standardize(one.logits.double()) if standardise else one.logits.double() for one in (student, teacher)
         ]
         of_label, _ = decoupled_divergences(*logits, teacher.labels, temperature)
-        assert shown["label or not"] == pytest.approx(of_label[image].item(), abs=1e-4)
+        assert shown["label against others"] == pytest.approx(of_label[image].item(), abs=1e-4)
         assert shown["among the others"] == pytest.approx((kl - of_label)[image].item(), abs=1.1e-4)
 
 
@@ -183,3 +183,28 @@ def test_names_are_text_and_the_images_are_shown(explorer, networks):
         const image = new Image(); image.src = url; await image.decode(); return [image.width, image.height];
     }"""
     assert explorer.evaluate(loaded) == [25 * 8, 2 * 8]
+
+
+def test_the_way_back_leads_to_the_restored_choice(explorer):
+    set_temperature(explorer, 4)
+    explorer.locator("#outcome").select_option(DISAGREE)
+    chosen = listed(explorer)
+    explorer.goto("data:text/html,elsewhere")
+    explorer.go_back()
+    explorer.wait_for_function("document.getElementById('shown-temperature').textContent === 'T = 4'")
+    assert listed(explorer) == chosen
+
+
+@pytest.mark.parametrize(("classes", "scale"), [(1, 1.0), (4, 1e30)])
+def test_one_class_and_huge_logits_have_a_page(page, tmp_path, classes, scale):
+    labels = torch.arange(6) % classes
+    logits = [scale * torch.randn(6, classes, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    teacher, student = (Predictions(one, one, labels, torch.arange(6)) for one in logits)
+    split = Split(torch.zeros(6, 3, 8, 8, dtype=torch.uint8), labels)
+    data = Data("made up", split, split, split, NAMES[:classes], None, None, (0.5,) * 3, (0.5,) * 3)
+    file = tmp_path / "explorer.html"
+    file.write_text(explorer_page(data, teacher, {"A": student}), encoding="utf-8")
+    page.goto(file.as_uri())
+    text = page.locator("#networks .card").nth(1).inner_text()
+    assert re.search(r"KL at T = 1\s+(0\.0000|\d\.\d\de\+\d+) nats", text), text
+    assert not re.search(r"NaN|-0\.0000|\d{8}", text)

@@ -16,7 +16,7 @@ from kdhelpers import Run, fit
 from kdhelpers.cli.commands import main
 from kdhelpers.display.progress import Progress
 
-COMMANDS = ("suite", "train", "list", "report", "explore", "compare", "data", "predict", "teachers")
+COMMANDS = ("suite", "train", "list", "report", "explore", "compare", "data", "export", "predict", "teachers")
 
 
 @pytest.fixture

@@ -67,7 +67,9 @@ def test_the_usual_comparison_is_distinguishable(vision):
         ("KD + unlabelled [base_channels 8]", "lm_unlabelled"),
         ("resnet8 · CE (no teacher) (n = 3)", "si"),
         ("DKD, placebo shuffled", "dkd"),
+        ("CE, jittered images (40.9 %)", "si"),
         ("KDE", ""),
+        ("CEO", ""),
         ("lion", ""),
         ("", ""),
     ],
@@ -89,4 +91,5 @@ def test_a_method_of_ones_own_keeps_its_look(monkeypatch):
 
 def test_teachers_are_black_and_other_labels_have_the_default():
     assert colours.colour_of("resnet20 · teacher (single run)") == colours.TEACHER
+    assert colours.colour_of("chance (maps of different images)", "#123456") == colours.CHANCE
     assert colours.colour_of("student_a", "#123456") == "#123456"

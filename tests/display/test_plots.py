@@ -16,7 +16,7 @@ from PIL import Image
 from kdhelpers.display import plots
 from kdhelpers.display.colours import colour_of
 from kdhelpers.display.curves import short_names
-from kdhelpers.display.style import MAX_WIDTH
+from kdhelpers.display.style import HIGHEST, MAX_WIDTH
 from kdhelpers.report.results import results, summarize
 
 
@@ -218,6 +218,29 @@ def test_bars_of_several_teachers_and_data_sets_name_them(summary):
     axes = plots.bars(pandas.concat([summary, more])).axes[-1]
     assert axes.get_title(loc="left").startswith("cifar10: resnet")
     assert any("KD from" in label for label in bars_of(axes))
+
+
+def test_bars_of_many_settings_fit_on_a_screen_and_have_the_number_of_those_left_out(summary):
+    student = summary[summary["role"] == "student"].iloc[:1]
+    several = [student.assign(label=f"KD (T={n})", budget=f"{n % 2}", test_top1_pct=float(n)) for n in range(60)]
+    figure = plots.bars(pandas.concat([summary, *several]))
+    assert figure.get_size_inches()[1] <= HIGHEST
+    last = figure.axes[-1]
+    shown = bars_of(last)
+    assert last.get_title(loc="left") == f"resnet8, 1 (best {len(shown)} of 30)"
+    assert list(shown.values()) == sorted(range(59, -1, -2), reverse=True)[: len(shown)][::-1]
+    drawn = sum(len(axes.patches) for axes in figure.axes)
+    assert f"settings that are left out: {len(summary) + 60 - drawn}; the table has all" in figure.get_suptitle()
+
+
+def test_bars_of_many_budgets_have_the_panels_of_most_settings(summary):
+    student = summary[summary["role"] == "student"].iloc[:1]
+    several = [student.assign(budget=f"{n} epochs") for n in range(30)]
+    figure = plots.bars(pandas.concat([*several, summary]))
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert len(titles) == 12
+    assert any(title.startswith("resnet8, 8 epochs, batch 64") for title in titles)
+    assert figure.get_size_inches()[1] <= HIGHEST
 
 
 def test_bars_of_no_run_still_draw(summary):

@@ -41,10 +41,11 @@ def test_sources_are_clean_nbformat_with_ids_and_no_outputs(path):
 
 @every_notebook
 def test_cells_are_short_and_define_nothing_except_in_exercises(path):
-    for cell in code_cells(path):
+    for number, cell in enumerate(code_cells(path)):
         tags = cell.metadata.get("tags", [])
+        is_list = number == 0 or "parameters" in tags  # of imports, of parameters
         assert "exercise" in tags or not re.search(r"^\s*(def|class|while) ", cell.source, re.MULTILINE)
-        assert cell.source.count("\n") < 14, cell.source
+        assert len(cell.source.splitlines()) <= (14 if is_list else 12), cell.source
 
 
 @every_notebook
@@ -138,6 +139,7 @@ SOLUTIONS = {  # exercise -> what the learner changes to correct the mistake
         "(labels[:, None] == labels[None]) & ~torch.eye(len(labels), dtype=torch.bool)",
     ),
     "23_what_changed": ("(~taught).sum()", "(alone & ~taught).sum()"),
+    "24_deploy": ("weights.abs().max() / 127", "weights.abs().amax(1, keepdim=True) / 127"),
 }
 
 

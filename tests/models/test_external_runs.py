@@ -258,3 +258,23 @@ def test_the_command_lists_nodes_and_names():
     assert "embedding 192: its input" in table
     assert "timm:vit_tiny_patch16_224\n" in run(main, ["network", "timm:vit_tiny*"]).output
     assert run(main, ["network", "torchvision:nope"]).exit_code == 1
+
+
+def test_weights_of_ones_own_network_are_registered_with_its_options(own, root, monkeypatch):
+    monkeypatch.setattr("kdhelpers.zoo.register.NEAR_CHANCE", -1)
+    torch.save(build_model(own, 10, width=4).state_dict(), root / "own.pth")
+    python_paths._given.clear()
+    command = ["teachers", "--file", str(root / "own.pth"), "--model", own, "--dataset", "digits"]
+    result = CliRunner().invoke(main, [*command, "--model-options", "width:4"])
+    assert result.exit_code == 0, result.output
+    name = "teacher_own_tiny-TinyNet_digits"
+    assert artifacts.load_record(name)["run"]["model_options"]["width"] == 4
+    assert load_model(name)[3].in_features == 4
+
+
+def test_a_run_of_json_text_imports_nothing(own):
+    with pytest.raises(ValueError, match="only code that you give is imported"):
+        Run.model_validate_json(json.dumps({"model": own}))
+    assert "own_tiny" not in sys.modules
+    assert Run.model_validate_json(Run(model="resnet20").model_dump_json()).model == "resnet20"
+    assert isinstance(python_paths.mark([{"models": [own]}])[0]["models"][0], python_paths.FromFile)

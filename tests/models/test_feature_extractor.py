@@ -209,3 +209,19 @@ def test_pre_activations_are_made_on_request_alone_and_are_not_what_a_relu_overw
 def test_a_network_that_does_not_name_its_relus_has_no_pre_activations(user_network, images):
     extractor = FeatureExtractor(user_network, {"a": "body.first"}, classifier="head", pre_activations=True)
     assert extractor(images).pre_activations is None
+
+
+def test_a_forward_stops_at_the_last_call_of_a_module():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.relu = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 1), nn.ReLU()
+            self.head = nn.Linear(6, 2)
+
+        def forward(self, images):
+            return self.head(self.relu(self.second(self.relu(self.first(images)))).mean((2, 3)))
+
+    extractor = FeatureExtractor(Twice(), {"relu": "relu"}, "head")
+    images = torch.randn(2, 3, 4, 4)
+    whole = extractor(images).feature_maps["relu"]
+    assert torch.equal(extractor(images, stop_at="relu").feature_maps["relu"], whole)

@@ -13,6 +13,7 @@ from kdhelpers import artifacts
 from kdhelpers.analysis.hypersphere_page import hypersphere_page
 from kdhelpers.display import plots
 from kdhelpers.display.html import Markup, curve, render
+from kdhelpers.report import study_sentences as sentences
 from kdhelpers.report.gallery import readme, write_gallery
 from kdhelpers.report.gallery.overview import comparisons
 from kdhelpers.report.gallery.setting_page import number
@@ -232,6 +233,55 @@ def test_sentences_are_generated_from_the_saved_numbers():
     assert "for 81.0 % of the test images" in text
     path.write_text("other\n1\n")  # as another version wrote it
     assert "is nearest to" not in Page(write_gallery()).text
+
+
+def test_a_better_student_by_another_optimiser_is_named_in_the_overview():
+    pair()
+    for seed, top1 in enumerate((60.0, 61.0)):
+        lion = {"optimizer": "lion", "lr": 0.001, "method": "conkd", "teacher": "t_cifar100"}
+        store(f"lion{seed}", top1, seed=seed, dataset="cifar100", **lion)
+    store("adamw0", 20.0, dataset="cifar100", **lion | {"optimizer": "adamw"})
+    text = " ".join(Page(write_gallery()).text.split())
+    better = "ConKD by Lion, 60.50 ± 0.71 %, +9.50 ± 0.71 points over CE (no teacher) by SGD (2 seeds)."
+    assert f"Better by another optimiser: {better}" in text
+    assert "another optimiser: ConKD by AdamW" not in text
+    assert "better by another optimiser: [ConKD by Lion](" in (artifacts.folder("results") / "README.md").read_text()
+
+
+def test_the_cost_of_methods_is_the_measured_step_not_the_time_on_a_shared_machine():
+    rows = [("KD", 1.7, 0.99, 42.0), ("CRD", 2.4, 1.39, 144.0), ("CE", None, 0.61, 27.0)]
+    frame = DataFrame(rows, columns=["method", "gain_points", "step_ratio", "seconds_per_epoch"])
+    assert sentences.costs(frame) == [
+        "CRD gains most (+2.40 points), KD least (+1.70).",
+        "The time of a training step, relative to KD, is 0.61 with CE and 1.4 with CRD.",
+    ]
+    assert len(sentences.costs(frame.drop(columns="step_ratio"))) == 1
+
+
+def test_a_name_with_a_comma_stays_apart_from_its_number():
+    rows = [("CE, jittered", "strong", 12.5, 0), ("CRD", "strong", 25.25, 0), ("t", "strong", 13.0, None)]
+    frame = DataFrame(rows, columns=["model", "strength", "drop_pct", "seed"])
+    assert sentences.colour(frame) == [
+        "With strong jitter of the test images the students lose 12.5 points (CE, jittered) to 25.2 points (CRD), "
+        "mean over 1 seed.",
+        "Single runs lose 13.0 points (t).",
+    ]
+
+
+def test_a_page_names_the_weights_that_training_started_from():
+    store("tuned")
+    path = artifacts.record_path("tuned")
+    artifacts.save_json(path, json.loads(path.read_text()) | {"start": {"name": "first_teacher", "sha256": "c" * 64}})
+    write_gallery()
+    assert "started fromfirst_teacher" in only_page().text
+
+
+def test_a_picture_has_its_size_so_that_a_link_to_a_figure_finds_it():
+    Image.new("RGB", (60, 30)).save(artifacts.folder("plots") / "kl_ranking_a.png")
+    (artifacts.folder("plots") / "kl_ranking_b.png").write_bytes(b"")
+    store("a")
+    text = write_gallery().read_text()
+    assert text.count('width="60" height="30"') == text.count("<img") - 1
 
 
 def test_best_student_and_where_it_looks_are_one_click_away():

@@ -7,6 +7,7 @@ import pytest
 import record_fixtures as fixtures
 
 from kdhelpers import METHODS, pairs
+from kdhelpers.display.style import HIGHEST
 from kdhelpers.models import build_model
 from kdhelpers.zoo import benchmark
 
@@ -392,3 +393,25 @@ def test_without_our_student_alone_there_is_a_point_and_no_bar(root):
     )
     assert not axes.patches
     assert any(line.get_marker() == "o" and line.get_ydata()[0] == 71.0 for line in axes.lines)
+
+
+def test_bars_of_another_optimiser_hang_from_the_student_that_their_gain_is_over(root):
+    lion = student(72.0, "conkd", dataset="imagenette", optimizer="lion", lr=0.001)
+    fixtures.store(lion, student(69.0, dataset="imagenette", name="alone"))
+    figure = pairs.bars(pairs.beside_ours("imagenette")[pairs.OUR_OWN])
+    (axes,) = (axes for axes in figure.axes if axes.get_title())
+    (bar,) = axes.patches
+    assert (bar.get_y(), bar.get_height()) == (69.0, 3.0)
+    assert "CE (no teacher) by SGD" in [text.get_text() for text in axes.texts]
+
+
+def test_bars_of_many_pairs_are_those_with_most_settings_of_ours(root):
+    pairs_of_ours = [("resnet20", f"resnet{8 + number}") for number in range(12)]
+    fixtures.store(*(student(70.0, "crd", pair=pair, name=pair[1]) for pair in pairs_of_ours))
+    fixtures.store(student(70.0, "lm", pair=pairs_of_ours[-1], name="kd"))
+    figure = pairs.bars(pairs.beside_ours()[pairs.OUR_OWN])
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert len(titles) == 9
+    assert "resnet20 → resnet19" in titles
+    assert "panels that are left out: 3; the table has all" in figure.get_suptitle()
+    assert figure.get_size_inches()[1] <= HIGHEST

@@ -112,7 +112,7 @@ def test_workers_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     environments = []
     monkeypatch.setattr(
-        "kdhelpers.suite.workers.replay_process", lambda _, environment, log: environments.append(environment)
+        "kdhelpers.suite.workers.replay_process", lambda _, environment, *rest: environments.append(environment)
     )
     workers = LocalWorkers(4)
     for _ in range(4):

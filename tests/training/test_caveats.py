@@ -12,7 +12,7 @@ from kdhelpers.data import Split, Unlabelled
 from kdhelpers.display import plots
 from kdhelpers.report import tables
 from kdhelpers.report.results import results, summarize
-from kdhelpers.training.caveats import caveats
+from kdhelpers.training.caveats import caveats, leakage_notes
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.weights.load import find_weights
 
@@ -112,3 +112,33 @@ def of(who, note):
 
 def teacher(described):
     return SimpleNamespace(description=described, sha256="")
+
+
+def test_copies_of_training_files_are_noted(root, data):
+    assert notes_on(Run(**QUICK), replace(data, leaked_files=3)) == [
+        "leakage: 3 files of the other splits are copies of training files"
+    ]
+
+
+def test_a_teacher_of_images_of_other_statistics_is_noted(data):
+    run = Run(**QUICK, method="lm", teacher="resnet8")
+    same = {"mean": [value + 0.01 for value in data.mean], "std": list(data.std)}
+    assert notes_on(run, data, teacher=teacher(same)) == []
+    [note] = notes_on(run, data, teacher=teacher({"mean": [0.9, 0.9, 0.9], "std": [0.1, 0.1, 0.1]}))
+    assert note.startswith(
+        "teacher: trained on images of mean 0.90 0.90 0.90, std 0.10 0.10 0.10, used on images of mean"
+    )
+
+
+@pytest.mark.parametrize(
+    ("origin", "text"),
+    [
+        ("teacher resnet18", "ImageNet weights; Imagenette re-splits images of ImageNet, so its test"),
+        ("teacher timm:resnet18 (a1_in1k)", "ImageNet weights"),
+        ("teacher timm:x (augreg_in21k)", "ImageNet weights"),
+        ("teacher timm:x (openai)", "weights of other images, which may include ImageNet's"),
+    ],
+)
+def test_weights_of_other_images_are_not_said_to_be_of_imagenet(origin, text):
+    [note] = leakage_notes("imagenette", [origin])
+    assert note.startswith(f"leakage: the {origin} started from {text}")

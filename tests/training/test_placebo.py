@@ -12,9 +12,9 @@ from kdhelpers import Run, build_model, fit, fit_sweep
 from kdhelpers.data import Unlabelled
 from kdhelpers.models import Outputs
 from kdhelpers.training import placebo
+from kdhelpers.training.module import DistillationModule
 from kdhelpers.training.placebo import Placebo, mean_prediction, partners
 from kdhelpers.training.shared_teacher import SharedTeacher
-from kdhelpers.training.student import DistillationModule
 from kdhelpers.training.teacher import Teacher
 from kdhelpers.training.teacher_cache import NotKept
 

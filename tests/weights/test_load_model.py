@@ -152,3 +152,15 @@ def test_a_bf16_teacher_stays_close(stored):
     images = torch.randn(16, 3, 32, 32)
     exact, rough = network(images), Teacher(network, dtype=torch.bfloat16)(images).logits.float()
     assert (exact - rough).abs().max() < 0.05 * exact.std() + 0.05
+
+
+def test_a_file_that_is_not_weights_is_named(root):
+    import tarfile
+
+    with tarfile.open(root / "weights.tar", "w") as archive:
+        archive.add(__file__, "resnet.pth")
+    with pytest.raises(ValueError, match="weights.tar: is an archive with resnet.pth inside; unpack it"):
+        load_model(str(root / "weights.tar"))
+    (root / "weights.bin").write_bytes(b"1234567890" * 10)
+    with pytest.raises(ValueError, match="weights.bin: has another extension than .pth; rename it"):
+        load_model(str(root / "weights.bin"))

@@ -1,7 +1,7 @@
 """Decoded images, kept in the data root's `.cache`: `cached`.
 
-The key is a hash of the files' names and contents: a replaced image is decoded again, a copied folder is not. The
-contents are read only if a name, size or time of a file has changed, since a mounted drive takes minutes for that.
+The key is a hash of the files' names, labels and contents: a replaced image is decoded again, a copied folder is not.
+The contents are read only if a name, size or time of a file has changed, since a mounted drive takes minutes for that.
 """
 
 import contextlib
@@ -39,14 +39,24 @@ class Built:
 
 
 def cached(
-    cache: Path, folder: Path, paths: list[Path], image_size: int | None, found: Findings, build: Callable[..., Built]
+    cache: Path,
+    folder: Path,
+    paths: list[Path],
+    image_size: int | None,
+    found: Findings,
+    build: Callable[..., Built],
+    labels: str = "",
 ) -> Built:
-    """The result of `build(findings)`, from the cache if the same files were decoded to the same size before."""
+    """The result of `build(findings)`, from the cache if the same files were decoded to the same size before.
+
+    labels: what gives the files their labels, if that is neither their names nor their content.
+    """
+    setting = repr((DECODING, image_size, labels)).encode()
     prefix, states = f"{shown(folder.name)}-", cache / f"{shown(folder.name)}-{image_size}.json"
-    state, stored = _state(folder, paths, image_size), cache.is_dir() and any(cache.glob(f"{prefix}*.npz"))
+    state, stored = _state(folder, paths, setting), cache.is_dir() and any(cache.glob(f"{prefix}*.npz"))
     key = _known(states).get(state, "")
     if not key and stored:
-        key = _key(folder, paths, image_size, {}, found)
+        key = _key(folder, paths, setting, {}, found)
     if key and (kept := _load(cache / f"{prefix}{key}.npz", folder, found)):
         _save_state(states, state, key)
         return kept
@@ -57,15 +67,15 @@ def cached(
         for finding in own:
             found.take(finding)
     if not own.serious:
-        key = _key(folder, paths, image_size, built.digests, found)
+        key = _key(folder, paths, setting, built.digests, found)
         _save(cache / f"{prefix}{key}.npz", built, own, folder)
         _save_state(states, state, key)
     return built
 
 
-def _state(folder: Path, paths: list[Path], image_size: int | None) -> str:
-    """sha256 over the files' names, sizes and times, the decoder's version and the image size."""
-    digest = hashlib.sha256(repr((DECODING, image_size)).encode())
+def _state(folder: Path, paths: list[Path], setting: bytes) -> str:
+    """sha256 over the files' names, sizes and times, and the setting."""
+    digest = hashlib.sha256(setting)
     for path in paths:
         facts = path.stat()
         digest.update(_name(folder, path) + repr((facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)).encode())
@@ -76,9 +86,9 @@ def _name(folder: Path, path: Path) -> bytes:
     return path.relative_to(folder).as_posix().encode("utf-8", "surrogateescape")
 
 
-def _key(folder: Path, paths: list[Path], image_size: int | None, digests: dict[Path, str], found: Findings) -> str:
-    """sha256 over the files' names and contents, the decoder's version and the image size; 16 hex digits."""
-    digest, unread = hashlib.sha256(repr((DECODING, image_size)).encode()), [p for p in paths if p not in digests]
+def _key(folder: Path, paths: list[Path], setting: bytes, digests: dict[Path, str], found: Findings) -> str:
+    """sha256 over the files' names and contents, and the setting; 16 hex digits."""
+    digest, unread = hashlib.sha256(setting), [path for path in paths if path not in digests]
     digests = digests | dict(zip(unread, _hashes(folder, unread, found), strict=True))
     for path in paths:
         digest.update(_name(folder, path) + f"|{digests[path]}\n".encode())

@@ -99,7 +99,7 @@ def _split_folders(folder: Path, found: Findings) -> dict[str, Path]:
 def _classes_of(folder: Path, found: Findings) -> Classes:
     """The classes of a split's folder by their names in NFC without spaces around them, in natural order."""
     entries = [entry for entry in _subfolders(folder) if not _is_loop(entry, found)]
-    _report_hidden(folder, found)
+    _report_passed(folder, bool(entries), found)
     table = next(iter(sorted(folder.glob("*annotations.txt"))), None)
     if table and len(entries) == 1:
         return _annotated(table, entries[0], found)
@@ -137,10 +137,17 @@ def _is_loop(entry: Path, found: Findings) -> bool:
     return loops
 
 
-def _report_hidden(folder: Path, found: Findings) -> None:
+def _report_passed(folder: Path, has_classes: bool, found: Findings) -> None:
+    """Findings of what lies next to the class folders."""
+    loose = 0
     for entry in folder.iterdir():
+        loose += is_image(entry) and not entry.name.startswith(".")
         if entry.name in SYSTEM:
             found.add("hidden", entry)
+        elif entry.is_symlink() and not entry.exists():
+            found.add("broken_link", entry)
+    if loose and has_classes:
+        found.add("loose", folder, count=loose)
 
 
 def _class_images(folder: Path, found: Findings) -> list[Path]:
@@ -156,7 +163,10 @@ def _class_images(folder: Path, found: Findings) -> list[Path]:
 
 def _images(folder: Path, found: Findings) -> list[Path]:
     """The images in the folder; if there are none, those in its subfolders. Hidden files do not count."""
-    own = sorted(path for path in folder.iterdir() if is_image(path))
+    named = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
+    own = [path for path in named if path.is_file()]
+    for path in (path for path in named if path.is_symlink() and not path.exists()):
+        found.add("broken_link", path)
     for path in own:
         if path.name.startswith("."):
             found.add("hidden", path)
@@ -169,10 +179,14 @@ def _images(folder: Path, found: Findings) -> list[Path]:
 
 def _below(folder: Path) -> Iterable[Path]:
     """The images in the subfolders; links are not followed."""
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".") and name not in SYSTEM]
         if Path(place) != folder:
             yield from (Path(place, name) for name in files if not name.startswith(".") and is_image(Path(place, name)))
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _kinds(folder: Path) -> str:

@@ -74,7 +74,8 @@ def _decoded(
             built = divide(folder, built["train"], read, list(splits["train"]), own)
         return Built(built, decoded.ranges, digests)
 
-    return cached(cache, folder, every, image_size, found, build)
+    counts = {name: {each: len(images) for each, images in classes.items()} for name, classes in splits.items()}
+    return cached(cache, folder, every, image_size, found, build, repr(counts))
 
 
 def _no_split(folder: Path, whole: Split, *_) -> dict[str, Split]:
@@ -90,8 +91,9 @@ def _test_split(folder: Path, whole: Split, digests: list[str], names: list[str]
     chosen = stratified(of_class, round(TEST_SHARE * len(firsts)), TEST_SEED)[1]
     tests = {digests[place] for place in firsts[chosen].tolist()}
     tested = torch.tensor([digest in tests for digest in digests])
-    found.add("split_made", folder, share=SHARE_TEXT, seed=TEST_SEED, count=int(tested.sum()))
-    if not tested.any():
+    if tested.any():
+        found.add("split_made", folder, share=SHARE_TEXT, seed=TEST_SEED, count=int(tested.sum()))
+    else:
         found.add("few_to_split", folder, count=len(whole))
     for label in sorted(set(whole.labels.tolist()) - set(whole.labels[tested].tolist())):
         found.add("not_in_test", folder, name=names[label])

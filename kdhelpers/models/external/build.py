@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+import torch
 from torch import nn
 
 from kdhelpers.messages import inform
@@ -60,6 +61,10 @@ def build_external(
 def _nodes(
     network: nn.Module, num_classes: int, image_size: int, options: Mapping[str, Any]
 ) -> tuple[ReturnNodes, Trace]:
+    for path, parameter in network.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            fault = f"its parameter {path} is {str(parameter.dtype).removeprefix('torch.')}"
+            raise ValueError(f"{fault}; build it in float32, and choose the precision of the Run")
     traced = trace(network, image_size)
     if traced.logits.shape[1:] != (num_classes,):
         linear = [call for call in traced.calls.values() if isinstance(call.module, nn.Linear)]

@@ -162,17 +162,19 @@ def _classifier(traced: Trace, embedding: str) -> Call:
     calls, logits = traced.calls, traced.logits
     if embedding:
         call = calls.get(embedding)
-        if call is None or call.inputs is None or call.output.shape != logits.shape:
+        if call is None or call.inputs is None or call.output.flatten(1).shape != logits.shape:
             fault = f"embedding: {embedding!r} does not output one logit per class"
             raise ValueError(f"{fault}; {guess(embedding, calls, 3)}{_listing()}")
         return call
+    for call in reversed(calls.values()):
+        flat = call.output.flatten(1)  # a convolution of 1x1 pixel outputs [B, C, 1, 1]
+        if isinstance(call.module, nn.Linear | nn.Conv2d) and flat.shape == logits.shape and torch.equal(flat, logits):
+            return call
     linear = [call for call in calls.values() if isinstance(call.module, nn.Linear)]
-    if linear and linear[-1].output.shape == logits.shape and torch.equal(linear[-1].output, logits):
-        return linear[-1]
     last = f"the last one, {linear[-1].path}, outputs {tuple(linear[-1].shape)}" if linear else "it has none"
     raise ValueError(
-        f"embedding: no nn.Linear outputs the logits ({last}); name the module that takes the embedding: "
-        f'model_options={{"embedding": "..."}}; {_listing()}'
+        f"embedding: no nn.Linear outputs the logits ({last}); end the network with one, or name the module that takes "
+        f'the embedding: model_options={{"embedding": "..."}}; {_listing()}'
     )
 
 

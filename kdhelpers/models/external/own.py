@@ -48,7 +48,10 @@ def build_own(
     given = {"num_classes": num_classes, "pretrained": pretrained, **dict.fromkeys(SIZES, image_size)}
     parameters = inspect.signature(target).parameters
     filled = {option: value for option, value in given.items() if option in parameters and value is not None}
-    network = target(**{**filled, **{option: value for option, value in options.items() if option != "source"}})
+    try:
+        network = target(**{**filled, **{option: value for option, value in options.items() if option != "source"}})
+    except (Exception, SystemExit) as error:  # the user's code may raise any error
+        raise ValueError(f"model = {name}: cannot be built ({_text(error)}); mend the code or model_options") from error
     if not isinstance(network, nn.Module):
         raise ValueError(
             f"model = {name}: returned a {type(network).__name__}; name a class or function of an nn.Module"
@@ -58,7 +61,7 @@ def build_own(
 
 def source_hash(target: Callable) -> str:
     """12 hex digits of the sha256 of the file that defines the class or function."""
-    return hashlib.sha256(Path(inspect.getsourcefile(target)).read_bytes()).hexdigest()[:12]
+    return hashlib.sha256(Path(inspect.getsourcefile(inspect.unwrap(target))).read_bytes()).hexdigest()[:12]
 
 
 def parsed(value: Any) -> Any:
@@ -74,13 +77,18 @@ def _target(name: str) -> Callable:
     place, _, attribute = name.rpartition(":")
     try:
         target = getattr(_of_file(Path(place)), attribute) if place.endswith(".py") else pkgutil.resolve_name(name)
-    except Exception as error:  # the user's module may raise any error
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    except (Exception, SystemExit) as error:
         remedy = "the module must be importable from the current folder; path/to/file.py:Name names a file"
-        raise ValueError(f"model = {name}: cannot be imported ({text}); {remedy}") from error
-    if not callable(target):
+        raise ValueError(f"model = {name}: cannot be imported ({_text(error)}); {remedy}") from error
+    if not (inspect.isclass(target) or inspect.isfunction(target)):
         raise ValueError(f"model = {name}: is a {type(target).__name__}; name a class or function of an nn.Module")
+    if not getattr(sys.modules.get(target.__module__), "__file__", ""):
+        raise ValueError(f"model = {name}: is not in a file; write the code into a .py file, such as my_models.py")
     return target
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _of_file(path: Path) -> Any:

@@ -56,7 +56,7 @@ class Trace:
 def trace(network: nn.Module, image_size: int) -> Trace:
     """One forward in eval mode. The network and torch's random numbers do not change.
 
-    Raises ValueError for a network that does not take images of this size, or does not return one tensor.
+    Raises ValueError for a network that does not take images of this size, changes them, or does not return one tensor.
     """
     modes = {module: module.training for module in network.modules()}
     calls: dict[str, Call] = {}
@@ -69,17 +69,21 @@ def trace(network: nn.Module, image_size: int) -> Trace:
     weight = next(network.parameters(), torch.zeros(0))
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(IMAGES, 3, image_size, image_size, generator=generator).to(weight)
+    given = images.clone()
     try:
-        logits = network.eval()(images)
-    except Exception as error:  # the network's own code may raise any error
+        logits = network.eval()(given)
+    except (Exception, SystemExit) as error:  # the network's own code may raise any error
         text = " ".join(str(error).split())
-        raise ValueError(f"does not take images of {image_size} px ({text}); take another image_size") from error
+        remedy = "take another image_size, or a network of images [B, 3, H, W]"
+        raise ValueError(f"does not take images of {image_size} px ({text}); {remedy}") from error
     finally:
         for handle in handles:
             handle.remove()
         network.train()  # clears what some networks keep of their weights in eval mode
         for module, mode in modes.items():
             module.training = mode
+    if not torch.equal(given, images):
+        raise ValueError("changes its input in place, which the other network reads too; write images = images - mean")
     if not isinstance(logits, Tensor):
         raise ValueError(f"returns a {type(logits).__name__}; it must return the logits alone, [B, classes]")
     return Trace(calls, logits)

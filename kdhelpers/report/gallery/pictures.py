@@ -36,7 +36,16 @@ class Picture(_File):
     @cached_property
     def alt(self) -> str:
         """The description in the file, else the name and the columns of its data."""
-        return _description(self.path) or _columns(self.path, self.data) or f"picture: {self.caption}"
+        return self._head[0] or _columns(self.path, self.data) or f"picture: {self.caption}"
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height: with them a page does not move while its pictures load."""
+        return self._head[1]
+
+    @cached_property
+    def _head(self) -> tuple[str, tuple[int, int] | None]:
+        return _description_and_size(self.path)
 
 
 @dataclass(frozen=True)
@@ -84,15 +93,15 @@ def by_record(pictures: Sequence[Picture], names: Collection[str]) -> dict[str, 
     return owned
 
 
-def _description(path: Path) -> str:
-    """The text of a PNG that says what it shows."""
+def _description_and_size(path: Path) -> tuple[str, tuple[int, int] | None]:
+    """The text of a PNG that says what it shows; empty and None for a file that is not a picture."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:  # reads the head alone
-            return str(image.info.get("Description", "")).strip()
+            return str(image.info.get("Description", "")).strip(), image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return ""
+        return "", None
 
 
 def _columns(path: Path, data: str) -> str:

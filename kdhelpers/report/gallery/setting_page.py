@@ -78,6 +78,7 @@ def facts(setting: Setting) -> list[tuple[str, str]]:
         "device": row["device"],
         "hyperparameters": options,
         "teacher": f"{teacher.get('name')}, {accuracy} test top-1" if teacher else "",
+        "started from": (first.get("start") or {}).get("name"),
         "profile": ", ".join(setting.profiles),
     }
     return [(name, str(text)) for name, text in found.items() if text]

@@ -53,6 +53,12 @@ class Setting:
         return self.row["baseline"] or "the student alone"
 
     @property
+    def gain_sentence(self) -> str:
+        """`+1.20 ± 0.30 points over the student alone (3 seeds)`."""
+        points, _, seeds = self.gain.partition(" (")
+        return f"{points} points over {self.baseline} ({seeds}" if seeds else ""
+
+    @property
     def is_embedded(self) -> bool:
         return self.row["dataset"] == EMBEDDED
 

@@ -59,9 +59,9 @@ for (const form of document.querySelectorAll("form.filters")) {
   });
 
   form.addEventListener("input", filter);
+  addEventListener("pageshow", filter);  // on the way back the browser restores the choices without an event
   form.addEventListener("submit", event => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(filter));
-  addEventListener("pageshow", filter);  // a browser that goes back restores the fields after this script
   form.hidden = false;
   filter();
 }

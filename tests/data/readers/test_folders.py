@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdhelpers import load_data
+from kdhelpers import Run, load_data
 from kdhelpers.data import check_data, read_unlabelled
 from kdhelpers.data.findings import NOTE, WARNING
 from tests.data.folder_cases import SIZE, faults, refused, write
@@ -184,3 +184,62 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path):
     (folder / "train" / "cat" / "0.png").rename(folder / "train" / "cat" / "\x1b[2J\n.png")
     (folder / "train" / "cat" / "\x1b[2J\n.png").write_text("text")
     assert r"cat/\x1b[2J\x0a.png: is not" in refused(tmp_path, "is not a readable image")
+
+
+def test_a_changed_table_of_labels_is_read_again(tmp_path):
+    table = tiny_imagenet(tmp_path) / "val" / "val_annotations.txt"
+    for labels in ([0, 0, 0, 1], [0, 1, 1, 1]):  # in both the images have the same order
+        rows = [f"val_{number}.JPEG\tn0{label + 1}\t0\t0\t1\t1\n" for number, label in enumerate(labels)]
+        table.write_text("".join(rows))
+        assert load_data("tiny", root=tmp_path).test.labels.tolist() == labels
+
+
+def test_links_to_what_is_missing_are_refused(tmp_path):
+    folder = write(tmp_path / "pets")
+    (folder / "cat" / "gone.png").symlink_to(tmp_path / "gone.png")
+    refused(tmp_path, "gone.png: is a link to what is missing; restore it, or remove the link")
+    (folder / "cat" / "gone.png").unlink()
+    (folder / "emu").symlink_to(tmp_path / "emu")
+    refused(tmp_path, "emu: is a link to what is missing")
+
+
+def test_images_next_to_the_class_folders_are_counted(tmp_path):
+    folder = write(tmp_path / "pets")
+    picture(SIZE, SIZE).save(folder / "left.png")
+    picture(SIZE, SIZE).save(folder / "right.png")
+    assert (WARNING, "images next to the class folders are not read (2)") in faults(tmp_path)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    folder = write(tmp_path / "pets")
+    real = type(folder).iterdir
+
+    def closed(path):
+        if path.name == "dog":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(type(folder), "iterdir", closed)
+    refused(tmp_path, "dog: cannot be read .Permission denied.; change its permissions")
+
+
+def test_a_name_that_is_not_of_a_folder_says_what_it_is(root):
+    data = root / "data"
+    write(data / "my pets")
+    (data / "pets.zip").write_bytes(b"PK")
+    (data / "gone").symlink_to(root / "gone")
+    texts = {
+        "my pets": "has other characters than letters",
+        "pets.zip": "pets.zip is a file; unpack it",
+        "gone": "gone is a link to what is missing",
+        "C:\\photos\\pets": "is a path; copy or link the folder into",
+        str(data / "my pets"): "is a path; copy or link the folder into",
+    }
+    for name, text in texts.items():
+        with pytest.raises(ValueError, match="dataset = ") as caught:
+            Run(dataset=name)
+        assert text in str(caught.value)
+        if name != "my pets":
+            with pytest.raises(ValueError, match="dataset = ") as caught:
+                load_data(name)
+            assert text in str(caught.value)
