@@ -217,7 +217,7 @@ def _runs() -> list[Row]:
 
 
 def accuracy_text(record: dict) -> str:
-    top1 = record.get("metrics", {}).get("test_top1_pct")
+    top1 = (record.get("metrics") or {}).get("test_top1_pct")
     return "-" if top1 is None else f"{top1:.2f}" + MARK * bool(record.get("notes"))
 
 
@@ -229,7 +229,7 @@ def _run(record: dict) -> str:
         "state": state_text(record),
         "teacher": (record.get("teacher") or {}).get("name"),
         **distinctive(record.get("run") or {}),
-        "started": record.get("environment", {}).get("started"),
+        "started": (record.get("environment") or {}).get("started"),
         "resumed": ", ".join(record.get("resumed") or []),
         "notes": "; ".join(record.get("notes") or []),
     }

@@ -13,7 +13,7 @@ from kdhelpers.methods.dkd import decoupled_divergences
 from kdhelpers.methods.logit_standardization import standardize
 
 CLASSES, COUNT = 12, 30
-NAMES = ["</script><b>bold", *(f"class {c}" for c in range(1, CLASSES))]
+NAMES = ["</script><b>bold", "a long name " * 30, *(f"class {c}" for c in range(2, CLASSES))]
 DISAGREE = "teacher right, student wrong"
 
 

@@ -92,6 +92,27 @@ def test_filters_combine_with_the_text_and_are_reset(gallery):
     assert len(methods(gallery)) == 5
 
 
+def test_a_text_with_a_hyphen_finds_the_minus_sign(gallery):
+    worse = record("mean", 40.0, method="lm", teacher="t", hyperparameters={"temperature": 9.0})
+    artifacts.save_json(artifacts.record_path("mean"), worse)
+    gallery.goto(write_gallery().as_uri())
+    gallery.locator("form.filters").first.get_by_label("text").fill("-10.00")
+    assert methods(gallery) == ["KD (T=9.0)"]
+
+
+def test_profiles_with_blanks_are_one_value_each(gallery):
+    gallery.goto(write_gallery({"si": ["my own profile", "laptop"], "lm": ["laptop"]}).as_uri())
+    assert gallery.locator("form.filters").first.get_by_label("profile").is_hidden()  # no record names its notebook
+    for name in ("si0", "lm0"):
+        path = artifacts.record_path(name)
+        artifacts.save_json(path, artifacts.load_json(path) | {"notebook": f"notebooks/executed/{name[:2]}.ipynb"})
+    gallery.goto(write_gallery({"si": ["my own profile", "laptop"], "lm": ["laptop"]}).as_uri())
+    chooser = gallery.locator("form.filters").first.get_by_label("profile")
+    assert chooser.locator("option").all_inner_texts() == ["all", "laptop", "my own profile"]
+    chooser.select_option("my own profile")
+    assert methods(gallery) == ["CE (no teacher)"]
+
+
 def test_the_way_back_leads_to_the_filtered_table(gallery):
     form = gallery.locator("form.filters").first
     form.get_by_label("data set").select_option("cifar100")

@@ -104,3 +104,9 @@ def test_a_filter_that_matches_nothing_names_what_is_near(root: Path):
     with pytest.raises(ValueError, match="filter = .*: .*did you mean student_si_resnet8_cifar100"):
         listing("runs", "student_si_resnet8_cifar10O")
     assert listing("profiles") == "none yet"
+
+
+def test_a_run_without_metrics_and_environment_is_listed(root: Path):
+    bare = record_fixtures.record() | {"metrics": None, "environment": None}
+    record_fixtures.store(bare)
+    assert bare["name"] in listing("runs", bare["name"])

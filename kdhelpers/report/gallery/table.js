@@ -15,12 +15,13 @@ for (const form of document.querySelectorAll("form.filters")) {
     if (values.size < 2) select.parentElement.style.display = "none";
   }
 
+  const plain = content => content.toLowerCase().replaceAll("−", "-");  // a keyboard has no minus sign
   const filter = () => {
-    const words = text.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = plain(text.value).split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const row of rows) {
       const chosen = selects.every(select => !select.value || parts(row, select.dataset.key).includes(select.value));
-      const content = row.textContent.toLowerCase();
+      const content = plain(row.textContent);
       row.hidden = !(chosen && words.every(word => content.includes(word)));
       shown += !row.hidden;
     }

@@ -9,6 +9,7 @@ from kdhelpers.methods import METHODS
 from kdhelpers.report.beside import settings
 from kdhelpers.report.cohort import short_labels
 from kdhelpers.report.gains import cohort_of
+from kdhelpers.report.method_table.cost import COLUMNS as COSTS
 from kdhelpers.report.paired import GAIN, has_no_teacher, with_gains
 from kdhelpers.report.placebo import placebo_of
 from kdhelpers.report.results import results
@@ -26,6 +27,7 @@ COLUMNS += [
     *"published_pct published_gain_points published_budget published_note".split(),
 ]
 COLUMNS += "published_selection published_pair notes setting run name".split()
+COLUMNS += COSTS  # NaN until `with_costs` measures them
 
 
 def frame(dataset: str, like: str = "", published_pair: str = ""):
@@ -55,10 +57,10 @@ def frame(dataset: str, like: str = "", published_pair: str = ""):
         method=labels.where(summary["budget_key"] == own, labels + OTHER_VIEWS),
         family=summary["run"].map(family),
         student=summary["model"],
-        epochs=[run["epochs"] for run in summary["run"]],
+        epochs=[run.get("epochs", math.nan) for run in summary["run"]],
         views=summary["run"].map(_views),
         teacher=teacher,
-        teacher_top1_pct=firsts["teacher_top1_pct"].dropna().iloc[0],
+        teacher_top1_pct=next(iter(firsts["teacher_top1_pct"].dropna()), math.nan),
     ).reset_index(drop=True)
     printed = pandas.DataFrame([_published(run, figures) for run in summary["run"]])
     return pandas.concat([summary, printed], axis=1).reindex(columns=COLUMNS)

@@ -15,7 +15,6 @@ from kdhelpers.display.text import (
     paired_text,
     seeds_text,
 )
-from kdhelpers.report.method_table.cost import COLUMNS
 from kdhelpers.report.paired import GAIN
 from kdhelpers.report.styling import column_texts, table_of
 
@@ -31,11 +30,7 @@ EXPLAINED = (
 
 
 def table(frame):
-    """The frame of `with_costs`, best method first: gains over no teacher and over the placebo, then costs.
-
-    A frame without costs, as of `frame`, has dashes in their place.
-    """
-    frame = frame.reindex(columns=frame.columns.union(COLUMNS, sort=False))
+    """The frame of `with_costs`, best method first: gains over no teacher and over the placebo, then costs."""
     texts = partial(column_texts, frame)
     columns = {
         "method": frame["method"],
