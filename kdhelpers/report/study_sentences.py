@@ -19,12 +19,12 @@ def none(*_) -> list[str]:
 def gains(frame) -> list[str]:
     """A row per method and seed, with `gain_points`."""
     means = _means(frame, "method", "gain_points")
-    always = frame.groupby("method")["gain_points"].min() > 0
+    always = (frame.groupby("method")["gain_points"].min() > 0).tolist()
     verb = "gains most" if means.iloc[0] > 0 else "loses least"
     return [
         f"{means.index[0]} {verb}: {signed_text(means.iloc[0])} points over the student alone, mean over "
         f"{_seeds(frame)}.",
-        f"{always.sum()} of {len(always)} settings gain{'s' * (always.sum() == 1)} with every seed.",
+        f"{sum(always)} of {len(always)} settings gain{'s' * (sum(always) == 1)} with every seed.",
     ]
 
 

@@ -6,6 +6,7 @@ ReLU, and for some the first five logits and the logits' norm per image in float
 """
 
 import json
+import sys
 import zlib
 from pathlib import Path
 
@@ -13,7 +14,31 @@ import numpy as np
 import pytest
 import torch
 
+from kdhelpers import python_paths
+
 ZOO = json.loads((Path(__file__).parent / "zoo.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def nothing_given(monkeypatch):
+    """The user gave no Python path of a network yet."""
+    monkeypatch.setattr(python_paths, "_given", set())
+
+
+@pytest.fixture
+def importable(tmp_path, monkeypatch):
+    """(name, code) -> the name of a module with that code, which can be imported and is not yet."""
+    made = []
+
+    def make(name, code):
+        (tmp_path / f"{name}.py").write_text(code)
+        made.append(name)
+        return name
+
+    monkeypatch.syspath_prepend(tmp_path)
+    yield make
+    for name in made:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(params=ZOO)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from kdhelpers import python_paths
 from kdhelpers.models import (
     FeatureExtractor,
     build_model,
@@ -52,18 +51,9 @@ number = 3
 """
 
 
-@pytest.fixture(autouse=True)
-def nothing_given(monkeypatch):
-    monkeypatch.setattr(python_paths, "_given", set())
-
-
 @pytest.fixture
-def own(tmp_path, monkeypatch):
-    """The name of a module with networks, importable and not yet imported."""
-    (tmp_path / "own_networks.py").write_text(CODE)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield "own_networks"
-    sys.modules.pop("own_networks", None)
+def own(importable):
+    return importable("own_networks", CODE)
 
 
 def outputs(network, size=32, **options):

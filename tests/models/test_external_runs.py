@@ -35,17 +35,9 @@ class TinyNet(nn.Sequential):
 """
 
 
-@pytest.fixture(autouse=True)
-def nothing_given(monkeypatch):
-    monkeypatch.setattr(python_paths, "_given", set())
-
-
 @pytest.fixture
-def own(root, monkeypatch):
-    (root / "own_tiny.py").write_text(CODE)
-    monkeypatch.syspath_prepend(root)
-    yield "own_tiny:TinyNet"
-    sys.modules.pop("own_tiny", None)
+def own(root, importable):
+    return f"{importable('own_tiny', CODE)}:TinyNet"
 
 
 def elsewhere(code, root):

@@ -250,6 +250,14 @@ def test_a_better_student_by_another_optimiser_is_named_in_the_overview():
     assert "better by another optimiser: [ConKD by Lion](" in (artifacts.folder("results") / "README.md").read_text()
 
 
+def test_the_gains_are_a_sentence_also_if_no_method_gains():
+    frame = DataFrame({"method": ["KD", "KD", "CRD"], "seed": [0, 1, 0], "gain_points": [1.0, 2.0, -1.0]})
+    most = "KD gains most: +1.50 points over the student alone, mean over 2 seeds."
+    assert sentences.gains(frame) == [most, "1 of 2 settings gains with every seed."]
+    worse = frame.assign(gain_points=frame["gain_points"] - 5)
+    assert sentences.gains(worse)[0].startswith("KD loses least: −3.50 points over the student alone")
+
+
 def test_the_cost_of_methods_is_the_measured_step_not_the_time_on_a_shared_machine():
     rows = [("KD", 1.7, 0.99, 42.0), ("CRD", 2.4, 1.39, 144.0), ("CE", None, 0.61, 27.0)]
     frame = DataFrame(rows, columns=["method", "gain_points", "step_ratio", "seconds_per_epoch"])

@@ -1,12 +1,13 @@
 """Writes the gallery: plots/index.html, and a page per setting in plots/pages/. Links are relative."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdhelpers.artifacts import damaged, folder, records, state, write_atomic
+from kdhelpers.artifacts import damaged, folder, records, root, state, write_atomic
 from kdhelpers.display.html import render
 from kdhelpers.display.text import accuracy_text, evidence_note
 from kdhelpers.report.gallery import setting_page
@@ -73,7 +74,7 @@ def _read(profiles: Mapping[str, Sequence[str]]) -> Stored:
         other=[picture for picture in unclaimed if picture not in placed],
         pages=saved_pages(folder("plots")),
         notebooks=notebooks,
-        damaged=damaged(),
+        damaged=[fault.removeprefix(f"{root()}{os.sep}") for fault in damaged()],
         count=len(found),
     )
 
