@@ -37,8 +37,8 @@ def _content(path: Path) -> bytes:
 
 
 def _copy(content: bytes) -> dict:
-    """Callers may change it."""
-    return mark(marshal.loads(content))
+    """Callers may change it. A history has numbers alone, so it has no path to mark."""
+    return {field: value if field == "history" else mark(value) for field, value in marshal.loads(content).items()}
 
 
 def records() -> list[dict]:
