@@ -6,6 +6,7 @@ from torch import Tensor
 from kdhelpers.analysis.changes import KINDS, examples
 from kdhelpers.display.colours import colour_of
 from kdhelpers.display.style import MAX_WIDTH, new_figure, shorten, styled
+from kdhelpers.display.text import signed_text
 from kdhelpers.evaluation.predictions import Predictions
 
 RIGHT, WRONG = list(KINDS.values())[:2]
@@ -29,7 +30,7 @@ def change_bars(frame):
                 axes.barh(row, sign * unsure, 0.66, left=sign * sure, color=colour_of(student), alpha=FADED)
             better, worse = (counts[student, kind].sum() for kind in (RIGHT, WRONG))
             gain = frame.loc[frame["student"] == student, "gain_points"].mean()
-            text = f"+{better:.0f} − {worse:.0f} = {better - worse:+.0f} images, {gain:+.2f} points"
+            text = f"+{better:.0f} − {worse:.0f} = {signed_text(better - worse, 0)} images, {signed_text(gain)} points"
             axes.annotate(text, (better, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
         axes.axvline(0, color="0.3", linewidth=1)
         axes.set_yticks(range(len(students)), [shorten(student, 40) for student in students])
