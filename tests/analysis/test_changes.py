@@ -9,6 +9,7 @@ from matplotlib.colors import to_hex
 
 from kdhelpers.analysis import change_bars, change_frame, changed_images, class_gain_bars, class_gain_frame, kinds_of
 from kdhelpers.display.colours import colour_of
+from kdhelpers.display.text import signed_text
 from kdhelpers.evaluation.metrics import top_k_pct
 from kdhelpers.evaluation.predictions import Predictions
 
@@ -101,7 +102,7 @@ def test_bars_have_the_counts_colours_and_the_sum_in_words(networks):
     assert widths == [*better, *(-count for count in worse)]
     assert to_hex(axes.patches[0].get_facecolor()).upper() == colour_of("KD")
     gain = top_k_pct(students["KD"]) - top_k_pct(alone)
-    total = f"+{sum(better)} − {sum(worse)} = {sum(better) - sum(worse):+d} images, {gain:+.2f} points"
+    total = f"+{sum(better)} − {sum(worse)} = {signed_text(sum(better) - sum(worse), 0)} images, {signed_text(gain)} points"
     assert axes.texts[0].get_text() == total
 
 
