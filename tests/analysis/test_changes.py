@@ -102,7 +102,8 @@ def test_bars_have_the_counts_colours_and_the_sum_in_words(networks):
     assert widths == [*better, *(-count for count in worse)]
     assert to_hex(axes.patches[0].get_facecolor()).upper() == colour_of("KD")
     gain = top_k_pct(students["KD"]) - top_k_pct(alone)
-    total = f"+{sum(better)} − {sum(worse)} = {signed_text(sum(better) - sum(worse), 0)} images, {signed_text(gain)} points"
+    change = signed_text(sum(better) - sum(worse), 0)
+    total = f"+{sum(better)} − {sum(worse)} = {change} images, {signed_text(gain)} points"
     assert axes.texts[0].get_text() == total
 
 
