@@ -5,6 +5,7 @@ it removes. A record's seconds are then those that the whole training would take
 """
 
 import os
+from collections.abc import Sized
 from pathlib import Path
 
 STEPS = {"cpu": 2, "cuda": 20}  # the last one is timed; a GPU captures its graph in the steps before
@@ -16,9 +17,9 @@ def rehearsed_root() -> Path | None:
     return Path(os.environ["KD_REHEARSAL"]) if os.environ.get("KD_REHEARSAL") else None
 
 
-def rehearsed_steps(device: str, steps: int) -> int | None:
-    """The steps of an epoch of `steps` steps that are trained; None, which means all, outside of a rehearsal."""
-    return min(STEPS.get(device, 2), steps) if rehearsed_root() else None
+def rehearsed_steps(device: str, batches: Sized) -> int | None:
+    """The steps of an epoch that are trained; None, which means all, outside of a rehearsal."""
+    return min(STEPS.get(device, 2), len(batches)) if rehearsed_root() else None
 
 
 def rehearsed_images(images: int, classes: int) -> int:

@@ -43,8 +43,13 @@ def _size_of_teacher(inputs: Inputs) -> int:
 
 
 def _other_statistics(inputs: Inputs) -> list[str]:
-    """Whether the teacher was trained on images of other statistics: this run normalises them by its own."""
+    """Whether the teacher was trained on images of other statistics: this run normalises them by its own.
+
+    Another image size changes the statistics of the same images, and has a note of its own.
+    """
     description, data = inputs.teacher.description if inputs.teacher else {}, inputs.data
+    if _size_of_teacher(inputs) != data.image_size:
+        return []
     own = [description.get("mean") or data.mean, description.get("std") or data.std]
     pairs = zip([*own[0], *own[1]], [*data.mean, *data.std], strict=True)
     if max(abs(of_teacher - here) for of_teacher, here in pairs) <= SAME_STATISTICS:

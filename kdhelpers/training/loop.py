@@ -47,7 +47,7 @@ def train_epoch(trainings: Sequence[Training], progress: Progress, steps: UsualS
     """
     start, epoch, steps = time.perf_counter(), trainings[0].epoch, steps or UsualSteps()
     batches, device = trainings[0].batches, trainings[0].device
-    few = rehearsed_steps(device.type, len(batches))
+    few = rehearsed_steps(device.type, batches)
     for training in trainings:
         training.begin_epoch()
     for number, batch in enumerate(islice(batches.epoch(epoch), few), 1):

@@ -109,7 +109,7 @@ class Study:
 
     def write(self, trial: Trial, **facts: Any) -> None:
         """The record of a trial that does not train yet, or never will."""
-        head = {"schema": artifacts.SCHEMA, "name": trial.name, "identity": ""}
+        head = {"schema": artifacts.SCHEMA, "name": trial.name, "identity": "not trained"}
         artifacts.save_json(artifacts.record_path(trial.name), head | facts | trial.facts)
 
     def _lock(self, part: str) -> Path:

@@ -106,7 +106,7 @@ def test_what_we_saw_was_measured(path):
     cells = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"]
     for section in (part for cell in cells for part in re.findall(r"## What we saw.*?(?=\n## |\Z)", cell, re.DOTALL)):
         figures = re.findall(r"[+−-]?\d+\.\d\d ± \d+\.\d\d", section)
-        assert {figure.replace("−", "-") for figure in figures} <= measured()
+        assert {figure.replace("-", "−") for figure in figures} <= measured()
 
 
 SOLUTIONS = {  # exercise -> what the learner changes to correct the mistake

@@ -121,7 +121,7 @@ def test_a_run_is_frozen():
         ({"schedule": "multistep", "schedule_options": {"milestones": [4, 2]}}, "rising order"),
         ({"method": "lm", "teacher": "t", "hyperparameters": {"kd_weight": float("inf")}}, "kd_weight = inf"),
         ({"dataset": ".."}, "dataset = '..': unknown; known: digits"),
-        ({"dataset": "/tmp"}, "dataset = '/tmp': unknown; known: digits"),
+        ({"dataset": "/tmp"}, "dataset = '/tmp': is a path; copy or link the folder into"),
         ({"name": "x.pth"}, "name = 'x.pth': is not a file name without extension"),
     ],
 )
