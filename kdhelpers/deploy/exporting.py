@@ -1,5 +1,6 @@
 """`export`: stored weights to a file that runs without this package, checked against PyTorch on test images."""
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -62,6 +63,8 @@ def export(
     """
     check_format(format, int8)
     check_known("pixels", pixels, HIGHEST)
+    if images < 1:
+        raise ValueError(f"images = {images}: the check needs test images; take 1 or more")
     source = load_source(name)
     settings = {"format": format, "int8": int8, "pixels": pixels, "test_images": images, **source.hashes}
     exported = Exported(_path(source.name, settings, output), settings)
@@ -183,10 +186,11 @@ def _environment() -> dict[str, Any]:
 
 def _write(exported: Exported, content: bytes, source: Source) -> Exported:
     """The card and the description come after the file: a description never describes another content."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    whole = {"file": exported.path.name, "bytes": len(content), "sha256": sha256, **exported.facts}
+    exported, text = replace(exported, facts=whole), card.text(source, whole)
     exported.description.unlink(missing_ok=True)
-    path = artifacts.write_atomic(exported.path, content)
-    whole = {"file": path.name, "bytes": len(content), "sha256": artifacts.sha256(path), **exported.facts}
-    exported = replace(exported, facts=whole)
-    artifacts.write_atomic(exported.card, card.text(source, whole).encode())
+    artifacts.write_atomic(exported.path, content)
+    artifacts.write_atomic(exported.card, text.encode())
     artifacts.save_json(exported.description, whole)
     return exported

@@ -1,9 +1,10 @@
 """A stored network as it is deployed: with the normalisation inside, on plain images."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from kdhelpers.data import Data, Split, load_data
@@ -70,6 +71,39 @@ class Source:
         return replace(data, mean=tuple(self.facts["mean"]), std=tuple(self.facts["std"]))
 
 
+class _Run(BaseModel):
+    dataset: str
+
+
+class _Description(BaseModel):
+    """The types of what a file and its card are made of."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    run: _Run
+    num_classes: int = Field(ge=1)
+    class_names: list[str]
+    image_size: int = Field(ge=1)
+    mean: list[float] = Field(min_length=3, max_length=3)
+    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=3, max_length=3)
+    teacher: dict[str, Any] | None = None
+    notes: list[str] = []
+    test_top1_pct: float | None = None
+
+
+def _check(weights: Weights) -> None:
+    """Raises ValueError that names the first wrong field of the description."""
+    path = weights.path.with_suffix(".json")
+    try:
+        facts = _Description.model_validate(weights.description)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field, value = ".".join(map(str, first["loc"])), str(first["input"])[:40]
+        raise ValueError(f"{path}: {field} = {value}: {first['msg'].lower()}; restore the file") from None
+    if (names := len(facts.class_names)) != facts.num_classes:
+        raise ValueError(f"{path}: class_names: has {names} names for {facts.num_classes} classes; restore the file")
+
+
 def load_source(name: str) -> Source:
     """Raises as `find_weights` and `load_model` do, and ValueError for weights without a complete description."""
     weights = find_weights(name)
@@ -80,6 +114,7 @@ def load_source(name: str) -> Source:
             f"weights = {name}: {fault}; `python -m kdhelpers teachers --file {weights.path} --model ARCHITECTURE "
             "--dataset NAME` registers weights with one"
         )
+    _check(weights)
     return Source(weights, load_model(weights), weights.description)
 
 

@@ -1,6 +1,7 @@
 """Exports: what a file computes, which images it was calibrated on, what is refused, what its card has."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -251,6 +252,33 @@ def test_unknown_weights_and_weights_without_description(root):
     artifacts.save_tensors(root / "plain.pth", build_model("resnet8", 10).state_dict())
     done = run(str(root / "plain.pth"))
     assert "plain.pth: has no description; `python -m kdhelpers teachers --file" in done.output
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fault"),
+    [
+        ({"class_names": None}, "class_names = None: input should be a valid list"),
+        ({"class_names": ["a"]}, "class_names: has 1 names for 10 classes"),
+        ({"mean": [0.5]}, r"mean = \[0.5\]: list should have at least 3 items"),
+        ({"std": [0.5, 0.0, 0.5]}, "std.1 = 0.0: input should be greater than 0"),
+        ({"run": {}}, "run.dataset = {}: field required"),
+        ({"teacher": "resnet20"}, "teacher = resnet20: input should be a valid dictionary"),
+        ({"notes": 5}, "notes = 5: input should be a valid list"),
+    ],
+)
+def test_a_damaged_description_is_named_with_its_field(wrong, fault, name, trained, tmp_path, monkeypatch):
+    for suffix in (".pth", ".json"):
+        shutil.copy(trained / "pth_models" / f"{name}{suffix}", tmp_path / f"copy{suffix}")
+    sidecar = tmp_path / "copy.json"
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | wrong))
+    with pytest.raises(ValueError, match=f"copy.json: {fault}.*; restore the file"):
+        export(str(tmp_path / "copy.pth"), output=tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_the_check_needs_an_image(name, tmp_path):
+    with pytest.raises(ValueError, match="images = 0: the check needs test images; take 1 or more"):
+        export(name, output=tmp_path / "out.onnx", images=0)
 
 
 def test_a_student_with_a_head_is_exported_with_it(root, data, tmp_path):
