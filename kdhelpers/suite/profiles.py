@@ -112,11 +112,16 @@ def load_profile(profile: str, seeds: Sequence[int] = (0,), only: Sequence[str] 
     return _select(path, jobs, only) if only else jobs
 
 
-def _read(path: Path) -> list[Entry]:
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file; ValueError of one line for a file of another kind."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+
+
+def _read(path: Path) -> list[Entry]:
+    content = read_yaml(path)
     if not isinstance(content, list) or not content:
         raise ValueError(f"{path}: a profile is a list of jobs, `- {{name: ..., notebook: ...}}`")
     return [entry for number, item in enumerate(content, start=1) for entry in _entries(path, number, item)]

@@ -85,7 +85,7 @@ def print_estimates(estimates: Mapping[str, Estimate]) -> None:
     click.secho(f"{'job':<{longest}}  {'works':<7}  {'trainings':>9}  {'time':>7}  {'memory':>9}", bold=True)
     for name, one in estimates.items():
         memory = f"{one.memory_mib:,.0f} MiB" if one.memory_mib else ""
-        works = {"done": "yes", "unchanged": "yes", "blocked": "blocked"}.get(one.state, "no")
+        works = {"done": "yes", "blocked": "blocked"}.get(one.state, "no")
         facts = f"{works:<7}  {one.trainings or '':>9}  {duration(one.seconds):>7}  {memory:>9}"
         click.secho(f"{name:<{longest}}  {facts}".rstrip(), fg=None if works == "yes" else "red")
         if works == "no":

@@ -12,6 +12,7 @@ import yaml
 from kdhelpers.methods import METHODS
 from kdhelpers.methods.parts.ranges import ContrastTemperature, NonNegative, Range, Temperature, Weight
 from kdhelpers.nearest import check_known, known_names
+from kdhelpers.suite.profiles import read_yaml
 from kdhelpers.training.run import OPTIONS, Run
 
 DEFAULTS = files("kdhelpers.tuning") / "spaces.yaml"  # also inside a wheel
@@ -83,10 +84,7 @@ def read_space(path: Path, methods: list[str]) -> dict[str, Any]:
     """The content of a user's file. Raises ValueError for other content, FileNotFoundError."""
     if not path.is_file():
         raise FileNotFoundError(f"space = {path}: no such file")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path}: is not a mapping; write `every:` or `methods:` and what is searched below it")
     for part, fields in content.items():
