@@ -49,6 +49,7 @@ def test_few_images_of_each_class_are_predicted(rehearsed, monkeypatch):
     model = fit(Run(**QUICK), data).model
     predictions = infer(model, data)
     assert (len(predictions.labels), len(predictions.labels.unique())) == (64, 10)
+    assert torch.equal(predictions.labels, data.test.labels[predictions.index])
     monkeypatch.delenv("KD_REHEARSAL")
     assert len(infer(model, data).labels) == len(data.test) == 360
 
