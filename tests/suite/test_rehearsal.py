@@ -115,6 +115,11 @@ def test_a_rehearsal_of_a_profile_keeps_nothing_but_its_estimate(tmp_path, monke
     assert sorted(path.name for path in root.iterdir()) == ["notebooks"]
     assert [path.name for path in (root / "notebooks" / "executed").iterdir()] == ["tiny.rehearsal.json"]
     assert stored_estimates(name)["works"].state == "done"
+    assert not rehearse_suite(name, workers=1)
+    printed = capsys.readouterr().out
+    assert "raises: running" in printed
+    assert "works: running" not in printed  # it worked before, unchanged
+    assert [line.split()[0] for line in printed.splitlines()[-6:] if " yes " in line] == ["works"]
     run_suite(name, only=["works"], workers=1)
     printed = capsys.readouterr().out
     assert "estimate of the last rehearsal: 0 trainings, " in printed
