@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from kdhelpers.nearest import guess, known_names
 from kdhelpers.suite.matrix import expand
@@ -30,6 +30,7 @@ from kdhelpers.suite.notebooks import (
     parameters_of,
     source_of,
 )
+from kdhelpers.suite.times import seconds_of
 
 SOURCES = (".py", ".j2", ".css", ".csv", ".yaml")
 
@@ -46,6 +47,7 @@ class Entry(BaseModel):
     after: list[str] = []
     seeds: Literal["once", "each", "all"] = "once"
     num_gpus: Annotated[float, Field(ge=0)] | None = None  # reserved by Ray; fractions share a GPU
+    time_limit: Annotated[float, BeforeValidator(seconds_of)] | None = None  # written as 90s, 45min, 2h, 1d
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Job:
     after: tuple[str, ...]
     accepts: frozenset[str]
     num_gpus: float | None = None
+    time_limit: float | None = None  # seconds
     seeds: int = 1
 
     @property
@@ -112,6 +115,12 @@ def load_profile(profile: str, seeds: Sequence[int] = (0,), only: Sequence[str] 
     return _select(path, jobs, only) if only else jobs
 
 
+def limited(jobs: list[Job], time_limit: str | None) -> list[Job]:
+    """The jobs, with this time limit where the profile gives none."""
+    seconds = seconds_of(time_limit) if time_limit else None
+    return [replace(job, time_limit=job.time_limit or seconds) for job in jobs]
+
+
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file; ValueError of one line for a file of another kind."""
     try:
@@ -135,7 +144,8 @@ def _entries(path: Path, number: int, item: Any) -> list[Entry]:
         first = error.errors()[0]
         field = first["loc"][0] if first["loc"] else "entry"
         unknown = f"unknown key {field!r}; known: {', '.join(Entry.model_fields)}, matrix"
-        problem = unknown if first["type"] == "extra_forbidden" else f"{field}: {first['msg']}"
+        plain = f"{field}: {first['msg']}".replace(f"{field}: Value error, {field}", field)
+        problem = unknown if first["type"] == "extra_forbidden" else plain
         raise ValueError(f"{path}: job {name!r}: {problem}") from error
     except ValueError as error:
         raise ValueError(f"{path}: job {name!r}: {error}") from error
@@ -154,6 +164,7 @@ def _replicate(path: Path, entry: Entry, entries: list[Entry], seeds: Sequence[i
             after=_replicas(_entries_of(path, entry, "after", entries), seed, seeds),
             accepts=accepts,
             num_gpus=entry.num_gpus,
+            time_limit=entry.time_limit,
             seeds=len(seeds) if together else 1,
         )
         for seed in (seeds if entry.seeds == "each" else [None])

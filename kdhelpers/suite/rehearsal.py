@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kdhelpers import artifacts
+from kdhelpers.suite.copies import records_of
 from kdhelpers.suite.profiles import Job, fingerprints, in_order, with_needs
-from kdhelpers.suite.schedule import ENDED, Status, Suite, Workers, records_of
+from kdhelpers.suite.schedule import ENDED, Status, Suite, Workers
 from kdhelpers.suite.stand_ins import place_weights
 
 
