@@ -325,7 +325,7 @@ def test_a_network_that_cannot_be_exported_is_an_error_of_one_line(capfd):
     source.network.forward = lambda images: images if float(images.sum()) > 0 else -images
     with pytest.raises(
         ValueError, match=r"format = onnx: torch cannot export this network \(.*\); try torchscript"
-    ) as e:
+    ) as fault:
         to_onnx(source, torch.zeros(2, 3, 8, 8, dtype=torch.uint8), {})
     assert "Could not guard on data-dependent expression" in str(fault.value)  # the cause, not torch's advice
     assert "\x1b" not in str(fault.value)
