@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from kdhelpers import artifacts
-from kdhelpers.data import Data, Split, load_data
+from kdhelpers.data import Data, Split, few_in_rehearsal, load_data
 from kdhelpers.models import fold_batchnorm
 from kdhelpers.weights.head import head_path
 from kdhelpers.weights.load import Weights, find_weights, load_model
@@ -125,7 +125,8 @@ def load_source(name: str) -> Source:
 
 
 def draw(split: Split, count: int) -> Split:
-    """`count` images of a split, drawn by SEED, in their order; all if there are not more."""
+    """`count` images of a split, drawn by SEED, in their order; all if there are not more, and few in a rehearsal."""
+    split, _ = few_in_rehearsal(split)
     if count >= len(split):
         return split
     chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(SEED))[:count]

@@ -10,6 +10,7 @@ from suite_fixtures import job, make_root, profile
 from training_fixtures import QUICK
 
 from kdhelpers import Run, artifacts, describe_teacher, fit, infer, load_data
+from kdhelpers.deploy.network import draw
 from kdhelpers.suite import rehearse_suite, run_suite
 from kdhelpers.suite.profiles import load_profile
 from kdhelpers.suite.rehearsal import Estimate, plan, scratch_root, stored_estimates
@@ -50,6 +51,7 @@ def test_few_images_of_each_class_are_predicted(rehearsed, monkeypatch):
     predictions = infer(model, data)
     assert (len(predictions.labels), len(predictions.labels.unique())) == (64, 10)
     assert torch.equal(predictions.labels, data.test.labels[predictions.index])
+    assert len(draw(data.test, 300)) == 64  # that an export compares
     monkeypatch.delenv("KD_REHEARSAL")
     assert len(infer(model, data).labels) == len(data.test) == 360
 
