@@ -57,7 +57,8 @@ def rehearse_suite(
 ) -> bool:
     """Run each job of a profile for a few steps, print what works and an estimate; True if every job works.
 
-    The jobs of the first seed stand for those of all `seeds`. Nothing is kept but the estimate. Raises as `run_suite`.
+    The jobs of the first seed stand for those of all `seeds`. Nothing is kept but the estimate, which grows with each
+    job: the same command continues an interrupted rehearsal. Raises as `run_suite`.
     """
     import click
 
@@ -75,9 +76,9 @@ def rehearse_suite(
     absent = missing(jobs)
     for line in absent:
         click.echo(f"{line}. The rehearsal takes noise or random weights")
-    estimates, caches = rehearse(path.stem, jobs, pool, Log(jobs).changed)
+    estimates = rehearse(path.stem, jobs, pool, Log(jobs).changed)
     print_estimates(estimates)
     planned = limited(load_profile(profile, seeds, only), time_limit)
-    whole = plan_text(planned, estimates, pool.at_once, caches)
+    whole = plan_text(planned, estimates, pool.at_once)
     click.echo("\n".join([*absent, *over_their_limit(planned, estimates), whole]))
     return all(one.state == "done" for one in estimates.values())

@@ -231,12 +231,18 @@ def _refuse_cycle(path: Path, jobs: list[Job]) -> None:
 
 
 def _select(path: Path, jobs: list[Job], only: Sequence[str]) -> list[Job]:
-    by_name = {job.name: job for job in jobs}
     wanted = [job.name for job in jobs if job.is_named(only)]
     if unknown := {name for name in only if not any(job.is_named([name]) for job in jobs)}:
         wrong = sorted(unknown)[0]
-        raise ValueError(f"--only = {wrong}: is not a job of {path.stem}; {known_names(wrong, by_name)}")
-    kept: set[str] = set()
+        raise ValueError(
+            f"--only = {wrong}: is not a job of {path.stem}; {known_names(wrong, [job.name for job in jobs])}"
+        )
+    return with_needs(jobs, wanted)
+
+
+def with_needs(jobs: Sequence[Job], names: Sequence[str]) -> list[Job]:
+    """The named jobs and the jobs that they need; they wait for no others."""
+    by_name, kept, wanted = {job.name: job for job in jobs}, set(), [*names]
     while wanted:
         name = wanted.pop()
         if name not in kept:

@@ -61,12 +61,12 @@ def headline(job: Job, status: Status) -> str:
     )
 
 
-def plan_text(jobs: Sequence[Job], estimates: Mapping[str, Estimate], workers: int, caches: int = 0) -> str:
+def plan_text(jobs: Sequence[Job], estimates: Mapping[str, Estimate], workers: int) -> str:
     """What the jobs take on this machine, and the free disk."""
     whole, free = plan(jobs, estimates, workers), shutil.disk_usage(root()).free
     if whole.unknown:
         return f"{whole.unknown} of {len(jobs)} jobs have no estimate of their time; --rehearse makes it"
-    disk = f"{(whole.bytes + caches) / 1e9:.1f} GB on the disk ({free / 1e9:.0f} GB are free)"
+    disk = f"{whole.bytes / 1e9:.1f} GB on the disk ({free / 1e9:.0f} GB are free)"
     return (
         f"estimate of the last rehearsal: {whole.trainings} trainings, {duration(whole.seconds)} by {workers} workers, "
         f"{whole.memory_mib / 1024:.1f} GiB of memory for the largest one, {disk}"
