@@ -19,4 +19,7 @@ BENCHMARKS = (
     "methods",
     "startup",
     "interruption",
+    "ranks",
+    "lost_rank",
+    "cluster",
 )
