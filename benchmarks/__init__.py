@@ -19,4 +19,5 @@ BENCHMARKS = (
     "methods",
     "startup",
     "interruption",
+    "bad_files",
 )

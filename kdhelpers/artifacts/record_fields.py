@@ -7,9 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError
 
 from kdhelpers.artifacts.records import SCHEMA
+from kdhelpers.messages import short
 
 SHOWN = 3  # faults of a record that its message names
 WORDS = {"model_type": "is not a JSON object", "missing": "is missing"}  # in place of those of pydantic
+NAME = r"^[^/\\\x00-\x1f]+$"  # of a file, in its folder
+MOST_CLASSES, MOST_PIXELS = 2**20, 2**14  # of a network; of the side of its images
 REMEDY = "correct the file, or delete it and train again"
 
 Word = Annotated[str, Field(min_length=1)]
@@ -122,6 +125,13 @@ class _File(_Part):
     sha256: str | None = None
 
 
+class _Trial(_Part):
+    study: str
+    key: str
+    number: Count
+    values: dict[str, Any]
+
+
 class _Record(_Part):
     schema_: Literal[SCHEMA] = Field(alias="schema")
     name: Word
@@ -146,6 +156,7 @@ class _Record(_Part):
     resumed: Texts = None
     origin: Options = None
     library: Options = None
+    trial: _Trial | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -153,29 +164,61 @@ class _Record(_Part):
         """Another schema may have other fields: that it differs is the one fault to name."""
         if isinstance(content, dict) and content.get("schema") != SCHEMA:
             message = "schema = {found}: this version reads {known}"
-            raise PydanticCustomError("schema", message, {"found": repr(content.get("schema")), "known": SCHEMA})
+            raise PydanticCustomError(
+                "schema", message, {"found": short(repr(content.get("schema")), 40), "known": SCHEMA}
+            )
         return content
+
+
+class _Description(_Part):
+    """The sidecar of weights. Those of earlier versions, and of weights made elsewhere, have fewer fields."""
+
+    sha256: str
+    name: Annotated[str, Field(pattern=NAME)] | None = None
+    identity: str | None = None
+    copy_of: Annotated[str, Field(pattern=NAME)] | None = None
+    run: _Run | None = None
+    model: Word | None = None
+    model_options: dict[str, Any] = {}
+    num_classes: Annotated[int, Field(ge=1, le=MOST_CLASSES)] | None = None
+    class_names: list[str] | None = None
+    image_size: Annotated[int, Field(ge=1, le=MOST_PIXELS)] | None = None
+    mean: Annotated[list[Number], Field(min_length=3, max_length=3)] | None = None
+    std: Annotated[list[Annotated[Number, Field(gt=0)]], Field(min_length=3, max_length=3)] | None = None
+    pixel_ranges: dict[Literal["I", "F"], Annotated[list[Number], Field(min_length=2, max_length=2)]] | None = None
+    test_top1_pct: Percent | None = None
+    teacher: _Source | None = None
+    selection: _Selection | None = None
+    head: _File | None = None
+    notes: Texts = None
+    origin: Options = None
+    library: Options = None
 
 
 def check_record(path: Path, content: Any) -> None:
     """Raises ValueError that names the file, each wrong field with its value, and the remedy."""
+    record = _validated(_Record, path, content, REMEDY)
+    if Path(f"{record.name}.json").parts != path.parts[-1 - record.name.count("/") :] or ".." in record.name.split("/"):
+        fault = f"name = {short(record.name)!r}: is not the name of the file"  # a trial has that of its study before it
+        raise ValueError(f"{path}: {fault}; rename the file, or delete it")
+
+
+def check_description(path: Path, content: Any) -> None:
+    """`check_record` of a sidecar, whose `sha256` need not be that of the weights."""
+    _validated(_Description, path, content, "restore the file, or delete it and name the architecture yourself")
+
+
+def _validated(kind: type[_Part], path: Path, content: Any, remedy: str) -> Any:
     try:
-        record = _Record.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         faults = [_fault(one) for one in error.errors(include_url=False)]
         more = [f"{len(faults) - SHOWN} more"] * (len(faults) > SHOWN)
-        raise ValueError(f"{path}: {', '.join([*faults[:SHOWN], *more])}; {REMEDY}") from None
-    if record.name.rpartition("/")[2] != path.stem:  # a trial has the name of its study before its own
-        raise ValueError(f"{path}: name = {record.name!r}: is not the name of the file; rename the file, or delete it")
+        raise ValueError(f"{path}: {', '.join([*faults[:SHOWN], *more])}; {remedy}") from None
 
 
 def _fault(error: dict) -> str:
-    field, kind = ".".join(map(str, error["loc"])), error["type"]
+    field, kind = short(".".join(map(str, error["loc"]))), error["type"]
     message = WORDS.get(kind) or error["msg"][:1].lower() + error["msg"][1:]
-    value = "" if kind in ("missing", "schema") or not field else f" = {_short(error['input'])}"
+    value = "" if kind in ("missing", "schema") or not field else f" = {short(repr(error['input']), 40)}"
     return f"{field}{value}: {message}" if field else message
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -14,6 +14,8 @@ import threading
 import time
 from pathlib import Path
 
+from kdhelpers.artifacts import load_json
+
 MARKER = "kdhelpers"  # in the executed copy's metadata: the notebook ran to its end
 DEAD_KERNEL, INTERRUPTED = 138, 130  # exit codes
 
@@ -69,7 +71,7 @@ def command(notebook: str, parameters: dict) -> str:
 def end_marker(copy: Path) -> str | None:
     """The fingerprint of an executed copy that ran to its end; None for other copies and for files of other kinds."""
     try:
-        return json.loads(copy.read_bytes())["metadata"][MARKER]["fingerprint"]
+        return load_json(copy, finite=False)["metadata"][MARKER]["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from kdhelpers import artifacts
+from kdhelpers.messages import short
 from kdhelpers.training.run import Run, distinctive
 from kdhelpers.training.sweep import method_runs
 from kdhelpers.tuning.sampler import suggest
 from kdhelpers.tuning.space import Space, flat, read_space, space_of, with_values
 
 FOLDER = "trials"  # in json_results/, so that no page or table of results reads them
+PARTS = ("run", "space")  # what is stored of each method
 DIVERGED, INVALID = "FloatingPointError", "invalid setting"  # errors that belong to the setting
 COUNTED = (DIVERGED, INVALID)
 
@@ -119,7 +121,7 @@ class Study:
         """ValueError if the study of this name was made with other settings; store them if it is new."""
         path = artifacts.record_path(f"{FOLDER}/{self.name}/study")
         with artifacts.lock(self._lock("study")):
-            stored = artifacts.load_json(path) if path.is_file() else {}
+            stored = _stored(path) if path.is_file() else {}
             for key, facts in self._facts().items():
                 if stored.get(key, facts) != facts:
                     other = _difference(stored[key], facts)
@@ -139,6 +141,15 @@ class Study:
             for key, run in self.runs.items()
         }
         return json.loads(json.dumps(facts))
+
+
+def _stored(path: Path) -> dict[str, dict]:
+    """What `check_stored` wrote."""
+    content = artifacts.load_json(path, f"delete {path.parent}, or take another --name")
+    facts = list(content.values()) if isinstance(content, dict) else [None]
+    if not all(isinstance(each, dict) and all(isinstance(each.get(part), dict) for part in PARTS) for each in facts):
+        raise ValueError(f"{path}: is not a study of this version; delete {path.parent}, or take another --name")
+    return content
 
 
 def make_study(
@@ -188,8 +199,8 @@ def _difference(stored: Mapping, given: Mapping) -> str:
     """The first field that differs, with both values."""
     parts: Sequence[tuple[str, Any, Any]] = [
         (name, stored[part].get(name), given[part].get(name))
-        for part in ("run", "space")
+        for part in PARTS
         for name in sorted({*stored[part], *given[part]})
     ]
     name, before, now = next(part for part in parts if part[1] != part[2])
-    return f"{name}: {before} then, {now} now"
+    return f"{short(name)}: {short(before)} then, {short(now)} now"
