@@ -19,5 +19,5 @@ BENCHMARKS = (
     "methods",
     "startup",
     "interruption",
-    "bad_files",
 )
+LONG = ("bad_files",)  # minutes to an hour; not part of `all`

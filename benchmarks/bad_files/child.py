@@ -1,7 +1,6 @@
 """Reads damaged files in forked children under limits, so that a crash or a hang costs one input and is noticed.
 
-A child has a limit on memory, an audit hook that sees code being run, and a folder outside which it may not write. The
-parent kills a child that is silent for too long, and starts another at the next input.
+The parent kills a child that computes or waits for too long, and starts another at the next input.
 """
 
 from __future__ import annotations
@@ -22,37 +21,35 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 
+from benchmarks.bad_files.judge import OUTSIDE, judged, watch
 from benchmarks.bad_files.mutate import damage
 from kdhelpers.data.readers import memory
 
 SECONDS, SILENT = 10.0, 60.0  # of the processor, that an input may take; without a word, on a busy machine
 ADDRESSES = 2 << 30  # bytes that a child may map beyond what it has at its start
-RESIDENT = 256 << 20  # bytes by which its resident set may grow during an input
 FREE = 128 << 20  # bytes that the readers find free
-LONGEST = 1000  # characters of a message
-RUNS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "subprocess.Popen", "pty.spawn")
-TALKS = ("socket.connect", "socket.bind", "socket.getaddrinfo", "urllib.Request")
-WRITES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.symlink", "os.link", "shutil.rmtree", "os.chmod")
-CANARY = "kd_canary"  # a module that only a hostile file names
+MOST_FAULTS = 100  # of a reader
 TRACE = "trace"
-OUTSIDE = "outside"  # a folder with a secret, next to that of the reader
 
 
 @dataclass(frozen=True)
 class Reader:
-    """`prepare` writes whole files below a folder and returns those that are damaged; `read` reads them.
+    """`prepare` writes whole files below a folder and returns those that are damaged; `read` gets the folder and one.
 
-    forge: (random, path, its content) -> another content, of the right format and with wrong values.
+    forge: (random, path, its content) -> another content, of the right format and with wrong values. reads: whether it
+    reads whole files.
     """
 
     name: str
     prepare: Callable[[Path], Sequence[Path]]
-    read: Callable[[Path], object]
+    read: Callable[[Path, Path], object]
     forge: Callable[[Random, Path, bytes], bytes] | None = None
+    reads: bool = True
 
 
 @dataclass
@@ -62,19 +59,18 @@ class Result:
     name: str
     read: int = 0
     refused: int = 0
-    faults: list[dict] | None = None
+    faults: list[dict] = field(default_factory=list)
     seconds: float = 0.0  # of the slowest input
     grown: int = 0  # bytes, of the input that took most memory
 
     @property
     def tried(self) -> int:
-        return self.read + self.refused + len(self.faults or [])
+        return self.read + self.refused + len(self.faults)
 
 
-def try_readers(readers: Sequence[Reader], count: int, seed: int = 0, processes: int = 1) -> list[Result]:
+def try_readers(readers: Sequence[Reader], count: int, seed: int = 0, processes: int = 1) -> Iterator[Result]:
     """`count` damaged inputs for each reader; input k of a reader is the same in every run of the same seed."""
-    waiting = [_Supervised(reader, count, seed) for reader in readers]
-    done, active = list(waiting), []
+    waiting, active = [_Supervised(reader, count, seed) for reader in readers], []
     while waiting or active:
         while waiting and len(active) < processes:
             active.append(waiting.pop(0).start())
@@ -82,7 +78,7 @@ def try_readers(readers: Sequence[Reader], count: int, seed: int = 0, processes:
         for each in list(active):
             if not each.follow(each.pipe in ready):
                 active.remove(each)
-    return [each.result for each in done]
+                yield each.result
 
 
 class _Supervised:
@@ -90,7 +86,7 @@ class _Supervised:
 
     def __init__(self, reader: Reader, count: int, seed: int):
         self.reader, self.count, self.seed = reader, count, seed
-        self.result, self.next = Result(reader.name, faults=[]), 0
+        self.result, self.next = Result(reader.name), 0
 
     def start(self) -> _Supervised:
         self.folder = tempfile.mkdtemp(prefix="kd-bad-files-")
@@ -150,7 +146,7 @@ class _Supervised:
         text = f"exit status {os.waitstatus_to_exitcode(status)} {where}"
         self.result.faults.append({"number": self.next, "outcome": outcome, "text": text})
         self.next += 1
-        if self.next < self.count and len(self.result.faults) < 100:
+        if self.next < self.count and len(self.result.faults) < MOST_FAULTS:
             self.start()
             return True
         return False
@@ -193,12 +189,13 @@ def _lines(reader: Reader, numbers: range, seed: int, folder: Path, said: io.Str
     (folder / OUTSIDE / "secret.png").write_bytes(b"\x89PNG secret")
     os.chdir(root)
     whole = {path: path.read_bytes() for path in reader.prepare(root)}
-    reader.read(root)  # whole files; what it imports belongs to no input
-    _restore(root, whole)
+    for path in whole:  # what this imports belongs to no input
+        with contextlib.suppress(() if reader.reads else ValueError):
+            reader.read(root, path)
     memory._of_machine = lambda: FREE
     mapped = int(re.search(r"VmSize:\s+(\d+)", Path("/proc/self/status").read_text())[1]) << 10
     resource.setrlimit(resource.RLIMIT_AS, (mapped + ADDRESSES,) * 2)
-    seen, trace = _watch(folder), (folder / TRACE).open("w")
+    seen, trace = watch(folder), (folder / TRACE).open("w")
     faulthandler.enable(trace)
     yield {}
     for number in numbers:
@@ -207,117 +204,15 @@ def _lines(reader: Reader, numbers: range, seed: int, folder: Path, said: io.Str
         damage(random, path, whole, reader.forge)
         said.seek(0), said.truncate(), trace.seek(0), trace.truncate()
         faulthandler.dump_traceback_later(0.8 * SECONDS, repeat=True, file=trace)
-        yield {"number": number, **_read_one(reader, root, said, seen)}
-        _restore(root, whole)
+        yield {"number": number, **judged(partial(reader.read, root, path), root, said, seen)}
+        _restore(path, whole[path])
+        shutil.rmtree(root / "data/.cache", ignore_errors=True)
 
 
-def _restore(root: Path, whole: dict[Path, bytes]) -> None:
-    shutil.rmtree(root / "data/.cache", ignore_errors=True)
-    for path, content in whole.items():
-        if path.is_dir() and not path.is_symlink():
-            path.rmdir()
-        else:
-            path.unlink(missing_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-
-def _read_one(reader: Reader, root: Path, said: io.StringIO, seen: _Seen) -> dict:
-    before, start, error = _resident(reset=True), time.process_time(), None
-    try:
-        with seen:
-            reader.read(root)
-    except Exception as raised:
-        error = raised
-    seconds, grown = time.process_time() - start, max(0, _resident("VmHWM") - before)
-    outcome, text = "refused" if error else "read", str(error)[:300]
-    for kind, found in (
-        ("code", "; ".join(seen)),
-        ("slow", f"{seconds:.1f} s" * (seconds > SECONDS / 2)),
-        ("memory", f"{grown >> 20} MiB" * (grown > RESIDENT) or _asked_for_too_much(error)),
-        ("error", _fault_of(error, root) if error else ""),
-        ("output", _odd(re.sub("[\r\n]", "", said.getvalue()))),
-    ):
-        if found:
-            outcome, text = kind, found
-            break
-    return {"outcome": outcome, "text": text, "seconds": round(seconds, 3), "grown": grown}
-
-
-def _resident(field: str = "VmRSS", reset: bool = False) -> int:
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    return int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) << 10
-
-
-def _asked_for_too_much(error: BaseException | None) -> str:
-    """The text of a refusal by the system on the way to the error."""
-    while error:
-        if isinstance(error, MemoryError) or re.search(
-            "can't allocate memory|Unable to allocate|bad_alloc", str(error)
-        ):
-            return f"more than {ADDRESSES >> 30} GiB: {type(error).__name__}: {error} {_place(error)}"
-        error = error.__cause__ or error.__context__
-    return ""
-
-
-def _fault_of(error: Exception, root: Path) -> str:
-    """What is wrong with an error; "" for one line of the right type that names the file and the remedy."""
-    text, fault = str(error), ""
-    if not isinstance(error, ValueError | OSError):
-        fault = type(error).__name__
-    elif "\n" in text:
-        fault = "several lines"
-    elif _odd(text):
-        fault = _odd(text)
-    elif len(text) > LONGEST:
-        fault = f"{len(text)} characters"
-    elif str(root) not in text:
-        fault = "without the path"
-    elif "; " not in text and not (isinstance(error, OSError) and error.filename):
-        fault = "without a remedy"
-    return f"{fault}: {type(error).__name__}: {text[:200]} {_place(error)}" if fault else ""
-
-
-def _odd(text: str) -> str:
-    """A character that a terminal obeys, or that turns the direction of a text."""
-    found = re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", text)
-    return f"prints {found[0]!r}: {ascii(text[:200])}" if found else ""
-
-
-def _place(error: BaseException) -> str:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "kdhelpers" in frame.filename]
-    return f"({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-
-
-class _Seen(list):
-    """What was done, in the block `with seen`, that a reader must never do."""
-
-    active = False
-
-    def __enter__(self) -> None:
-        self.clear()
-        self.active = True
-
-    def __exit__(self, *_) -> None:
-        self.active = False
-
-
-def _watch(folder: Path) -> _Seen:
-    """The list to which an audit hook appends."""
-    seen, inside, secret = _Seen(), str(folder / "root"), str(folder / OUTSIDE)
-
-    def hook(event: str, arguments: tuple) -> None:
-        if not seen.active:
-            return
-        if event in RUNS or event in TALKS or (event == "import" and CANARY in str(arguments[0])):
-            seen.append(f"{event} {str(arguments)[:100]}")
-        elif event == "open" or event in WRITES:
-            path = arguments[0] if isinstance(arguments[0], str | bytes | os.PathLike) else ""
-            path = os.path.realpath(os.fsdecode(path)) if path else inside
-            writes = event != "open" or (len(arguments) > 2 and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR))
-            if path.startswith(secret) or (writes and not path.startswith((inside, "/dev/null", "/proc/self"))):
-                seen.append(f"{event} {path}")
-
-    sys.addaudithook(hook)
-    return seen
+def _restore(path: Path, content: bytes) -> None:
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)

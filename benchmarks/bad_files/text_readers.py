@@ -1,10 +1,9 @@
-"""The readers of texts: records, run files, profiles, search spaces, studies, notebooks, tables, pages."""
+"""The readers of texts: profiles, search spaces, notebooks, tables and pages."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -13,64 +12,17 @@ import yaml
 from PIL import Image, PngImagePlugin
 
 from benchmarks.bad_files.child import Reader
-from benchmarks.bad_files.data_readers import bomb
+from benchmarks.bad_files.image_readers import bomb
 from benchmarks.bad_files.values import EXTREMES, forge_json, forge_yaml
 from kdhelpers import Run, artifacts
-from kdhelpers.deploy.exporting import Exported, _stored
 from kdhelpers.evaluation.submission import check_output
 from kdhelpers.report.gallery.pictures import saved_pages, saved_pictures
 from kdhelpers.report.gallery.study_views import study_views
-from kdhelpers.report.results import results, summarize
 from kdhelpers.suite.notebook_page import notebook_page
 from kdhelpers.suite.notebooks import cells_of, meanings_of, parameters_of, source_of, title_of
 from kdhelpers.suite.profiles import fingerprints, load_profile, summary_of
-from kdhelpers.suite.rehearsal import Estimate, estimate_path, stored_estimates
 from kdhelpers.suite.replay import end_marker
-from kdhelpers.suite.schedule import Suite
-from kdhelpers.training.command import run_from
 from kdhelpers.tuning.space import read_space, space_of
-from kdhelpers.tuning.study import Study, make_study
-from kdhelpers.tuning.table import summary_frame, trial_frame
-
-STORED = Path(__file__).parents[2] / "json_results"
-NAME = "student_lm_resnet8_cifar100"
-
-
-@cache
-def _record() -> dict:
-    """The smallest stored record of a student."""
-    paths = sorted(STORED.glob("student_*.json"), key=lambda path: path.stat().st_size)
-    return json.loads(paths[0].read_bytes()) | {"name": NAME, "notes": ["a note"]}
-
-
-def _records(root: Path) -> Sequence[Path]:
-    first = artifacts.save_json(artifacts.record_path(NAME), _record())
-    artifacts.save_json(artifacts.record_path("whole"), _record() | {"name": "whole", "identity": "1" * 64})
-    return [first]
-
-
-def _read_records(root: Path) -> None:
-    """The tables leave a damaged one out; loading it names the fault."""
-    frame = results()
-    summarize(frame)
-    if not any(frame["name"] == "whole"):
-        raise AssertionError("a whole record is missing")
-    artifacts.load_record(NAME)
-
-
-def _runs(root: Path) -> Sequence[Path]:
-    run = Run(dataset="digits", model="resnet8", method="lm", teacher="resnet20", hyperparameters={"temperature": 2})
-    return [
-        artifacts.save_json(root / "run.json", run.model_dump()),
-        artifacts.save_json(root / "record.json", _record()),
-    ]
-
-
-def _read_runs(root: Path) -> None:
-    for name in ("run.json", "record.json"):
-        run = run_from([str(root / name)])
-        _ = run.id, run.artifact_name
-
 
 PROFILE = [
     {"name": "teacher", "notebook": "01_teacher", "parameters": {"dataset": "digits", "epochs": 2}},
@@ -80,13 +32,13 @@ PROFILE = [
 ]  # fmt: skip
 
 
-def _profile(root: Path) -> Sequence[Path]:
+def write_profile(root: Path) -> Sequence[Path]:
     path = root / "mine.yaml"
     path.write_text("# mine: a profile.\n" + yaml.safe_dump(PROFILE, sort_keys=False))
     return [path]
 
 
-def _read_profile(root: Path) -> None:
+def _read_profile(root: Path, path: Path) -> None:
     path = str(root / "mine.yaml")
     summary_of(path)
     jobs = load_profile(path, seeds=(0, 1))
@@ -110,47 +62,9 @@ def _lm() -> Run:
     return Run(dataset="digits", model="resnet8", method="lm", teacher="resnet20", epochs=2)
 
 
-def _read_space(root: Path) -> None:
+def _read_space(root: Path, path: Path) -> None:
     path = root / "space.yaml"
     space_of(_lm(), read_space(path, ["lm", "si"]), str(path))
-
-
-@cache
-def _study_of_two() -> Study:
-    return make_study({"dataset": "digits", "model": "resnet8", "teacher": "resnet20", "epochs": 2}, "si; lm", 2)
-
-
-def _studies(root: Path) -> Sequence[Path]:
-    study, paths = _study_of_two(), []
-    study.check_stored()
-    for key, number in study.order:
-        facts = {
-            "trial": {
-                "study": study.name,
-                "key": key,
-                "number": number,
-                "values": study._values("si", 0) if key == "si" else {"temperature": 2.0},
-            }
-        }
-        name = study.trial_name(key, number)
-        content = {
-            "schema": 1,
-            "name": name,
-            "identity": "0" * 64,
-            "status": "finished",
-            "metrics": {"val_top1_pct": 50.0, "train_seconds": 1.0},
-            **facts,
-        }
-        paths.append(artifacts.save_json(artifacts.record_path(name), content))
-    return [artifacts.record_path(f"trials/{study.name}/study"), *paths]
-
-
-def _read_study(root: Path) -> None:
-    study = _study_of_two()
-    study.check_stored()
-    study.open_trials()
-    trial_frame(study)
-    summary_frame(study)
 
 
 NOTEBOOK = {
@@ -200,13 +114,13 @@ def _notebook(root: Path) -> Sequence[Path]:
     return [root / "a.ipynb"]
 
 
-def _read_notebook(root: Path) -> None:
+def _read_notebook(root: Path, path: Path) -> None:
     path = root / "a.ipynb"
     parameters_of(path), meanings_of(path), title_of(path)
     json.dumps([[cell["cell_type"], source_of(cell)] for cell in cells_of(path)])
 
 
-def _read_executed(root: Path) -> None:
+def _read_executed(root: Path, path: Path) -> None:
     end_marker(root / "a.ipynb")
     page = notebook_page(root / "a.ipynb", root / "page.html").read_text()
     if "Content-Security-Policy" not in page or "secret" in page.replace("outside/secret", ""):
@@ -231,7 +145,7 @@ def _plots(root: Path) -> Sequence[Path]:
     return [*paths, folder / "page.html"]
 
 
-def _read_plots(root: Path) -> None:
+def _read_plots(root: Path, path: Path) -> None:
     folder = artifacts.folder("plots")
     pictures = saved_pictures(folder)
     for picture in pictures:
@@ -256,70 +170,20 @@ def _forge_plot(random: Random, path: Path, content: bytes) -> bytes:
     return random.choice(("\n", "\r\n", "\n\n", ",\n")).join(map(",".join, rows)).encode("utf-8", "replace")
 
 
-def _states(root: Path) -> Sequence[Path]:
-    suite, names = _suite(root), ["whole", "trials/a/b"]
-    jobs = {
-        job.name: {"state": "done", "seconds": 1.5, "exit_code": 0, "fingerprint": "f", "error": None, "records": names}
-        for job in suite.jobs
-    }
-    estimates = {"teacher": {each.name: 1 for each in fields(Estimate)}}
-    return [
-        artifacts.save_json(suite.state_path, {"schema": 1, "jobs": jobs}),
-        artifacts.save_json(estimate_path("mine"), estimates),
-    ]
-
-
-def _suite(root: Path) -> Suite:
-    _profile(root)
-    return Suite("mine", load_profile(str(root / "mine.yaml")))
-
-
-def _read_states(root: Path) -> None:
-    suite = _suite(root)
-    suite.earlier = suite._read_state()
-    for job in suite.jobs:
-        suite._is_unchanged(job)
-    for estimate in stored_estimates("mine").values():
-        _ = estimate.seconds * 2
-
-
 def _submission(root: Path) -> Sequence[Path]:
     (root / "s.csv").write_text("ID,Labels\n1,2\n")
     return [root / "s.csv"]
 
 
-def _read_submission(root: Path) -> None:
+def _read_submission(root: Path, path: Path) -> None:
     check_output(root / "s.csv")
 
 
-def _export(root: Path) -> Sequence[Path]:
-    path = root / "x.onnx"
-    path.write_bytes(b"x" * 99)
-    facts = {
-        "format": "onnx",
-        "int8": False,
-        "pixels": "uint8",
-        "sha256": artifacts.sha256(path),
-        "class_names": ["a"],
-        "mean": [0.5] * 3,
-    }
-    return [artifacts.save_json(root / "x.onnx.json", facts)]
-
-
-def _read_export(root: Path) -> None:
-    _stored(Exported(root / "x.onnx", {"format": "onnx", "int8": False, "pixels": "uint8"}))
-
-
 READERS = (
-    Reader("records (JSON)", _records, _read_records, forge_json),
-    Reader("run files (JSON)", _runs, _read_runs, forge_json),
-    Reader("profiles (YAML)", _profile, _read_profile, forge_yaml),
+    Reader("profiles (YAML)", write_profile, _read_profile, forge_yaml),
     Reader("search spaces (YAML)", _space, _read_space, forge_yaml),
-    Reader("studies and trials (JSON)", _studies, _read_study, forge_json),
     Reader("notebooks", _notebook, _read_notebook, _forge_notebook),
     Reader("executed notebooks", _notebook, _read_executed, _forge_notebook),
     Reader("pictures, tables, pages of plots/", _plots, _read_plots, _forge_plot),
-    Reader("states of the suite (JSON)", _states, _read_states, forge_json),
     Reader("submissions (CSV)", _submission, _read_submission),
-    Reader("descriptions of exports (JSON)", _export, _read_export, forge_json),
 )

@@ -74,10 +74,11 @@ def _weights(root: Path) -> Sequence[Path]:
     return [root / name for name in files]
 
 
-def _read_weights(root: Path) -> None:
-    for name in ("zip.pth", "legacy.pth", "wrapped.pth"):
-        load_state(root / name)
-    load_model(str(root / "resnet8.pth"))
+def _read_weights(root: Path, path: Path) -> None:
+    if path.stem == "resnet8":
+        load_model(str(path))
+    else:
+        load_state(path)
 
 
 def _others(root: Path) -> Sequence[Path]:
@@ -95,14 +96,9 @@ def _others(root: Path) -> Sequence[Path]:
     return [root / name for name in files]
 
 
-def _read_others(root: Path) -> None:
-    """Each is refused, whole or damaged: the first error that is not a clean one counts."""
-    for path in sorted(root.glob("?.*")):
-        try:
-            find_weights(str(path))
-        except (ValueError, OSError) as error:
-            if str(path) not in str(error) or "\n" in str(error):
-                raise
+def _read_others(root: Path, path: Path) -> None:
+    """All are refused, whole or damaged."""
+    find_weights(str(path))
 
 
 def _described(root: Path) -> Sequence[Path]:
@@ -125,7 +121,7 @@ def _described(root: Path) -> Sequence[Path]:
     return [sidecar]
 
 
-def _read_described(root: Path) -> None:
+def _read_described(root: Path, path: Path) -> None:
     load_model(NAME)
     describe_teacher(NAME, "digits")
     teacher_name("resnet8", "digits")
@@ -144,7 +140,7 @@ def _heads(root: Path) -> Sequence[Path]:
     return [head_path(description)]
 
 
-def _read_head(root: Path) -> None:
+def _read_head(root: Path, path: Path) -> None:
     """The description is that of the damaged head, as of one that somebody made."""
     path = artifacts.weights_path(NAME)
     facts = artifacts.load_json(path.with_suffix(".json"))
@@ -176,7 +172,7 @@ def _checkpoints(root: Path) -> Sequence[Path]:
     return [path, path, path, weights]
 
 
-def _read_checkpoint(root: Path) -> None:
+def _read_checkpoint(root: Path, path: Path) -> None:
     checkpoint = Checkpoint(_training().inputs.identity)
     try:
         _training().restore(checkpoint.load("cpu"))
@@ -232,7 +228,7 @@ def _open_cache(stem: Path) -> TeacherCache:
     return TeacherCache(stem, view_count=162, width=3, dtype=torch.float32, device=torch.device("cpu"), writes=True)
 
 
-def _read_cache(root: Path) -> None:
+def _read_cache(root: Path, path: Path) -> None:
     cache = _open_cache(root / "cache")
     numbers = cache.view_ids[: cache.count]
     if not torch.equal(cache.rows[: cache.count], torch.arange(60.0).view(20, 3)[numbers]):
@@ -241,7 +237,7 @@ def _read_cache(root: Path) -> None:
 
 READERS = (
     Reader("weights (.pth)", _weights, _read_weights, forge_torch),
-    Reader("other files as weights", _others, _read_others),
+    Reader("other files as weights", _others, _read_others, reads=False),
     Reader("descriptions of weights (JSON)", _described, _read_described, forge_json),
     Reader("heads", _heads, _read_head, forge_torch),
     Reader("checkpoints", _checkpoints, _read_checkpoint, _forge_checkpoint),

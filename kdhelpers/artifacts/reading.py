@@ -38,7 +38,7 @@ def reading(path: Path | str, remedy: str, what: str = "damaged") -> Iterator[No
 
 
 def check_file(path: Path) -> int:
-    """The size of a file. Raises OSError; ValueError for a device, which has no end, and a pipe, which is waited for."""
+    """The size of a file. Raises OSError; ValueError for a device, which has no end, or a pipe, which is waited for."""
     status = path.stat()
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise ValueError(f"{path}: is a device or a pipe; put a file there")

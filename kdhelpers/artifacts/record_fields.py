@@ -13,15 +13,18 @@ SHOWN = 3  # faults of a record that its message names
 WORDS = {"model_type": "is not a JSON object", "missing": "is missing"}  # in place of those of pydantic
 NAME = r"^[^/\\\x00-\x1f]+$"  # of a file, in its folder
 MOST_CLASSES, MOST_PIXELS = 2**20, 2**14  # of a network; of the side of its images
+# Without what a terminal or a page obeys: control characters and marks of direction.
+LINE = "^[^\\x00-\\x1f\\x7f-\\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]*$"
 REMEDY = "correct the file, or delete it and train again"
 
-Word = Annotated[str, Field(min_length=1)]
+Line = Annotated[str, Field(pattern=LINE)]
+Word = Annotated[str, Field(min_length=1, pattern=LINE)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=2**63)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Options = dict[str, Any] | None
-Texts = list[str] | None
+Texts = list[Line] | None
 
 
 class _Part(BaseModel):
@@ -31,24 +34,24 @@ class _Part(BaseModel):
 
 
 class _Run(_Part):
-    dataset: str
-    model: str
+    dataset: Line
+    model: Line
     role: Literal["teacher", "student"]
-    method: str | None = None
-    teacher: str | None = None
-    start_from: str | None = None
-    placebo: str | None = None
-    unlabelled: str | None = None
-    name: str | None = None
+    method: Line | None = None
+    teacher: Line | None = None
+    start_from: Line | None = None
+    placebo: Line | None = None
+    unlabelled: Line | None = None
+    name: Line | None = None
     hyperparameters: Options = None
     model_options: Options = None
     optimizer_options: Options = None
     schedule_options: Options = None
-    optimizer: str | None = None
-    schedule: str | None = None
-    augmentation: str | None = None
-    precision: str | None = None
-    selection: str | None = None
+    optimizer: Line | None = None
+    schedule: Line | None = None
+    augmentation: Line | None = None
+    precision: Line | None = None
+    selection: Line | None = None
     lr: Amount | None = None
     weight_decay: Amount | None = None
     warmup_epochs: Amount | None = None
@@ -66,9 +69,9 @@ class _Run(_Part):
 class _Source(_Part):
     """Weights that a training began with, or learned from."""
 
-    name: str | None = None
-    sha256: str | None = None
-    model: str | None = None
+    name: Line | None = None
+    sha256: Line | None = None
+    model: Line | None = None
     test_top1_pct: Percent | None = None
     own_test_top1_pct: Percent | None = None
     notes: Texts = None
@@ -76,9 +79,9 @@ class _Source(_Part):
 
 
 class _Data(_Part):
-    name: str | None = None
-    hash: str | None = None
-    test_split: str | None = None
+    name: Line | None = None
+    hash: Line | None = None
+    test_split: Line | None = None
     image_size: Count | None = None
     classes: Count | None = None
     train: Count | None = None
@@ -88,12 +91,12 @@ class _Data(_Part):
 
 
 class _Environment(_Part):
-    device: str | None = None
-    device_name: str | None = None
-    precision: str | None = None
-    started: str | None = None
-    finished: str | None = None
-    kdhelpers: str | None = None
+    device: Line | None = None
+    device_name: Line | None = None
+    precision: Line | None = None
+    started: Line | None = None
+    finished: Line | None = None
+    kdhelpers: Line | None = None
 
 
 class _Size(_Part):
@@ -103,7 +106,7 @@ class _Size(_Part):
 
 
 class _Selection(_Part):
-    rule: str | None = None
+    rule: Line | None = None
     epoch: Count | None = None
 
 
@@ -121,8 +124,8 @@ class _Metrics(_Part):
 
 
 class _File(_Part):
-    file: str | None = None
-    sha256: str | None = None
+    file: Line | None = None
+    sha256: Line | None = None
 
 
 class _Trial(_Part):
@@ -139,7 +142,7 @@ class _Record(_Part):
     status: Word
     error: str | None = None
     command: str | None = None
-    notebook: str | None = None
+    notebook: Line | None = None
     run: _Run | None = None
     teacher: _Source | None = None
     start: _Source | None = None
@@ -175,7 +178,7 @@ class _Description(_Part):
 
     sha256: str
     name: Annotated[str, Field(pattern=NAME)] | None = None
-    identity: str | None = None
+    identity: Line | None = None
     copy_of: Annotated[str, Field(pattern=NAME)] | None = None
     run: _Run | None = None
     model: Word | None = None

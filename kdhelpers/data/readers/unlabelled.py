@@ -108,7 +108,7 @@ def _existing(source: str) -> Path:
     except ValueError as error:
         raise ValueError(f"{source or 'nothing'}: {error}") from None
     if not path.is_dir() and not path.is_file():
-        raise ValueError(f"{path}: is neither a file nor a folder")
+        raise ValueError(f"{path}: is neither a file nor a folder; name one")
     return path
 
 
