@@ -2,6 +2,8 @@
 
 import sys
 
+FAULTS = (ValueError, OSError, FloatingPointError)  # of the input or the machine: a command prints their one line
+
 
 def kernel_shell():
     """The shell of this process's Jupyter kernel; None in a script or a terminal."""
@@ -13,6 +15,11 @@ def kernel_shell():
 def stream():
     """Where information goes."""
     return sys.stdout if kernel_shell() else sys.stderr
+
+
+def one_line(error: BaseException) -> str:
+    """A fault's text for a command's `error: ...`."""
+    return printable(" ".join(str(error).split()).removeprefix("Run: "))
 
 
 def inform(text: str) -> None:

@@ -28,7 +28,7 @@ PROFILE = [
     {"name": "teacher", "notebook": "01_teacher", "parameters": {"dataset": "digits", "epochs": 2}},
     {"name": "lm_$n", "notebook": "04_logit_matching", "needs": ["teacher"], "parameters": {"epochs": "$n"},
     "seeds": "each", "matrix": [{"n": 1}, {"n": 2}]},
-    {"name": "table", "notebook": "30_results", "after": ["lm_*"], "num_gpus": 0.5},
+    {"name": "table", "notebook": "30_results", "after": ["lm_*"], "num_gpus": 0.5, "time_limit": "2h"},
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from kdhelpers.artifacts import load_yaml, read_file
 from kdhelpers.messages import short
@@ -31,6 +31,7 @@ from kdhelpers.suite.notebooks import (
     parameters_of,
     source_of,
 )
+from kdhelpers.suite.times import seconds_of
 
 SOURCES = (".py", ".j2", ".css", ".csv", ".yaml")
 
@@ -46,7 +47,8 @@ class Entry(BaseModel):
     needs: list[str] = []
     after: list[str] = []
     seeds: Literal["once", "each", "all"] = "once"
-    num_gpus: Annotated[float, Field(ge=0)] | None = None  # reserved by Ray; fractions share a GPU
+    num_gpus: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None  # reserved by Ray; fractions share a GPU
+    time_limit: Annotated[float, BeforeValidator(seconds_of)] | None = None  # written as 90s, 45min, 2h, 1d
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Job:
     after: tuple[str, ...]
     accepts: frozenset[str]
     num_gpus: float | None = None
+    time_limit: float | None = None  # seconds
     seeds: int = 1
 
     @property
@@ -113,6 +116,12 @@ def load_profile(profile: str, seeds: Sequence[int] = (0,), only: Sequence[str] 
     return _select(path, jobs, only) if only else jobs
 
 
+def limited(jobs: list[Job], time_limit: str | None) -> list[Job]:
+    """The jobs, with this time limit where the profile gives none."""
+    seconds = seconds_of(time_limit) if time_limit else None
+    return [replace(job, time_limit=job.time_limit or seconds) for job in jobs]
+
+
 def _read(path: Path) -> list[Entry]:
     content = load_yaml(path)
     if not isinstance(content, list) or not content:
@@ -128,7 +137,8 @@ def _entries(path: Path, number: int, item: Any) -> list[Entry]:
         first = error.errors()[0]
         field = short(first["loc"][0]) if first["loc"] else "entry"
         unknown = f"unknown key {field!r}; known: {', '.join(Entry.model_fields)}, matrix"
-        problem = unknown if first["type"] == "extra_forbidden" else f"{field}: {first['msg']}; correct it"
+        plain = f"{field}: {first['msg']}".replace(f"{field}: Value error, {field}", field)
+        problem = unknown if first["type"] == "extra_forbidden" else plain if "; " in plain else f"{plain}; correct it"
         raise ValueError(f"{path}: job {name!r}: {problem}") from error
     except ValueError as error:
         raise ValueError(f"{path}: job {name!r}: {short(error, 300)}") from error
@@ -147,6 +157,7 @@ def _replicate(path: Path, entry: Entry, entries: list[Entry], seeds: Sequence[i
             after=_replicas(_entries_of(path, entry, "after", entries), seed, seeds),
             accepts=accepts,
             num_gpus=entry.num_gpus,
+            time_limit=entry.time_limit,
             seeds=len(seeds) if together else 1,
         )
         for seed in (seeds if entry.seeds == "each" else [None])
@@ -213,12 +224,18 @@ def _refuse_cycle(path: Path, jobs: list[Job]) -> None:
 
 
 def _select(path: Path, jobs: list[Job], only: Sequence[str]) -> list[Job]:
-    by_name = {job.name: job for job in jobs}
     wanted = [job.name for job in jobs if job.is_named(only)]
     if unknown := {name for name in only if not any(job.is_named([name]) for job in jobs)}:
         wrong = sorted(unknown)[0]
-        raise ValueError(f"--only = {wrong}: is not a job of {path.stem}; {known_names(wrong, by_name)}")
-    kept: set[str] = set()
+        raise ValueError(
+            f"--only = {wrong}: is not a job of {path.stem}; {known_names(wrong, [job.name for job in jobs])}"
+        )
+    return with_needs(jobs, wanted)
+
+
+def with_needs(jobs: Sequence[Job], names: Sequence[str]) -> list[Job]:
+    """The named jobs and the jobs that they need; they wait for no others."""
+    by_name, kept, wanted = {job.name: job for job in jobs}, set(), [*names]
     while wanted:
         name = wanted.pop()
         if name not in kept:

@@ -1,6 +1,7 @@
 """One training as a command: `python -m kdhelpers train`, and `python -m kdhelpers.training` under torchrun."""
 
 import os
+import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -11,9 +12,11 @@ import torch.distributed as dist
 from kdhelpers import artifacts
 from kdhelpers.device import pick_device
 from kdhelpers.display.progress import Progress, TerminalProgress
+from kdhelpers.messages import FAULTS, one_line
 from kdhelpers.python_paths import mark
 from kdhelpers.training.controls import without_teacher
 from kdhelpers.training.fit import Trained, fit
+from kdhelpers.training.group import lost_process_named
 from kdhelpers.training.named import run_of
 from kdhelpers.training.run import Run, distinctive
 
@@ -61,11 +64,24 @@ def train(run: Run, **options: bool | str | None) -> Trained | None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         join_processes()
     speaks = not dist.is_initialized() or dist.get_rank() == 0
-    trained = fit(run, progress=CommandProgress() if speaks else Progress(), **options)
-    if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
+    with lost_process_named():
+        trained = fit(run, progress=CommandProgress() if speaks else Progress(), **options)
+        if dist.is_initialized():
+            dist.barrier()
+            dist.destroy_process_group()
     return trained if speaks else None
+
+
+def main(words: Sequence[str]) -> None:
+    """What `python -m kdhelpers.training` does; a fault ends it with one line and exit code 1."""
+    try:
+        trained = train(run_from(words))
+    except FAULTS as error:
+        if os.environ.get("KD_TRACEBACK"):
+            raise
+        sys.exit(f"error: {one_line(error)}")
+    if trained:
+        print(ending(trained))
 
 
 def join_processes() -> None:
