@@ -18,6 +18,7 @@ from PIL import Image
 from benchmarks.bad_files.child import Reader
 from benchmarks.bad_files.values import EXTREMES, forged
 from kdhelpers import load_data
+from kdhelpers.data import check_data
 from kdhelpers.data.readers.download import unpack
 from kdhelpers.data.readers.unlabelled import read_unlabelled
 
@@ -32,6 +33,11 @@ def some_pixels(seed: int, count: int = COUNT) -> np.ndarray:
 def load_pets(root: Path, path: Path) -> object:
     data = load_data("pets", root=root / "data")
     return data.class_names
+
+
+def check_pets(root: Path, path: Path) -> object:
+    """`data NAME --check`, which goes on after a serious finding."""
+    return [str(finding) for finding in check_data("pets", root=root / "data")]
 
 
 def bomb(kind: str, side: int = 60_000) -> bytes:
@@ -244,6 +250,7 @@ def _forge_archive(random: Random, path: Path, content: bytes) -> bytes:
 READERS = (
     Reader("image files", _image_files, _read_images, _forge_image),
     Reader("class folders", _folders, load_pets, _forge_folder),
+    Reader("class folders, checked", _folders, check_pets, _forge_folder),
     Reader("cache of decoded images", _decoded, _read_decoded, _forge_decoded),
     Reader("tar archives", _archives, _unpack, _forge_archive),
 )
