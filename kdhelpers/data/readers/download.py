@@ -18,6 +18,7 @@ from kdhelpers.messages import short
 
 BLOCK = 1 << 16  # bytes read at a time
 TIMEOUT = 30.0  # seconds without a byte
+LONGEST = 255  # bytes of a file's name
 ATTEMPTS = 5  # in succession without a new byte
 
 
@@ -101,10 +102,11 @@ def unpack(archive: Path, root: Path) -> None:
             with tarfile.open(archive) as file:
                 for member in file:
                     _extract(file, member, Path(temporary))
-        except (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-            raise ValueError(
-                f"{archive}: was not unpacked ({short(error, 200)}); delete it and download it again"
-            ) from error
+        except (tarfile.TarError, EOFError, ValueError, MemoryError, zlib.error, lzma.LZMAError, OSError) as error:
+            if getattr(error, "errno", None):  # of the disk; a damaged compression has none
+                raise
+            reason = short(error, 200)
+            raise ValueError(f"{archive}: was not unpacked ({reason}); delete it and download it again") from error
         for entry in Path(temporary).iterdir():
             if (root / entry.name).exists():
                 raise FileExistsError(f"{root / entry.name} exists, but {archive.name} contains it; move it away")
@@ -120,13 +122,9 @@ def _extract(file: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None
     parts = PurePosixPath(member.name).parts
     if member.isdir():
         return
-    if (
-        not member.isfile()
-        or member.issparse()
-        or member.name.startswith(("/", "\\"))
-        or ".." in parts
-        or ":" in member.name
-    ):
+    leads_out = member.name.startswith(("/", "\\")) or ".." in parts or ":" in member.name
+    too_long = max(map(len, map(os.fsencode, parts)), default=0) > LONGEST
+    if not member.isfile() or member.issparse() or leads_out or too_long:
         raise ValueError(f"its member {short(member.name)} is not a plain file inside it")
     path = root.joinpath(*parts)
     path.parent.mkdir(parents=True, exist_ok=True)
