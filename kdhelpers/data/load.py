@@ -146,6 +146,12 @@ def _read_or_download(name: str, source: Source, root: Path, size: int | None, f
         found.stop()
         held = ", ".join(sorted(shown(path.name) for path in (root / name).iterdir())[:FEW]) or "nothing"
         raise ValueError(f"{root / name}: has no data set (it holds {held}); put {LAYOUTS} there")
+    with artifacts.lock(root / ".cache" / f"{name}.lock"):  # another process may download it during the wait
+        return _read(name, source, root, size, found) or _download(name, source, root, size, found)
+
+
+def _download(name: str, source: Source, root: Path, size: int | None, found: Findings) -> Raw:
+    """Called by one process at a time."""
     reasons = []
     for fetch in _downloads(name, source, root):
         try:
@@ -198,7 +204,7 @@ def _downloads(name: str, source: Source, root: Path) -> list[Callable[[], None]
                 file.unlink()
             raise
         (root / name).mkdir(exist_ok=True)
-        for file in files:
+        for file in reversed(files):  # train last: a folder without it does not count, after a kill
             os.replace(file, root / name / file.name)
 
     def fetch_archive() -> None:

@@ -106,12 +106,7 @@ class Checkpoint:
         self._state = self._writing = None
 
     def delete(self) -> None:
-        """Delete the files, the state first, and what a kill left half-written."""
-        _delete([self.path, *best_paths(self.path)])
-        self.delete_half_written()
-
-    def delete_half_written(self) -> None:
-        _delete(self.path.parent.glob(f".{self.path.stem}.*.tmp"))
+        delete_checkpoint(self.path)
 
 
 def best_path(checkpoint: Path, epoch: int) -> Path:
@@ -121,6 +116,16 @@ def best_path(checkpoint: Path, epoch: int) -> Path:
 def best_paths(checkpoint: Path) -> list[Path]:
     """The selected weights that are stored for a checkpoint; after a crash between two writes there may be two."""
     return list(checkpoint.parent.glob(f"{checkpoint.stem}.best-*.pth"))
+
+
+def delete_checkpoint(checkpoint: Path) -> None:
+    """Delete its files, the state first, and what a kill left half-written. Only who holds the run's lock may do so."""
+    _delete([checkpoint, *best_paths(checkpoint)])
+    delete_half_written(checkpoint)
+
+
+def delete_half_written(checkpoint: Path) -> None:
+    _delete(checkpoint.parent.glob(f".{checkpoint.stem}.*.tmp"))
 
 
 def rename_checkpoint(earlier: Path, present: Path) -> None:
