@@ -48,9 +48,8 @@ class Prepared:
         if ended.code:
             wrong = [f"the restart fails: {ended.error}"]
         else:
-            wrong = [
-                f"after the restart: {text}" for text in [*ended.after, *stored.differences(self.bits, ended.bits)]
-            ]
+            different = stored.differences(self.bits, ended.bits)
+            wrong = [f"after the restart: {text}" for text in [*ended.after, *different]]
         return [f"{place}: {text}" for text in [*ended.before, *wrong]]
 
 

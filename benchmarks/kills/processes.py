@@ -26,8 +26,8 @@ NEVER = 1 << 62
 class Ended:
     """How a child ended.
 
-    output: what it printed; error: the line of it that the command line would print. before: the faults that it found in its root before its work;
-    after, bits: what it found there after its work, if it lived so long. inside: it was killed within a write.
+    output: what it printed; error: the line of it that the command line would print. before: the faults that it found
+    in its root before its work; after, bits: what it found there after it. inside: it was killed within a write.
     """
 
     code: int

@@ -33,12 +33,8 @@ def faults(root: Path) -> list[str]:
         except (OSError, ValueError, KeyError, AssertionError) as error:
             found.append(f"{path.relative_to(root)}: {type(error).__name__}: {error}")
     for record in artifacts.records():
-        weights = record.get("weights") if record["status"] == "finished" else None
-        if (
-            weights
-            and artifacts.weights_path(record["name"]).is_file()
-            and artifacts.sha256(artifacts.weights_path(record["name"])) != weights["sha256"]
-        ):
+        weights, path = record.get("weights"), artifacts.weights_path(record["name"])
+        if record["status"] == "finished" and path.is_file() and artifacts.sha256(path) != weights["sha256"]:
             found.append(f"{record['name']}: its record is of other weights")
     return found
 

@@ -64,9 +64,9 @@ class Trap:
     action: Callable[[str, str], None]
 
     def step(self, kind: str, path: object) -> None:
-        if isinstance(path, bytes | str | os.PathLike) and os.fsdecode(path).startswith(self.root):
-            if self.counts.step() >= self.first:
-                self.action(kind, os.fsdecode(path))
+        inside = isinstance(path, bytes | str | os.PathLike) and os.fsdecode(path).startswith(self.root)
+        if inside and self.counts.step() >= self.first:
+            self.action(kind, os.fsdecode(path))
 
     def set(self) -> None:
         """For the rest of this process's life."""
