@@ -30,7 +30,7 @@ from kdhelpers.suite import warm
 SEED = 2026  # of the random moments
 RANDOM_KILLS = 20  # per case
 SUITE_KILLS = 20
-PAIRS = {  # case -> what two of it at once must do
+PAIRS = {  # key of a case -> what two of it at once must do
     "training": {
         "at once": lambda ready: pairs.trainings(ready, killed=False),
         "at once, the first killed": lambda ready: pairs.trainings(ready, killed=True),
@@ -70,9 +70,7 @@ def run(threads: int = 1) -> list[dict]:
                 taken = "all" if case.every == 1 else f"one in {case.every}"
                 text = f"{case.name}: {aimed.kills} at steps ({taken} of {ready.steps}), {at_random.kills} at random"
                 rows.append(result(text, aimed.faults + at_random.faults, aimed.inside + at_random.inside))
-                for what, faults_of in PAIRS.get(
-                    case.name.split(":")[0].split(" with ")[0].split(" of ")[0], {}
-                ).items():
+                for what, faults_of in PAIRS.get(case.key, {}).items():
                     together.append(result(f"two {what}: {case.name}", faults_of(ready)))
         with tempfile.TemporaryDirectory(prefix="kills-") as folder:
             (template := Path(folder) / "template").mkdir()

@@ -40,6 +40,7 @@ class Case:
     every: one of so many steps is taken, where several are alike.
     """
 
+    key: str
     name: str
     prepare: Callable[[], None]
     work: Callable[[], None]
@@ -201,14 +202,14 @@ def cases(url: str, files: dict[str, bytes]) -> list[Case]:
         load_data("shapes", 8, val_fraction=0)
 
     return [
-        Case("training with a checkpoint each epoch", _nothing, _train),
-        Case("lockstep: two students, one teacher and its cache", _teacher, _lockstep, 2),
-        Case("student with a head, and its copy", _teacher, _headed, 2),
-        Case("training again over a finished run", lambda: _train(2), _again, 2),
-        Case("tuning: two trials", _nothing, _tune, 3),
-        Case("registering weights made elsewhere", _place_weights, _register),
-        Case("gallery: start page, pages, overviews", _place_records, write_gallery),
-        Case("download of 0.7 MB", _nothing, fetch),
-        Case("suite of two jobs that train", lambda: write_suite(1), _suite, 3),
-        Case("data set: download, unpacking, decoded images", _nothing, fetch_data, 2),
+        Case("training", "training with a checkpoint each epoch", _nothing, _train),
+        Case("lockstep", "lockstep: two students, one teacher and its cache", _teacher, _lockstep, 2),
+        Case("head", "student with a head, and its copy", _teacher, _headed, 2),
+        Case("again", "training again over a finished run", lambda: _train(2), _again, 2),
+        Case("tuning", "tuning: two trials", _nothing, _tune, 3),
+        Case("weights", "registering weights made elsewhere", _place_weights, _register),
+        Case("gallery", "gallery: start page, pages, overviews", _place_records, write_gallery),
+        Case("download", "download of 0.7 MB", _nothing, fetch),
+        Case("suite", "suite of two jobs that train", lambda: write_suite(1), _suite, 3),
+        Case("data set", "data set: download, unpacking, decoded images", _nothing, fetch_data, 2),
     ]
