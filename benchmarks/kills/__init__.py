@@ -9,11 +9,13 @@ that was never killed, without its times. `suites` kills the suite with its kern
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,6 +32,7 @@ from kdhelpers.suite import warm
 SEED = 2026  # of the random moments
 RANDOM_KILLS = 20  # per case
 SUITE_KILLS = 20
+AT_ONCE = 3  # cases
 PAIRS = {  # key of a case -> what two of it at once must do
     "training": {
         "at once": lambda ready: pairs.trainings(ready, killed=False),
@@ -59,24 +62,42 @@ def run(threads: int = 1) -> list[dict]:
     """Three kinds of rows: kills of each case, kills of suites with kernels, two processes at once."""
     torch.set_num_threads(threads)
     warm._import()
-    note(f"seed of the random moments: {SEED}")
-    draw, rows, together = random.Random(SEED), [], []
+    note(f"seed of the random moments: {SEED}, and the case")
     with all_cases() as every:
-        for case in every:
-            with prepared(case) as ready:
-                steps = range(1, ready.steps + 1, case.every)
-                aimed = kill_at(ready, steps)
-                at_random = kill_at_random(ready, RANDOM_KILLS, draw, note)
-                taken = "all" if case.every == 1 else f"one in {case.every}"
-                text = f"{case.name}: {aimed.kills} at steps ({taken} of {ready.steps}), {at_random.kills} at random"
-                rows.append(result(text, aimed.faults + at_random.faults, aimed.inside + at_random.inside))
-                for what, faults_of in PAIRS.get(case.key, {}).items():
-                    together.append(result(f"two {what}: {case.name}", faults_of(ready)))
-        with tempfile.TemporaryDirectory(prefix="kills-") as folder:
-            (template := Path(folder) / "template").mkdir()
-            tally = kill_suites(template, SUITE_KILLS, draw, note)
-            rows.append(result(f"suite with kernels: {tally.kills} at random", tally.faults))
-    return rows + together
+        rows = in_processes([*(partial(_rows, case) for case in every), _suite_rows])
+    return sorted(rows, key=lambda line: line["case"].startswith("two "))
+
+
+def _rows(case: Case) -> list[dict]:
+    with prepared(case) as ready:
+        aimed = kill_at(ready, range(1, ready.steps + 1, case.every))
+        at_random = kill_at_random(ready, RANDOM_KILLS, random.Random(f"{SEED} {case.key}"), note)
+        taken = "all" if case.every == 1 else f"one in {case.every}"
+        text = f"{case.name}: {aimed.kills} at steps ({taken} of {ready.steps}), {at_random.kills} at random"
+        rows = [result(text, aimed.faults + at_random.faults, aimed.inside + at_random.inside)]
+        rows += [result(f"two {what}: {case.name}", check(ready)) for what, check in PAIRS.get(case.key, {}).items()]
+    return rows
+
+
+def _suite_rows() -> list[dict]:
+    with tempfile.TemporaryDirectory(prefix="kills-") as folder:
+        (template := Path(folder) / "template").mkdir()
+        tally = kill_suites(template, SUITE_KILLS, random.Random(SEED), note)
+    return [result(f"suite with kernels: {tally.kills} at random", tally.faults)]
+
+
+def in_processes(tasks: Sequence[Callable[[], list[dict]]]) -> list[dict]:
+    """The rows of all tasks, in their order. Each process is a fork that has no thread."""
+    _tasks[:] = tasks
+    with multiprocessing.get_context("fork").Pool(AT_ONCE) as pool:
+        return [line for rows in pool.map(_run_task, range(len(tasks)), chunksize=1) for line in rows]
+
+
+_tasks: list[Callable[[], list[dict]]] = []  # a fork needs no pickle
+
+
+def _run_task(number: int) -> list[dict]:
+    return _tasks[number]()
 
 
 def result(text: str, faults: list[str], inside: int | None = None) -> dict:

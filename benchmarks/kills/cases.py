@@ -191,9 +191,8 @@ def cases(url: str, files: dict[str, bytes]) -> list[Case]:
     """url: of the server that gives the files."""
 
     def fetch() -> None:
-        cache = artifacts.folder("weights") / ".cache"
-        cache.mkdir(exist_ok=True)
-        download(f"{url}/weights.bin", cache / "weights.bin", _md5(files["/weights.bin"]))
+        path = artifacts.folder("weights") / ".cache" / "weights.bin"
+        download(f"{url}/weights.bin", path, _md5(files["/weights.bin"]))
 
     def fetch_data() -> None:
         os.environ["KD_DATA"] = str(artifacts.root() / "data")
@@ -203,13 +202,13 @@ def cases(url: str, files: dict[str, bytes]) -> list[Case]:
 
     return [
         Case("training", "training with a checkpoint each epoch", _nothing, _train),
-        Case("lockstep", "lockstep: two students, one teacher and its cache", _teacher, _lockstep, 2),
-        Case("head", "student with a head, and its copy", _teacher, _headed, 2),
-        Case("again", "training again over a finished run", lambda: _train(2), _again, 2),
-        Case("tuning", "tuning: two trials", _nothing, _tune, 3),
+        Case("lockstep", "lockstep: two students, one teacher and its cache", _teacher, _lockstep, 3),
+        Case("head", "student with a head, and its copy", _teacher, _headed, 3),
+        Case("again", "training again over a finished run", lambda: _train(2), _again, 3),
+        Case("tuning", "tuning: two trials", _nothing, _tune, 4),
         Case("weights", "registering weights made elsewhere", _place_weights, _register),
         Case("gallery", "gallery: start page, pages, overviews", _place_records, write_gallery),
         Case("download", "download of 0.7 MB", _nothing, fetch),
-        Case("suite", "suite of two jobs that train", lambda: write_suite(1), _suite, 3),
-        Case("data set", "data set: download, unpacking, decoded images", _nothing, fetch_data, 2),
+        Case("suite", "suite of two jobs that train", lambda: write_suite(1), _suite, 5),
+        Case("data set", "data set: download, unpacking, decoded images", _nothing, fetch_data, 3),
     ]

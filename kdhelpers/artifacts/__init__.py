@@ -1,9 +1,11 @@
 """Where artifacts live and how they are written: paths, files, result records. Importing it is cheap."""
 
 from kdhelpers.artifacts.files import (
+    delete,
     load_json,
     load_tensors,
     lock,
+    rename,
     save_json,
     save_tensors,
     sha256,

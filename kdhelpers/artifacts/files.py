@@ -63,6 +63,22 @@ def _replace(temporary: Path, path: Path) -> None:
     os.replace(temporary, path)
 
 
+def rename(source: Path, target: Path) -> None:
+    """`os.replace` with an error that has the remedy."""
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+
+
+def delete(path: Path) -> None:
+    """Delete the file if it is there."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def append(path: Path | str, offset: int, content: bytes) -> None:
     """Write `content` at `offset`, the new end of the file; bytes after `offset` count as half-written."""
     try:

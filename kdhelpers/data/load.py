@@ -5,6 +5,7 @@ folders with splits, `.npz`, Hugging Face parquet and class folders without spli
 set downloaded. A user's folder in one of the last four layouts is a data set under its own name.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -209,7 +210,8 @@ def _downloads(name: str, source: Source, root: Path) -> list[Callable[[], None]
 
     def fetch_archive() -> None:
         unpack(download(source.archive.url, archive, source.archive.md5), root)
-        archive.unlink()
+        with contextlib.suppress(OSError):  # the data set is there all the same
+            archive.unlink()
 
     fetches = [fetch_parquet] * bool(source.parquet) + [fetch_archive] * bool(archive)
     return fetches[::-1] if archive and archive.is_file() else fetches

@@ -1,6 +1,5 @@
 """The schedule: the order of the jobs, the rule for a job that is done, and the state that a suite continues from."""
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from kdhelpers.artifacts import folder, load_json, load_record, lock, records, save_json, weights_path
+from kdhelpers.artifacts import delete, folder, load_json, load_record, lock, records, rename, save_json, weights_path
 from kdhelpers.suite.profiles import Job, fingerprints
 from kdhelpers.suite.replay import end_marker
 
@@ -117,7 +116,7 @@ class Suite:
 
     def _start(self, job: Job, workers: Workers) -> None:
         paths = copies_of(job)
-        paths.running.unlink(missing_ok=True)
+        delete(paths.running)
         retrain = {"force_retrain": True} if job.name in self.force and "force_retrain" in job.accepts else {}
         order = {
             "notebook": str(job.notebook),
@@ -140,12 +139,12 @@ class Suite:
         paths = copies_of(job)
         facts = {"seconds": round(seconds, 2), "exit_code": exit_code}
         if exit_code == 0 and end_marker(paths.running) == self.fingerprints[job.name]:
-            os.replace(paths.running, paths.executed)
-            paths.failed.unlink(missing_ok=True)
+            rename(paths.running, paths.executed)
+            delete(paths.failed)
             self._set(job, state="done", records=[record["name"] for record in records_of(job)], **facts)
         else:
             if paths.running.exists():
-                os.replace(paths.running, paths.failed)  # the last good copy stays
+                rename(paths.running, paths.failed)  # the last good copy stays
             self._set(job, state="failed", error=_reason(paths.log, exit_code), **facts)
 
     def _interrupt(self, workers: Workers) -> None:

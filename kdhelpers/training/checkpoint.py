@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -131,8 +130,8 @@ def delete_half_written(checkpoint: Path) -> None:
 def rename_checkpoint(earlier: Path, present: Path) -> None:
     """The selected weights first, so that a renaming that is interrupted may be repeated."""
     for path in best_paths(earlier):
-        os.replace(path, path.with_name(path.name.replace(earlier.stem, present.stem, 1)))
-    os.replace(earlier, present)
+        artifacts.rename(path, path.with_name(path.name.replace(earlier.stem, present.stem, 1)))
+    artifacts.rename(earlier, present)
 
 
 def stored_precision(identity: str) -> str | None:
@@ -155,4 +154,4 @@ def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 def _delete(paths) -> None:
     for path in paths:
-        path.unlink(missing_ok=True)
+        artifacts.delete(path)
