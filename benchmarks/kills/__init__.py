@@ -17,22 +17,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch._dynamo  # noqa: F401  as everything that a child would import again
 
 from benchmarks.kills import pairs
 from benchmarks.kills.cases import Case, cases, served_files, write_images
-from benchmarks.kills.harness import kill_at, kill_at_random, prepared
+from benchmarks.kills.harness import Tally, kill_at, kill_at_random, prepared
 from benchmarks.kills.server import serving
 from benchmarks.kills.suites import kill_suites
 from benchmarks.measure import note, row
 from kdhelpers.suite import warm
 
 SEED = 2026  # of the random moments
-RANDOM_KILLS = 20  # per case
-SUITE_KILLS = 20
-AT_ONCE = 3  # cases
+RANDOM_KILLS = 5  # per case
+SUITE_KILLS = 6
+AT_ONCE = 6  # tasks: most of their time they wait for children
 PAIRS = {  # key of a case -> what two of it at once must do
     "training": {
         "at once": lambda ready: pairs.trainings(ready, killed=False),
@@ -64,39 +65,59 @@ def run(threads: int = 1) -> list[dict]:
     warm._import()
     note(f"seed of the random moments: {SEED}, and the case")
     with all_cases() as every:
-        rows = in_processes([*(partial(_rows, case) for case in every), _suite_rows])
-    return sorted(rows, key=lambda line: line["case"].startswith("two "))
+        tasks = {
+            case: [partial(_kill_steps, case, part) for part in range(case.parts)] + [partial(_kill_randomly, case)]
+            for case in every
+        }
+        twice = [(case, what) for case in every for what in PAIRS.get(case.key, {})]
+        done = iter(in_processes([*sum(tasks.values(), []), *(partial(_start_twice, *one) for one in twice), _suites]))
+        rows = [_row(case, [next(done) for _ in tasks[case]]) for case in every]
+        pairs_rows = [result(f"two {what}: {case.name}", next(done).faults) for case, what in twice]
+    suites = next(done)
+    return [*rows, result(f"suite with kernels: {suites.kills} at random", suites.faults), *pairs_rows]
 
 
-def _rows(case: Case) -> list[dict]:
+def _kill_steps(case: Case, part: int) -> Tally:
     with prepared(case) as ready:
-        aimed = kill_at(ready, range(1, ready.steps + 1, case.every))
-        at_random = kill_at_random(ready, RANDOM_KILLS, random.Random(f"{SEED} {case.key}"), note)
-        taken = "all" if case.every == 1 else f"one in {case.every}"
-        text = f"{case.name}: {aimed.kills} at steps ({taken} of {ready.steps}), {at_random.kills} at random"
-        rows = [result(text, aimed.faults + at_random.faults, aimed.inside + at_random.inside)]
-        rows += [result(f"two {what}: {case.name}", check(ready)) for what, check in PAIRS.get(case.key, {}).items()]
-    return rows
+        return kill_at(ready, range(1 + part * case.every, ready.steps + 1, case.every * case.parts))
 
 
-def _suite_rows() -> list[dict]:
+def _kill_randomly(case: Case) -> Tally:
+    with prepared(case) as ready:
+        return kill_at_random(ready, RANDOM_KILLS, random.Random(f"{SEED} {case.key}"), note)
+
+
+def _start_twice(case: Case, what: str) -> Tally:
+    with prepared(case) as ready:
+        return Tally(faults=PAIRS[case.key][what](ready))
+
+
+def _suites() -> Tally:
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
         (template := Path(folder) / "template").mkdir()
-        tally = kill_suites(template, SUITE_KILLS, random.Random(SEED), note)
-    return [result(f"suite with kernels: {tally.kills} at random", tally.faults)]
+        return kill_suites(template, SUITE_KILLS, random.Random(SEED), note)
 
 
-def in_processes(tasks: Sequence[Callable[[], list[dict]]]) -> list[dict]:
-    """The rows of all tasks, in their order. Each process is a fork that has no thread."""
+def _row(case: Case, tallies: list[Tally]) -> dict:
+    """Of the parts at steps, and of the random kills, which come last."""
+    aimed, at_random = sum(tally.kills for tally in tallies[:-1]), tallies[-1].kills
+    taken = "each step" if case.every == 1 else f"one in {case.every} steps"
+    faults = [fault for tally in tallies for fault in tally.faults]
+    text = f"{case.name}: {aimed} at {taken}, {at_random} at random"
+    return result(text, faults, sum(tally.inside for tally in tallies))
+
+
+def in_processes(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+    """The results of all tasks, in their order. Each process is a fork that has no thread."""
     _tasks[:] = tasks
     with multiprocessing.get_context("fork").Pool(AT_ONCE) as pool:
-        return [line for rows in pool.map(_run_task, range(len(tasks)), chunksize=1) for line in rows]
+        return pool.map(_run_task, range(len(tasks)), chunksize=1)
 
 
-_tasks: list[Callable[[], list[dict]]] = []  # a fork needs no pickle
+_tasks: list[Callable[[], Any]] = []  # a fork needs no pickle
 
 
-def _run_task(number: int) -> list[dict]:
+def _run_task(number: int) -> Any:
     return _tasks[number]()
 
 

@@ -37,7 +37,7 @@ DOWNLOAD_BYTES = 700_000
 class Case:
     """prepare: fills the root before; work: what is killed; both run in a child process.
 
-    every: one of so many steps is taken, where several are alike.
+    every: one of so many steps is taken; parts: of these steps, for processes of their own.
     """
 
     key: str
@@ -45,6 +45,7 @@ class Case:
     prepare: Callable[[], None]
     work: Callable[[], None]
     every: int = 1
+    parts: int = 1
 
 
 def write_images(data: Path) -> None:
@@ -201,14 +202,14 @@ def cases(url: str, files: dict[str, bytes]) -> list[Case]:
         load_data("shapes", 8, val_fraction=0)
 
     return [
-        Case("training", "training with a checkpoint each epoch", _nothing, _train),
-        Case("lockstep", "lockstep: two students, one teacher and its cache", _teacher, _lockstep, 3),
-        Case("head", "student with a head, and its copy", _teacher, _headed, 3),
-        Case("again", "training again over a finished run", lambda: _train(2), _again, 3),
-        Case("tuning", "tuning: two trials", _nothing, _tune, 4),
-        Case("weights", "registering weights made elsewhere", _place_weights, _register),
-        Case("gallery", "gallery: start page, pages, overviews", _place_records, write_gallery),
-        Case("download", "download of 0.7 MB", _nothing, fetch),
-        Case("suite", "suite of two jobs that train", lambda: write_suite(1), _suite, 5),
-        Case("data set", "data set: download, unpacking, decoded images", _nothing, fetch_data, 3),
+        Case("training", "training with a checkpoint each epoch", _nothing, _train, 1, 6),
+        Case("lockstep", "lockstep: two students, one teacher and its cache", _teacher, _lockstep, 16),
+        Case("head", "student with a head, and its copy", _teacher, _headed, 10),
+        Case("again", "training again over a finished run", lambda: _train(2), _again, 7),
+        Case("tuning", "tuning: two trials", _nothing, _tune, 13),
+        Case("weights", "registering weights made elsewhere", _place_weights, _register, 4),
+        Case("gallery", "gallery: start page, pages, overviews", _place_records, write_gallery, 6),
+        Case("download", "download of 0.7 MB", _nothing, fetch, 2),
+        Case("suite", "suite of two jobs that train", lambda: write_suite(1), _suite, 20),
+        Case("data set", "data set: download, unpacking, decoded images", _nothing, fetch_data, 9),
     ]
