@@ -18,5 +18,6 @@ BENCHMARKS = (
     "sweep",
     "methods",
     "startup",
-    "interruption",
+    "kills",
+    "disks",
 )

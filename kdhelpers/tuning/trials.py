@@ -12,7 +12,7 @@ from kdhelpers.display.progress import Progress, TerminalProgress
 from kdhelpers.messages import inform, stream
 from kdhelpers.python_paths import given_networks
 from kdhelpers.training.record import own_command
-from kdhelpers.training.untested import fit_untested
+from kdhelpers.training.untested import delete_left_checkpoint, fit_untested
 from kdhelpers.tuning.study import INVALID, Study, Trial
 from kdhelpers.weights.load import find_teacher
 
@@ -44,6 +44,8 @@ def inputs_of(study: Study) -> Data:
 
 def train_open_trials(study: Study, data: Data, device: str | None = None) -> None:
     """Train every trial that no other process trains, one after the other."""
+    for record in (record for key in study.runs for record in study.ended(key)):
+        delete_left_checkpoint(record["identity"])  # a kill at the end of a trial leaves it
     while True:
         with study.claim() as trial:
             if trial is None:
