@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from kdhelpers import artifacts
 from kdhelpers.suite.copies import records_of
 from kdhelpers.suite.profiles import Job, fingerprints, in_order, with_needs
@@ -88,8 +90,8 @@ def estimate_path(profile: str) -> Path:
 
 def stored_estimates(profile: str) -> dict[str, Estimate]:
     """{entry of the profile: estimate} of the last rehearsal; {} if there was none."""
-    with suppress(FileNotFoundError, ValueError, TypeError, AttributeError):
-        return {name: Estimate(**facts) for name, facts in artifacts.load_json(estimate_path(profile)).items()}
+    with suppress(OSError, ValueError):
+        return TypeAdapter(dict[str, Estimate]).validate_python(artifacts.load_json(estimate_path(profile)))
     return {}
 
 

@@ -6,7 +6,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from kdhelpers.artifacts import delete, folder, load_json, lock, rename, save_json
+from pydantic import TypeAdapter
+
+from kdhelpers.artifacts import delete, folder, load_json, lock, record_path, rename, save_json
 from kdhelpers.suite.copies import copies_of, is_stored, reason, records_of
 from kdhelpers.suite.profiles import Job, fingerprints
 from kdhelpers.suite.replay import end_marker
@@ -29,6 +31,9 @@ class Status:
     fingerprint: str | None = None
     error: str | None = None
     records: list[str] = field(default_factory=list)  # names of its notebook's result records
+
+
+STATES = TypeAdapter(dict[str, Status])
 
 
 class Workers(Protocol):
@@ -89,10 +94,13 @@ class Suite:
         return all(status.state in FINISHED for status in self.status.values())
 
     def _read_state(self) -> dict[str, dict]:
-        with suppress(FileNotFoundError, ValueError):
+        with suppress(OSError, ValueError):
             state = load_json(self.state_path)
-            if state.get("schema") == SCHEMA:
-                return state["jobs"]
+            if isinstance(state, dict) and state.get("schema") == SCHEMA:
+                jobs = STATES.validate_python(state.get("jobs"))
+                for name in (name for status in jobs.values() for name in status.records):
+                    record_path(name)  # it may lead out of the folder
+                return {name: asdict(status) for name, status in jobs.items()}
         return {}
 
     def _is_unchanged(self, job: Job) -> bool:

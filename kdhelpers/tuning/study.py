@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from kdhelpers import artifacts
+from kdhelpers.messages import short
 from kdhelpers.training.run import Run, distinctive
 from kdhelpers.training.sweep import method_runs
 from kdhelpers.tuning.sampler import suggest
 from kdhelpers.tuning.space import Dimension, Space, flat, read_space, space_of, with_values
 
 FOLDER = "trials"  # in json_results/, so that no page or table of results reads them
+PARTS = ("run", "space")  # what is stored of each method
 DIVERGED, INVALID = "FloatingPointError", "invalid setting"  # errors that belong to the setting
 COUNTED = (DIVERGED, INVALID)
 LONGEST = 80  # letters of a name: those of its files have a method, a seed and a number, too
@@ -124,9 +126,7 @@ class Study:
 
     def _store(self) -> None:
         path = artifacts.record_path(f"{FOLDER}/{self.name}/study")
-        stored, facts = artifacts.load_json(path) if path.is_file() else {}, self._facts()
-        if not isinstance(stored, dict):
-            raise ValueError(f"{path}: is not a JSON object; delete {path.parent}")
+        stored, facts = _stored(path) if path.is_file() else {}, self._facts()
         for key in facts:
             begun = artifacts.record_path(self.trial_name(key, 0)).is_file()
             if begun and stored.get(key, facts[key]) != facts[key]:
@@ -148,6 +148,15 @@ class Study:
             for key, run in self.runs.items()
         }
         return json.loads(json.dumps(facts))
+
+
+def _stored(path: Path) -> dict[str, dict]:
+    """What `check_stored` wrote."""
+    content = artifacts.load_json(path, f"delete {path.parent}, or take another --name")
+    facts = list(content.values()) if isinstance(content, dict) else [None]
+    if not all(isinstance(each, dict) and all(isinstance(each.get(part), dict) for part in PARTS) for each in facts):
+        raise ValueError(f"{path}: is not a study of this version; delete {path.parent}, or take another --name")
+    return content
 
 
 def make_study(
@@ -199,15 +208,15 @@ def _difference(stored: Mapping, given: Mapping) -> str:
     """The first field that differs, with both values."""
     parts: Sequence[tuple[str, Any, Any]] = [
         (name, stored[part].get(name), given[part].get(name))
-        for part in ("run", "space")
+        for part in PARTS
         for name in sorted({*stored[part], *given[part]})
     ]
     name, before, now = next(part for part in parts if part[1] != part[2])
-    return f"{name}: {_shown(before)} then, {_shown(now)} now"
+    return f"{short(name)}: {_shown(before)} then, {_shown(now)} now"
 
 
 def _shown(value: Any) -> Any:
     """A dimension as it stands in study.json as `0.01 to 0.3 (log)`."""
     with contextlib.suppress(TypeError):
         return Dimension(**value).text()
-    return "the default" if value is None else value
+    return "the default" if value is None else short(value)
