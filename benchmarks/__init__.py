@@ -21,3 +21,4 @@ BENCHMARKS = (
     "kills",
     "disks",
 )
+LONG = ("bad_files",)  # minutes to an hour; not part of `all`

@@ -95,7 +95,7 @@ def record(test_top1_pct: float = 50.0, *, status: str = "finished", device: str
             "device": device,
             "device_name": "x86_64" if device == "cpu" else "NVIDIA H200",
             "threads": 2,
-            "precision": "fp32" if device == "cpu" else "bf16",
+            "precision": {"auto": "fp32" if device == "cpu" else "bf16"}.get(run["precision"], run["precision"]),
             "started": "2026-11-21T02:00:00+00:00",
         },
         "notebook": None,

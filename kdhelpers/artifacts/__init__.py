@@ -2,7 +2,6 @@
 
 from kdhelpers.artifacts.files import (
     delete,
-    load_json,
     load_tensors,
     lock,
     rename,
@@ -24,12 +23,14 @@ from kdhelpers.artifacts.paths import (
     run_lock_path,
     weights_path,
 )
+from kdhelpers.artifacts.reading import check_file, load_json, load_yaml, read_file, reading
 from kdhelpers.artifacts.records import (
     SCHEMA,
     belongs_to_another,
     damaged,
     load_record,
     original_name,
+    read_description,
     records,
     reserve,
     state,

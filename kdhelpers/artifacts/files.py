@@ -98,16 +98,6 @@ def save_json(path: Path | str, value: Any) -> Path:
     return write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
-def load_json(path: Path | str, remedy: str = "delete it and run again") -> Any:
-    """Read JSON. Raises FileNotFoundError, or ValueError that names a damaged file and ends with the remedy."""
-    from pydantic_core import from_json  # not json: it refuses NaN, half of a surrogate pair, and endless nesting
-
-    try:
-        return from_json(Path(path).read_bytes(), allow_inf_nan=False)
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged JSON ({error}); {remedy}") from error
-
-
 def save_tensors(path: Path | str, value: Any) -> Path:
     """`torch.save` of tensors and plain containers, atomically."""
     return write_atomic(path, tensor_bytes(value))
@@ -131,7 +121,7 @@ def load_tensors(path: Path | str, device: str = "cpu") -> Any:
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such weight file")
+        raise FileNotFoundError(f"{path}: no such weight file; train it again, or restore it")
     if _is_compressed(path):
         raise ValueError(f"{path}: damaged or not a torch file: compressed, as torch never does; it may be of any size")
     try:

@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
+from kdhelpers.messages import FAULTS, one_line
 from kdhelpers.nearest import check_known
 from kdhelpers.python_paths import use_network
-
-FAULTS = (ValueError, OSError, FloatingPointError)
 
 
 def with_network(command: Callable) -> Callable:
@@ -42,7 +41,7 @@ class Commands(click.Group):
         except FAULTS as error:
             if os.environ.get("KD_TRACEBACK") or isinstance(error, BrokenPipeError):
                 raise
-            click.echo(f"error: {' '.join(str(error).split()).removeprefix('Run: ')}", err=True)
+            click.echo(f"error: {one_line(error)}", err=True)
             sys.exit(1)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:

@@ -28,24 +28,23 @@ from kdhelpers.cli.group import SuiteCommand, TrainCommand, with_network
     "--workers", type=click.IntRange(min=1), metavar="N", help="Jobs at a time (default: by GPUs, cores and memory)."
 )
 @click.option("--ray", metavar="ADDRESS", help="Run the jobs as Ray tasks: local, auto, or the address of a cluster.")
+@click.option("--time-limit", metavar="TIME", help="End a job that takes longer, such as 90s, 45min, 2h or 1d.")
 @click.option("--force", is_flag=True, help="Run and train again even if nothing changed: the --only jobs, or all.")
 @click.option("--rehearse", is_flag=True, help="Run each job for a few steps; print what works and an estimate.")
-def suite(
-    profile: str, only: tuple, seeds: tuple, workers: int | None, ray: str | None, force: bool, rehearse: bool
-) -> None:
+def suite(ray: str | None, force: bool, rehearse: bool, **options) -> None:
     """Replay a profile's notebooks, then write the report.
 
     Jobs run in dependency order; executed copies and logs go to notebooks/executed/. A finished job is kept if its
-    notebook, parameters and code are unchanged, so the same command continues an interrupted suite. The exit code is 1
-    if a job failed.
+    notebook, parameters and code are unchanged, so the same command continues an interrupted suite. A job that fails,
+    dies or takes longer than its time limit blocks the jobs that need it, and no others. The exit code is then 1.
     """
     from kdhelpers.suite import rehearse_suite, run_suite
     from kdhelpers.suite.report import convert_notebooks, write_report
 
     if rehearse:
-        sys.exit(0 if rehearse_suite(profile, only, seeds, workers) else 1)
+        sys.exit(0 if rehearse_suite(**options) else 1)
     try:
-        finished = run_suite(profile, only, seeds, workers, ray, force)
+        finished = run_suite(**options, ray=ray, force=force)
     except KeyboardInterrupt:
         click.echo("interrupted; finished jobs are kept, and the same command continues", err=True)
         sys.exit(130)

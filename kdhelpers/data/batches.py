@@ -144,7 +144,7 @@ class Batches:
     @cached_property
     def held_out(self) -> Split:
         """The validation images, on the device unless they are too many. All students of a loop share them."""
-        val = few_in_rehearsal(self.data.val)
+        val, _ = few_in_rehearsal(self.data.val)
         images, room = val.images, HELD_OUT_SHARE * free_memory(self.device)
         on_device = to_device(images, self.device) if images.nbytes <= room else images
         return Split(on_device, to_device(val.labels, self.device))

@@ -166,10 +166,13 @@ def stratified(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.flatnonzero(~chosen)), torch.from_numpy(np.flatnonzero(chosen))
 
 
-def few_in_rehearsal(split: Split) -> Split:
-    """All images; in a rehearsal a few of each class."""
+def few_in_rehearsal(split: Split) -> tuple[Split, Tensor]:
+    """All images, in a rehearsal a few of each class, and their places in the split."""
     count = rehearsed_images(len(split), len(split.labels.unique()))
-    return split if count == len(split) else split.select(stratified(split.labels, count, seed=0)[1])
+    if count == len(split):
+        return split, torch.arange(count)
+    few = stratified(split.labels, count, seed=0)[1]
+    return split.select(few), few
 
 
 def split_validation(train: Split, fraction: float, seed: int) -> tuple[Split, Split]:

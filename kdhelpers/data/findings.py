@@ -10,10 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from kdhelpers.messages import inform
+from kdhelpers.messages import inform, printable, short
 
 SERIOUS, WARNING, NOTE = "serious", "warning", "note"
 LEAK = "the same file is in train"
+LONGEST = 300  # characters of a text in a finding
 FEW = 3  # places that a long list names
 IMAGE_KINDS = ".bmp, .jpeg, .jpg, .png, .ppm, .tif, .tiff, .webp"
 
@@ -145,8 +146,10 @@ def shown(path: Path | str) -> str:
 
 def _finding(fault: str, where: Path | str, facts: dict[str, object]) -> Finding:
     severity, what, remedy = FAULTS[fault]
-    texts = {name: shown(fact) if isinstance(fact, (str, Path)) else fact for name, fact in facts.items()}
-    return Finding(severity, shown(where), what.format(**texts), remedy.format(**texts))
+    texts = {
+        name: short(shown(fact), LONGEST) if isinstance(fact, (str, Path)) else fact for name, fact in facts.items()
+    }
+    return Finding(severity, printable(shown(where)), what.format(**texts), remedy.format(**texts))
 
 
 class Findings(list[Finding]):

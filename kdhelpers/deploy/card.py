@@ -6,7 +6,6 @@ from typing import Any
 
 import yaml
 
-from kdhelpers import artifacts
 from kdhelpers.deploy.network import Source
 from kdhelpers.display.html import Markup, render
 from kdhelpers.display.text import evidence_note, spread_text
@@ -33,7 +32,7 @@ ENVIRONMENT = (("device_name", "device"), ("precision", "precision"), ("torch", 
 
 def text(source: Source, exported: dict[str, Any]) -> str:
     """The whole card. Facts that neither record nor description has are called unknown or left out."""
-    record = artifacts.load_record(source.name) or {}
+    record = source.record
     run = record.get("run") or source.facts["run"]
     page = render(
         "deploy/card.md.j2",
@@ -47,7 +46,7 @@ def text(source: Source, exported: dict[str, Any]) -> str:
         parameters=count_parameters(source.network),
         training=_training(run, record),
         seeds=_seeds(source.name),
-        notes=_notes(source, record, exported),
+        notes=_notes(source, exported),
         longest=LONGEST,
     )
     return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
@@ -91,9 +90,9 @@ def _seeds(name: str) -> str:
     return f"{spread} % over {row['n']} seeds" if row["n"] > 1 else ""
 
 
-def _notes(source: Source, record: dict, exported: dict) -> list[str]:
+def _notes(source: Source, exported: dict) -> list[str]:
     teacher = (source.facts.get("teacher") or {}).get("notes") or []
-    notes = [*(record.get("notes") or source.facts.get("notes") or []), *exported.get("notes", [])]
+    notes = [*(source.record.get("notes") or source.facts.get("notes") or []), *exported.get("notes", [])]
     notes += [f"about the teacher: {note}" for note in teacher]
     notes += [evidence_note([exported["dataset"]])]
     return list(dict.fromkeys(filter(None, notes)))

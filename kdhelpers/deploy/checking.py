@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdhelpers.deploy.formats import reason
 from kdhelpers.deploy.runtime import Runner, batched
 from kdhelpers.evaluation.metrics import compare
 from kdhelpers.evaluation.predictions import Predictions
@@ -21,14 +22,17 @@ def check(run: Runner, images: np.ndarray, reference: Predictions, form: str) ->
     try:
         logits, alone = batched(run, images), run(images[:1])
     except Exception as error:  # the runtimes have errors of their own
-        text = " ".join(str(error).split())[:300]
-        raise ValueError(f"format = {form}: the file does not run on batches of other sizes ({text})") from error
+        raise ValueError(
+            f"format = {form}: the file does not run on batches of other sizes ({reason(error)}); nothing was written; "
+            "write the network so that it takes a batch of any size"
+        ) from error
     difference = float(max(np.abs(logits - expected).max(), np.abs(alone - expected[:1]).max()))
     allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
     if not difference <= allowed:  # also if it is NaN
         raise ValueError(
             f"format = {form}: the logits differ from PyTorch's by up to {difference:.3g} on {len(images)} test images "
-            f"(allowed: {allowed:.3g}); nothing was written; try another format"
+            f"(allowed: {allowed:.3g}); nothing was written; try another format, or safetensors if the network draws "
+            "random numbers or mixes the images of a batch"
         )
     classes = logits.argmax(1)
     shares = {"same_class_pct": expected.argmax(1), "top1_pct": reference.labels.numpy()}

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from kdhelpers import artifacts
 from kdhelpers.data import Data
 from kdhelpers.deploy import card, formats, runtime
 from kdhelpers.deploy.checking import check, cost
-from kdhelpers.deploy.extras import FORMATS, check_format
+from kdhelpers.deploy.extras import check_format
 from kdhelpers.deploy.network import HIGHEST, SEED, Source, draw, load_source, pixels_of
+from kdhelpers.deploy.place import Exported, check_writable, locked, path_of, stored
 from kdhelpers.deploy.quantizing import to_int8
 from kdhelpers.device import cpu_name
 from kdhelpers.evaluation.predictions import Predictions, infer
@@ -24,22 +25,6 @@ from kdhelpers.messages import inform
 from kdhelpers.nearest import check_known
 
 CALIBRATION = 256  # training images
-
-
-@dataclass(frozen=True)
-class Exported:
-    """The file, its description FILE.json as `facts`, and its model card FILE.md."""
-
-    path: Path
-    facts: dict[str, Any]
-
-    @property
-    def description(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.json")
-
-    @property
-    def card(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.md")
 
 
 def export(
@@ -67,33 +52,15 @@ def export(
         raise ValueError(f"images = {images}: the check needs test images; take 1 or more")
     source = load_source(name)
     settings = {"format": format, "int8": int8, "pixels": pixels, "test_images": images, **source.hashes}
-    exported = Exported(_path(source.name, settings, output), settings)
-    if not force and exported.path.exists():
-        return _stored(exported)
-    data = source.normalised(source.load_data() if data is None else data)
-    content, measured = _made(source, data, settings)
-    facts = settings | description(source, format, pixels) | _doubts(source, data) | measured | _environment()
-    return _write(replace(exported, facts=facts), content, source)
-
-
-def _path(name: str, settings: dict, output: Path | str | None) -> Path:
-    if output is None:
-        marks = "_int8" * settings["int8"] + "_float" * (settings["pixels"] == "float")
-        return artifacts.folder("exports") / f"{name}{marks}{FORMATS[settings['format']][0]}"
-    path = Path(output)
-    if path.is_dir():
-        raise ValueError(f"output = {path}: is a folder; name a file in it")
-    return path
-
-
-def _stored(exported: Exported) -> Exported:
-    """The export that lies there, if it is the same."""
-    wanted, path = exported.facts, exported.path
-    facts = artifacts.load_json(exported.description) if exported.description.is_file() else {}
-    same = isinstance(facts, dict) and {key: facts.get(key) for key in wanted} == wanted
-    if not same or facts.get("sha256") != artifacts.sha256(path):
-        raise ValueError(f"output = {path}: exists and has other content; name another file, or replace it with force")
-    return replace(exported, facts=facts)
+    exported = Exported(path_of(source, settings, output), settings)
+    with locked(exported.path):  # of two exports to one file, the second finds that of the first
+        if not force and (found := stored(exported)):
+            return found
+        check_writable(exported)
+        data = source.normalised(source.load_data() if data is None else data)
+        content, measured = _made(source, data, settings)
+        facts = settings | description(source, format, pixels) | _doubts(source, data) | measured | _environment()
+        return _write(replace(exported, facts=facts), content, source)
 
 
 def description(source: Source, form: str, pixels: str) -> dict[str, Any]:
@@ -164,8 +131,7 @@ def _same_tensors(source: Source, content: bytes) -> dict[str, Any]:
 
 def _doubts(source: Source, data: Data) -> dict[str, list[str]]:
     """A note if the images are not those of the training: its test images may be among the calibration images."""
-    record = artifacts.load_record(source.name) or {}
-    if (record.get("data") or {}).get("hash") in (None, data.content_hash):
+    if (source.record.get("data") or {}).get("hash") in (None, data.content_hash):
         return {}
     note = f"data: the images of {data.name} are not those of the training; the figures of this file are not comparable"
     inform(f"{source.name}: {note}")
@@ -185,12 +151,11 @@ def _environment() -> dict[str, Any]:
 
 
 def _write(exported: Exported, content: bytes, source: Source) -> Exported:
-    """The card and the description come after the file: a description never describes another content."""
+    """The file comes last, so that the same command goes on after an interruption. The description has its sha256."""
     sha256 = hashlib.sha256(content).hexdigest()
     whole = {"file": exported.path.name, "bytes": len(content), "sha256": sha256, **exported.facts}
     exported, text = replace(exported, facts=whole), card.text(source, whole)
-    exported.description.unlink(missing_ok=True)
-    artifacts.write_atomic(exported.path, content)
-    artifacts.write_atomic(exported.card, text.encode())
     artifacts.save_json(exported.description, whole)
+    artifacts.write_atomic(exported.card, text.encode())
+    artifacts.write_atomic(exported.path, content)
     return exported

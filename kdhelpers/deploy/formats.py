@@ -53,13 +53,15 @@ def to_safetensors(network: nn.Module, metadata: Mapping[str, str]) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' remarks on their own versions."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    """Without the exporters' remarks on their own versions, and without the graph of a network that they refuse."""
+    names = "torch.onnx", "onnxscript", "onnx_ir", "torch.fx.experimental.symbolic_shapes"
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
+        streams = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+        with warnings.catch_warnings(action="ignore"), streams[0], streams[1]:
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -71,5 +73,14 @@ def _faults(form: str, other: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the network's own code may raise any error
-        text = " ".join(str(error).split())[:300]
-        raise ValueError(f"format = {form}: torch cannot export this network ({text}); try {other}") from error
+        raise ValueError(f"format = {form}: torch cannot export this network ({reason(error)}); try {other}") from error
+
+
+def reason(error: BaseException) -> str:
+    """The first cause in a line, with the place in the user's code: torch's own messages end with pages of advice."""
+    while error.__cause__:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if any(line.startswith("Traceback") for line in lines):  # of TorchScript: the error is its last line
+        return lines[-1][:300]
+    return " ".join([lines[0], *(line for line in lines[1:] if line.startswith("Caused by"))])[:300]

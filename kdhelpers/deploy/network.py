@@ -1,13 +1,15 @@
 """A stored network as it is deployed: with the normalisation inside, on plain images."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from kdhelpers.data import Data, Split, load_data
+from kdhelpers import artifacts
+from kdhelpers.data import Data, Split, few_in_rehearsal, load_data
 from kdhelpers.models import fold_batchnorm
 from kdhelpers.weights.head import head_path
 from kdhelpers.weights.load import Weights, find_weights, load_model
@@ -41,6 +43,7 @@ class Source:
     weights: Weights
     network: nn.Module
     facts: dict[str, Any]
+    record: dict[str, Any]  # of the training; {} if it is not stored here
 
     @property
     def name(self) -> str:
@@ -53,9 +56,10 @@ class Source:
         return {"weights_sha256": self.weights.sha256} | ({"head_sha256": head["sha256"]} if head else {})
 
     @property
-    def files(self) -> list[str]:
-        head = head_path(self.weights.path)
-        return [self.weights.path.name] + [head.name] * bool(self.facts.get("head"))
+    def files(self) -> list[Path]:
+        """Weights, description and head."""
+        path = self.weights.path
+        return [path, path.with_suffix(".json"), head_path(path)]
 
     def deployable(self, pixels: str = "uint8") -> Deployable:
         return Deployable(self.network, self.facts["mean"], self.facts["std"], pixels)
@@ -105,7 +109,8 @@ def _check(weights: Weights) -> None:
 
 
 def load_source(name: str) -> Source:
-    """Raises as `find_weights` and `load_model` do, and ValueError for weights without a complete description."""
+    """Raises as `find_weights` and `load_model` do, and ValueError for a damaged record and for weights without a
+    complete description."""
     weights = find_weights(name)
     needed = {"run", "num_classes", "class_names", "image_size", "mean", "std"}
     if missing := needed - weights.description.keys():
@@ -115,11 +120,13 @@ def load_source(name: str) -> Source:
             "--dataset NAME` registers weights with one"
         )
     _check(weights)
-    return Source(weights, load_model(weights), weights.description)
+    record = artifacts.load_record(weights.path.stem) or {}
+    return Source(weights, load_model(weights), weights.description, record)
 
 
 def draw(split: Split, count: int) -> Split:
-    """`count` images of a split, drawn by SEED, in their order; all if there are not more."""
+    """`count` images of a split, drawn by SEED, in their order; all if there are not more, and few in a rehearsal."""
+    split, _ = few_in_rehearsal(split)
     if count >= len(split):
         return split
     chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(SEED))[:count]

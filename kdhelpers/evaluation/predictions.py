@@ -51,7 +51,7 @@ def infer(
     with its number of images. The model keeps its mode (train or eval). Raises ValueError for an unknown or empty
     split.
     """
-    images = few_in_rehearsal(_images(data, split))
+    images, places = few_in_rehearsal(_images(data, split))
     device = next(model.parameters()).device
     network = model if isinstance(model, FeatureExtractor) else FeatureExtractor(model)
     was_training, parts = model.training, []
@@ -68,7 +68,8 @@ def infer(
                 progress(len(batch.index))
     model.train(was_training)
     logits, embeddings, labels, index, probabilities = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
-    return Predictions(logits, embeddings, None if isinstance(split, Unlabelled) else labels, index, probabilities)
+    labels = None if isinstance(split, Unlabelled) else labels
+    return Predictions(logits, embeddings, labels, places[index], probabilities)
 
 
 def _images(data: Data, split: str | Split | Unlabelled) -> Split:

@@ -89,7 +89,7 @@ class _Contrast(torch.autograd.Function):
         with torch.autocast(embedding.device.type, enabled=False):
             scores = embedding.to(operand) @ bank.T
             x = scores.gather(1, rows).to(embedding.dtype).div_(temperature)
-            batch_normalizer = count / x.numel() * x.exp().sum()
+            batch_normalizer = mean_over_ranks(count / x.numel() * x.exp().sum())
             share = negatives / count
             z = torch.where(normalizer > 0, normalizer, batch_normalizer).to(x.dtype)
             x -= z.log() + math.log(share + EPSILON)
@@ -173,4 +173,4 @@ class ContrastiveDistillation(Method):
 
     @torch.no_grad()
     def _set_once(self, normalizer: Tensor, batch_normalizer: Tensor) -> None:
-        normalizer.copy_(torch.where(normalizer > 0, normalizer, mean_over_ranks(batch_normalizer)))
+        normalizer.copy_(torch.where(normalizer > 0, normalizer, batch_normalizer))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdhelpers.methods.base import Context, Method
 from kdhelpers.methods.logit_matching import check_logits
+from kdhelpers.methods.parts.distributed import gather
 from kdhelpers.methods.parts.ranges import Temperature, Weight
 from kdhelpers.methods.parts.tensors import cross_entropy, full_precision
 
@@ -55,7 +56,7 @@ def _centred(values: Tensor, dim: int) -> Tensor:
 
 
 class RelationMatching(Method):
-    """ce_weight CE + T^2 (beta inter + gamma intra). Under DDP each rank compares the images of its own batch."""
+    """ce_weight CE + T^2 (beta inter + gamma intra). Under DDP the images of all ranks are compared."""
 
     title = "DIST"
 
@@ -70,7 +71,7 @@ class RelationMatching(Method):
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
         view = batch.views[0]
         logits = student(view).logits
-        inter, intra = relations(logits, teacher(view).logits, self.temperature)
+        inter, intra = relations(gather(logits), gather(teacher(view).logits), self.temperature)
         return {
             "ce": self.ce_weight * cross_entropy(logits, batch.labels),
             "inter": self.temperature**2 * self.beta * inter,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdhelpers.methods.base import Method
 from kdhelpers.methods.logit_matching import kd_loss
+from kdhelpers.methods.parts.distributed import gather
 from kdhelpers.methods.parts.ranges import NonNegative, Temperature, Weight
 from kdhelpers.methods.parts.tensors import cross_entropy, full_precision
 from kdhelpers.methods.parts.warmup import warmup
@@ -45,7 +46,7 @@ def luminet_loss(
 class LumiNet(Method):
     """ce_weight CE + L_Lumi, which rises over the first `warmup_epochs`. The defaults are resnet32x4 to resnet8x4's.
 
-    Under DDP each rank standardises over the images of its own batch.
+    Under DDP the images of all ranks are one batch.
     """
 
     title = "LumiNet"
@@ -58,7 +59,7 @@ class LumiNet(Method):
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
         view = batch.views[0]
         logits = student(view).logits
-        kd = luminet_loss(logits, teacher(view).logits, self.alpha, self.temperature)
+        kd = luminet_loss(gather(logits), gather(teacher(view).logits), self.alpha, self.temperature)
         return {
             "ce": self.ce_weight * cross_entropy(logits, batch.labels),
             "kd": warmup(epoch, self.warmup_epochs) * kd,

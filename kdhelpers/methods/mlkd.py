@@ -18,6 +18,7 @@ from torch import Tensor
 from kdhelpers.methods.base import Context, Method
 from kdhelpers.methods.logit_matching import check_logits, kd_loss
 from kdhelpers.methods.logit_standardization import standardized_kd_loss
+from kdhelpers.methods.parts.distributed import gather
 from kdhelpers.methods.parts.ranges import Temperature, Weight
 from kdhelpers.methods.parts.tensors import cross_entropy, full_precision
 
@@ -28,8 +29,7 @@ def mlkd_batch_loss(student_logits: Tensor, teacher_logits: Tensor, temperature:
     """B_T, a scalar: squared differences of the inner products of all pairs of images, over B.
 
     student_logits, teacher_logits: [B, C], any float dtype (computed in float32, or float64 for float64 input). It
-    depends on the batch size. With several processes each compares its own images. Raises ValueError on shapes that
-    differ.
+    depends on the batch size. Raises ValueError on shapes that differ.
     """
     return _gram_difference(*_softened(student_logits, teacher_logits, temperature)) / len(student_logits)
 
@@ -37,7 +37,7 @@ def mlkd_batch_loss(student_logits: Tensor, teacher_logits: Tensor, temperature:
 def mlkd_class_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) -> Tensor:
     """K_T, a scalar: squared differences of the inner products of all pairs of classes, over C.
 
-    `mlkd_batch_loss` describes arguments, precision, processes and errors.
+    `mlkd_batch_loss` describes arguments, precision and errors.
     """
     student, teacher = _softened(student_logits, teacher_logits, temperature)
     return _gram_difference(student.T, teacher.T) / student_logits.shape[1]
@@ -60,8 +60,8 @@ class MultiLevelMatching(Method):
 
     standardized takes `standardized_kd_loss` for KD_T; its paper sets kd_weight 9 and temperature 2.
     A step costs two forward passes of each network. The teacher cache holds the teacher's outputs for the weak view;
-    the strong view has too many variants to be kept. The published schedule has 480 epochs. Under DDP each rank
-    compares the images and classes of its own batch.
+    the strong view has too many variants to be kept. The published schedule has 480 epochs. Under DDP the
+    relations are of the images of all ranks.
     """
 
     title = "MLKD"
@@ -81,11 +81,12 @@ class MultiLevelMatching(Method):
         weak, strong = (student(view).logits for view in views)
         weak_target, strong_target = (teacher(view).logits for view in views)
         temperatures, kd = (self.temperature, *FURTHER_TEMPERATURES), self.divergence
+        relations = gather(weak), gather(weak_target)
         terms = {
             "kd_weak": self.kd_weight / 2 * sum(kd(weak, weak_target, t) for t in temperatures),
             "kd_strong": self.kd_weight * sum(kd(strong, strong_target, t) for t in temperatures),
-            "batch_relations": self.kd_weight / 2 * sum(mlkd_batch_loss(weak, weak_target, t) for t in temperatures),
-            "class_relations": self.kd_weight / 2 * sum(mlkd_class_loss(weak, weak_target, t) for t in temperatures),
+            "batch_relations": self.kd_weight / 2 * sum(mlkd_batch_loss(*relations, t) for t in temperatures),
+            "class_relations": self.kd_weight / 2 * sum(mlkd_class_loss(*relations, t) for t in temperatures),
         }
         ce = cross_entropy(weak, batch.labels) + cross_entropy(strong, batch.labels)
         return {"ce": self.ce_weight * ce, **terms}

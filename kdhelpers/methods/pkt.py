@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kdhelpers.methods.base import Method
+from kdhelpers.methods.parts.distributed import gather
 from kdhelpers.methods.parts.products import inner_products
 from kdhelpers.methods.parts.ranges import Weight
 from kdhelpers.methods.parts.tensors import check_shapes, cross_entropy, full_precision
@@ -44,8 +45,8 @@ def neighbour_probabilities(embedding: Tensor) -> Tensor:
 class ProbabilisticTransfer(Method):
     """ce_weight CE + kd_weight PKT, of the embeddings; a mean over B^2 needs a large weight.
 
-    The loss compares images of one batch: its value depends on the batch size. Each rank of a distributed training
-    compares its own images.
+    The loss compares the images of a batch, those of all ranks in a distributed training: its value depends on the
+    batch size.
     """
 
     title = "PKT"
@@ -59,5 +60,5 @@ class ProbabilisticTransfer(Method):
         student_out = student(view)
         return {
             "ce": self.ce_weight * cross_entropy(student_out.logits, batch.labels),
-            "pkt": self.kd_weight * pkt_loss(student_out.embedding, teacher(view).embedding),
+            "pkt": self.kd_weight * pkt_loss(gather(student_out.embedding), gather(teacher(view).embedding)),
         }

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdhelpers.methods.base import Method
+from kdhelpers.methods.parts.distributed import gather
 from kdhelpers.methods.parts.paired_maps import unit
 from kdhelpers.methods.parts.products import inner_products
 from kdhelpers.methods.parts.ranges import Weight
@@ -62,8 +63,8 @@ def distances_and_angles(embedding: Tensor) -> tuple[Tensor, Tensor]:
 class RelationalKD(Method):
     """ce_weight CE + kd_weight (distance_weight distances + angle_weight angles), of the raw embeddings.
 
-    The loss compares images of one batch: its value depends on the batch size. Each rank of a distributed training
-    compares its own images.
+    The loss compares the images of a batch, those of all ranks in a distributed training: its value depends on the
+    batch size.
     """
 
     title = "RKD"
@@ -77,7 +78,8 @@ class RelationalKD(Method):
     def forward(self, student, teacher, batch, epoch: int) -> dict[str, Tensor]:
         view = batch.views[0]
         student_out = student(view)
-        distance, angle = relation_differences(student_out.embedding, teacher(view).embedding)
+        embeddings = gather(student_out.embedding), gather(teacher(view).embedding)
+        distance, angle = relation_differences(*embeddings)
         return {
             "ce": self.ce_weight * cross_entropy(student_out.logits, batch.labels),
             "distance": self.kd_weight * self.distance_weight * distance,

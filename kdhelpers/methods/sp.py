@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdhelpers.methods.base import Context, Method
+from kdhelpers.methods.parts.distributed import gather
 from kdhelpers.methods.parts.paired_maps import inform_of_pairs, unit
 from kdhelpers.methods.parts.products import inner_products
 from kdhelpers.methods.parts.ranges import Weight
@@ -49,8 +50,8 @@ def last_name(maps: Collection[str]) -> str:
 class SimilarityPreserving(Method):
     """ce_weight CE + kd_weight SP, of the last named map of each network.
 
-    The loss compares images of one batch: its value depends on the batch size. Each rank of a distributed training
-    compares its own images.
+    The loss compares the images of a batch, those of all ranks in a distributed training: its value depends on the
+    batch size.
     """
 
     title = "SP"
@@ -71,5 +72,5 @@ class SimilarityPreserving(Method):
         teacher_map = teacher(view).feature_maps[self.teacher_layer]
         return {
             "ce": self.ce_weight * cross_entropy(student_out.logits, batch.labels),
-            "sp": self.kd_weight * sp_loss(student_map, teacher_map),
+            "sp": self.kd_weight * sp_loss(gather(student_map), gather(teacher_map)),
         }

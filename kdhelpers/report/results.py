@@ -67,7 +67,7 @@ def _row(record: dict) -> dict:
         "notes": "; ".join(record.get("notes") or []),
         "teacher_notes": "; ".join(teacher.get("notes") or []),
         "teacher_sha256": teacher.get("sha256"),
-        "run": fields | {"hyperparameters": options} | _hashes(record) | _control(teacher),
+        "run": fields | {"hyperparameters": options} | _precision(record) | _hashes(record) | _control(teacher),
         "setting": canonical(setting),
         "budget_key": canonical({field: value for field, value in setting.items() if field not in METHOD_FIELDS}),
     }
@@ -75,7 +75,14 @@ def _row(record: dict) -> dict:
 
 def _setting(record: dict) -> dict:
     """What repetitions of a run have in common: the settings without the seed, the images and the weights."""
-    return {field: value for field, value in distinctive(record["run"]).items() if field != "seed"} | _hashes(record)
+    settings = {field: value for field, value in distinctive(record["run"]).items() if field != "seed"}
+    return settings | _precision(record) | _hashes(record)
+
+
+def _precision(record: dict) -> dict:
+    """The precision that a run had: `auto` takes bf16 on one machine and fp32 on another, and their gains differ."""
+    had = (record.get("environment") or {}).get("precision")
+    return {"precision": had} if had else {}
 
 
 def _hashes(record: dict) -> dict:

@@ -15,9 +15,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from kdhelpers import artifacts
-from kdhelpers.suite.profiles import Job, in_order
-from kdhelpers.suite.schedule import Status, Suite, Workers, records_of
+from kdhelpers.suite.copies import records_of
+from kdhelpers.suite.profiles import Job, fingerprints, in_order, with_needs
+from kdhelpers.suite.schedule import ENDED, Status, Suite, Workers
 from kdhelpers.suite.stand_ins import place_weights
 
 PREFIX, LOCK = "kdhelpers-rehearsal-", "rehearsal.lock"  # of the folder, and the file in it that a rehearsal holds
@@ -33,16 +36,26 @@ class Estimate:
     trainings: int
     memory_mib: float  # the most that one of them takes
     weights_bytes: int
+    cache_bytes: int = 0  # of teachers' outputs, which jobs share: those that it computed first
+    fingerprint: str | None = None  # of the job's sources and parameters
 
 
-def _estimate(job: Job, status: Status) -> Estimate:
+def _estimate(job: Job, status: Status, fingerprint: str, cache_bytes: int) -> Estimate:
     trained = [record for record in records_of(job) if "rehearsal" in record]
     rehearsed = sum(record["rehearsal"]["seconds"] for record in trained)
     seconds = max((status.seconds or 0) - rehearsed, 0) + sum(map(_whole_seconds, trained))
     memory = max((record["metrics"].get("peak_memory_mib", 0) for record in trained), default=0)
     files = (path for record in trained for path in artifacts.folder("weights").glob(f"{record['name']}.*"))
-    size = sum(path.stat().st_size for path in files)
-    return Estimate(status.state, status.error, round(seconds, 1), len(trained), round(memory), size)
+    return Estimate(
+        status.state,
+        status.error,
+        round(seconds, 1),
+        len(trained),
+        round(memory),
+        sum(path.stat().st_size for path in files),
+        cache_bytes,
+        fingerprint,
+    )
 
 
 def _whole_seconds(record: dict) -> float:
@@ -72,7 +85,7 @@ def plan(jobs: Sequence[Job], estimates: dict[str, Estimate], workers: int) -> P
         max(sum(takes.values()) / workers, *ends.values()),
         sum(one.trainings * job.seeds for job, one in known),
         max((one.memory_mib for _, one in known), default=0),
-        sum(one.weights_bytes * job.seeds for job, one in known),
+        sum(one.weights_bytes * job.seeds + one.cache_bytes for job, one in known),
         len(jobs) - len(known),
     )
 
@@ -83,8 +96,8 @@ def estimate_path(profile: str) -> Path:
 
 def stored_estimates(profile: str) -> dict[str, Estimate]:
     """{entry of the profile: estimate} of the last rehearsal; {} if there was none."""
-    with suppress(FileNotFoundError, ValueError, TypeError, AttributeError):
-        return {name: Estimate(**facts) for name, facts in artifacts.load_json(estimate_path(profile)).items()}
+    with suppress(OSError, ValueError):
+        return TypeAdapter(dict[str, Estimate]).validate_python(artifacts.load_json(estimate_path(profile)))
     return {}
 
 
@@ -136,17 +149,28 @@ def _exit_at_sigterm() -> Iterator[None]:
 
 def rehearse(
     profile: str, jobs: Sequence[Job], workers: Workers, changed: Callable[[Job, Status], None]
-) -> tuple[dict[str, Estimate], int]:
-    """Rehearse the jobs. Returns {entry: estimate}, which is kept for the suite, and the bytes of teachers' caches."""
+) -> dict[str, Estimate]:
+    """{entry: estimate} of the jobs, each kept as it ends. Jobs that worked already, unchanged, are left out.
+
+    So the same command continues an interrupted rehearsal, and rehearses jobs again that failed.
+    """
+    path, kept, hashes = estimate_path(profile), stored_estimates(profile), fingerprints(jobs)
+    works = {(name, one.fingerprint) for name, one in kept.items() if one.state == "done"}
+    again = with_needs(jobs, [job.name for job in jobs if (job.entry, hashes[job.name]) not in works])
+    caches = 0
+
+    def ended(job: Job, status: Status) -> None:
+        nonlocal caches
+        changed(job, status)
+        if status.state in ENDED:
+            before, caches = caches, _cache_bytes()
+            kept[job.entry] = _estimate(job, status, hashes[job.name], caches - before)
+            artifacts.save_json(path, {name: asdict(one) for name, one in kept.items()})
+
     with scratch_root():
-        place_weights(jobs)
-        suite = Suite(profile, list(jobs), frozenset(), changed)
-        suite.run(workers)
-        estimates = {job.entry: _estimate(job, suite.status[job.name]) for job in jobs}
-        caches = _cache_bytes()
-    kept = stored_estimates(profile) | estimates
-    artifacts.save_json(estimate_path(profile), {name: asdict(one) for name, one in kept.items()})
-    return estimates, caches
+        place_weights(again)
+        Suite(profile, again, frozenset(), ended).run(workers)
+    return {job.entry: kept[job.entry] for job in jobs}
 
 
 def _cache_bytes() -> int:

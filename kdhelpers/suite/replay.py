@@ -12,51 +12,73 @@ import shlex
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+
+from kdhelpers.artifacts import load_json
+from kdhelpers.suite.processes import adopt_orphans, end_children
 
 MARKER = "kdhelpers"  # in the executed copy's metadata: the notebook ran to its end
 DEAD_KERNEL, INTERRUPTED = 138, 130  # exit codes
+START_SECONDS = 300  # many kernels on few cores answer late
+REASON_CHARACTERS = 500
 
 
 def replay(notebook: str, copy: str, parameters: dict, fingerprint: str) -> int:
     """Execute `notebook` into `copy` and set the end marker there. Returns the exit code; prints the reason."""
-    import nbformat
     from nbclient.exceptions import DeadKernelError
-    from papermill import PapermillExecutionError, execute_notebook
+    from papermill import PapermillExecutionError
+
+    from kdhelpers.suite.engine import EarlyEnd
 
     os.environ["KD_COMMAND"] = command(notebook, parameters)  # the records quote it
     try:
-        executed = execute_notebook(
-            notebook,
-            copy,
-            parameters=parameters,
-            kernel_name="python3",
-            cwd=str(Path(notebook).parent),
-            progress_bar=False,
-            log_output=True,
-            start_timeout=300,
-            execution_timeout=None,
-            iopub_timeout=300,  # many kernels on few cores answer late
-        )
+        _execute(notebook, copy, parameters, fingerprint)
     except PapermillExecutionError as error:
-        print(f"error: {error.ename}: {' '.join(str(error.evalue).split())}", flush=True)
-        return 1
-    except DeadKernelError:
-        print("error: the kernel died (killed from outside, or out of memory?)", flush=True)
-        return DEAD_KERNEL
+        return _failed(error.ename, error.evalue)
+    except DeadKernelError as error:
+        return _failed(str(error), code=DEAD_KERNEL)
     except KeyboardInterrupt:
-        print("error: interrupted", flush=True)
-        return INTERRUPTED
+        return _failed("interrupted", code=INTERRUPTED)
+    except EarlyEnd as error:
+        return _failed(str(error))
     except Exception as error:  # a missing module, a full disk, a kernel that does not start
-        print(f"error: {type(error).__name__}: {' '.join(str(error).split())}", flush=True)
-        return 1
+        return _failed(type(error).__name__, str(error))
+    return 0
+
+
+def _execute(notebook: str, copy: str, parameters: dict, fingerprint: str) -> None:
+    import nbformat
+    from papermill import execute_notebook
+
+    from kdhelpers.suite.engine import NAME, EarlyEnd
+
+    executed = execute_notebook(
+        notebook,
+        copy,
+        parameters=parameters,
+        engine_name=NAME,
+        kernel_name="python3",  # this interpreter, and not the kernel that the notebook names
+        language="python",
+        cwd=str(Path(notebook).parent),
+        progress_bar=False,
+        log_output=True,
+        start_timeout=START_SECONDS,
+        iopub_timeout=START_SECONDS,
+    )
     code = [cell for cell in executed.cells if cell.cell_type == "code" and cell.source.strip()]
-    if any(cell.execution_count is None for cell in code):  # papermill counts an early exit() as success
-        print("error: the notebook stopped before its last cell", flush=True)
-        return 1
+    if any(cell.execution_count is None for cell in code):
+        raise EarlyEnd("the notebook stopped before its last cell")
     executed.metadata[MARKER] = {"fingerprint": fingerprint, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     nbformat.write(executed, copy)
-    return 0
+
+
+def _failed(*parts: str | None, code: int = 1) -> int:
+    """Print the reason in one line, the last one of the log that begins with `error:`."""
+    reason = " ".join(": ".join(filter(None, parts)).split())
+    with suppress(OSError):  # the disk of the log is full
+        print(f"error: {reason[:REASON_CHARACTERS]}", flush=True)
+    return code
 
 
 def command(notebook: str, parameters: dict) -> str:
@@ -69,7 +91,7 @@ def command(notebook: str, parameters: dict) -> str:
 def end_marker(copy: Path) -> str | None:
     """The fingerprint of an executed copy that ran to its end; None for other copies and for files of other kinds."""
     try:
-        return json.loads(copy.read_bytes())["metadata"][MARKER]["fingerprint"]
+        return load_json(copy, finite=False)["metadata"][MARKER]["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -79,14 +101,20 @@ def stop_with_the_suite() -> None:
         pass
     _thread.interrupt_main()  # then papermill shuts its kernel down
     time.sleep(15)
-    os._exit(INTERRUPTED)  # the kernel ends with its parent
+    end_children()
+    os._exit(INTERRUPTED)
 
 
 def main() -> None:
     order = json.loads(sys.stdin.buffer.readline())
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    adopt_orphans()
     threading.Thread(target=stop_with_the_suite, daemon=True).start()
-    sys.exit(replay(**order))
+    try:
+        code = replay(**order)
+    finally:
+        end_children()  # what the notebook started and left
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
 """The schedule: the order of the jobs, the rule for a job that is done, and the state that a suite continues from."""
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from kdhelpers.artifacts import delete, folder, load_json, load_record, lock, records, rename, save_json, weights_path
+from pydantic import TypeAdapter
+
+from kdhelpers.artifacts import delete, folder, load_json, lock, record_path, rename, save_json
+from kdhelpers.suite.copies import copies_of, is_stored, reason, records_of
 from kdhelpers.suite.profiles import Job, fingerprints
 from kdhelpers.suite.replay import end_marker
+from kdhelpers.suite.times import limit_text
+from kdhelpers.suite.warm_process import STOP_SECONDS
 
 SCHEMA = 1
 FINISHED = ("done", "unchanged")
@@ -30,6 +33,9 @@ class Status:
     records: list[str] = field(default_factory=list)  # names of its notebook's result records
 
 
+STATES = TypeAdapter(dict[str, Status])
+
+
 class Workers(Protocol):
     description: str
     at_once: int  # jobs
@@ -37,7 +43,18 @@ class Workers(Protocol):
     def free(self) -> bool: ...
     def start(self, job: Job, order: dict, log: str, copy: str) -> Any: ...
     def poll(self, handle: Any) -> int | None: ...
-    def stop(self, handles: list) -> None: ...
+    def end(self, handle: Any) -> None: ...  # asks the job to close its kernel; `poll` returns its exit code then
+    def kill(self, handle: Any) -> None: ...  # also its kernel
+    def stop(self, handles: list) -> None: ...  # the jobs and the workers
+
+
+@dataclass
+class Running:
+    """A job at work. `since` is when its process made its log: before, Ray may queue it."""
+
+    handle: Any
+    since: float | None = None
+    overdue: float | None = None  # when it was asked to end, at its time limit
 
 
 class Suite:
@@ -60,7 +77,7 @@ class Suite:
         self.state_path = folder("executed") / f"{profile}.json"
         self.fingerprints = fingerprints(jobs)
         self.status = {job.name: Status(fingerprint=self.fingerprints[job.name]) for job in jobs}
-        self.running: dict[str, tuple[Any, float]] = {}
+        self.running: dict[str, Running] = {}
 
     def run(self, workers: Workers) -> bool:
         with _only_one_suite():
@@ -77,10 +94,13 @@ class Suite:
         return all(status.state in FINISHED for status in self.status.values())
 
     def _read_state(self) -> dict[str, dict]:
-        with suppress(FileNotFoundError, ValueError):
+        with suppress(OSError, ValueError):
             state = load_json(self.state_path)
-            if state.get("schema") == SCHEMA:
-                return state["jobs"]
+            if isinstance(state, dict) and state.get("schema") == SCHEMA:
+                jobs = STATES.validate_python(state.get("jobs"))
+                for name in (name for status in jobs.values() for name in status.records):
+                    record_path(name)  # it may lead out of the folder
+                return {name: asdict(status) for name, status in jobs.items()}
         return {}
 
     def _is_unchanged(self, job: Job) -> bool:
@@ -90,7 +110,7 @@ class Suite:
             job.name not in self.force
             and before.get("state") in FINISHED
             and before["fingerprint"] == self.fingerprints[job.name] == end_marker(copies_of(job).executed)
-            and all(_is_stored(name) for name in before["records"])
+            and all(is_stored(name) for name in before["records"])
             and all(self._is_unchanged(self.by_name[other]) for other in job.earlier)
         )
 
@@ -116,7 +136,6 @@ class Suite:
 
     def _start(self, job: Job, workers: Workers) -> None:
         paths = copies_of(job)
-        delete(paths.running)
         retrain = {"force_retrain": True} if job.name in self.force and "force_retrain" in job.accepts else {}
         order = {
             "notebook": str(job.notebook),
@@ -124,34 +143,63 @@ class Suite:
             "parameters": job.parameters | retrain,
             "fingerprint": self.fingerprints[job.name],
         }
-        handle = workers.start(job, order, str(paths.log), paths.link)
-        self.running[job.name] = handle, time.monotonic()
-        self._set(job, state="running")
+        try:
+            delete(paths.running)
+            delete(paths.log)
+            self.running[job.name] = Running(workers.start(job, order, str(paths.log), paths.link))
+        except OSError as error:  # its files cannot be written, or the system has no process left
+            self._set(job, state="failed", error=_text(error))
+        else:
+            self._set(job, state="running")
 
     def _collect(self, workers: Workers) -> None:
-        for name, (handle, started) in list(self.running.items()):
-            exit_code = workers.poll(handle)
+        now = time.monotonic()
+        for name, running in list(self.running.items()):
+            job = self.by_name[name]
+            if running.since is None and copies_of(job).log.exists():
+                running.since = now
+            exit_code = workers.poll(running.handle)
             if exit_code is not None:
                 del self.running[name]
-                self._conclude(self.by_name[name], exit_code, time.monotonic() - started)
+                self._conclude(job, exit_code, running, now)
+            elif job.time_limit and running.since is not None and now > running.since + job.time_limit:
+                _end_overdue(running, workers, now)
 
-    def _conclude(self, job: Job, exit_code: int, seconds: float) -> None:
+    def _conclude(self, job: Job, exit_code: int, running: Running, now: float) -> None:
+        facts = {"seconds": round(now - (running.since or now), 2), "exit_code": exit_code}
+        try:
+            error = self._file_copy(job, exit_code, running)
+        except OSError as problem:
+            error = _text(problem)
+        if error:
+            self._set(job, state="failed", error=error, **facts)
+        else:
+            self._set(job, state="done", records=[record["name"] for record in records_of(job)], **facts)
+
+    def _file_copy(self, job: Job, exit_code: int, running: Running) -> str | None:
+        """Rename the executed copy. Returns the reason if the job failed; the last good copy stays then."""
         paths = copies_of(job)
-        facts = {"seconds": round(seconds, 2), "exit_code": exit_code}
         if exit_code == 0 and end_marker(paths.running) == self.fingerprints[job.name]:
             rename(paths.running, paths.executed)
             delete(paths.failed)
-            self._set(job, state="done", records=[record["name"] for record in records_of(job)], **facts)
-        else:
-            if paths.running.exists():
-                rename(paths.running, paths.failed)  # the last good copy stays
-            self._set(job, state="failed", error=_reason(paths.log, exit_code), **facts)
+            return None
+        if paths.running.exists():
+            rename(paths.running, paths.failed)
+        return _overdue(job) if running.overdue else reason(paths.log, exit_code)
 
     def _interrupt(self, workers: Workers) -> None:
-        workers.stop([handle for handle, _ in self.running.values()])
+        workers.stop([running.handle for running in self.running.values()])
         for name in list(self.running):
             del self.running[name]
             self._set(self.by_name[name], state="interrupted")
+
+
+def _end_overdue(running: Running, workers: Workers, now: float) -> None:
+    if running.overdue is None:
+        running.overdue = now
+        workers.end(running.handle)
+    elif now > running.overdue + STOP_SECONDS:
+        workers.kill(running.handle)
 
 
 @contextmanager
@@ -165,49 +213,15 @@ def _only_one_suite() -> Iterator[None]:
         raise BlockingIOError(f"another suite runs in {path.parent}; wait for its end, or set KD_ROOT") from error
 
 
-class Copies(NamedTuple):
-    """A job's files in notebooks/executed/: papermill writes `running`, which is renamed at the end."""
-
-    executed: Path
-    running: Path
-    failed: Path
-    log: Path
-    link: str  # the executed copy in the result records, relative to the root
-
-
-def copies_of(job: Job) -> Copies:
-    endings = ".ipynb .running.ipynb .failed.ipynb .log".split()
-    paths = (folder("executed") / f"{job.name}{ending}" for ending in endings)
-    return Copies(*paths, f"notebooks/executed/{job.name}.ipynb")
-
-
-def records_of(job: Job) -> list[dict]:
-    """The finished result records of this job's notebook; a job of the same name may use other data."""
-    return [
-        record
-        for record in records()
-        if record.get("notebook") == copies_of(job).link
-        and record.get("status") == "finished"
-        and job.parameters.get("dataset", record["run"].get("dataset")) == record["run"].get("dataset")
-    ]
-
-
-def _is_stored(name: str) -> bool:
-    with suppress(ValueError):
-        record = load_record(name)
-        return bool(record) and record.get("status") == "finished" and weights_path(name).is_file()
-    return False
-
-
 def _blocked(need: str, status: Status) -> str:
     """The error with the name of the job that failed first, through any number of blocked jobs."""
     return status.error if status.state == "blocked" else f"needs {need}, which failed: {status.error}"
 
 
-def _reason(log: Path, exit_code: int) -> str:
-    """The log's last `error:` line; a killed process leaves none."""
-    lines = re.findall(r"^error: (.*)$", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-    if lines and exit_code:
-        return lines[-1]
-    killed = f", killed by signal {-exit_code} (out of memory?)" if exit_code < 0 else ""
-    return f"exit code {exit_code}{killed}, no end marker; see {log}"
+def _overdue(job: Job) -> str:
+    limit = limit_text(job.time_limit)
+    return f"time_limit = {limit}: the job took longer and was ended; raise it in the profile, or give --time-limit"
+
+
+def _text(error: OSError) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -8,9 +8,11 @@ import click
 from kdhelpers.artifacts import root
 from kdhelpers.display.text import MARK
 from kdhelpers.report.labels import record_label
+from kdhelpers.suite.copies import records_of
 from kdhelpers.suite.profiles import Job
 from kdhelpers.suite.rehearsal import Estimate, plan
-from kdhelpers.suite.schedule import ENDED, FINISHED, Status, records_of
+from kdhelpers.suite.schedule import ENDED, FINISHED, Status
+from kdhelpers.suite.times import duration, limit_text
 
 COLORS = dict(done="green", unchanged="green", running="cyan", failed="red", blocked="red", interrupted="yellow")
 
@@ -59,24 +61,26 @@ def headline(job: Job, status: Status) -> str:
     )
 
 
-def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    for unit, size in (("s", 1), ("min", 60), ("h", 3600)):
-        if seconds < 600 * size or unit == "h":
-            return f"{seconds / size:.0f} {unit}"
-
-
-def plan_text(jobs: Sequence[Job], estimates: Mapping[str, Estimate], workers: int, caches: int = 0) -> str:
+def plan_text(jobs: Sequence[Job], estimates: Mapping[str, Estimate], workers: int) -> str:
     """What the jobs take on this machine, and the free disk."""
     whole, free = plan(jobs, estimates, workers), shutil.disk_usage(root()).free
     if whole.unknown:
         return f"{whole.unknown} of {len(jobs)} jobs have no estimate of their time; --rehearse makes it"
-    disk = f"{(whole.bytes + caches) / 1e9:.1f} GB on the disk ({free / 1e9:.0f} GB are free)"
+    disk = f"{whole.bytes / 1e9:.1f} GB on the disk ({free / 1e9:.0f} GB are free)"
     return (
         f"estimate of the last rehearsal: {whole.trainings} trainings, {duration(whole.seconds)} by {workers} workers, "
         f"{whole.memory_mib / 1024:.1f} GiB of memory for the largest one, {disk}"
     )
+
+
+def over_their_limit(jobs: Sequence[Job], estimates: Mapping[str, Estimate]) -> list[str]:
+    """A line for each job whose estimated time is more than its time limit."""
+    known = [(job, estimates[job.entry].seconds * job.seeds) for job in jobs if job.entry in estimates]
+    return [
+        f"job {job.name}: takes about {duration(seconds)}, and its time limit is {limit_text(job.time_limit)}; raise it"
+        for job, seconds in known
+        if job.time_limit and seconds > job.time_limit
+    ]
 
 
 def print_estimates(estimates: Mapping[str, Estimate]) -> None:

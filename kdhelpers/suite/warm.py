@@ -1,8 +1,8 @@
 """The warm process: it imports once what the jobs of a suite import; each job, and its kernel, is a fork of it.
 
-`python -m kdhelpers.suite.warm` reads orders from stdin, one line of JSON each, and writes [number, exit code] of each
-finished job to stdout. It starts no thread and computes nothing, so a fork of it is in a clean state. The end of stdin
-ends the jobs.
+`python -m kdhelpers.suite.warm` reads orders from stdin, one line of JSON each. It writes lines to stdout: [number,
+process id, null] of a started job, [number, process id, exit code] of a finished one. It starts no thread and computes
+nothing, so a fork of it is in a clean state. The end of stdin ends the jobs.
 """
 
 import contextlib
@@ -60,6 +60,7 @@ def _import() -> None:
     import kdhelpers.display.notebook
     import kdhelpers.report.published
     import kdhelpers.report.tables
+    import kdhelpers.suite.engine
     import kdhelpers.training.sweep
 
 
@@ -70,6 +71,7 @@ def _start(message: dict[str, Any], jobs: dict[int, tuple[int, int]]) -> None:
     with contextlib.suppress(BrokenPipeError):  # it died at once
         os.write(wanted, json.dumps(message["order"]).encode() + b"\n")
     jobs[process] = message["number"], wanted
+    _tell(message["number"], process)
 
 
 def _replay(stdin: int, environment: dict[str, str], log: str) -> None:
@@ -89,8 +91,12 @@ def _report(jobs: dict[int, tuple[int, int]]) -> None:
         number, wanted = jobs.pop(ended[0])
         with contextlib.suppress(OSError):  # closed already, at the end of the orders
             os.close(wanted)
-        with contextlib.suppress(BrokenPipeError):  # the suite was killed
-            os.write(1, json.dumps([number, os.waitstatus_to_exitcode(ended[1])]).encode() + b"\n")
+        _tell(number, ended[0], os.waitstatus_to_exitcode(ended[1]))
+
+
+def _tell(number: int, process: int, code: int | None = None) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the suite was killed
+        os.write(1, json.dumps([number, process, code]).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -2,22 +2,31 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import suppress
+
+from kdhelpers.suite.processes import end_family
 
 STOP_SECONDS = 20  # a child closes its kernel within that time, see replay.py
 
 
 class ForkedJob:
-    """A job that the warm process forks; the part of `subprocess.Popen` that `LocalWorkers` needs."""
+    """A job that the warm process forks; the part of `OwnProcess` that `LocalWorkers` needs."""
 
     def __init__(self, warm: "WarmProcess"):
         self.warm, self.returncode = warm, None
+        self.pid = warm.process.pid  # until it is forked
 
     def poll(self) -> int | None:
-        self.warm.read_exit_codes()
+        self.warm.read_lines()
         return self.returncode
+
+    def end(self) -> None:
+        if self.poll() is None and self.pid != self.warm.process.pid:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGINT)
 
 
 class WarmProcess:
@@ -43,11 +52,14 @@ class WarmProcess:
         self.jobs.append(ForkedJob(self))
         return self.jobs[-1]
 
-    def read_exit_codes(self) -> None:
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def read_lines(self) -> None:
         *lines, self.unread = (self.unread + (self.process.stdout.read() or b"")).split(b"\n")
-        for number, code in map(json.loads, lines):
-            self.jobs[number].returncode = code
-        if self.process.poll() is not None and not lines:  # killed: its jobs end with it
+        for number, process, code in map(json.loads, lines):
+            self.jobs[number].pid, self.jobs[number].returncode = process, code
+        if self.has_ended() and not lines:  # killed: its jobs end with it
             for job in self.jobs:
                 job.returncode = job.returncode if job.returncode is not None else self.process.returncode or 1
 
@@ -62,5 +74,5 @@ def end_process(process: subprocess.Popen) -> None:
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()
+        end_family(process.pid)
         process.wait()

@@ -15,10 +15,12 @@ from typing import Any
 import psutil  # comes with ipykernel
 
 from kdhelpers.artifacts import data_root, folder, root, save_json
+from kdhelpers.suite.processes import end_family
 from kdhelpers.suite.profiles import PACKAGE, Job
 from kdhelpers.suite.warm_process import ForkedJob, WarmProcess, end_process
 
 REPLAY = "kdhelpers.suite.replay"
+Handle = tuple[int, "OwnProcess | ForkedJob"]  # with the number of its slot
 JOB_MEMORY_BYTES = 1.5e9  # a digits job: papermill plus a kernel with torch peak at about 1 GB
 
 
@@ -72,10 +74,18 @@ def _kernels() -> Path:
     return home
 
 
-def replay_process(order: dict, environment: dict[str, str], log: str, module: str = REPLAY) -> subprocess.Popen:
-    """Start the module with its order; the job runs while the returned process's stdin is open."""
+class OwnProcess(subprocess.Popen):
+    """A job's own process; the job runs while its stdin is open."""
+
+    def end(self) -> None:
+        with suppress(BrokenPipeError):  # it has ended
+            self.stdin.close()
+
+
+def replay_process(order: dict, environment: dict[str, str], log: str, module: str = REPLAY) -> OwnProcess:
+    """Start the module with its order."""
     with open(log, "wb") as output:
-        process = subprocess.Popen(
+        process = OwnProcess(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=output,
@@ -109,31 +119,40 @@ class LocalWorkers:
     def free(self) -> bool:
         return bool(self.slots)
 
-    def start(self, job: Job, order: dict, log: str, copy: str) -> tuple[int, subprocess.Popen]:
-        slot = self.slots.pop(0)
+    def start(self, job: Job, order: dict, log: str, copy: str) -> Handle:
+        slot = self.slots[0]
         environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(self.threads))}
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
         environment |= job_environment(copy)
         if not self.forks:
-            return slot, replay_process(order, environment, log, self.module)
-        self.warm = self.warm or WarmProcess(environment)
-        return slot, self.warm.start(order, environment, log)
+            process = replay_process(order, environment, log, self.module)
+        else:
+            if self.warm is None or self.warm.has_ended():
+                self.warm = WarmProcess(environment)
+            process = self.warm.start(order, environment, log)
+        self.slots.remove(slot)  # now, since a start may fail
+        return slot, process
 
-    def poll(self, handle: tuple[int, subprocess.Popen | ForkedJob]) -> int | None:
+    def poll(self, handle: Handle) -> int | None:
         slot, process = handle
         if process.poll() is not None:
-            if not self.forks:
-                process.stdin.close()
+            process.end()
             self.slots.append(slot)
         return process.returncode
 
-    def stop(self, handles: list[tuple[int, subprocess.Popen | ForkedJob]]) -> None:
+    def end(self, handle: Handle) -> None:
+        handle[1].end()
+
+    def kill(self, handle: Handle) -> None:
+        end_family(handle[1].pid)
+
+    def stop(self, handles: list[Handle]) -> None:
         if self.warm:
             self.warm.stop()
             return
-        for _, process in handles:
-            process.stdin.close()
+        for handle in handles:
+            self.end(handle)
         for _, process in handles:
             end_process(process)
 
@@ -186,9 +205,14 @@ class RayWorkers:
             print(f"ray: {' '.join(str(error).split())[:300]}", file=sys.stderr)
             return 1
 
+    def end(self, handle: Any) -> None:
+        self.ray.cancel(handle, force=True)  # closes the job's stdin, which ends the job
+
+    kill = end
+
     def stop(self, handles: list) -> None:
         for handle in handles:
-            self.ray.cancel(handle, force=True)  # closes the job's stdin, which ends the job
+            self.end(handle)
 
 
 def _check_address(address: str) -> None:

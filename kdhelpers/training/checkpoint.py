@@ -13,6 +13,9 @@ from torch import Tensor
 from kdhelpers import artifacts
 
 CHECKPOINT_SECONDS = 20
+PARTS = {"epochs_done": int, "history": list, "precision": str}
+PARTS |= dict.fromkeys(("network", "method", "optimizer", "scaler"), dict)
+NUMBERS = (int, float, type(None))  # what a row of the history holds
 
 
 class Checkpoint:
@@ -33,7 +36,7 @@ class Checkpoint:
     def load(self, device: str) -> dict:
         """The stored state, of this version or an earlier one. Raises ValueError, with the remedy, if it is damaged."""
         state = artifacts.load_tensors(self.path, device)
-        if not isinstance(state, dict) or "epochs_done" not in state:
+        if not _is_state(state):
             raise ValueError(f"{self.path}: is not a checkpoint of a run; delete it and run again")
         best = state["best"]
         if best and "weights" not in best:
@@ -106,6 +109,15 @@ class Checkpoint:
 
     def delete(self) -> None:
         delete_checkpoint(self.path)
+
+
+def _is_state(state: Any) -> bool:
+    """Whether it has the form of `Training.state()`; the tensors are checked when they are restored."""
+    if not isinstance(state, dict) or not all(isinstance(state.get(part), kind) for part, kind in PARTS.items()):
+        return False
+    best, rows = state.get("best"), state["history"]
+    numbers = all(isinstance(row, dict) and all(isinstance(value, NUMBERS) for value in row.values()) for row in rows)
+    return numbers and (best is None or (isinstance(best, dict) and type(best.get("epoch")) is int))
 
 
 def best_path(checkpoint: Path, epoch: int) -> Path:

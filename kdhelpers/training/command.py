@@ -1,6 +1,7 @@
 """One training as a command: `python -m kdhelpers train`, and `python -m kdhelpers.training` under torchrun."""
 
 import os
+import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -11,9 +12,11 @@ import torch.distributed as dist
 from kdhelpers import artifacts
 from kdhelpers.device import pick_device
 from kdhelpers.display.progress import Progress, TerminalProgress
+from kdhelpers.messages import FAULTS, one_line
 from kdhelpers.python_paths import mark
 from kdhelpers.training.controls import without_teacher
 from kdhelpers.training.fit import Trained, fit
+from kdhelpers.training.group import lost_process_named
 from kdhelpers.training.named import run_of
 from kdhelpers.training.run import Run, distinctive
 
@@ -37,11 +40,15 @@ def run_from(words: Sequence[str]) -> Run:
     if files[1:]:
         raise ValueError(f"train = {files[1]}: is a second file; keep one")
     if files and not Path(files[0]).is_file():
-        raise FileNotFoundError(f"train = {files[0]}: no such file")
+        raise FileNotFoundError(f"train = {files[0]}: no such file; give the path of a JSON file")
     stored = artifacts.load_json(files[0], "correct it") if files else {}
     if not isinstance(stored, dict):
         raise ValueError(f"train = {files[0]}: does not hold the fields of a Run; write them as a JSON object")
-    return run_of(mark(stored.get("run", stored)) | {name: value for name, _, value in pairs})
+    given = {name: value for name, _, value in pairs}
+    if not files:
+        return run_of(given)
+    with artifacts.reading(files[0], "correct it"):
+        return run_of(mark(stored.get("run", stored)) | given)
 
 
 class CommandProgress(TerminalProgress):
@@ -57,11 +64,24 @@ def train(run: Run, **options: bool | str | None) -> Trained | None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         join_processes()
     speaks = not dist.is_initialized() or dist.get_rank() == 0
-    trained = fit(run, progress=CommandProgress() if speaks else Progress(), **options)
-    if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
+    with lost_process_named():
+        trained = fit(run, progress=CommandProgress() if speaks else Progress(), **options)
+        if dist.is_initialized():
+            dist.barrier()
+            dist.destroy_process_group()
     return trained if speaks else None
+
+
+def main(words: Sequence[str]) -> None:
+    """What `python -m kdhelpers.training` does; a fault ends it with one line and exit code 1."""
+    try:
+        trained = train(run_from(words))
+    except FAULTS as error:
+        if os.environ.get("KD_TRACEBACK"):
+            raise
+        sys.exit(f"error: {one_line(error)}")
+    if trained:
+        print(ending(trained))
 
 
 def join_processes() -> None:

@@ -11,15 +11,11 @@ from torch import nn
 from kdhelpers import artifacts
 from kdhelpers.messages import inform
 from kdhelpers.training.checkpoint import rename_checkpoint
+from kdhelpers.training.group import is_writer, require_same_files
 from kdhelpers.training.inputs import Inputs, earlier_identity, facts_of_record
 from kdhelpers.training.run import Run
 from kdhelpers.weights.head import head_path
 from kdhelpers.weights.load import find_weights, load_model
-
-
-def is_writer() -> bool:
-    """Whether this process writes files: the only one, or rank 0 of a group."""
-    return not (dist.is_initialized() and dist.get_rank() > 0)
 
 
 @contextlib.contextmanager
@@ -45,7 +41,9 @@ def find_finished_on_all_ranks(inputs: Inputs) -> tuple[nn.Module, dict] | None:
         return found
     agreed = [found is not None]
     dist.broadcast_object_list(agreed, src=0)
-    return (found or find_finished(inputs)) if agreed[0] else None
+    found = (found or find_finished(inputs)) if agreed[0] else None
+    require_same_files(found is not None)
+    return found
 
 
 def find_finished(inputs: Inputs) -> tuple[nn.Module, dict] | None:

@@ -16,7 +16,7 @@ from kdhelpers.messages import inform
 from kdhelpers.models import count_macs, count_parameters
 from kdhelpers.training import record
 from kdhelpers.training.checkpoint import Checkpoint, delete_half_written
-from kdhelpers.training.finished import is_writer
+from kdhelpers.training.group import is_writer, require_same_files
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.shared_teacher import SharedTeacher
 from kdhelpers.training.student import Training, weights_of
@@ -59,6 +59,7 @@ class Job:
             teacher.begin_batch(None)  # forgets the images that shapes were taken from
         if self.checkpoint.path.is_file() and not force_retrain:
             self._resume(training)
+        require_same_files(training.epochs_done)
         self.record["model"] = {
             "parameters": count_parameters(training.network),
             "macs": count_macs(training.network, self.inputs.data.image_size),

@@ -12,6 +12,7 @@ from kdhelpers.data import Batches, BatchSpec, parse_recipe
 from kdhelpers.device import synchronize
 from kdhelpers.display.progress import VALIDATION, Progress
 from kdhelpers.training.graphs import UsualSteps, steps_of
+from kdhelpers.training.group import lost_process_named
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.job import Job
 from kdhelpers.training.shared_teacher import SharedTeacher, share_teacher
@@ -77,16 +78,17 @@ def train(
     all. The record of each job holds how it ended.
     """
     try:
-        with contextlib.ExitStack() as stack:
-            batches = batches_of([job.inputs for job in jobs])
-            teacher = stack.enter_context(share_teacher([job.inputs for job in jobs], batches, cache_teacher))
-            for job in jobs:
-                job.begin(batches, teacher, force_retrain, compiled)
-            steps = steps_of(batches.device, teacher, graphs, compiled)
-            train_epochs(jobs, teacher, steps, progress, tensorboard)
-        for job in _running(jobs):
-            with job.isolate_failure():
-                job.finish()
+        with lost_process_named():
+            with contextlib.ExitStack() as stack:
+                batches = batches_of([job.inputs for job in jobs])
+                teacher = stack.enter_context(share_teacher([job.inputs for job in jobs], batches, cache_teacher))
+                for job in jobs:
+                    job.begin(batches, teacher, force_retrain, compiled)
+                steps = steps_of(batches.device, teacher, graphs, compiled)
+                train_epochs(jobs, teacher, steps, progress, tensorboard)
+            for job in _running(jobs):
+                with job.isolate_failure():
+                    job.finish()
     except BaseException as error:
         for job in _running(jobs):
             job.fail(error)

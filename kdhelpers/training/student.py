@@ -1,5 +1,6 @@
 """The state of one network in training: student and method as one module, optimiser, history, checkpoint."""
 
+import inspect
 import math
 import time
 import zlib
@@ -9,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from kdhelpers import artifacts
 from kdhelpers.artifacts import rehearsed_root
 from kdhelpers.data import Batch, Batches
 from kdhelpers.device import autocast, keep_freed_memory, memory_format, peak_memory_mib
@@ -22,6 +24,9 @@ from kdhelpers.training.optim import build_optimizer, learning_rate
 from kdhelpers.training.random_stream import RandomStream
 from kdhelpers.training.teacher import Teacher
 from kdhelpers.weights.load import load_weights, start_from
+
+_OPTIONS = inspect.signature(DistributedDataParallel).parameters
+SYNC = "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers"  # before torch 2.14
 
 
 def seed_everything(*parts: int | str) -> None:
@@ -37,7 +42,7 @@ class Training:
     """
 
     def __init__(self, inputs: Inputs, batches: Batches, teacher: Teacher | None = None, compiled: bool = False):
-        self.run, self.data, self.batches = inputs.run, inputs.data, batches
+        self.inputs, self.run, self.data, self.batches = inputs, inputs.run, inputs.data, batches
         self.device, self.precision = inputs.device, inputs.precision
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if self.device.type == "cpu":
@@ -57,7 +62,7 @@ class Training:
             self.best = {"epoch": 0, "val_top1_pct": None, "weights": weights_of(self.model)}
 
     def _over_ranks(self, module: DistillationModule) -> DistributedDataParallel:
-        """Each rank keeps its own memory bank and BatchNorm statistics.
+        """Each rank keeps its own BatchNorm statistics. Memory banks and queues are equal without being exchanged.
 
         The search for unused parameters walks the graph in each step, so only trainings that may have some pay for it:
         those with a first stage, with an unused classifier, with a weight of 0, or with a user's own parts.
@@ -66,7 +71,7 @@ class Training:
         known = all(type(part).__module__.startswith("kdhelpers.") for part in (method, self.network))
         idle = not method.trains_classifier or method.predicting_head()
         unused = method.stage_epochs or idle or 0 in self.run.hyperparameters.values() or not known
-        return DistributedDataParallel(module, devices, broadcast_buffers=False, find_unused_parameters=bool(unused))
+        return DistributedDataParallel(module, devices, find_unused_parameters=bool(unused), **{SYNC: False})
 
     def _build(self, teacher: Teacher | None, inputs: Inputs) -> DistillationModule:
         run = self.run
@@ -215,7 +220,12 @@ class Training:
         """Resume from a `state()`. On the CPU the result is bit for bit that of an uninterrupted training.
 
         The state may come from another device or precision: the optimiser keeps its own options, such as `capturable`.
+        Raises ValueError that names the checkpoint if it does not fit.
         """
+        with artifacts.reading(artifacts.checkpoint_path(self.inputs.identity), "delete it and run again"):
+            self._restore(state)
+
+    def _restore(self, state: dict) -> None:
         self.epochs_done, self.history, self.best = state["epochs_done"], state["history"], state["best"]
         load_weights(self.network, state["network"], "checkpoint")
         self.method.load_state_dict(state["method"])

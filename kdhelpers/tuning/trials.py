@@ -55,14 +55,24 @@ def train_open_trials(study: Study, data: Data, device: str | None = None) -> No
 
 
 def _train(trial: Trial, data: Data, device: str | None) -> None:
-    """A setting that diverges or that no `Run` takes ends its own trial alone; the record has the reason."""
+    """A setting that diverges or that no `Run` takes ends its own trial alone; the record has the reason.
+
+    Any other failure ends the study, since it need not be the setting's: its trial stays open.
+    """
     try:
         run = trial.run()
     except ValueError as error:
         trial.study.write(trial, status="failed", error=f"{INVALID}: {error}")
         return
-    with contextlib.suppress(FloatingPointError):
-        fit_untested(run, data, trial.name, trial.facts, device, Bar() if stream().isatty() else Progress())
+    try:
+        with contextlib.suppress(FloatingPointError):
+            fit_untested(run, data, trial.name, trial.facts, device, Bar() if stream().isatty() else Progress())
+    except RuntimeError as error:  # of torch: memory, or a network of the user's own
+        fault = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"{trial.name} ({values_text(trial.values)}): {type(error).__name__}: {fault}; remove the cause and give "
+            "the same command again, or narrow the space under another --name"
+        ) from error
 
 
 def line(record: Mapping[str, Any]) -> str:

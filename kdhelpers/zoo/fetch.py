@@ -114,7 +114,7 @@ def _from_mirror(model: str, cache: Path) -> tuple[Path, str, Path]:
     try:
         with tarfile.open(archive, "r:") as file:
             members = [member for member in file if member.name.endswith(f"{FILES[model]}/{CHECKPOINT}")]
-            if not members or not members[0].isfile():
+            if not members or not members[0].isfile() or members[0].issparse():
                 raise tarfile.ReadError(f"without {FILES[model]}/{CHECKPOINT}")
             artifacts.write_atomic(path, file.extractfile(members[0]).read())
     except tarfile.TarError as error:

@@ -1,8 +1,12 @@
 """Exports: what a file computes, which images it was calibrated on, what is refused, what its card has."""
 
 import json
+import os
 import shutil
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -316,11 +320,16 @@ def test_an_own_network_is_exported_only_if_its_path_is_given(own, monkeypatch):
     assert done.exit_code == 0, done.output
 
 
-def test_a_network_that_cannot_be_exported_is_an_error_of_one_line():
+def test_a_network_that_cannot_be_exported_is_an_error_of_one_line(capfd):
     source = Deployable(nn.Identity(), [0.5] * 3, [0.2] * 3)
     source.network.forward = lambda images: images if float(images.sum()) > 0 else -images
-    with pytest.raises(ValueError, match=r"format = onnx: torch cannot export this network \(.*\); try torchscript"):
+    with pytest.raises(
+        ValueError, match=r"format = onnx: torch cannot export this network \(.*\); try torchscript"
+    ) as fault:
         to_onnx(source, torch.zeros(2, 3, 8, 8, dtype=torch.uint8), {})
+    assert "Could not guard on data-dependent expression" in str(fault.value)  # the cause, not torch's advice
+    assert "\x1b" not in str(fault.value)
+    assert capfd.readouterr() == ("", "")  # torch prints the graph
 
 
 HOSTILE = [
@@ -395,3 +404,77 @@ def test_other_images_than_those_of_the_training_are_noted(name, digits, data, t
     assert "are not those of the training" in done.card.read_text()
     same = export(name, "torchscript", output=tmp_path / "b.pt", data=digits, images=10)
     assert "notes" not in same.facts
+
+
+def test_the_place_of_a_file_is_checked_before_the_conversion(name, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "_made", None)
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "a.pt", tmp_path / ("a" * 300), tmp_path / ("a" * 250)):
+        with pytest.raises(OSError, match=r"output = .*: cannot be written \(.*\); name another file"):
+            export(name, "torchscript", output=path)
+    with pytest.raises(ValueError, match=f"output = {os.devnull}: is not a regular file; name another file"):
+        export(name, "torchscript", output=os.devnull, force=True)
+    for own in (f"{name}.pth", name):  # <name>.json describes the weights
+        with pytest.raises(ValueError, match=f"would replace a file of the weights {name}; name another file"):
+            export(name, "torchscript", output=trained / "pth_models" / own, force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("taken", ["a.json", "a.md"])
+def test_a_description_or_a_card_of_other_content_is_not_replaced(taken, name, tmp_path):
+    (tmp_path / taken).write_text("{}")
+    with pytest.raises(ValueError, match=f"output = .*{taken}: exists and has other content"):
+        export(name, "torchscript", output=tmp_path / "a")
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_an_interrupted_export_is_made_again_without_force(written, name, tmp_path, monkeypatch):
+    calls, own = [], artifacts.write_atomic
+
+    def killed(path, content):
+        if not path.name.endswith(".probe"):
+            calls.append(path)
+            if len(calls) > written:
+                raise KeyboardInterrupt
+        return own(path, content)
+
+    with monkeypatch.context() as context:
+        for place in ("kdhelpers.artifacts.write_atomic", "kdhelpers.artifacts.files.write_atomic"):
+            context.setattr(place, killed)
+        with pytest.raises(KeyboardInterrupt):
+            export(name, "torchscript", output=tmp_path / "a.pt", images=10)
+    assert not (tmp_path / "a.pt").exists()  # a file never lies there without its description
+    done = export(name, "torchscript", output=tmp_path / "a.pt", images=10)
+    assert done.facts["sha256"] == artifacts.sha256(done.path)
+    done.card.unlink()
+    assert export(name, "torchscript", output=tmp_path / "a.pt", images=10).card.is_file()
+
+
+def test_of_two_exports_to_one_file_the_second_waits_and_finds_the_first(name, tmp_path, monkeypatch):
+    made, entered, own = [], threading.Event(), exporting._made
+
+    def slow(*arguments):
+        made.append(1)
+        entered.set()
+        time.sleep(0.3)
+        return own(*arguments)
+
+    monkeypatch.setattr(exporting, "_made", slow)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(export, name, "safetensors", output=tmp_path / "a", images=10)
+        entered.wait(20)
+        second = pool.submit(export, name, "safetensors", output=tmp_path / "a", images=10)
+        assert first.result().facts == second.result().facts
+    assert made == [1]
+
+
+def test_a_damaged_record_is_named_before_the_conversion(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "_made", None)
+    path = artifacts.record_path(name)
+    kept = path.read_bytes()
+    path.write_text("{")
+    try:
+        with pytest.raises(ValueError, match=f"{name}.json: damaged JSON"):
+            export(name, "torchscript", output=tmp_path / "a")
+    finally:
+        path.write_bytes(kept)

@@ -178,8 +178,18 @@ def test_order_teachers_first_then_best_first(study):
 
 
 def test_devices_that_were_mixed_are_both_named(root):
-    fixtures.store(fixtures.record(50.0), fixtures.record(51.0, seed=1, device="cuda"))
-    assert list(summarize(results())["device"]) == ["CPU fp32, NVIDIA H200 bf16"]
+    fixtures.store(fixtures.record(50.0), fixtures.record(51.0, seed=1, device="cuda", precision="fp32"))
+    assert list(summarize(results())["device"]) == ["CPU fp32, NVIDIA H200 fp32"]
+
+
+def test_gains_are_within_the_precision_that_auto_took(root):
+    fixtures.store(
+        *(fixtures.record(50.0 + 10 * (device == "cuda"), device=device, name=device) for device in ("cpu", "cuda")),
+        fixtures.record(63.0, device="cuda", **fixtures.LM),
+    )
+    summary = summarize(results())
+    assert row(summary, "KD")["gain_points"] == 3.0
+    assert {"CE (no teacher) [precision bf16]", "CE (no teacher) [precision fp32]"} < set(summary["label"])
 
 
 def test_method_label_names_only_what_is_not_default():

@@ -10,6 +10,7 @@ from suite_fixtures import job, make_root, profile
 from training_fixtures import QUICK
 
 from kdhelpers import Run, artifacts, describe_teacher, fit, infer, load_data
+from kdhelpers.deploy.network import draw
 from kdhelpers.suite import rehearse_suite, run_suite
 from kdhelpers.suite.profiles import load_profile
 from kdhelpers.suite.rehearsal import Estimate, plan, scratch_root, stored_estimates
@@ -49,6 +50,8 @@ def test_few_images_of_each_class_are_predicted(rehearsed, monkeypatch):
     model = fit(Run(**QUICK), data).model
     predictions = infer(model, data)
     assert (len(predictions.labels), len(predictions.labels.unique())) == (64, 10)
+    assert torch.equal(predictions.labels, data.test.labels[predictions.index])
+    assert len(draw(data.test, 300)) == 64  # that an export compares
     monkeypatch.delenv("KD_REHEARSAL")
     assert len(infer(model, data).labels) == len(data.test) == 360
 
@@ -114,6 +117,11 @@ def test_a_rehearsal_of_a_profile_keeps_nothing_but_its_estimate(tmp_path, monke
     assert sorted(path.name for path in root.iterdir()) == ["notebooks"]
     assert [path.name for path in (root / "notebooks" / "executed").iterdir()] == ["tiny.rehearsal.json"]
     assert stored_estimates(name)["works"].state == "done"
+    assert not rehearse_suite(name, workers=1)
+    printed = capsys.readouterr().out
+    assert "raises: running" in printed
+    assert "works: running" not in printed  # it worked before, unchanged
+    assert [line.split()[0] for line in printed.splitlines()[-6:] if " yes " in line] == ["works"]
     run_suite(name, only=["works"], workers=1)
     printed = capsys.readouterr().out
     assert "estimate of the last rehearsal: 0 trainings, " in printed

@@ -127,7 +127,7 @@ def test_ranks_search_for_unused_parameters_if_there_may_be_some(monkeypatch, me
     for network, found in ((build_model("resnet8", 10), searches), (nn.Linear(2, 2), True)):  # the second is a user's
         training = SimpleNamespace(run=run, method=run.build_method(), network=network, device=torch.device("cpu"))
         options = student.Training._over_ranks(training, None)
-        assert options == {"broadcast_buffers": False, "find_unused_parameters": found}
+        assert options == {student.SYNC: False, "find_unused_parameters": found}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -2,15 +2,18 @@
 
 import hashlib
 import http.client
+import lzma
 import os
 import shutil
 import tarfile
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path, PurePosixPath
 
 from kdhelpers import artifacts
 from kdhelpers.display.progress import progress_bar
+from kdhelpers.messages import short
 
 BLOCK = 1 << 16  # bytes read at a time
 TIMEOUT = 30.0  # seconds without a byte
@@ -99,6 +102,7 @@ def unpack(archive: Path, root: Path) -> None:
     Raises ValueError for a damaged archive or a member outside it, FileExistsError for a folder that exists, and
     OSError with the remedy.
     """
+    artifacts.check_file(archive)
     temporary = root / f".unpack-{archive.name}"
     shutil.rmtree(temporary, ignore_errors=True)  # a kill may have left it
     try:
@@ -107,9 +111,10 @@ def unpack(archive: Path, root: Path) -> None:
             if (root / entry.name).exists():
                 raise FileExistsError(f"{root / entry.name} exists, but {archive.name} contains it; move it away")
             os.replace(entry, root / entry.name)
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{archive}: was not unpacked ({reason}); delete it and download it again") from error
+    except (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(
+            f"{archive}: was not unpacked ({short(error, 200)}); delete it and download it again"
+        ) from error
     except OSError as error:
         if error.errno is None:  # it has a text for the user already
             raise
@@ -131,15 +136,22 @@ def _extract_all(archive: Path, folder: Path) -> None:
 
 
 def _extract(file: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
-    """Write one member below `root`. Raises ValueError for links, devices and names that lead outside.
+    """Write one member below `root`. Raises ValueError for links, devices, names that lead outside, and sparse files,
+    of which an archive of a kilobyte may declare terabytes.
 
     tarfile's filter="data" needs Python 3.11.4.
     """
     parts = PurePosixPath(member.name).parts
     if member.isdir():
         return
-    if not member.isfile() or member.name.startswith(("/", "\\")) or ".." in parts or ":" in member.name:
-        raise ValueError(f"its member {member.name} is not a plain file inside it")
+    if (
+        not member.isfile()
+        or member.issparse()
+        or member.name.startswith(("/", "\\"))
+        or ".." in parts
+        or ":" in member.name
+    ):
+        raise ValueError(f"its member {short(member.name)} is not a plain file inside it")
     path = root.joinpath(*parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     with file.extractfile(member) as source, open(path, "wb") as target:

@@ -18,7 +18,7 @@ class KeyQueue(nn.Module):
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
         """Write the keys [B, dim] of all ranks over the oldest rows, in place; of more than `size` the last stay."""
-        keys, size = gather(keys.float()), len(self.keys)
+        keys, size = gather(keys.to(self.keys.dtype)), len(self.keys)
         latest = keys[-size:]  # writes no row twice: a GPU does not keep the order
         rows = torch.arange(len(keys) - len(latest), len(keys), device=keys.device) + self.oldest
         self.keys.index_copy_(0, rows % size, latest)

@@ -67,5 +67,5 @@ class MemoryBank(nn.Module):
         """v <- normalise(momentum v + (1 - momentum) g) for the rows `index` [B] of all ranks, in place."""
         index = gather(index)
         for bank, embedding in ((self.student, student), (self.teacher, teacher)):
-            moved = torch.lerp(gather(embedding.detach().float()), bank[index], momentum)
+            moved = torch.lerp(gather(embedding.detach().to(bank.dtype)), bank[index], momentum)
             bank.index_copy_(0, index, F.normalize(moved, dim=1))

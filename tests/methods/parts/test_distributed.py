@@ -98,10 +98,12 @@ def test_every_rank_has_every_update_of_the_banks(ranks):
 
 def test_queues_of_all_ranks_agree_and_hold_the_keys_of_all(ranks):
     _, _, teacher = problem()
-    batch = torch.cat([teacher[0::2], teacher[1::2]])  # in the order of the ranks
+    alone = KeyQueue(8, 4)
+    for _ in range(2):
+        alone.enqueue(teacher)
     for state in ranks:
-        assert torch.equal(state["queue"], torch.cat([batch[2:], batch[4:], batch[:2]]))  # of eight rows
-        assert state["oldest"] == 4
+        assert torch.equal(state["queue"], alone.keys)  # in the order of the whole batch
+        assert state["oldest"] == alone.oldest == 4
 
 
 def test_the_mean_is_over_ranks(ranks):
