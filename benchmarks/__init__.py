@@ -18,7 +18,5 @@ BENCHMARKS = (
     "sweep",
     "methods",
     "startup",
-    "kills",
-    "disks",
 )
-LONG = ("bad_files",)  # minutes to an hour; not part of `all`
+LONG = ("bad_files", "kills", "disks")  # minutes to an hour; not part of `all`

@@ -28,11 +28,35 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the harness for
 
 def tallies(kind: str, counts: dict[str, int]) -> dict[str, list]:
     """{case: [starts that were hit, faults]} from a process of its own: a fork of this one has its threads."""
-    command = [sys.executable, "-m", "benchmarks.kills", kind, *(f"{key}={count}" for key, count in counts.items())]
+    return answer("-m", "benchmarks.kills", kind, *(f"{key}={count}" for key, count in counts.items()))
+
+
+UNSAFE = """
+from pathlib import Path
+from benchmarks.kills.__main__ import main
+from kdhelpers.artifacts import files
+
+def write(path, content):
+    with open(path, "wb") as file:
+        file.write(content)
+    return Path(path)
+
+files.write_atomic = write
+main("kill", "training=16")
+"""
+
+
+def answer(*arguments: str) -> dict[str, list]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
+    command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_harness_finds_files_that_are_half_written():
+    _, faults = answer("-c", UNSAFE)["training"]
+    assert any("damaged" in fault for fault in faults)
 
 
 @pytest.fixture(scope="module")

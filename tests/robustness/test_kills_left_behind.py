@@ -15,7 +15,7 @@ from training_fixtures import QUICK, weights
 from kdhelpers import Run, artifacts, fit
 from kdhelpers.artifacts.files import TEMPORARY_SECONDS
 from kdhelpers.display.progress import Progress
-from kdhelpers.suite import rehearsal
+from kdhelpers.suite import rehearsal, report
 from kdhelpers.training.checkpoint import Checkpoint
 
 
@@ -73,7 +73,7 @@ from kdhelpers.suite.rehearsal import scratch_root
 with scratch_root():
     open(os.environ["KD_ROOT"] + "/weights", "w").close()
     print(os.environ["KD_ROOT"], flush=True)
-    time.sleep(60)
+    time.sleep(300)
 """
 
 
@@ -91,7 +91,7 @@ def test_a_rehearsal_that_sigterm_ends_removes_its_folder(started):
     process, folder = started
     assert folder.name.startswith(rehearsal.PREFIX)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 128 + signal.SIGTERM
+    assert process.wait(120) == 128 + signal.SIGTERM
     assert not folder.exists()
 
 
@@ -101,7 +101,25 @@ def test_the_next_rehearsal_removes_the_folder_of_a_killed_one_and_no_other(star
     with rehearsal.scratch_root():
         assert (folder / "weights").is_file()
     process.kill()
-    process.wait(30)
+    process.wait(120)
     assert folder.exists()
     with rehearsal.scratch_root():
         assert not folder.exists()
+
+
+def test_a_page_of_a_notebook_is_renewed_though_the_clock_was_ahead_when_it_was_made(root, monkeypatch):
+    made = []
+
+    def page(source, target):
+        made.append(target.name)
+        return artifacts.write_atomic(target, b"page")
+
+    monkeypatch.setattr("kdhelpers.suite.notebook_page.notebook_page", page)
+    source = artifacts.folder("executed") / "a.ipynb"
+    source.write_text("{}")
+    os.utime(source, (time.time() + 9e6,) * 2)
+    report.convert_notebooks()
+    report.convert_notebooks()
+    os.utime(source, (time.time(),) * 2)  # the clock is right again, and the notebook ran again
+    report.convert_notebooks()
+    assert made == ["a.html"] * 2

@@ -92,6 +92,8 @@ def _fetch(url: str, partial: Path) -> None:
             while block := response.read(BLOCK):
                 file.write(block)
                 bar.update(len(block))
+            file.flush()
+            os.fsync(file.fileno())  # before it is renamed: a power cut must not leave an empty file under its name
         if total is not None and _size(partial) < total:
             raise ConnectionError("the connection ended early")
 
