@@ -18,7 +18,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from benchmarks.bad_files.child import Reader
-from benchmarks.bad_files.image_readers import COUNT, bomb, load_pets, some_pixels
+from benchmarks.bad_files.image_readers import COUNT, bomb, check_pets, load_pets, some_pixels
 from benchmarks.bad_files.pickles import forge_pickle
 from benchmarks.bad_files.values import forged
 from kdhelpers.data import restricted_load
@@ -210,5 +210,7 @@ _COLUMNS = [
 READERS = (
     Reader("pickles (CIFAR, unlabelled)", _pickles, _read_pickles, forge_pickle),
     Reader("npz", _npz, load_pets, _forge_npz),
+    Reader("npz, checked", _npz, check_pets, _forge_npz),
     Reader("parquet", _parquet, load_pets, _forge_parquet),
+    Reader("parquet, checked", _parquet, check_pets, _forge_parquet),
 )

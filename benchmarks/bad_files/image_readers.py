@@ -18,6 +18,7 @@ from PIL import Image
 from benchmarks.bad_files.child import Reader
 from benchmarks.bad_files.values import EXTREMES, forged
 from kdhelpers import load_data
+from kdhelpers.data import check_data
 from kdhelpers.data.readers.download import unpack
 from kdhelpers.data.readers.unlabelled import read_unlabelled
 
@@ -32,6 +33,11 @@ def some_pixels(seed: int, count: int = COUNT) -> np.ndarray:
 def load_pets(root: Path, path: Path) -> object:
     data = load_data("pets", root=root / "data")
     return data.class_names
+
+
+def check_pets(root: Path, path: Path) -> object:
+    """`data NAME --check`, which goes on after a serious finding."""
+    return [str(finding) for finding in check_data("pets", root=root / "data")]
 
 
 def bomb(kind: str, side: int = 60_000) -> bytes:
@@ -146,7 +152,9 @@ def _decoded(root: Path) -> Sequence[Path]:
 
 
 def _read_decoded(root: Path, path: Path) -> None:
-    shutil.copytree(root / "kept", root / "data/.cache", dirs_exist_ok=True, symlinks=True, copy_function=_copied)
+    shutil.copytree(
+        root / "kept", root / "data/.cache", dirs_exist_ok=True, ignore_dangling_symlinks=True, copy_function=_copied
+    )
     data = load_data("pets", root=root / "data")
     if data.train.images.shape[1:] != (3, SIDE, SIDE) or len(data.train) + len(data.val) != 4 or len(data.test) != 2:
         raise AssertionError(f"another data set was read: {data.train.images.shape}, {len(data.val)}, {len(data.test)}")
@@ -242,6 +250,7 @@ def _forge_archive(random: Random, path: Path, content: bytes) -> bytes:
 READERS = (
     Reader("image files", _image_files, _read_images, _forge_image),
     Reader("class folders", _folders, load_pets, _forge_folder),
+    Reader("class folders, checked", _folders, check_pets, _forge_folder),
     Reader("cache of decoded images", _decoded, _read_decoded, _forge_decoded),
     Reader("tar archives", _archives, _unpack, _forge_archive),
 )

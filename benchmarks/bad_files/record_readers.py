@@ -12,7 +12,7 @@ from benchmarks.bad_files.child import Reader
 from benchmarks.bad_files.text_readers import write_profile
 from benchmarks.bad_files.values import forge_json
 from kdhelpers import Run, artifacts
-from kdhelpers.deploy.exporting import Exported, _stored
+from kdhelpers.deploy.place import Exported, stored
 from kdhelpers.report.results import results, summarize
 from kdhelpers.suite.profiles import load_profile
 from kdhelpers.suite.rehearsal import Estimate, estimate_path, stored_estimates
@@ -39,12 +39,12 @@ def _records(root: Path) -> Sequence[Path]:
 
 
 def _read_records(root: Path, path: Path) -> None:
-    """The tables leave a damaged one out; loading it names the fault."""
-    frame = results()
-    summarize(frame)
-    if not any(frame["name"] == "whole"):
-        raise AssertionError("a whole record is missing")
+    """Loading a damaged record names its fault, and the tables leave it out."""
+    names = [record["name"] for record in artifacts.records()]
+    if "whole" not in names or not {*names} <= {"whole", NAME}:
+        raise AssertionError(f"the records are {names}")
     artifacts.load_record(NAME)
+    summarize(results())
 
 
 def _runs(root: Path) -> Sequence[Path]:
@@ -128,7 +128,9 @@ def _read_states(root: Path, path: Path) -> None:
 def _export(root: Path) -> Sequence[Path]:
     path = root / "x.onnx"
     path.write_bytes(b"x" * 99)
+    path.with_name("x.onnx.md").write_text("# A card")
     facts = {
+        "file": "x.onnx",
         "format": "onnx",
         "int8": False,
         "pixels": "uint8",
@@ -140,7 +142,7 @@ def _export(root: Path) -> Sequence[Path]:
 
 
 def _read_export(root: Path, path: Path) -> None:
-    _stored(Exported(root / "x.onnx", {"format": "onnx", "int8": False, "pixels": "uint8"}))
+    stored(Exported(root / "x.onnx", {"format": "onnx", "int8": False, "pixels": "uint8"}))
 
 
 READERS = (

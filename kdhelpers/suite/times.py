@@ -12,8 +12,8 @@ def seconds_of(text: object) -> float:
     """The seconds of a time with its unit. Raises ValueError for a text of another form and for no time at all."""
     match = re.fullmatch(rf"(\d+(?:\.\d+)?) ?({'|'.join(UNITS)})", str(text).strip())
     if not match or not 0 < (seconds := float(match[1]) * UNITS[match[2]]) < math.inf:
-        wanted = "is not a time with its unit; write for instance 90s, 45min, 2h or 1d"
-        raise ValueError(f"time_limit = {short(text)}: {wanted}")
+        fault = f"time_limit = {short(text)}: is not a time with its unit"
+        raise ValueError(f"{fault}; write for instance 90s, 45min, 2h or 1d")
     return seconds
 
 

@@ -151,6 +151,8 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
     if missing := {"images", "labels"} - set(arrays):
         names = " and no ".join(sorted(missing))
         raise ValueError(f"{path}: has no array {names}; save images [N, H, W, 3] and labels [N]")
+    if (names := arrays.get("class_names")) is not None and names.ndim != 1:
+        raise ValueError(f"{path}: class_names are of shape {list(names.shape)}; save a list of texts")
     return arrays
 
 
