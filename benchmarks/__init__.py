@@ -18,6 +18,7 @@ BENCHMARKS = (
     "sweep",
     "methods",
     "startup",
-    "interruption",
+    "ranks",
+    "lost_rank",
 )
-LONG = ("bad_files",)  # minutes to an hour; not part of `all`
+LONG = ("bad_files", "kills", "disks", "cluster")  # minutes to an hour; not part of `all`

@@ -29,10 +29,10 @@ from kdhelpers.training.student import Training
 
 WORLDS = (2, 3)
 SECONDS = 300  # in which a rank must end, on a busy machine too
-EPOCHS, STEPS = 3, 6  # steps of an epoch: a quarter of the digits, 60 images each
+EPOCHS, STEPS = 3, 6  # steps of an epoch: half of the digits, 120 images each
 TEACHER = Run(model="resnet8", role="teacher", epochs=0, selection="last", name="teacher_resnet8_digits")
 STUDENT = "model=resnet8 method=crd teacher=teacher_resnet8_digits negatives=64 dim=16 precision=fp32"
-WORDS = f"{STUDENT} epochs={EPOCHS} batch_size=60 val_fraction=0.75"
+WORDS = f"{STUDENT} epochs={EPOCHS} batch_size=120 val_fraction=0.5"
 
 
 def run(threads: int = 1) -> list[dict]:

@@ -1,6 +1,16 @@
 """Where artifacts live and how they are written: paths, files, result records. Importing it is cheap."""
 
-from kdhelpers.artifacts.files import load_tensors, lock, save_json, save_tensors, sha256, write_atomic
+from kdhelpers.artifacts.files import (
+    delete,
+    load_tensors,
+    lock,
+    rename,
+    save_json,
+    save_tensors,
+    sha256,
+    tensor_bytes,
+    write_atomic,
+)
 from kdhelpers.artifacts.hosted import set_folders
 from kdhelpers.artifacts.paths import (
     FOLDERS,

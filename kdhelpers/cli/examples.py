@@ -11,7 +11,7 @@ SUITE_EXAMPLES = """
 \b
 Examples:
   python -m kdhelpers suite --only 04_logit_matching
-  python -m kdhelpers suite --profile laptop --seeds 0 1 2
+  python -m kdhelpers suite --profile laptop --seeds 0 1 2 --time-limit 2h
 """
 TRAIN_EXAMPLES = """
 \b

@@ -1,8 +1,9 @@
 """The suite: papermill replays notebooks in dependency order, in processes of this machine or as Ray tasks.
 
 `notebooks` reads notebooks, `profiles` reads and checks the jobs, `schedule` decides which job runs when and which is
-done, `workers` starts the processes, `replay` is such a process, `warm` is the process that they are forks of on Linux,
-`terminal` prints the progress, `report` writes the pages after the jobs. `run_suite` puts them together.
+done, `workers` and `ray_workers` start the processes, `replay` is such a process, `warm` is the process that they are
+forks of on Linux, `terminal` prints the progress, `report` writes the pages after the jobs. `run_suite` puts them
+together.
 """
 
 from collections.abc import Sequence
@@ -27,11 +28,12 @@ def run_suite(
 
     from kdhelpers.suite.own_networks import require_given_networks
     from kdhelpers.suite.profiles import limited, load_profile, profile_path
+    from kdhelpers.suite.ray_workers import RayWorkers
     from kdhelpers.suite.rehearsal import stored_estimates
     from kdhelpers.suite.schedule import Suite
     from kdhelpers.suite.stand_ins import missing
     from kdhelpers.suite.terminal import Log, over_their_limit, plan_text
-    from kdhelpers.suite.workers import LocalWorkers, RayWorkers
+    from kdhelpers.suite.workers import LocalWorkers
 
     jobs, path = limited(load_profile(profile, seeds, only), time_limit), profile_path(profile)
     require_given_networks(path, jobs)

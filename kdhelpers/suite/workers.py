@@ -1,16 +1,14 @@
-"""The workers: processes of this machine, or Ray tasks. Both start the same child process: `replay`, or another module.
+"""The workers of this machine. Like Ray tasks (`ray_workers`) they start a child process: `replay`, or another module.
 
 `schedule.Workers` is their protocol: `start` returns a handle, `poll(handle)` its exit code, or None while it runs.
 """
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil  # comes with ipykernel
 
@@ -46,15 +44,15 @@ def visible_gpus() -> list[str]:
     return (chosen or [str(number) for number in range(count)])[:count]
 
 
-def _prepend(variable: str, path: Path) -> str:
+def prepend(variable: str, path: Path) -> str:
     return os.pathsep.join([str(path), *filter(None, [os.environ.get(variable)])])
 
 
 def job_environment(copy: str) -> dict[str, str]:
     """Variables that give the kernel this interpreter, this checkout and this artifacts' root."""
     return {
-        "JUPYTER_PATH": _prepend("JUPYTER_PATH", _kernels()),
-        "PYTHONPATH": _prepend("PYTHONPATH", PACKAGE.parent),
+        "JUPYTER_PATH": prepend("JUPYTER_PATH", _kernels()),
+        "PYTHONPATH": prepend("PYTHONPATH", PACKAGE.parent),
         "KD_ROOT": str(root()),
         "KD_DATA": str(data_root()),
         "KD_EXECUTED": copy,
@@ -84,6 +82,7 @@ class OwnProcess(subprocess.Popen):
 
 def replay_process(order: dict, environment: dict[str, str], log: str, module: str = REPLAY) -> OwnProcess:
     """Start the module with its order."""
+    Path(log).unlink(missing_ok=True)  # a job that Ray starts again may still write on a machine that Ray has lost
     with open(log, "wb") as output:
         process = OwnProcess(
             [sys.executable, "-m", module],
@@ -155,72 +154,3 @@ class LocalWorkers:
             self.end(handle)
         for _, process in handles:
             end_process(process)
-
-
-class RayWorkers:
-    """Ray tasks, here or on a cluster that shares the artifacts' root; Ray decides how many run at once.
-
-    Raises ValueError if Ray is not installed, ConnectionError if no cluster answers.
-    """
-
-    def __init__(self, address: str, count: int | None = None, module: str = REPLAY):
-        try:
-            import ray
-        except ImportError as error:
-            raise ValueError("--ray needs Ray, which is not installed: pip install -r requirements-ray.txt") from error
-        self.ray, self.count, self.running, self.module = ray, count, 0, module
-        try:
-            _check_address(address)
-            ray.init(
-                address=address,
-                ignore_reinit_error=True,
-                log_to_driver=False,
-                runtime_env={"env_vars": {"PYTHONPATH": _prepend("PYTHONPATH", PACKAGE.parent)}},
-            )
-        except OSError as error:  # includes ConnectionError
-            raise ConnectionError(
-                f"--ray {address}: no Ray cluster answers there; start one with `ray start --head`, or use --ray local"
-            ) from error
-        resources = ray.cluster_resources()
-        self.gpus = 1 if resources.get("GPU") else 0
-        self.at_once = count or max(1, int(resources.get("GPU") or resources.get("CPU", 1)))
-        self.description = f"Ray at {address}, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
-
-    def free(self) -> bool:
-        return self.count is None or self.running < self.count
-
-    def start(self, job: Job, order: dict, log: str, copy: str) -> Any:
-        self.running += 1
-        num_gpus = self.gpus if job.num_gpus is None else job.num_gpus
-        task = self.ray.remote(num_gpus=num_gpus, max_retries=2)(_replay_in_task)  # Ray retries a lost task
-        return task.remote(order, job_environment(copy), log, self.module)
-
-    def poll(self, handle: Any) -> int | None:
-        if not self.ray.wait([handle], timeout=0)[0]:
-            return None
-        self.running -= 1
-        try:
-            return self.ray.get(handle)
-        except self.ray.exceptions.RayError as error:
-            print(f"ray: {' '.join(str(error).split())[:300]}", file=sys.stderr)
-            return 1
-
-    def end(self, handle: Any) -> None:
-        self.ray.cancel(handle, force=True)  # closes the job's stdin, which ends the job
-
-    kill = end
-
-    def stop(self, handles: list) -> None:
-        for handle in handles:
-            self.end(handle)
-
-
-def _check_address(address: str) -> None:
-    """Raise OSError at once if nothing listens at host:port; Ray itself would retry for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()
-
-
-def _replay_in_task(order: dict, environment: dict[str, str], log: str, module: str) -> int:
-    return replay_process(order, environment, log, module).wait()

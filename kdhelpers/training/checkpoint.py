@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -109,12 +108,7 @@ class Checkpoint:
         self._state = self._writing = None
 
     def delete(self) -> None:
-        """Delete the files, the state first, and what a kill left half-written."""
-        _delete([self.path, *best_paths(self.path)])
-        self.delete_half_written()
-
-    def delete_half_written(self) -> None:
-        _delete(self.path.parent.glob(f".{self.path.stem}.*.tmp"))
+        delete_checkpoint(self.path)
 
 
 def _is_state(state: Any) -> bool:
@@ -135,11 +129,21 @@ def best_paths(checkpoint: Path) -> list[Path]:
     return list(checkpoint.parent.glob(f"{checkpoint.stem}.best-*.pth"))
 
 
+def delete_checkpoint(checkpoint: Path) -> None:
+    """Delete its files, the state first, and what a kill left half-written. Only who holds the run's lock may do so."""
+    _delete([checkpoint, *best_paths(checkpoint)])
+    delete_half_written(checkpoint)
+
+
+def delete_half_written(checkpoint: Path) -> None:
+    _delete(checkpoint.parent.glob(f".{checkpoint.stem}.*.tmp"))
+
+
 def rename_checkpoint(earlier: Path, present: Path) -> None:
     """The selected weights first, so that a renaming that is interrupted may be repeated."""
     for path in best_paths(earlier):
-        os.replace(path, path.with_name(path.name.replace(earlier.stem, present.stem, 1)))
-    os.replace(earlier, present)
+        artifacts.rename(path, path.with_name(path.name.replace(earlier.stem, present.stem, 1)))
+    artifacts.rename(earlier, present)
 
 
 def stored_precision(identity: str) -> str | None:
@@ -162,4 +166,4 @@ def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 def _delete(paths) -> None:
     for path in paths:
-        path.unlink(missing_ok=True)
+        artifacts.delete(path)

@@ -25,7 +25,8 @@ def tune(
     See `python -m kdhelpers tune --help`. Raises ValueError for a faulty space or setting, or without Optuna, before
     anything trains.
     """
-    from kdhelpers.suite.workers import LocalWorkers, RayWorkers
+    from kdhelpers.suite.ray_workers import RayWorkers
+    from kdhelpers.suite.workers import LocalWorkers
     from kdhelpers.tuning.sampler import require_optuna
     from kdhelpers.tuning.study import make_study
     from kdhelpers.tuning.trials import WORKER, inputs_of, train_in_workers, train_open_trials

@@ -162,12 +162,13 @@ def _check_field(name: str, start: Mapping[str, Any], what: str) -> None:
 
 def _dimension(range_: Any, start: Any, what: str, limits: Range | None) -> Dimension | None:
     """None for `around` a start value of 0. An interval around a value ends at the limits of its field."""
-    if isinstance(range_, list):
-        if len(range_) < 2 or len(set(map(str, range_))) < len(range_):
-            raise ValueError(f"{what} = {short(range_)}: needs two or more different values; {EXAMPLE}")
-        return Dimension(choices=tuple(range_))
-    range_ = _mapping(range_, what)
     number = isinstance(start, (int, float)) and not isinstance(start, bool)
+    if isinstance(range_, list):
+        values = [_number(value, what, isinstance(start, int)) for value in range_] if number else range_
+        if len(values) < 2 or any(values.count(value) > 1 for value in values):
+            raise ValueError(f"{what} = {short(range_)}: needs two or more different values; {EXAMPLE}")
+        return Dimension(choices=tuple(values))
+    range_ = _mapping(range_, what)
     if set(range_) == {"around"} and number:
         factor = _number(range_["around"], f"{what}: around")
         if factor <= 1:
@@ -186,7 +187,8 @@ def _around(start: float, factor: float, limits: Range) -> Dimension:
 
 
 def _interval(range_: Mapping[str, Any], start: float, what: str) -> Dimension:
-    low, high = (_number(range_[end], f"{what}: {end}") for end in ("low", "high"))
+    whole = isinstance(start, int)
+    low, high = (_number(range_[end], f"{what}: {end}", whole) for end in ("low", "high"))
     log = range_.get("log", False)
     if not isinstance(log, bool):
         raise ValueError(f"{what}: log = {short(log)}: must be true or false; correct it")
@@ -194,16 +196,19 @@ def _interval(range_: Mapping[str, Any], start: float, what: str) -> Dimension:
         raise ValueError(f"{what}: low = {low:g}: must be below high = {high:g}; exchange or correct them")
     if log and low <= 0:
         raise ValueError(f"{what}: low = {low:g}: must be above 0 on a logarithmic scale; raise it or leave log out")
-    whole = isinstance(start, int)
-    return Dimension(int(low) if whole else low, int(high) if whole else high, log, whole)
+    return Dimension(low, high, log, whole)
 
 
-def _number(value: Any, what: str) -> float:
+def _number(value: Any, what: str, whole: bool = False) -> float:
     """Also of 1e-4, which YAML reads as a text."""
+    number = math.nan
     with contextlib.suppress(TypeError, ValueError, OverflowError):
-        if math.isfinite(number := float(value)):
-            return number
-    raise ValueError(f"{what} = {short(value)}: is not a number; {EXAMPLE}")
+        number = math.nan if isinstance(value, bool) else float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{what} = {short(value)}: is not a finite number; {EXAMPLE}")
+    if whole and number != int(number):
+        raise ValueError(f"{what} = {short(value)}: must be a whole number; round it")
+    return int(number) if whole else number
 
 
 def _check_ends(run: Run, name: str, dimension: Dimension, what: str) -> None:

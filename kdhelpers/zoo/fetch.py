@@ -87,7 +87,6 @@ def fetch(model: str) -> dict:
             return record
     data, reasons = load_data(DATASET, val_fraction=0), []
     cache = artifacts.folder("weights") / ".cache"
-    cache.mkdir(exist_ok=True)
     for get in (_from_host, _from_mirror):
         try:
             path, source, downloaded = get(model, cache)

@@ -13,8 +13,9 @@ from suite_fixtures import FakeWorkers, job, make_root, profile, state
 
 from kdhelpers.suite import run_suite
 from kdhelpers.suite.profiles import load_profile
+from kdhelpers.suite.ray_workers import RayWorkers
 from kdhelpers.suite.schedule import Suite
-from kdhelpers.suite.workers import LocalWorkers, RayWorkers, default_workers, job_environment, visible_gpus
+from kdhelpers.suite.workers import LocalWorkers, default_workers, job_environment, visible_gpus
 
 
 @pytest.fixture
