@@ -18,6 +18,7 @@ def onnx_runner(model: bytes | Path, threads: int | None = None) -> Runner:
     """onnxruntime on the CPU; threads None: all cores."""
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # of its builds for Windows
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     if threads:

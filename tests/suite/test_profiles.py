@@ -40,7 +40,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([job("a", seeds="sometimes")], "job 'a': seeds: Input should be 'once', 'each' or 'all'"),
         (
             [job("a", need=["b"])],
-            "job 'a': unknown key 'need'; known: name, notebook, parameters, needs, after, seeds, num_gpus, time_limit",
+            "unknown key 'need'; known: name, notebook, parameters, needs, after, seeds, num_gpus, time_limit, matrix",
         ),
         ([job("../a")], "name: String should match pattern"),
         ([{"notebook": "good"}], "job 1: name: Field required"),

@@ -5,6 +5,7 @@ A name is looked up in the library's own list of classification networks; it is 
 
 import contextlib
 import importlib.metadata
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -122,6 +123,7 @@ BUILD = {"torchvision": _torchvision, "timm": _timm}
 def _names(library: str, name: str) -> list[str]:
     try:
         if library == "timm":
+            os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when timm imports the hub's client
             import timm
 
             return timm.list_models()
