@@ -18,8 +18,7 @@ BENCHMARKS = (
     "sweep",
     "methods",
     "startup",
-    "interruption",
     "ranks",
     "lost_rank",
-    "cluster",
 )
+LONG = ("bad_files", "kills", "disks", "cluster")  # minutes to an hour; not part of `all`

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import BENCHMARKS
+from benchmarks import BENCHMARKS, LONG
 from benchmarks.measure import note
 from benchmarks.tables import met, number, spread, table
 from kdhelpers import artifacts
@@ -37,13 +37,14 @@ def main() -> int:
 
         return gpu(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", help=f"one of {', '.join(BENCHMARKS)}, or all; or gpu, with arguments of its own")
+    names = ", ".join((*BENCHMARKS, *LONG))
+    parser.add_argument("name", help=f"one of {names}, or all; or gpu, with arguments of its own")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
     parser.add_argument("--json", metavar="PATH", help="also write the rows and the machine's description there")
     arguments = parser.parse_args()
-    if arguments.name not in (*BENCHMARKS, "all"):
-        parser.error(f"NAME = {arguments.name}: unknown; known: {', '.join(BENCHMARKS)}, all")
+    if arguments.name not in (*BENCHMARKS, *LONG, "all"):
+        parser.error(f"NAME = {arguments.name}: unknown; known: {names}, all")
     if arguments.threads < 1:
         parser.error(f"--threads = {arguments.threads}: must be at least 1")
     try:

@@ -19,8 +19,25 @@ def stream():
 
 def one_line(error: BaseException) -> str:
     """A fault's text for a command's `error: ...`."""
-    return " ".join(str(error).split()).removeprefix("Run: ")
+    return printable(" ".join(str(error).split()).removeprefix("Run: "))
 
 
 def inform(text: str) -> None:
-    print(text, file=stream(), flush=True)
+    print(printable(text), file=stream(), flush=True)
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal obeys: control characters and marks of direction stand as \\x1b, \\u202e.
+
+    Line ends and tabs stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def short(value: object, most: int = 80) -> str:
+    """The value on one printable line of at most `most` characters, as a message quotes it."""
+    text = " ".join(str(value).split())
+    text = printable(text if len(text) <= most else f"{text[: most - 3]}...")
+    return text if len(text) <= 2 * most else f"{text[:most]}..."

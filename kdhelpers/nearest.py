@@ -4,10 +4,12 @@ import os
 from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
 
+from kdhelpers.messages import short
 from kdhelpers.registry import Registry
 
 MOST = 60  # names in an error; of more the first ones
 FEW = 12  # names that follow a guess; more are left out
+LONGEST = 200  # characters of a name that are compared
 SYNONYMS = {
     "learning_rate": "lr",
     "lambda": "lam",
@@ -20,9 +22,9 @@ SYNONYMS = {
 
 def check_known(field: str, name: object, known: Iterable[str], other: str = "") -> None:
     """ValueError with the nearest names unless `name` is known; `other` describes what else is allowed."""
-    if name not in known:
-        own = f"; register your own: {known.name}[{name!r}] = ..." if isinstance(known, Registry) else ""
-        raise ValueError(f"{field} = {name}: unknown; {known_names(name, known, other)}{own}")
+    if name not in [*known]:  # a list in place of a name has no hash
+        own = f"; register your own: {known.name}[{short(repr(name))}] = ..." if isinstance(known, Registry) else ""
+        raise ValueError(f"{field} = {short(name)}: unknown; {known_names(name, known, other)}{own}")
 
 
 def known_names(name: object, known: Iterable[str], other: str = "") -> str:
@@ -46,7 +48,7 @@ def guess(name: object, known: Iterable[str], count: int = 1) -> str:
 
 def nearest(name: object, known: Iterable[str], count: int = 1) -> list[str]:
     """Up to `count` names: a synonym, those like `name` in any case, those that contain it or that it contains."""
-    text, names = str(name).lower(), {other.lower(): other for other in known}
+    text, names = str(name)[:LONGEST].lower(), {other.lower(): other for other in known}
     alike = get_close_matches(text, names, max(count, 10))
     close = sorted(alike, key=lambda other: _likeness(text, other), reverse=True)[:count]
     contained = [other for other in names if len(text) > 2 and (text in other or (len(other) > 2 and other in text))]

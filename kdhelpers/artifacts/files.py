@@ -1,7 +1,8 @@
 """How files are written and read: whole or not at all, tensors without code, one process at a time.
 
 Every write goes to a temporary file in the folder of its target, is flushed to the disk and then renamed. A reader, a
-crash or a full disk therefore finds the old file or the new one, never half of one.
+crash or a full disk therefore finds the old file or the new one, never half of one. What a killed process leaves, a
+temporary file, is deleted an hour later, by the next process that writes to the folder.
 """
 
 import contextlib
@@ -21,6 +22,8 @@ from typing import Any, BinaryIO
 from kdhelpers.artifacts.paths import cannot_write
 from kdhelpers.messages import inform
 
+TEMPORARY_SECONDS = 3600  # since its last byte; a living process writes on sooner
+
 
 def write_atomic(path: Path | str, content: bytes | Callable[[BinaryIO], None]) -> Path:
     """Write `path` whole or not at all; `content` is bytes or a function that fills an open binary file."""
@@ -28,6 +31,7 @@ def write_atomic(path: Path | str, content: bytes | Callable[[BinaryIO], None]) 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _delete_left_behind(path.parent)
         with open(temporary, "wb") as file:
             file.write(content) if isinstance(content, bytes) else content(file)
             file.flush()
@@ -41,6 +45,15 @@ def write_atomic(path: Path | str, content: bytes | Callable[[BinaryIO], None]) 
     return path
 
 
+@cache  # once per process: it lists the folder
+def _delete_left_behind(folder: Path) -> None:
+    """The temporary files of killed processes. A clock that jumped gives a file an age below 0."""
+    for path in folder.glob(".*.[0-9]*.[0-9]*.tmp"):
+        with contextlib.suppress(OSError):  # another process may have deleted it
+            if abs(time.time() - path.stat().st_mtime) > TEMPORARY_SECONDS:
+                path.unlink()
+
+
 def _replace(temporary: Path, path: Path) -> None:
     """`os.replace`. Windows refuses it while another process reads the old file, so it is tried for a second."""
     for _ in range(20 if os.name == "nt" else 0):
@@ -48,6 +61,22 @@ def _replace(temporary: Path, path: Path) -> None:
             return os.replace(temporary, path)
         time.sleep(0.05)
     os.replace(temporary, path)
+
+
+def rename(source: Path, target: Path) -> None:
+    """`os.replace` with an error that has the remedy."""
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+
+
+def delete(path: Path) -> None:
+    """Delete the file if it is there."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def append(path: Path | str, offset: int, content: bytes) -> None:
@@ -69,23 +98,18 @@ def save_json(path: Path | str, value: Any) -> Path:
     return write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
-def load_json(path: Path | str, remedy: str = "delete it and run again") -> Any:
-    """Read JSON. Raises FileNotFoundError, or ValueError that names a damaged file and ends with the remedy."""
-    from pydantic_core import from_json  # not json: it refuses NaN, half of a surrogate pair, and endless nesting
-
-    try:
-        return from_json(Path(path).read_bytes(), allow_inf_nan=False)
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged JSON ({error}); {remedy}") from error
-
-
 def save_tensors(path: Path | str, value: Any) -> Path:
     """`torch.save` of tensors and plain containers, atomically."""
+    return write_atomic(path, tensor_bytes(value))
+
+
+def tensor_bytes(value: Any) -> bytes:
+    """What `save_tensors` writes. torch's zip writer, on the disk itself, hides a full disk in a RuntimeError."""
     import torch
 
-    buffer = io.BytesIO()  # torch's zip writer, on the disk itself, hides a full disk in a RuntimeError
+    buffer = io.BytesIO()
     torch.save(value, buffer)
-    return write_atomic(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def load_tensors(path: Path | str, device: str = "cpu") -> Any:
@@ -97,7 +121,7 @@ def load_tensors(path: Path | str, device: str = "cpu") -> Any:
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such weight file")
+        raise FileNotFoundError(f"{path}: no such weight file; train it again, or restore it")
     if _is_compressed(path):
         raise ValueError(f"{path}: damaged or not a torch file: compressed, as torch never does; it may be of any size")
     try:

@@ -4,6 +4,8 @@ import os
 import re
 from pathlib import Path
 
+from kdhelpers.messages import short
+
 FOLDERS = {
     "weights": "pth_models",
     "checkpoints": "pth_models/checkpoints",
@@ -50,6 +52,9 @@ def file_name(text: str) -> str:
 
 
 def record_path(name: str) -> Path:
+    """Raises ValueError for a name that leads out of the folder, as one from a file may."""
+    if ".." in name.split("/") or name.startswith("/") or "\0" in name:
+        raise ValueError(f"name = {short(name)}: leads out of {FOLDERS['results']}; take the name of a record")
     return folder("results") / f"{name}.json"
 
 

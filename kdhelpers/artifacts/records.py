@@ -4,8 +4,9 @@ import contextlib
 import marshal
 from pathlib import Path
 
-from kdhelpers.artifacts.files import load_json, lock, save_json
+from kdhelpers.artifacts.files import lock, save_json
 from kdhelpers.artifacts.paths import FOLDERS, folder, record_path, root, run_lock_path, weights_path
+from kdhelpers.artifacts.reading import load_json
 from kdhelpers.python_paths import mark
 
 SCHEMA = 1
@@ -109,8 +110,16 @@ def original_name(name: str) -> str:
     sidecar = weights_path(name).with_suffix(".json")
     if record_path(name).is_file() or not sidecar.is_file():
         return name
-    description = load_json(sidecar)
-    return description.get("copy_of", name) if isinstance(description, dict) else name
+    return read_description(sidecar).get("copy_of") or name
+
+
+def read_description(path: Path) -> dict:
+    """The content of a sidecar. Raises FileNotFoundError; ValueError that names a damaged one's faults."""
+    from kdhelpers.artifacts.record_fields import check_description
+
+    content = load_json(path)
+    check_description(path, content)
+    return mark(content)
 
 
 def _has_foreign_weights(name: str, identity: str) -> bool:

@@ -12,7 +12,7 @@ from kdhelpers.cli.group import with_network
 @with_network
 @click.argument("settings", nargs=-1, required=True, metavar="NAME=VALUE...")
 @click.option("--methods", required=True, metavar="TEXT", help='Methods to compare, such as "si; lm; dkd published".')
-@click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="Per method.")
+@click.option("--trials", type=click.IntRange(1, 1000), default=20, show_default=True, metavar="N", help="Per method.")
 @click.option("--space", metavar="FILE", help="YAML file of what is searched, in place of the defaults.")
 @click.option("--name", metavar="NAME", help="Name of the study (default: <student>_<data set>).")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Trials at a time (default: 1).")
@@ -40,7 +40,6 @@ def tune(settings: tuple, methods: str, trials: int, **options) -> None:
 
 
 def _values(settings: tuple[str, ...]) -> dict[str, str]:
-
     pairs = [word.partition("=") for word in settings]
     if bad := [name for name, sign, value in pairs if not (name and sign and value)]:
         raise ValueError(f"tune = {bad[0]}: is not NAME=VALUE; write for instance model=resnet8")

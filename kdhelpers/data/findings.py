@@ -10,10 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from kdhelpers.messages import inform
+from kdhelpers.messages import inform, printable, short
 
 SERIOUS, WARNING, NOTE = "serious", "warning", "note"
 LEAK = "the same file is in train"
+DIRECTION = "[\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+LONGEST = 300  # characters of a text in a finding
 FEW = 3  # places that a long list names
 IMAGE_KINDS = ".bmp, .jpeg, .jpg, .png, .ppm, .tif, .tiff, .webp"
 
@@ -139,14 +141,18 @@ class Finding(NamedTuple):
 
 
 def shown(path: Path | str) -> str:
-    """A path as text that can be printed and encoded: control characters and bytes that are not UTF-8 as \\xe9."""
-    return re.sub("[\\x00-\\x1f\\x7f-\\x9f\ud800-\udfff]", lambda odd: f"\\x{ord(odd[0]) & 0xFF:02x}", str(path))
+    """A path as text that can be printed and encoded: control characters, and bytes that are not UTF-8, as \\xe9; marks
+    of direction as \\u202e."""
+    text = re.sub("[\\x00-\\x1f\\x7f-\\x9f\ud800-\udfff]", lambda odd: f"\\x{ord(odd[0]) & 0xFF:02x}", str(path))
+    return re.sub(DIRECTION, lambda mark: f"\\u{ord(mark[0]):04x}", text)
 
 
 def _finding(fault: str, where: Path | str, facts: dict[str, object]) -> Finding:
     severity, what, remedy = FAULTS[fault]
-    texts = {name: shown(fact) if isinstance(fact, (str, Path)) else fact for name, fact in facts.items()}
-    return Finding(severity, shown(where), what.format(**texts), remedy.format(**texts))
+    texts = {
+        name: short(shown(fact), LONGEST) if isinstance(fact, (str, Path)) else fact for name, fact in facts.items()
+    }
+    return Finding(severity, printable(shown(where)), what.format(**texts), remedy.format(**texts))
 
 
 class Findings(list[Finding]):

@@ -5,6 +5,7 @@ folders with splits, `.npz`, Hugging Face parquet and class folders without spli
 set downloaded. A user's folder in one of the last four layouts is a data set under its own name.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -146,6 +147,12 @@ def _read_or_download(name: str, source: Source, root: Path, size: int | None, f
         found.stop()
         held = ", ".join(sorted(shown(path.name) for path in (root / name).iterdir())[:FEW]) or "nothing"
         raise ValueError(f"{root / name}: has no data set (it holds {held}); put {LAYOUTS} there")
+    with artifacts.lock(root / ".cache" / f"{name}.lock"):  # another process may download it during the wait
+        return _read(name, source, root, size, found) or _download(name, source, root, size, found)
+
+
+def _download(name: str, source: Source, root: Path, size: int | None, found: Findings) -> Raw:
+    """Called by one process at a time."""
     reasons = []
     for fetch in _downloads(name, source, root):
         try:
@@ -198,12 +205,13 @@ def _downloads(name: str, source: Source, root: Path) -> list[Callable[[], None]
                 file.unlink()
             raise
         (root / name).mkdir(exist_ok=True)
-        for file in files:
+        for file in reversed(files):  # train last: a folder without it does not count, after a kill
             os.replace(file, root / name / file.name)
 
     def fetch_archive() -> None:
         unpack(download(source.archive.url, archive, source.archive.md5), root)
-        archive.unlink()
+        with contextlib.suppress(OSError):  # the data set is there all the same
+            archive.unlink()
 
     fetches = [fetch_parquet] * bool(source.parquet) + [fetch_archive] * bool(archive)
     return fetches[::-1] if archive and archive.is_file() else fetches

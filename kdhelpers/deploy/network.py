@@ -76,7 +76,15 @@ class Source:
 
 
 class _Run(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
     dataset: str
+    method: str | None = None
+    optimizer: str | None = None
+    hyperparameters: dict[str, Any] | None = None
+    val_fraction: float | None = None
+    split_seed: int | None = None
+    unlabelled: str | None = None
 
 
 class _Description(BaseModel):
@@ -91,6 +99,7 @@ class _Description(BaseModel):
     mean: list[float] = Field(min_length=3, max_length=3)
     std: list[Annotated[float, Field(gt=0)]] = Field(min_length=3, max_length=3)
     teacher: dict[str, Any] | None = None
+    head: dict[str, Any] | None = None
     notes: list[str] = []
     test_top1_pct: float | None = None
 

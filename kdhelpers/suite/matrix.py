@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from kdhelpers.messages import short
+
 NAME = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 
@@ -16,7 +18,7 @@ def expand(item: Any) -> list[Any]:
         return [item]
     matrix, job = item["matrix"], {key: value for key, value in item.items() if key != "matrix"}
     if not (isinstance(matrix, list) and matrix and all(isinstance(values, dict) for values in matrix)):
-        raise ValueError("matrix: must be a list of mappings, `- {teacher: resnet56, student: resnet20}`")
+        raise ValueError("matrix: must be a list of mappings; write `- {teacher: resnet56, student: resnet20}`")
     return [_substitute(job, values) for values in matrix]
 
 
@@ -35,5 +37,5 @@ def _value(match: re.Match, values: dict) -> Any:
     name = match[1] or match[2]
     if name not in values:
         names = ", ".join(map(str, values)) or "no names"
-        raise ValueError(f"${name}: `matrix` lacks this name in {values}; it has {names}")
+        raise ValueError(f"${short(name)}: `matrix` lacks this name in {short(values)}; it has {short(names)}")
     return values[name]

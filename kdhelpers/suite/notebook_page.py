@@ -5,8 +5,9 @@ import re
 from base64 import b64encode
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from kdhelpers.artifacts import write_atomic
+from kdhelpers.artifacts import read_file, reading, write_atomic
 from kdhelpers.display.html import Markup, render
 from kdhelpers.suite.notebooks import notebooks_folder
 
@@ -19,21 +20,26 @@ def notebook_page(source: Path, target: Path) -> Path:
     """Convert the notebook `source`; returns `target`. Pictures from the network become links or texts."""
     import nbformat
 
-    notebook = nbformat.read(source, as_version=4)
+    content = read_file(source)
+    with reading(source, "replay it again"):
+        notebook = nbformat.reads(content.decode(), as_version=4)
+        return write_atomic(target, _page(source.stem, notebook).encode())
+
+
+def _page(title: str, notebook: Any) -> str:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = LINK.sub(_from_the_page, REMOTE_PICTURE.sub(_as_link, cell.source))
     body, _ = _exporter().from_notebook_node(notebook)
-    page = render(
+    return render(
         "suite/notebook.html.j2",
-        title=source.stem,
+        title=title,
         marker=MARKER,
         dataset=notebook.metadata.get("papermill", {}).get("parameters", {}).get("dataset", "digits"),  # the default
         body=Markup(body),
         light=_highlighting("default"),
         dark=_highlighting("github-dark"),
     )
-    return write_atomic(target, page.encode())
 
 
 def is_page(path: Path) -> bool:
@@ -51,10 +57,12 @@ def _from_the_page(found: re.Match) -> str:
     is_picture, text, target = found[1], found[2], found[3]
     if ":" in target or target.startswith("#"):
         return found[0]
-    path = notebooks_folder() / target
     if not is_picture:
         return f"[{text}](../../notebooks/{target})"
-    return f"![{text}](data:image/png;base64,{b64encode(path.read_bytes()).decode()})" if path.is_file() else text
+    path, checkout = (notebooks_folder() / target).resolve(), notebooks_folder().parent.resolve()
+    if path.suffix.lower() != ".png" or not path.is_relative_to(checkout) or not path.is_file():
+        return text  # a page may be published: a notebook must not put other files into it
+    return f"![{text}](data:image/png;base64,{b64encode(path.read_bytes()).decode()})"
 
 
 @cache

@@ -1,12 +1,12 @@
 """Notebooks as the suite and the listing read them: title, parameters and their meaning, without a kernel."""
 
 import ast
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from kdhelpers.artifacts import root
+from kdhelpers.artifacts import load_json, reading, root
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -37,11 +37,9 @@ def parameters_of(notebook: Path) -> dict[str, str]:
     """
     for cell in cells_of(notebook):
         if "parameters" in cell["metadata"].get("tags", ()):
-            try:
+            with reading(notebook, "correct it", "its parameters cell is not plain Python"):
                 statements = ast.parse(source_of(cell)).body
-            except SyntaxError as error:
-                raise ValueError(f"{notebook}: its parameters cell is not plain Python: {error}") from error
-            return dict(pair for statement in statements for pair in _assigned(statement))
+                return dict(pair for statement in statements for pair in _assigned(statement))
     return {}
 
 
@@ -67,10 +65,20 @@ def meanings_of(notebook: Path) -> dict[str, str]:
 
 
 def cells_of(notebook: Path) -> list[dict]:
-    try:
-        return json.loads(notebook.read_bytes())["cells"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{notebook}: not a notebook (damaged JSON or no cells); restore it") from error
+    """The cells. Raises ValueError for another file than a notebook of nbformat 4."""
+    content = load_json(notebook, "restore it", finite=False)
+    cells = content.get("cells") if isinstance(content, dict) else None
+    if not isinstance(cells, list) or not all(map(_is_cell, cells)):
+        raise ValueError(f"{notebook}: not a notebook (no cells, or cells of another form); restore it")
+    return cells
+
+
+def _is_cell(cell: Any) -> bool:
+    parts = [cell.get(part) for part in ("cell_type", "metadata", "source")] if isinstance(cell, dict) else [None] * 3
+    kind, metadata, source = parts
+    lines = source if isinstance(source, list) else [source]
+    tags = metadata.get("tags", []) if isinstance(metadata, dict) else None
+    return isinstance(kind, str) and isinstance(tags, list) and all(isinstance(line, str) for line in lines)
 
 
 def source_of(cell: dict) -> str:

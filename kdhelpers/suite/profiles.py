@@ -16,9 +16,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from kdhelpers.artifacts import load_yaml, read_file
+from kdhelpers.messages import short
 from kdhelpers.nearest import guess, known_names
 from kdhelpers.suite.matrix import expand
 from kdhelpers.suite.notebooks import (
@@ -46,7 +47,7 @@ class Entry(BaseModel):
     needs: list[str] = []
     after: list[str] = []
     seeds: Literal["once", "each", "all"] = "once"
-    num_gpus: Annotated[float, Field(ge=0)] | None = None  # reserved by Ray; fractions share a GPU
+    num_gpus: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None  # reserved by Ray; fractions share a GPU
     time_limit: Annotated[float, BeforeValidator(seconds_of)] | None = None  # written as 90s, 45min, 2h, 1d
 
 
@@ -94,7 +95,7 @@ def profile_path(profile: str) -> Path:
 
 def summary_of(profile: str) -> str:
     """The first clause of the comment that a profile begins with, without the profile's name."""
-    lines = profile_path(profile).read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = read_file(profile_path(profile)).decode(errors="replace").splitlines()
     comment = " ".join(line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), lines))
     return re.split(r"[.:;] ", comment.removeprefix(f"{profile}: ") + " ")[0].strip()
 
@@ -121,34 +122,26 @@ def limited(jobs: list[Job], time_limit: str | None) -> list[Job]:
     return [replace(job, time_limit=job.time_limit or seconds) for job in jobs]
 
 
-def read_yaml(path: Path) -> Any:
-    """The content of a YAML file; ValueError of one line for a file of another kind."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-
-
 def _read(path: Path) -> list[Entry]:
-    content = read_yaml(path)
+    content = load_yaml(path)
     if not isinstance(content, list) or not content:
-        raise ValueError(f"{path}: a profile is a list of jobs, `- {{name: ..., notebook: ...}}`")
+        raise ValueError(f"{path}: a profile is a list of jobs; write `- {{name: ..., notebook: ...}}`")
     return [entry for number, item in enumerate(content, start=1) for entry in _entries(path, number, item)]
 
 
 def _entries(path: Path, number: int, item: Any) -> list[Entry]:
-    name = item.get("name", number) if isinstance(item, dict) else number
+    name = short(item["name"]) if isinstance(item, dict) and "name" in item else number
     try:
         return [Entry.model_validate(job) for job in expand(item)]
     except ValidationError as error:
         first = error.errors()[0]
-        field = first["loc"][0] if first["loc"] else "entry"
+        field = short(first["loc"][0]) if first["loc"] else "entry"
         unknown = f"unknown key {field!r}; known: {', '.join(Entry.model_fields)}, matrix"
         plain = f"{field}: {first['msg']}".replace(f"{field}: Value error, {field}", field)
-        problem = unknown if first["type"] == "extra_forbidden" else plain
+        problem = unknown if first["type"] == "extra_forbidden" else plain if "; " in plain else f"{plain}; correct it"
         raise ValueError(f"{path}: job {name!r}: {problem}") from error
     except ValueError as error:
-        raise ValueError(f"{path}: job {name!r}: {error}") from error
+        raise ValueError(f"{path}: job {name!r}: {short(error, 300)}") from error
 
 
 def _replicate(path: Path, entry: Entry, entries: list[Entry], seeds: Sequence[int]) -> list[Job]:
@@ -184,7 +177,7 @@ def _entries_of(path: Path, entry: Entry, key: str, entries: list[Entry]) -> Ite
         named = [pattern] if pattern in by_name else [name for name in candidates if fnmatchcase(name, pattern)]
         if not named:
             verb, place = {"needs": ("needs", "here"), "after": ("is after", "above it")}[key]
-            problem = f"{verb} {pattern!r}, which is not a job {place}; {known_names(pattern, by_name)}"
+            problem = f"{verb} {short(pattern)!r}, which is not a job {place}; {known_names(pattern, by_name)}"
             raise ValueError(f"{path}: job {entry.name!r} {problem}")
         yield from (by_name[name] for name in named)
 
@@ -200,10 +193,11 @@ def _replicas(entries: Iterable[Entry], seed: int | None, seeds: Sequence[int]) 
 
 def _notebook(path: Path, entry: Entry) -> tuple[Path, frozenset[str]]:
     """The entry's notebook and the names that it accepts, which include every parameter of the entry."""
-    notebook = notebooks_folder() / f"{entry.notebook.removesuffix('.ipynb')}.ipynb"
-    if not notebook.is_file():
-        names = known_names(notebook.stem, notebook_names())
-        raise ValueError(f"{path}: job {entry.name!r}: unknown notebook {entry.notebook!r}; {names}")
+    name, known = entry.notebook.removesuffix(".ipynb"), notebook_names()
+    if name not in known:  # also a path: a profile cannot have code run that lies elsewhere
+        unknown = f"unknown notebook {short(entry.notebook)!r}"
+        raise ValueError(f"{path}: job {entry.name!r}: {unknown}; {known_names(name, known)}")
+    notebook = notebooks_folder() / f"{name}.ipynb"
     accepts = accepted_by(notebook)
     seeding = {"each": ["seed"], "all": ["seeds"]}.get(entry.seeds, [])
     if set(seeding) & set(entry.parameters):
@@ -211,7 +205,7 @@ def _notebook(path: Path, entry: Entry) -> tuple[Path, frozenset[str]]:
         raise ValueError(f"{path}: job {entry.name!r}: {sets}; remove one of the two")
     if missing := [name for name in (*entry.parameters, *seeding) if name not in accepts]:
         raise ValueError(
-            f"{path}: job {entry.name!r}: notebook {notebook.stem} has no parameter {missing[0]!r}; "
+            f"{path}: job {entry.name!r}: notebook {notebook.stem} has no parameter {short(missing[0])!r}; "
             f"{guess(missing[0], sorted(accepts))}it has {', '.join(parameters_of(notebook)) or 'none'}"
         )
     return notebook, accepts
@@ -225,9 +219,8 @@ def _refuse_cycle(path: Path, jobs: list[Job]) -> None:
     try:
         TopologicalSorter({job.name: job.earlier for job in jobs}).prepare()
     except CycleError as error:
-        raise ValueError(
-            f"{path}: jobs wait for each other in a circle: {' -> '.join(reversed(error.args[1]))}"
-        ) from error
+        circle = short(" -> ".join(reversed(error.args[1])), 300)
+        raise ValueError(f"{path}: jobs wait for each other in a circle: {circle}; remove one of the needs") from error
 
 
 def _select(path: Path, jobs: list[Job], only: Sequence[str]) -> list[Job]:

@@ -46,6 +46,7 @@ class RayWorkers:
                 address=address,
                 ignore_reinit_error=True,
                 log_to_driver=False,
+                logging_level="warning",
                 runtime_env={"env_vars": variables},
                 **own,
             )

@@ -5,17 +5,25 @@ a step follows an estimate of the time that each job takes on this machine.
 """
 
 import os
+import shutil
+import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from kdhelpers import artifacts
 from kdhelpers.suite.copies import records_of
 from kdhelpers.suite.profiles import Job, fingerprints, in_order, with_needs
 from kdhelpers.suite.schedule import ENDED, Status, Suite, Workers
 from kdhelpers.suite.stand_ins import place_weights
+
+PREFIX, LOCK = "kdhelpers-rehearsal-", "rehearsal.lock"  # of the folder, and the file in it that a rehearsal holds
 
 
 @dataclass(frozen=True)
@@ -88,23 +96,55 @@ def estimate_path(profile: str) -> Path:
 
 def stored_estimates(profile: str) -> dict[str, Estimate]:
     """{entry of the profile: estimate} of the last rehearsal; {} if there was none."""
-    with suppress(FileNotFoundError, ValueError, TypeError, AttributeError):
-        return {name: Estimate(**facts) for name, facts in artifacts.load_json(estimate_path(profile)).items()}
+    with suppress(OSError, ValueError):
+        return TypeAdapter(dict[str, Estimate]).validate_python(artifacts.load_json(estimate_path(profile)))
     return {}
 
 
 @contextmanager
 def scratch_root() -> Iterator[None]:
-    """Within it artifacts go to a folder that is removed, and trainings are rehearsed."""
+    """Within it artifacts go to a folder that is removed, after SIGTERM too, and trainings are rehearsed."""
     data, root = artifacts.data_root(), artifacts.root()
     before = dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="kdhelpers-rehearsal-", ignore_cleanup_errors=True) as scratch:
+    _remove_left_behind()
+    with (
+        tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as scratch,
+        artifacts.lock(Path(scratch) / LOCK),  # the system frees it when this process ends
+        _exit_at_sigterm(),
+    ):
         os.environ |= {"KD_ROOT": scratch, "KD_DATA": str(data), "KD_REHEARSAL": str(root)}
         try:
             yield
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def _remove_left_behind() -> None:
+    """The folders of rehearsals that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # of a rehearsal that runs, or of another user
+            with artifacts.lock(folder / LOCK, wait=False):
+                pass
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _exit_at_sigterm() -> Iterator[None]:
+    """SIGTERM ends this process as an exception does, which removes the folder; at once it would remain."""
+
+    def leave(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the removal
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may set it
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def rehearse(

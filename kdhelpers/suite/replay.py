@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from kdhelpers.artifacts import load_json
 from kdhelpers.suite.processes import adopt_orphans, end_children
 
 MARKER = "kdhelpers"  # in the executed copy's metadata: the notebook ran to its end
@@ -90,7 +91,7 @@ def command(notebook: str, parameters: dict) -> str:
 def end_marker(copy: Path) -> str | None:
     """The fingerprint of an executed copy that ran to its end; None for other copies and for files of other kinds."""
     try:
-        return json.loads(copy.read_bytes())["metadata"][MARKER]["fingerprint"]
+        return load_json(copy, finite=False)["metadata"][MARKER]["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -1,5 +1,6 @@
 """The report after the jobs: the executed notebooks as HTML, then the gallery over all stored runs."""
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,9 +30,10 @@ def profiles_by_job() -> dict[str, Sequence[str]]:
 
 
 def convert_notebooks() -> None:
-    """Write plots/notebooks/<job>.html for each executed notebook that is newer.
+    """Write plots/notebooks/<job>.html for each executed notebook that has another time than its page.
 
-    A notebook that cannot be converted is named, and the others go on. Pages of notebooks that are gone are removed.
+    A page gets the time of its notebook, so a clock that was wrong for a while leaves no page out of date. A notebook
+    that cannot be converted is named, and the others go on. Pages of notebooks that are gone are removed.
     """
     from kdhelpers.suite.notebook_page import is_page, notebook_page
 
@@ -40,10 +42,11 @@ def convert_notebooks() -> None:
     done = {path.stem: path for path in executed.glob("*.ipynb") if not path.stem.endswith((".running", ".failed"))}
     for name, source in sorted(done.items()):
         target = pages / f"{name}.html"
-        if target.is_file() and target.stat().st_mtime >= source.stat().st_mtime:
+        time = source.stat().st_mtime
+        if target.is_file() and abs(target.stat().st_mtime - time) < 2:  # some disks round times
             continue
         try:
-            notebook_page(source, target)
+            os.utime(notebook_page(source, target), (time, time))
         except Exception as error:  # nbconvert runs many parts of its own; the report needs none of them
             inform(f"{source.name}: not converted to HTML: {type(error).__name__}: {' '.join(str(error).split())}")
     for page in pages.glob("*.html"):

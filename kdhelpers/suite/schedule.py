@@ -1,13 +1,14 @@
 """The schedule: the order of the jobs, the rule for a job that is done, and the state that a suite continues from."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from kdhelpers.artifacts import folder, load_json, lock, save_json
+from pydantic import TypeAdapter
+
+from kdhelpers.artifacts import delete, folder, load_json, lock, record_path, rename, save_json
 from kdhelpers.suite.copies import copies_of, is_stored, reason, records_of
 from kdhelpers.suite.profiles import Job, fingerprints
 from kdhelpers.suite.replay import end_marker
@@ -30,6 +31,9 @@ class Status:
     fingerprint: str | None = None
     error: str | None = None
     records: list[str] = field(default_factory=list)  # names of its notebook's result records
+
+
+STATES = TypeAdapter(dict[str, Status])
 
 
 class Workers(Protocol):
@@ -90,10 +94,13 @@ class Suite:
         return all(status.state in FINISHED for status in self.status.values())
 
     def _read_state(self) -> dict[str, dict]:
-        with suppress(FileNotFoundError, ValueError):
+        with suppress(OSError, ValueError):
             state = load_json(self.state_path)
-            if state.get("schema") == SCHEMA:
-                return state["jobs"]
+            if isinstance(state, dict) and state.get("schema") == SCHEMA:
+                jobs = STATES.validate_python(state.get("jobs"))
+                for name in (name for status in jobs.values() for name in status.records):
+                    record_path(name)  # it may lead out of the folder
+                return {name: asdict(status) for name, status in jobs.items()}
         return {}
 
     def _is_unchanged(self, job: Job) -> bool:
@@ -137,8 +144,8 @@ class Suite:
             "fingerprint": self.fingerprints[job.name],
         }
         try:
-            paths.running.unlink(missing_ok=True)
-            paths.log.unlink(missing_ok=True)
+            delete(paths.running)
+            delete(paths.log)
             self.running[job.name] = Running(workers.start(job, order, str(paths.log), paths.link))
         except OSError as error:  # its files cannot be written, or the system has no process left
             self._set(job, state="failed", error=_text(error))
@@ -173,11 +180,11 @@ class Suite:
         """Rename the executed copy. Returns the reason if the job failed; the last good copy stays then."""
         paths = copies_of(job)
         if exit_code == 0 and end_marker(paths.running) == self.fingerprints[job.name]:
-            os.replace(paths.running, paths.executed)
-            paths.failed.unlink(missing_ok=True)
+            rename(paths.running, paths.executed)
+            delete(paths.failed)
             return None
         if paths.running.exists():
-            os.replace(paths.running, paths.failed)
+            rename(paths.running, paths.failed)
         return _overdue(job) if running.overdue else reason(paths.log, exit_code)
 
     def _interrupt(self, workers: Workers) -> None:

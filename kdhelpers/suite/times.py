@@ -1,6 +1,9 @@
 """Times as text: limits as a user writes them, `90s`, `45min`, `2h`, `1.5h`, `2d`, and durations as they are shown."""
 
+import math
 import re
+
+from kdhelpers.messages import short
 
 UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
@@ -8,8 +11,9 @@ UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 def seconds_of(text: object) -> float:
     """The seconds of a time with its unit. Raises ValueError for a text of another form and for no time at all."""
     match = re.fullmatch(rf"(\d+(?:\.\d+)?) ?({'|'.join(UNITS)})", str(text).strip())
-    if not match or not (seconds := float(match[1]) * UNITS[match[2]]):
-        raise ValueError(f"time_limit = {text}: is not a time with its unit; write for instance 90s, 45min, 2h or 1d")
+    if not match or not 0 < (seconds := float(match[1]) * UNITS[match[2]]) < math.inf:
+        fault = f"time_limit = {short(text)}: is not a time with its unit"
+        raise ValueError(f"{fault}; write for instance 90s, 45min, 2h or 1d")
     return seconds
 
 

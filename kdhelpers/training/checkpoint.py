@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,9 @@ from torch import Tensor
 from kdhelpers import artifacts
 
 CHECKPOINT_SECONDS = 20
+PARTS = {"epochs_done": int, "history": list, "precision": str}
+PARTS |= dict.fromkeys(("network", "method", "optimizer", "scaler"), dict)
+NUMBERS = (int, float, type(None))  # what a row of the history holds
 
 
 class Checkpoint:
@@ -34,7 +36,7 @@ class Checkpoint:
     def load(self, device: str) -> dict:
         """The stored state, of this version or an earlier one. Raises ValueError, with the remedy, if it is damaged."""
         state = artifacts.load_tensors(self.path, device)
-        if not isinstance(state, dict) or "epochs_done" not in state:
+        if not _is_state(state):
             raise ValueError(f"{self.path}: is not a checkpoint of a run; delete it and run again")
         best = state["best"]
         if best and "weights" not in best:
@@ -106,12 +108,16 @@ class Checkpoint:
         self._state = self._writing = None
 
     def delete(self) -> None:
-        """Delete the files, the state first, and what a kill left half-written."""
-        _delete([self.path, *best_paths(self.path)])
-        self.delete_half_written()
+        delete_checkpoint(self.path)
 
-    def delete_half_written(self) -> None:
-        _delete(self.path.parent.glob(f".{self.path.stem}.*.tmp"))
+
+def _is_state(state: Any) -> bool:
+    """Whether it has the form of `Training.state()`; the tensors are checked when they are restored."""
+    if not isinstance(state, dict) or not all(isinstance(state.get(part), kind) for part, kind in PARTS.items()):
+        return False
+    best, rows = state.get("best"), state["history"]
+    numbers = all(isinstance(row, dict) and all(isinstance(value, NUMBERS) for value in row.values()) for row in rows)
+    return numbers and (best is None or (isinstance(best, dict) and type(best.get("epoch")) is int))
 
 
 def best_path(checkpoint: Path, epoch: int) -> Path:
@@ -123,11 +129,21 @@ def best_paths(checkpoint: Path) -> list[Path]:
     return list(checkpoint.parent.glob(f"{checkpoint.stem}.best-*.pth"))
 
 
+def delete_checkpoint(checkpoint: Path) -> None:
+    """Delete its files, the state first, and what a kill left half-written. Only who holds the run's lock may do so."""
+    _delete([checkpoint, *best_paths(checkpoint)])
+    delete_half_written(checkpoint)
+
+
+def delete_half_written(checkpoint: Path) -> None:
+    _delete(checkpoint.parent.glob(f".{checkpoint.stem}.*.tmp"))
+
+
 def rename_checkpoint(earlier: Path, present: Path) -> None:
     """The selected weights first, so that a renaming that is interrupted may be repeated."""
     for path in best_paths(earlier):
-        os.replace(path, path.with_name(path.name.replace(earlier.stem, present.stem, 1)))
-    os.replace(earlier, present)
+        artifacts.rename(path, path.with_name(path.name.replace(earlier.stem, present.stem, 1)))
+    artifacts.rename(earlier, present)
 
 
 def stored_precision(identity: str) -> str | None:
@@ -150,4 +166,4 @@ def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 def _delete(paths) -> None:
     for path in paths:
-        path.unlink(missing_ok=True)
+        artifacts.delete(path)

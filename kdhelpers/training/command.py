@@ -40,11 +40,15 @@ def run_from(words: Sequence[str]) -> Run:
     if files[1:]:
         raise ValueError(f"train = {files[1]}: is a second file; keep one")
     if files and not Path(files[0]).is_file():
-        raise FileNotFoundError(f"train = {files[0]}: no such file")
+        raise FileNotFoundError(f"train = {files[0]}: no such file; give the path of a JSON file")
     stored = artifacts.load_json(files[0], "correct it") if files else {}
     if not isinstance(stored, dict):
         raise ValueError(f"train = {files[0]}: does not hold the fields of a Run; write them as a JSON object")
-    return run_of(mark(stored.get("run", stored)) | {name: value for name, _, value in pairs})
+    given = {name: value for name, _, value in pairs}
+    if not files:
+        return run_of(given)
+    with artifacts.reading(files[0], "correct it"):
+        return run_of(mark(stored.get("run", stored)) | given)
 
 
 class CommandProgress(TerminalProgress):

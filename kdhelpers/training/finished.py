@@ -109,7 +109,7 @@ def add_alias(run: Run, record: dict) -> None:
     if artifacts.belongs_to_another(name, identity):
         inform(f"this run is stored as {record['name']}; {name} is another run and stays")
     elif not all(file.is_file() for file in (path, path.with_suffix(".json"), *heads)):
-        artifacts.record_path(name).unlink(missing_ok=True)
+        artifacts.delete(artifacts.record_path(name))
         artifacts.save_json(path.with_suffix(".json"), description)  # first: bare weights would load without it
         for head in heads:
             artifacts.write_atomic(head, head_path(original).read_bytes())

@@ -14,7 +14,8 @@ from kdhelpers.data import Data
 from kdhelpers.device import full_fp32, pick_device
 from kdhelpers.display.progress import Progress, TerminalProgress
 from kdhelpers.training import loop, names
-from kdhelpers.training.finished import add_alias, adopt_earlier_files, find_finished_on_all_ranks, run_lock
+from kdhelpers.training.checkpoint import delete_checkpoint
+from kdhelpers.training.finished import add_alias, adopt_earlier_files, find_finished_on_all_ranks, is_writer, run_lock
 from kdhelpers.training.inputs import Inputs, resolve
 from kdhelpers.training.job import Job
 from kdhelpers.training.run import Run
@@ -188,5 +189,7 @@ def _load_finished(unique: dict[str, Inputs], progress: Progress, force_retrain:
         adopt_earlier_files(inputs)
         if not force_retrain and (outcome := find_finished_on_all_ranks(inputs)):
             outcomes[identity] = outcome
+            if is_writer():  # a kill may have left it
+                delete_checkpoint(artifacts.checkpoint_path(identity))
             progress.end(outcome[1])
     return outcomes

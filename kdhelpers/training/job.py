@@ -15,7 +15,7 @@ from kdhelpers.evaluation.predictions import infer
 from kdhelpers.messages import inform
 from kdhelpers.models import count_macs, count_parameters
 from kdhelpers.training import record
-from kdhelpers.training.checkpoint import Checkpoint
+from kdhelpers.training.checkpoint import Checkpoint, delete_half_written
 from kdhelpers.training.group import is_writer, require_same_files
 from kdhelpers.training.inputs import Inputs
 from kdhelpers.training.shared_teacher import SharedTeacher
@@ -69,7 +69,7 @@ class Job:
 
     def _resume(self, training: Training) -> None:
         if self.writes:
-            self.checkpoint.delete_half_written()  # left by a kill; only this process holds the run's lock
+            delete_half_written(self.checkpoint.path)  # left by a kill; only this process holds the run's lock
         state = self.checkpoint.load(str(self.inputs.device))
         training.restore(state)
         self._note_precision(state["precision"], training)
@@ -108,9 +108,9 @@ class Job:
                 write_scalars(self.scalars, training.history[-1])
 
     def finish(self) -> None:
-        """Test the selected weights once; then write head, weights, sidecar and record, in this order.
+        """Test the selected weights once; then write head, sidecar, weights and record, in this order.
 
-        So a finished record never lacks its weights.
+        So weights never lack their description and their head, nor a finished record its weights.
         """
         training = self.training
         training.optimizer.zero_grad()  # the test needs no gradients, and a graph's memory may hold them
@@ -135,16 +135,19 @@ class Job:
             )
         tested, selected = evaluate(predictions), training.best["epoch"]
         path, head = artifacts.weights_path(self.name), training.method.predicting_head()
+        weights = artifacts.tensor_bytes(weights_of(training.network))
+        facts = record.file_facts(path, weights)
+        whole = self.record | record.finished(training.history, selected, tested, run.selection, facts, probe)
         if head:
-            artifacts.save_tensors(head_path(path), weights_of(head))
-        artifacts.save_tensors(path, weights_of(training.network))
-        whole = self.record | record.finished(training.history, selected, tested, run.selection, path, probe)
-        whole |= {"head": record.file_facts(head_path(path))} if head else {}
+            content = artifacts.tensor_bytes(weights_of(head))
+            artifacts.write_atomic(head_path(path), content)
+            whole["head"] = record.file_facts(head_path(path), content)
         if rehearsed_root():
             taken = (time.perf_counter() - self.began) / (training.history or [{}])[-1].get("lockstep", 1)
             whole["rehearsal"] = {"seconds": taken, "test_seconds": test_seconds}
         whole["environment"] = whole["environment"] | {"finished": record.now()}
         artifacts.save_json(path.with_suffix(".json"), record.sidecar(whole, data))
+        artifacts.write_atomic(path, weights)
         artifacts.save_json(artifacts.record_path(self.name), whole)
         self.record = whole  # not before: a job whose files are missing has not finished
         self.close()

@@ -4,6 +4,7 @@ Tables and plots are made from the record (json_results/<name>.json). The sideca
 needed to use the weights alone.
 """
 
+import hashlib
 import os
 import platform
 import statistics
@@ -15,7 +16,6 @@ import torch
 from torch import nn
 
 import kdhelpers
-from kdhelpers import artifacts
 from kdhelpers.data import Data
 from kdhelpers.device import device_name
 from kdhelpers.evaluation.metrics import evaluate
@@ -118,10 +118,10 @@ def finished(
     epoch: int,
     tested: dict[str, float],
     rule: str,
-    weights: Path | None,
+    weights: dict[str, str] | None,
     probe: dict | None = None,
 ) -> dict:
-    """What a finished training adds: selected epoch, metrics, history, hash of the weights, facts of a linear probe."""
+    """What a finished training adds: selected epoch, metrics, history, facts of the weights and of a linear probe."""
     metrics = {f"test_{key}": value for key, value in tested.items() if key != "n"}
     if history:
         metrics |= {"val_top1_pct": (probe or history[epoch - 1]).get("val_top1_pct"), **_cost(history)}
@@ -131,7 +131,7 @@ def finished(
         "metrics": metrics,
         "history": history,
         "probe": probe,
-        "weights": file_facts(weights) if weights else None,
+        "weights": weights,
     }
 
 
@@ -148,8 +148,8 @@ def _cost(history: list[dict]) -> dict[str, float]:
     return cost
 
 
-def file_facts(path: Path) -> dict[str, str]:
-    return {"file": path.name, "sha256": artifacts.sha256(path)}
+def file_facts(path: Path, content: bytes) -> dict[str, str]:
+    return {"file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def extra_size(network: nn.Module, head: nn.Module | None) -> dict[str, int]:

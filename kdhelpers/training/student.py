@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from kdhelpers import artifacts
 from kdhelpers.artifacts import rehearsed_root
 from kdhelpers.data import Batch, Batches
 from kdhelpers.device import autocast, keep_freed_memory, memory_format, peak_memory_mib
@@ -41,7 +42,7 @@ class Training:
     """
 
     def __init__(self, inputs: Inputs, batches: Batches, teacher: Teacher | None = None, compiled: bool = False):
-        self.run, self.data, self.batches = inputs.run, inputs.data, batches
+        self.inputs, self.run, self.data, self.batches = inputs, inputs.run, inputs.data, batches
         self.device, self.precision = inputs.device, inputs.precision
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if self.device.type == "cpu":
@@ -219,7 +220,12 @@ class Training:
         """Resume from a `state()`. On the CPU the result is bit for bit that of an uninterrupted training.
 
         The state may come from another device or precision: the optimiser keeps its own options, such as `capturable`.
+        Raises ValueError that names the checkpoint if it does not fit.
         """
+        with artifacts.reading(artifacts.checkpoint_path(self.inputs.identity), "delete it and run again"):
+            self._restore(state)
+
+    def _restore(self, state: dict) -> None:
         self.epochs_done, self.history, self.best = state["epochs_done"], state["history"], state["best"]
         load_weights(self.network, state["network"], "checkpoint")
         self.method.load_state_dict(state["method"])

@@ -29,6 +29,7 @@ from kdhelpers.training.teacher import Teacher
 PARTS = ("logits", "embedding")  # of the outputs; maps are too large
 MEMORY_SHARE = 0.25  # of the free memory that a cache may take
 FIRST_ROWS = 4096
+SPREAD = np.int64(0x9E3779B97F4A7C1)  # odd: ids that differ in a bit differ in the product
 SIZE_STEP = 128  # missing rows are computed for a multiple of it
 
 
@@ -58,9 +59,11 @@ class TeacherCache:
         entries = entries[: len(entries) // 2 * 2].reshape(-1, 2)
         whole = min(len(entries), self.rows_file.stat().st_size // self.row_bytes)
         loaded = min(whole, self.capacity)
-        raw = np.fromfile(self.rows_file, np.uint8, loaded * self.row_bytes).reshape(loaded, -1)
+        raw = np.fromfile(self.rows_file, np.uint8, loaded * self.row_bytes).reshape(loaded, self.row_bytes)
         view_ids, sums = entries[:loaded, 0], entries[:loaded, 1]
-        if not (((view_ids >= 0) & (view_ids < len(self.row_of))).all() and np.array_equal(sums, _checksums(raw))):
+        plain = _checksums(raw)  # of earlier versions: without the view id
+        right = (sums == _mixed(plain, view_ids)) | (sums == plain)
+        if not (right & (view_ids >= 0) & (view_ids < len(self.row_of))).all():
             raise ValueError(f"{self.keys_file}: damaged; delete it, and the teacher computes its outputs again")
         self.add(torch.from_numpy(view_ids.copy()), torch.from_numpy(raw).view(self.rows.dtype))
         return whole
@@ -84,7 +87,8 @@ class TeacherCache:
         if not self.writes or self.saved == self.count:
             return
         raw = self.rows[self.saved : self.count].cpu().contiguous().view(torch.uint8).numpy()
-        entries = np.stack([self.view_ids[self.saved : self.count].numpy(), _checksums(raw)], 1)
+        view_ids = self.view_ids[self.saved : self.count].numpy()
+        entries = np.stack([view_ids, _mixed(_checksums(raw), view_ids)], 1)
         append(self.rows_file, self.saved * self.row_bytes, raw.tobytes())
         append(self.keys_file, self.saved * entries.itemsize * 2, entries.tobytes())
         self.saved = self.count
@@ -101,6 +105,11 @@ def _checksums(raw: np.ndarray) -> np.ndarray:
     weights = np.arange(1, raw.shape[1] // 2 + 1)
     blocks = [raw[start : start + 65_536].view(np.uint16) for start in range(0, len(raw), 65_536)]  # small int64 copies
     return np.concatenate([np.empty(0, np.int64), *((block + np.int64(1)) @ weights for block in blocks)])
+
+
+def _mixed(sums: np.ndarray, view_ids: np.ndarray) -> np.ndarray:
+    """Checksums that a changed view id changes too."""
+    return sums + (view_ids + 1) * SPREAD
 
 
 class CachedTeacher:

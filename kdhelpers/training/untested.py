@@ -1,5 +1,6 @@
 """Trainings without a test, for the search of settings: their record has the accuracy on held-out images alone."""
 
+import contextlib
 from dataclasses import replace
 
 import torch
@@ -10,6 +11,7 @@ from kdhelpers.device import full_fp32, pick_device
 from kdhelpers.display.progress import Progress
 from kdhelpers.evaluation.linear_probe import fit_probe
 from kdhelpers.training import loop, record
+from kdhelpers.training.checkpoint import delete_checkpoint
 from kdhelpers.training.finished import run_lock
 from kdhelpers.training.inputs import Inputs, resolve
 from kdhelpers.training.job import Job
@@ -20,6 +22,13 @@ from kdhelpers.training.student import Training
 def without_test_images(data: Data) -> Data:
     """The data with an empty test split: what trains on them cannot test."""
     return replace(data, test=data.test.select(torch.empty(0, dtype=torch.int64)))
+
+
+def delete_left_checkpoint(identity: str) -> None:
+    """That of a trial that has ended, unless another process trains the same run now."""
+    path = artifacts.checkpoint_path(identity)
+    with contextlib.suppress(BlockingIOError), artifacts.lock(artifacts.run_lock_path(identity), wait=False):
+        delete_checkpoint(path)
 
 
 @torch.random.fork_rng(devices=[])

@@ -20,7 +20,7 @@ def report(study: Study, held_out: int) -> str:
     lines = [
         aligned(summary_rows(summary)),
         f"Held-out top-1 in % on {held_out:,} training images; first: trial 0, spread: standard deviation over trials.",
-        *filter(None, [evidence_note([dataset])]),
+        *filter(None, [_unfinished(study), evidence_note([dataset])]),
         "",
         *(f"  {content:<8} {shown(path)}" for content, path in files.items()),
         f"  {'profile':<8} {shown(profile)}",
@@ -28,6 +28,12 @@ def report(study: Study, held_out: int) -> str:
         f"  python -m kdhelpers suite --profile {shown(profile)} --seeds 0 1 2",
     ]
     return "\n".join(lines)
+
+
+def _unfinished(study: Study) -> str:
+    left = study.open_trials()
+    waiting = "trials have" if left > 1 else "trial has"
+    return f"{left} {waiting} not ended: another process trains; the same command shows all later." * bool(left)
 
 
 def aligned(rows: list[tuple]) -> str:

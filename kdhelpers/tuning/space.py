@@ -1,5 +1,7 @@
 """The search space: by method the fields that are searched and their ranges, checked before anything trains."""
 
+import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -9,10 +11,11 @@ from typing import Any, get_type_hints
 
 import yaml
 
+from kdhelpers.artifacts import load_yaml
+from kdhelpers.messages import short
 from kdhelpers.methods import METHODS
 from kdhelpers.methods.parts.ranges import ContrastTemperature, NonNegative, Range, Temperature, Weight
 from kdhelpers.nearest import check_known, known_names
-from kdhelpers.suite.profiles import read_yaml
 from kdhelpers.training.run import OPTIONS, Run
 
 DEFAULTS = files("kdhelpers.tuning") / "spaces.yaml"  # also inside a wheel
@@ -70,7 +73,7 @@ def space_of(run: Run, given: Mapping[str, Any] | None = None, source: str = "sp
     wanted = {**given.get("every", _defaults()["every"]), **(_derived(run) if own is None else own)}
     start, space = flat(run), {}
     for name, range_ in wanted.items():
-        what = f"{source}: {name} of {run.method}"
+        what = f"{source}: {short(name)} of {run.method}"
         _check_field(name, start, what)
         if dimension := _dimension(range_, start[name], what, _limits(run.method).get(name)):
             _check_ends(run, name, dimension, what)
@@ -83,18 +86,18 @@ def space_of(run: Run, given: Mapping[str, Any] | None = None, source: str = "sp
 def read_space(path: Path, methods: list[str]) -> dict[str, Any]:
     """The content of a user's file. Raises ValueError for other content, FileNotFoundError."""
     if not path.is_file():
-        raise FileNotFoundError(f"space = {path}: no such file")
-    content = read_yaml(path)
+        raise FileNotFoundError(f"space = {path}: no such file; give the path of a YAML file")
+    content = load_yaml(path)
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path}: is not a mapping; write `every:` or `methods:` and what is searched below it")
     for part, fields in content.items():
         check_known(f"{path}", part, PARTS)
         for name, below in {part: fields}.items() if part == "every" else _mapping(fields, f"{path}: {part}").items():
-            _mapping(below, f"{path}: {name}")
+            _mapping(below, f"{path}: {short(name)}")
     for method in content.get("methods") or {}:
         check_known(f"{path}: methods", method, METHODS)
         if method not in methods:
-            raise ValueError(f"{path}: methods = {method}: is not compared; remove it or add it to --methods")
+            raise ValueError(f"{path}: methods = {short(method)}: is not compared; remove it or add it to --methods")
     return content
 
 
@@ -146,7 +149,7 @@ def _range(hint: Any) -> Range | None:
 
 def _mapping(value: Any, what: str) -> dict:
     if not isinstance(value, dict):
-        raise ValueError(f"{what} = {value}: is not a mapping of fields; {EXAMPLE}")
+        raise ValueError(f"{what} = {short(value)}: is not a mapping of fields; {EXAMPLE}")
     return value
 
 
@@ -159,21 +162,22 @@ def _check_field(name: str, start: Mapping[str, Any], what: str) -> None:
 
 def _dimension(range_: Any, start: Any, what: str, limits: Range | None) -> Dimension | None:
     """None for `around` a start value of 0. An interval around a value ends at the limits of its field."""
-    if isinstance(range_, list):
-        if len(range_) < 2 or len(set(map(str, range_))) < len(range_):
-            raise ValueError(f"{what} = {range_}: needs two or more different values; {EXAMPLE}")
-        return Dimension(choices=tuple(range_))
-    range_ = _mapping(range_, what)
     number = isinstance(start, (int, float)) and not isinstance(start, bool)
+    if isinstance(range_, list):
+        values = [_number(value, what, isinstance(start, int)) for value in range_] if number else range_
+        if len(values) < 2 or any(values.count(value) > 1 for value in values):
+            raise ValueError(f"{what} = {short(range_)}: needs two or more different values; {EXAMPLE}")
+        return Dimension(choices=tuple(values))
+    range_ = _mapping(range_, what)
     if set(range_) == {"around"} and number:
         factor = _number(range_["around"], f"{what}: around")
         if factor <= 1:
             raise ValueError(f"{what}: around = {factor:g}: must be above 1; 4 means a quarter to four times the start")
         return _around(start, factor, limits or Range(0)) if start > 0 else None
     if set(range_) - {"low", "high", "log"} or not {"low", "high"} <= set(range_):
-        raise ValueError(f"{what} = {range_}: is not a range; {EXAMPLE}")
+        raise ValueError(f"{what} = {short(range_)}: is not a range; {EXAMPLE}")
     if not number:
-        raise ValueError(f"{what} = {range_}: is not a number, such as {start!r}; give a list of values")
+        raise ValueError(f"{what} = {short(range_)}: is not a number, such as {start!r}; give a list of values")
     return _interval(range_, start, what)
 
 
@@ -183,24 +187,28 @@ def _around(start: float, factor: float, limits: Range) -> Dimension:
 
 
 def _interval(range_: Mapping[str, Any], start: float, what: str) -> Dimension:
-    low, high = (_number(range_[end], f"{what}: {end}") for end in ("low", "high"))
+    whole = isinstance(start, int)
+    low, high = (_number(range_[end], f"{what}: {end}", whole) for end in ("low", "high"))
     log = range_.get("log", False)
     if not isinstance(log, bool):
-        raise ValueError(f"{what}: log = {log}: must be true or false")
+        raise ValueError(f"{what}: log = {short(log)}: must be true or false; correct it")
     if not low < high:
-        raise ValueError(f"{what}: low = {low:g}: must be below high = {high:g}")
+        raise ValueError(f"{what}: low = {low:g}: must be below high = {high:g}; exchange or correct them")
     if log and low <= 0:
         raise ValueError(f"{what}: low = {low:g}: must be above 0 on a logarithmic scale; raise it or leave log out")
-    whole = isinstance(start, int)
-    return Dimension(int(low) if whole else low, int(high) if whole else high, log, whole)
+    return Dimension(low, high, log, whole)
 
 
-def _number(value: Any, what: str) -> float:
+def _number(value: Any, what: str, whole: bool = False) -> float:
     """Also of 1e-4, which YAML reads as a text."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{what} = {value}: is not a number; {EXAMPLE}") from None
+    number = math.nan
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        number = math.nan if isinstance(value, bool) else float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{what} = {short(value)}: is not a finite number; {EXAMPLE}")
+    if whole and number != int(number):
+        raise ValueError(f"{what} = {short(value)}: must be a whole number; round it")
+    return int(number) if whole else number
 
 
 def _check_ends(run: Run, name: str, dimension: Dimension, what: str) -> None:
@@ -209,4 +217,6 @@ def _check_ends(run: Run, name: str, dimension: Dimension, what: str) -> None:
         try:
             with_values(run, {name: value})
         except ValueError as error:
-            raise ValueError(f"{what} = {value}: {str(error).removeprefix('Run: ')}") from None
+            raise ValueError(
+                f"{what} = {short(value)}: {short(str(error).removeprefix('Run: '), 300)}; correct it"
+            ) from None

@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from kdhelpers import artifacts
+from kdhelpers.messages import short
 from kdhelpers.training.run import Run, distinctive
 from kdhelpers.training.sweep import method_runs
 from kdhelpers.tuning.sampler import suggest
-from kdhelpers.tuning.space import Space, flat, read_space, space_of, with_values
+from kdhelpers.tuning.space import Dimension, Space, flat, read_space, space_of, with_values
 
 FOLDER = "trials"  # in json_results/, so that no page or table of results reads them
+PARTS = ("run", "space")  # what is stored of each method
 DIVERGED, INVALID = "FloatingPointError", "invalid setting"  # errors that belong to the setting
 COUNTED = (DIVERGED, INVALID)
+LONGEST = 80  # letters of a name: those of its files have a method, a seed and a number, too
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Study:
         """The next trial that has not ended and that no other process trains, held while the block runs."""
         with contextlib.ExitStack() as stack:
             with artifacts.lock(self._lock("study")):  # one process chooses at a time
+                self._store()
                 trial = next(filter(None, (self._take(stack, *place) for place in self.order)), None)
                 if trial and not artifacts.load_record(trial.name):
                     self.write(trial, status="running", error=None)
@@ -116,18 +120,23 @@ class Study:
         return artifacts.folder("checkpoints") / f"{FOLDER}-{self.name}-{part}.lock"
 
     def check_stored(self) -> None:
-        """ValueError if the study of this name was made with other settings; store them if it is new."""
-        path = artifacts.record_path(f"{FOLDER}/{self.name}/study")
+        """ValueError if trials of this name were made with other settings; store them if there are none."""
         with artifacts.lock(self._lock("study")):
-            stored = artifacts.load_json(path) if path.is_file() else {}
-            for key, facts in self._facts().items():
-                if stored.get(key, facts) != facts:
-                    other = _difference(stored[key], facts)
-                    raise ValueError(
-                        f"study = {self.name}: {key} was tuned with other settings ({other}); take another --name, or "
-                        f"delete {path.parent}"
-                    )
-            artifacts.save_json(path, stored | self._facts())
+            self._store()
+
+    def _store(self) -> None:
+        path = artifacts.record_path(f"{FOLDER}/{self.name}/study")
+        stored, facts = _stored(path) if path.is_file() else {}, self._facts()
+        for key in facts:
+            begun = artifacts.record_path(self.trial_name(key, 0)).is_file()
+            if begun and stored.get(key, facts[key]) != facts[key]:
+                other = _difference(stored[key], facts[key])
+                raise ValueError(
+                    f"study = {self.name}: {key} was tuned with other settings ({other}); take another --name, or "
+                    f"delete {path.parent}"
+                )
+        if stored | facts != stored:
+            artifacts.save_json(path, stored | facts)
 
     def _facts(self) -> dict[str, dict]:
         """By method: its first trial and its space, as JSON gives them back."""
@@ -139,6 +148,15 @@ class Study:
             for key, run in self.runs.items()
         }
         return json.loads(json.dumps(facts))
+
+
+def _stored(path: Path) -> dict[str, dict]:
+    """What `check_stored` wrote."""
+    content = artifacts.load_json(path, f"delete {path.parent}, or take another --name")
+    facts = list(content.values()) if isinstance(content, dict) else [None]
+    if not all(isinstance(each, dict) and all(isinstance(each.get(part), dict) for part in PARTS) for each in facts):
+        raise ValueError(f"{path}: is not a study of this version; delete {path.parent}, or take another --name")
+    return content
 
 
 def make_study(
@@ -172,6 +190,8 @@ def _study_name(name: str) -> str:
     name = artifacts.file_name(name)
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
         raise ValueError(f"name = {name}: is not a file name; use letters, digits and . _ - + only")
+    if len(name) > LONGEST:
+        raise ValueError(f"name = {name[:20]}...: has {len(name)} letters; take {LONGEST} at most")
     return name
 
 
@@ -188,8 +208,15 @@ def _difference(stored: Mapping, given: Mapping) -> str:
     """The first field that differs, with both values."""
     parts: Sequence[tuple[str, Any, Any]] = [
         (name, stored[part].get(name), given[part].get(name))
-        for part in ("run", "space")
+        for part in PARTS
         for name in sorted({*stored[part], *given[part]})
     ]
     name, before, now = next(part for part in parts if part[1] != part[2])
-    return f"{name}: {before} then, {now} now"
+    return f"{short(name)}: {_shown(before)} then, {_shown(now)} now"
+
+
+def _shown(value: Any) -> Any:
+    """A dimension as it stands in study.json as `0.01 to 0.3 (log)`."""
+    with contextlib.suppress(TypeError):
+        return Dimension(**value).text()
+    return "the default" if value is None else short(value)

@@ -12,7 +12,7 @@ from kdhelpers.display.progress import Progress, TerminalProgress
 from kdhelpers.messages import inform, stream
 from kdhelpers.python_paths import given_networks
 from kdhelpers.training.record import own_command
-from kdhelpers.training.untested import fit_untested
+from kdhelpers.training.untested import delete_left_checkpoint, fit_untested
 from kdhelpers.tuning.study import INVALID, Study, Trial
 from kdhelpers.weights.load import find_teacher
 
@@ -44,6 +44,8 @@ def inputs_of(study: Study) -> Data:
 
 def train_open_trials(study: Study, data: Data, device: str | None = None) -> None:
     """Train every trial that no other process trains, one after the other."""
+    for record in (record for key in study.runs for record in study.ended(key)):
+        delete_left_checkpoint(record["identity"])  # a kill at the end of a trial leaves it
     while True:
         with study.claim() as trial:
             if trial is None:
@@ -53,14 +55,24 @@ def train_open_trials(study: Study, data: Data, device: str | None = None) -> No
 
 
 def _train(trial: Trial, data: Data, device: str | None) -> None:
-    """A setting that diverges or that no `Run` takes ends its own trial alone; the record has the reason."""
+    """A setting that diverges or that no `Run` takes ends its own trial alone; the record has the reason.
+
+    Any other failure ends the study, since it need not be the setting's: its trial stays open.
+    """
     try:
         run = trial.run()
     except ValueError as error:
         trial.study.write(trial, status="failed", error=f"{INVALID}: {error}")
         return
-    with contextlib.suppress(FloatingPointError):
-        fit_untested(run, data, trial.name, trial.facts, device, Bar() if stream().isatty() else Progress())
+    try:
+        with contextlib.suppress(FloatingPointError):
+            fit_untested(run, data, trial.name, trial.facts, device, Bar() if stream().isatty() else Progress())
+    except RuntimeError as error:  # of torch: memory, or a network of the user's own
+        fault = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"{trial.name} ({values_text(trial.values)}): {type(error).__name__}: {fault}; remove the cause and give "
+            "the same command again, or narrow the space under another --name"
+        ) from error
 
 
 def line(record: Mapping[str, Any]) -> str:

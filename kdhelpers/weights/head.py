@@ -8,6 +8,7 @@ from kdhelpers import artifacts
 from kdhelpers.methods import METHODS
 from kdhelpers.models import HeadedNetwork
 from kdhelpers.nearest import check_known
+from kdhelpers.weights.third_party import load_state
 
 
 def head_path(weights: Path) -> Path:
@@ -20,11 +21,12 @@ def with_head(network: nn.Module, weights: Path, description: dict) -> HeadedNet
 
     Raises FileNotFoundError without the head's file; ValueError for a file of other content and an unknown method.
     """
-    path, method = head_path(weights), description["run"]["method"]
+    path, method = head_path(weights), (description.get("run") or {}).get("method")
     remedy = "restore it, or load the student without it: load_model(..., head=False)"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: is missing, and the student predicts by this head; {remedy}")
-    if artifacts.sha256(path) != description["head"]["sha256"]:
+    if artifacts.sha256(path) != description["head"].get("sha256"):
         raise ValueError(f"{path}: its content is not what {weights.with_suffix('.json').name} describes; {remedy}")
     check_known("method", method, METHODS)
-    return HeadedNetwork(network, METHODS[method].load_head(artifacts.load_tensors(path)))
+    with artifacts.reading(path, remedy):
+        return HeadedNetwork(network, METHODS[method].load_head(load_state(path)))

@@ -13,7 +13,7 @@ from kdhelpers.messages import inform
 from kdhelpers.methods import METHODS
 from kdhelpers.models import COUNTS, MODELS, check_model, identify_architecture, is_external, is_network, rebuild_model
 from kdhelpers.nearest import guess
-from kdhelpers.python_paths import is_python_path, mark, require_given, use_network
+from kdhelpers.python_paths import is_python_path, require_given, use_network
 from kdhelpers.weights.head import with_head
 from kdhelpers.weights.not_weights import not_weights
 from kdhelpers.weights.third_party import load_state
@@ -31,10 +31,10 @@ class Weights:
 def read_weights(path: Path) -> Weights:
     """Raises FileNotFoundError; ValueError if the sidecar describes other content than the file holds."""
     sidecar, sha256 = path.with_suffix(".json"), artifacts.sha256(path)
-    if not sidecar.is_file():
+    if not os.path.lexists(sidecar):
         return Weights(path, {}, sha256)
-    description = mark(artifacts.load_json(sidecar))
-    if not isinstance(description, dict) or description.get("sha256") != sha256:
+    description = artifacts.read_description(sidecar)
+    if description["sha256"] != sha256:
         raise ValueError(
             f"{path}: its content is not what {sidecar.name} describes; restore the file, or delete that "
             "description and name the architecture yourself"
@@ -163,7 +163,8 @@ def load_model(
     if is_python_path(model):
         require_given(model, path.with_suffix(".json").name)
     image_size = image_size or description.get("image_size")
-    network = rebuild_model(model, num_classes, image_size=image_size, **options)
+    with artifacts.reading(path.with_suffix(".json") if description else path, "correct it"):
+        network = rebuild_model(model, num_classes, image_size=image_size, **options)
     _inform_of_other_source(path, model, options)
     load_weights(network, state, f"{path} (read as {model}, {num_classes} classes)")
     if head and description.get("head"):
@@ -211,7 +212,7 @@ def start_from(network: nn.Module, weights: Weights) -> None:
 def _summary(path: Path) -> str:
     """E.g. "teacher_resnet8_digits (2 epochs, 71.2 %)"; the file is not read."""
     sidecar = path.with_suffix(".json")
-    description = artifacts.load_json(sidecar) if sidecar.is_file() else {}
-    epochs, top1 = description.get("run", {}).get("epochs", "?"), description.get("test_top1_pct")
+    description = artifacts.read_description(sidecar) if sidecar.is_file() else {}
+    epochs, top1 = (description.get("run") or {}).get("epochs", "?"), description.get("test_top1_pct")
     training = "made elsewhere" if "origin" in description else f"{epochs} epochs"
     return f"{path.stem} ({training}{'' if top1 is None else f', {top1:.1f} %'})"

@@ -2,7 +2,6 @@
 
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -43,7 +42,7 @@ def _archive(path: Path, head: bytes) -> str:
             return "" if any(name.endswith("data.pkl") for name in names) else _inside(names)
         with tarfile.open(path) as archive:  # also compressed
             return _inside(member.name for member in islice(archive, MOST_MEMBERS) if member.isfile())
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, ValueError, zlib.error):
+    except Exception:  # damaged archives fail in any way: TarError, BadZipFile, MemoryError, zlib.error, ...
         compressed = head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
         return (
             "is one compressed file; unpack it (gunzip, bunzip2 or unxz) and name what it holds" if compressed else ""

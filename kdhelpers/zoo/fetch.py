@@ -87,7 +87,6 @@ def fetch(model: str) -> dict:
             return record
     data, reasons = load_data(DATASET, val_fraction=0), []
     cache = artifacts.folder("weights") / ".cache"
-    cache.mkdir(exist_ok=True)
     for get in (_from_host, _from_mirror):
         try:
             path, source, downloaded = get(model, cache)
@@ -115,7 +114,7 @@ def _from_mirror(model: str, cache: Path) -> tuple[Path, str, Path]:
     try:
         with tarfile.open(archive, "r:") as file:
             members = [member for member in file if member.name.endswith(f"{FILES[model]}/{CHECKPOINT}")]
-            if not members or not members[0].isfile():
+            if not members or not members[0].isfile() or members[0].issparse():
                 raise tarfile.ReadError(f"without {FILES[model]}/{CHECKPOINT}")
             artifacts.write_atomic(path, file.extractfile(members[0]).read())
     except tarfile.TarError as error:

@@ -158,9 +158,10 @@ def _facts(network: nn.Module, data: Data, model: str, options: dict, training: 
 
 
 def _store(network: nn.Module, data: Data, path: Path, facts: dict, metrics: dict[str, float], identity: str) -> dict:
-    """Write weights, sidecar and record, in this order: a finished record always has its weights."""
+    """Write sidecar, weights and record, in this order, so that each is described before it is there."""
     name = f"teacher_{artifacts.file_name(facts['run']['model'])}_{data.name}"
     weights = artifacts.weights_path(name)
+    content = None
     if weights.is_file() and path.samefile(weights):  # weights without a sidecar, stored under that name already
         other = artifacts.record_path(name)
         if other.is_file() and (artifacts.load_record(name) or {}).get("identity") != identity:
@@ -170,7 +171,7 @@ def _store(network: nn.Module, data: Data, path: Path, facts: dict, metrics: dic
             )
     else:
         name = artifacts.reserve(name, identity, {"status": "running", **facts})
-        weights = artifacts.save_tensors(artifacts.weights_path(name), network.state_dict())
+        weights, content = artifacts.weights_path(name), artifacts.tensor_bytes(network.state_dict())
     finished = {
         "schema": artifacts.SCHEMA,
         "name": name,
@@ -180,10 +181,12 @@ def _store(network: nn.Module, data: Data, path: Path, facts: dict, metrics: dic
         "metrics": {f"test_{key}": value for key, value in metrics.items() if key != "n"},
         "history": [],
         "probe": None,
-        "weights": {"file": weights.name, "sha256": artifacts.sha256(weights)},
+        "weights": record.file_facts(weights, content or weights.read_bytes()),
     }
     finished["environment"]["finished"] = record.now()
     sidecar = record.sidecar(finished, data) | {"origin": facts["origin"]}
     artifacts.save_json(weights.with_suffix(".json"), sidecar)
+    if content:
+        artifacts.write_atomic(weights, content)
     artifacts.save_json(artifacts.record_path(name), finished)
     return finished

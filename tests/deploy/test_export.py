@@ -268,6 +268,9 @@ def test_unknown_weights_and_weights_without_description(root):
         ({"run": {}}, "run.dataset = {}: field required"),
         ({"teacher": "resnet20"}, "teacher = resnet20: input should be a valid dictionary"),
         ({"notes": 5}, "notes = 5: input should be a valid list"),
+        ({"run": {"dataset": "digits", "split_seed": "x"}}, "run.split_seed = x: input should be a valid integer"),
+        ({"run": {"dataset": "digits", "method": 5}}, "run.method = 5: input should be a valid string"),
+        ({"head": "simkd"}, "head = simkd: input should be a valid dictionary"),
     ],
 )
 def test_a_damaged_description_is_named_with_its_field(wrong, fault, name, trained, tmp_path, monkeypatch):

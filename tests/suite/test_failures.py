@@ -72,7 +72,7 @@ def failed(tmp_path_factory: pytest.TempPathFactory):
         ("interrupts", "KeyboardInterrupt"),
         ("deleted", "FileNotFoundError: "),
         ("damaged", "NotJSONError: "),
-        ("in_the_way", "IsADirectoryError: "),
+        ("in_the_way", "OSError: cannot write "),
         ("needy", "needs ends, which failed: the kernel ended with exit code 3"),
     ],
 )

@@ -70,7 +70,7 @@ def test_unknown_profile_broken_yaml_and_broken_notebook(root: Path):
     with pytest.raises(ValueError, match="mine.yaml: not YAML"):
         load_profile(str(root / "mine.yaml"))
     (root / "notebooks" / "good.ipynb").write_text("{")
-    with pytest.raises(ValueError, match="good.ipynb: not a notebook"):
+    with pytest.raises(ValueError, match="good.ipynb: damaged JSON"):
         load_profile("tiny")
 
 

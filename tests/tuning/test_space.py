@@ -65,6 +65,9 @@ def test_a_file_replaces_the_parts_that_it_names(tmp_path):
     space = space_of(run_of_method("lm"), read_space(path, ["lm"]))
     assert list(space) == ["lr", "weight_decay", "temperature"]
     assert space["temperature"].choices == (1, 2, 4)
+    path.write_text("every: {lr: [1e-3, 0.1], batch_size: [16, 32.0], nesterov: [true, false]}")  # 1e-3 is a text
+    space = space_of(run_of_method("lm"), read_space(path, ["lm"]))
+    assert [space[name].choices for name in ("lr", "batch_size", "nesterov")] == [(0.001, 0.1), (16, 32), (True, False)]
 
 
 @pytest.mark.parametrize(
@@ -77,13 +80,19 @@ def test_a_file_replaces_the_parts_that_it_names(tmp_path):
         ("every: {lr: {low: 0.1}}", "lr of lm = {'low': 0.1}: is not a range; write {low"),
         ("every: {lr: {low: 0.3, high: 0.1}}", "low = 0.3: must be below high = 0.1"),
         ("every: {lr: {low: 0, high: 0.1, log: true}}", "low = 0: must be above 0 on a logarithmic scale"),
-        ("every: {lr: {low: x, high: 0.1}}", "lr of lm: low = x: is not a number"),
+        ("every: {lr: {low: x, high: 0.1}}", "lr of lm: low = x: is not a finite number"),
         ("every: {lr: {low: 0.01, high: 200}}", "lr of lm = 200.0: lr = 200.0: .*less than or equal to 100"),
         ("every: {lr: {low: 0.01, high: 0.1, log: 3}}", "log = 3: must be true or false"),
         ("every: {lr: {around: 1}}", "around = 1: must be above 1"),
         ("every: {lr: [0.1]}", "needs two or more different values"),
+        ("every: {lr: [1, 1.0]}", r"= \[1, 1.0\]: needs two or more different values"),
+        ("every: {lr: [0.1, true]}", "lr of lm = True: is not a finite number"),
+        ("every: {lr: [0.1, null]}", "lr of lm = None: is not a finite number"),
+        ("every: {lr: {low: 0.01, high: .inf}}", "high = inf: is not a finite number"),
+        ("every: {lr: {around: .nan}}", "around = nan: is not a finite number"),
+        ("every: {batch_size: {low: 16.5, high: 16.7}}", "low = 16.5: must be a whole number"),
         ("every: {augmentation: {low: 1, high: 2}}", "is not a number, such as 'crop flip randaugment"),
-        ("methods: {lm: {temperature: [0, 2]}}", r"temperature of lm = 0: .*must lie in \[0.01, 1000\]"),
+        ("methods: {lm: {temperature: [0, 2]}}", r"temperature of lm = 0.0: .*must lie in \[0.01, 1000\]"),
         ("methods: {dkd: {beta: [1, 2]}}", "methods = dkd: is not compared"),
         ("methods: {dkdd: {beta: [1, 2]}}", "methods = dkdd: unknown; did you mean dkd"),
         ("methods: [lm]", "methods = ..lm..: is not a mapping"),

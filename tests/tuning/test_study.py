@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 from click.testing import CliRunner
 from conftest import METHODS, SETTINGS
 
@@ -17,6 +18,7 @@ from kdhelpers.tuning.profile import write_profile
 from kdhelpers.tuning.report import report
 from kdhelpers.tuning.study import make_study
 from kdhelpers.tuning.table import chosen_runs, summary_frame, summary_rows, trial_frame
+from kdhelpers.tuning.trials import train_open_trials
 
 
 def values_of(study):
@@ -119,10 +121,25 @@ def test_more_trials_and_methods_continue_a_study(study, trained):
     ]
 
 
-def test_other_settings_need_another_name(study):
+def test_other_settings_need_another_name(study, root):
     study(1)
-    with pytest.raises(ValueError, match=r"study = resnet8_few: si was tuned with other settings .lr: None then, 0.2 "):
+    other = r"study = resnet8_few: si was tuned with other settings \(lr: "
+    with pytest.raises(ValueError, match=other + r"the default then, 0.2 now\)"):
         tune(SETTINGS | {"lr": 0.2}, METHODS, 1)
+    (root / "space.yaml").write_text("every: {lr: [0.1, 0.2]}")
+    with pytest.raises(ValueError, match=other + r"0.01 to 0.25 \(log\) then, 0.1 or 0.2 now\)"):
+        tune(SETTINGS, METHODS, 1, space=str(root / "space.yaml"))
+
+
+def test_settings_may_change_before_the_first_trial(root):
+    make_study(SETTINGS, METHODS, 1).check_stored()
+    first, other = (make_study(SETTINGS | {"lr": lr}, METHODS, 1) for lr in (0.2, 0.3))
+    for study in (first, other):
+        study.check_stored()
+    with first.claim():  # another command chose before the first one
+        pass
+    with pytest.raises(ValueError, match=r"lr: 0.2 then, 0.3 now"), other.claim():
+        pass
 
 
 def test_a_trial_belongs_to_one_process(root):
@@ -132,6 +149,16 @@ def test_a_trial_belongs_to_one_process(root):
         assert (first.key, second.key, third) == ("si", "lm", None)
     with made.claim() as again:
         assert again.name == first.name  # its process left it unfinished
+
+
+def test_a_table_without_the_trials_of_another_process_says_so(study):
+    made = study(1)
+    assert "not ended" not in report(made, 16)
+    more = make_study(SETTINGS, METHODS, 2)
+    with more.claim() as first, more.claim() as second:
+        assert (first.number, second.number) == (1, 1)
+        assert train_open_trials(more, None) is None  # all are taken
+        assert "\n2 trials have not ended: another process trains; " in report(more, 16)
 
 
 def test_workers_share_a_study_and_end_with_the_trials_of_one_process(study):
@@ -155,6 +182,19 @@ def test_a_diverged_trial_counts_and_has_its_reason(root, tmp_path):
     assert failed["error"].str.startswith("FloatingPointError: epoch ").all()
     assert summary_frame(made)["failed"].tolist() == [len(failed)]
     assert "CE (no teacher)" in report(made, held_out)
+
+
+def test_a_failure_of_the_machine_ends_the_study_and_leaves_its_trial_open(study, monkeypatch):
+    """It need not be the fault of the setting. The error has the trial and its values."""
+    with monkeypatch.context() as context:
+        context.setattr(Training, "end_epoch", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no\nmore")))
+        with pytest.raises(
+            ValueError, match=r"trials/resnet8_few/si-000 \(lr 0.05, .*\): OutOfMemoryError: no; remove"
+        ):
+            study(1)
+    made = make_study(SETTINGS, METHODS, 1)
+    assert made.open_trials() == 2
+    assert study(1).open_trials() == 0
 
 
 def test_values_that_no_run_takes_together_fail_their_trial_alone(study, tmp_path, trained):
@@ -233,6 +273,8 @@ def test_the_command_writes_table_picture_and_profile(root):
         ([], "si; si", "methods = si: is given twice"),
         ([], ";", "methods: none given"),
         (["teacher=resnet20"], "lm", "resnet20"),
+        (["--name", "a/b"], "si", "name = a/b: is not a file name"),
+        (["--name", "a" * 300], "si", "name = aaaaaaaaaaaaaaaaaaaa...: has 300 letters; take 80 at most"),
     ],
 )
 def test_faults_come_before_any_training(root, words, methods, fault):

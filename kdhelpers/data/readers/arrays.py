@@ -1,19 +1,24 @@
 """Reading a data set from arrays: torchvision's CIFAR pickles and `.npz` files. Without files a reader returns None."""
 
+import math
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from kdhelpers.data.dataset import Split
-from kdhelpers.data.findings import Findings
+from kdhelpers.data.findings import Findings, shown
 from kdhelpers.data.readers.folders import natural
+from kdhelpers.data.readers.memory import free_memory
 from kdhelpers.data.readers.safe_pickle import restricted_load
+from kdhelpers.messages import short
+
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def read_npz(folder: Path, found: Findings) -> Raw | None:
             splits[name] = checked_split(part["images"], part["labels"], len(names), files[name])
     if len(splits) < len(files):
         found.stop()
-    return Raw(official_splits(splits, folder), [str(name) for name in names], f"{folder}/*.npz")
+    return Raw(official_splits(splits, folder), [shown(str(name)) for name in names], f"{folder}/*.npz")
 
 
 def _number_texts(arrays: dict[str, dict[str, np.ndarray]]) -> None:
@@ -138,17 +143,42 @@ def _numbered(labels: np.ndarray, where: Path | str) -> list[str]:
 
 def _load_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in ("images", "labels", "class_names") if key in file}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = load_arrays(path, ("images", "labels", "class_names"))
+    except Exception as error:  # a damaged file may fail in any way: BadZipFile, zlib.error, struct.error, ...
         if "Object arrays" in str(error):
             raise ValueError(f"{path}: {_objects(path)}") from error
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: is not a readable .npz ({reason}); make it with numpy.savez") from error
+        raise ValueError(f"{path}: is not a readable .npz ({short(error, 200)}); make it with numpy.savez") from error
     if missing := {"images", "labels"} - set(arrays):
         names = " and no ".join(sorted(missing))
         raise ValueError(f"{path}: has no array {names}; save images [N, H, W, 3] and labels [N]")
+    if (names := arrays.get("class_names")) is not None and names.ndim != 1:
+        raise ValueError(f"{path}: class_names are of shape {list(names.shape)}; save a list of texts")
     return arrays
+
+
+def load_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, or those of these names that it has.
+
+    Raises ValueError, before anything is inflated, for arrays that do not fit into the free memory and for one that
+    declares more values than it holds; any other error for a damaged file.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if names is None or member.filename[:-4] in names]
+        needed, free = sum(member.file_size for member in members), free_memory()
+        if free is not None and needed > free:
+            raise ValueError(f"its arrays need {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free")
+        for member in members:
+            with archive.open(member) as file:
+                _check_header(file, member)
+    with np.load(path, allow_pickle=False) as arrays:
+        return {key: arrays[key] for key in arrays if names is None or key in names}
+
+
+def _check_header(file: IO[bytes], member: zipfile.ZipInfo) -> None:
+    version = np.lib.format.read_magic(file)
+    shape, _, dtype = HEADERS[version](file)
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize > member.file_size:
+        raise ValueError(f"{member.filename} declares more values than it holds")
 
 
 def _objects(path: Path) -> str:

@@ -8,8 +8,8 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import warnings
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,10 +22,12 @@ import torch
 from kdhelpers import artifacts
 from kdhelpers.data.dataset import Split
 from kdhelpers.data.findings import Finding, Findings, shown
+from kdhelpers.data.readers.arrays import load_arrays
 from kdhelpers.data.readers.decoding import SLOW_FILES, hint_if_slow
 from kdhelpers.data.readers.image import DECODING, Ranges
 from kdhelpers.display.progress import progress_bar
 
+KEY = re.compile("[0-9a-f]{16}")  # part of a file's name
 HERE = "<folder>"  # replaces the folder in stored findings, since it may move
 
 
@@ -45,6 +47,7 @@ def cached(
     image_size: int | None,
     found: Findings,
     build: Callable[..., Built],
+    classes: int,
     labels: str = "",
 ) -> Built:
     """The result of `build(findings)`, from the cache if the same files were decoded to the same size before.
@@ -57,7 +60,7 @@ def cached(
     key = _known(states).get(state, "")
     if not key and stored:
         key = _key(folder, paths, setting, {}, found)
-    if key and (kept := _load(cache / f"{prefix}{key}.npz", folder, found)):
+    if key and (kept := _load(cache / f"{prefix}{key}.npz", folder, found, classes)):
         _save_state(states, state, key)
         return kept
     own = Findings(found.name, found.complete)
@@ -112,7 +115,8 @@ def _hashes(folder: Path, paths: list[Path], found: Findings) -> list[str]:
 def _known(states: Path) -> dict[str, str]:
     with contextlib.suppress(OSError, ValueError):
         known = artifacts.load_json(states)
-        return known if isinstance(known, dict) else {}
+        if isinstance(known, dict) and all(isinstance(key, str) and KEY.fullmatch(key) for key in known.values()):
+            return known
     return {}
 
 
@@ -122,25 +126,33 @@ def _save_state(states: Path, state: str, key: str) -> None:
             artifacts.save_json(states, {state: key})
 
 
-def _load(file: Path, folder: Path, found: Findings) -> Built | None:
+def _load(file: Path, folder: Path, found: Findings, classes: int) -> Built | None:
     if not file.is_file():
         return None
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            kept = {key: torch.from_numpy(arrays[key]) for key in arrays if "/" in key}
-            facts = json.loads(arrays["facts"].tobytes())
+        kept = load_arrays(file)
+        facts = json.loads(kept["facts"].tobytes())
         splits = {
-            name: Split(kept[f"{name}/images"], kept[f"{name}/labels"])
+            name: _split(kept[f"{name}/images"], kept[f"{name}/labels"], classes)
             for name in ("train", "val", "test")
             if name == "train" or f"{name}/images" in kept  # without it the file is not a cache of these splits
         }
-        ranges = {kind: tuple(span) for kind, span in facts["ranges"].items()}
-        findings = [Finding(*entry) for entry in facts["findings"]]
-    except (ValueError, OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-        return None  # damaged: decode again and overwrite
+        ranges = {kind: (float(low), float(high)) for kind, (low, high) in facts["ranges"].items()}
+        findings = [Finding(*map(str, entry)) for entry in facts["findings"]]
+    except Exception:  # damaged in any way: decode again and overwrite
+        return None
     for finding in findings:
         found.take(finding._replace(where=finding.where.replace(HERE, shown(folder))))
     return Built(splits, ranges)
+
+
+def _split(images: np.ndarray, labels: np.ndarray, classes: int) -> Split:
+    """Raises ValueError for arrays that `_save` does not write."""
+    count, colours, height, width = images.shape
+    kinds = (images.dtype, labels.dtype, labels.shape) == (np.uint8, np.int64, (count,))
+    if not kinds or not count or not 0 <= labels.min() <= labels.max() < classes or colours != 3 or height != width:
+        raise ValueError("arrays of another form")
+    return Split(torch.from_numpy(images), torch.from_numpy(labels))
 
 
 def _save(file: Path, built: Built, findings: Findings, folder: Path) -> None:

@@ -2,19 +2,22 @@
 
 import hashlib
 import http.client
+import lzma
 import os
 import shutil
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path, PurePosixPath
 
 from kdhelpers import artifacts
 from kdhelpers.display.progress import progress_bar
+from kdhelpers.messages import short
 
 BLOCK = 1 << 16  # bytes read at a time
 TIMEOUT = 30.0  # seconds without a byte
+LONGEST = 255  # bytes of a file's name
 ATTEMPTS = 5  # in succession without a new byte
 
 
@@ -32,8 +35,15 @@ def download(url: str, path: Path, md5: str | None = None) -> Path:
         if md5 and (actual := _md5(partial)) != md5:
             partial.unlink()
             raise ValueError(f"{url}: md5 of the download is {actual}, not {md5}; try again later")
-        os.replace(partial, path)
+        _name(partial, path)
     return path
+
+
+def _name(partial: Path, path: Path) -> None:
+    try:
+        os.replace(partial, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
 
 
 def _md5(path: Path) -> str:
@@ -57,7 +67,7 @@ def _fetch_with_retries(url: str, partial: Path) -> None:
         except (ConnectionError, TimeoutError, http.client.HTTPException):
             pass  # the connection failed during the transfer
         except OSError as error:
-            raise OSError(f"{partial}: {error.strerror or error}; free some space there and try again") from error
+            raise _cannot_write(partial, error) from error
         failures = 0 if _size(partial) > before else failures + 1
     raise ConnectionError(f"{url}: failed {ATTEMPTS} times without a new byte")
 
@@ -83,39 +93,68 @@ def _fetch(url: str, partial: Path) -> None:
             while block := response.read(BLOCK):
                 file.write(block)
                 bar.update(len(block))
+            file.flush()
+            os.fsync(file.fileno())  # before it is renamed: a power cut must not leave an empty file under its name
         if total is not None and _size(partial) < total:
             raise ConnectionError("the connection ended early")
 
 
 def unpack(archive: Path, root: Path) -> None:
-    """Unpack a tar archive's top-level folders into `root`, each atomically.
+    """Unpack a tar archive's top-level folders into `root`, each atomically; one process at a time does so.
 
-    Raises ValueError for a damaged archive or a member outside it, FileExistsError for a folder that exists.
+    Raises ValueError for a damaged archive or a member outside it, FileExistsError for a folder that exists, and
+    OSError with the remedy.
     """
-    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=root) as temporary:
-        try:
-            with tarfile.open(archive) as file:
-                for member in file:
-                    _extract(file, member, Path(temporary))
-        except (tarfile.TarError, EOFError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{archive}: was not unpacked ({reason}); delete it and download it again") from error
-        for entry in Path(temporary).iterdir():
+    artifacts.check_file(archive)
+    temporary = root / f".unpack-{archive.name}"
+    shutil.rmtree(temporary, ignore_errors=True)  # a kill may have left it
+    try:
+        _extract_all(archive, temporary)
+        for entry in temporary.iterdir():
             if (root / entry.name).exists():
                 raise FileExistsError(f"{root / entry.name} exists, but {archive.name} contains it; move it away")
             os.replace(entry, root / entry.name)
+    except (tarfile.TarError, EOFError, ValueError, MemoryError, zlib.error, lzma.LZMAError) as error:
+        reason = short(error, 200)
+        raise ValueError(f"{archive}: was not unpacked ({reason}); delete it and download it again") from error
+    except OSError as error:
+        if error.errno is None:  # it has a text for the user already
+            raise
+        raise _cannot_write(root, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> OSError:
+    reason = error.strerror or error
+    return OSError(f"cannot write {path}: {reason}; free some space there or correct its permissions, then try again")
+
+
+def _extract_all(archive: Path, folder: Path) -> None:
+    folder.mkdir()
+    try:
+        with tarfile.open(archive) as file:
+            for member in file:
+                _extract(file, member, folder)
+    except OSError as error:
+        if error.errno is None:  # of a damaged compression
+            raise tarfile.ReadError(str(error)) from error
+        raise
 
 
 def _extract(file: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
-    """Write one member below `root`. Raises ValueError for links, devices and names that lead outside.
+    """Write one member below `root`. Raises ValueError for links, devices, names that lead outside, and sparse files,
+    of which an archive of a kilobyte may declare terabytes.
 
     tarfile's filter="data" needs Python 3.11.4.
     """
     parts = PurePosixPath(member.name).parts
     if member.isdir():
         return
-    if not member.isfile() or member.name.startswith(("/", "\\")) or ".." in parts or ":" in member.name:
-        raise ValueError(f"its member {member.name} is not a plain file inside it")
+    leads_out = member.name.startswith(("/", "\\")) or ".." in parts or ":" in member.name
+    too_long = max(map(len, map(os.fsencode, parts)), default=0) > LONGEST
+    if not member.isfile() or member.issparse() or leads_out or too_long:
+        raise ValueError(f"its member {short(member.name)} is not a plain file inside it")
     path = root.joinpath(*parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     with file.extractfile(member) as source, open(path, "wb") as target:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from kdhelpers.artifacts import read_file
 from kdhelpers.data.findings import IMAGE_KINDS, Findings, shown
 
 EXTENSIONS = frozenset(IMAGE_KINDS.split(", "))
@@ -200,7 +201,7 @@ def _kinds(folder: Path) -> str:
 
 def _annotated(table: Path, images: Path, found: Findings) -> Classes:
     """Tiny-ImageNet's val: a line `file<tab>class<tab>...` per image of one folder."""
-    rows = [line.split("\t") for line in table.read_text("utf-8", "replace").splitlines() if "\t" in line]
+    rows = [line.split("\t") for line in read_file(table).decode("utf-8", "replace").splitlines() if "\t" in line]
     there, classes = {path.name: path for path in _images(images, found)}, {}
     for file, label, *_ in rows:
         if file not in there:

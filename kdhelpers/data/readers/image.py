@@ -13,9 +13,12 @@ from time import perf_counter
 import numpy as np
 
 from kdhelpers.artifacts.impostors import impostor
+from kdhelpers.data.readers.memory import free_memory
+from kdhelpers.messages import short
 
 DECODING = 2  # version of `read_image`: raise it if its pixels change, so that old caches are not used
 Ranges = dict[str, tuple[float, float]]  # "I" or "F" -> what becomes 0..255
+LARGE, BYTES_PER_PIXEL = 2**23, 12  # pixels of an image before the memory is asked for; with its copies in RGB
 ORIENTATION = 0x0112  # EXIF's tag
 
 
@@ -61,9 +64,11 @@ def _explained(content: bytes, error: Exception) -> dict[str, dict]:
         return {"impostor": {"kind": f"an image of kind {brand.upper()}", "remedy": "convert it to PNG or JPEG"}}
     if isinstance(error, Pillow.DecompressionBombError):
         return {"too_large": {"most": 2 * Pillow.MAX_IMAGE_PIXELS}}
+    if isinstance(error, _TooLarge):
+        return {"too_large": {"most": error.args[0]}}
     if isinstance(error, _NotFinite):
         return {"not_finite": {}}
-    unknown, first = isinstance(error, UnidentifiedImageError), (str(error).splitlines() or [""])[0]
+    unknown, first = isinstance(error, UnidentifiedImageError), short(error, 200)
     reason = "its format is unknown" if unknown else "truncated" if "truncated" in first.lower() else first
     return {"unreadable": {"reason": reason or type(error).__name__}}
 
@@ -72,11 +77,16 @@ class _NotFinite(ValueError):
     pass
 
 
+class _TooLarge(ValueError):
+    """Its argument is the number of pixels that the free memory can hold."""
+
+
 def _decode(image: Image, content: bytes, size: int | None, ranges: Ranges) -> None:
     from PIL import Image as Pillow
     from PIL import ImageOps
 
     with Pillow.open(BytesIO(content)) as opened:
+        _check_pixels(opened.width * opened.height)
         coarse = opened.mode[0] in "RL" and ";16" in str(opened.tile[:1])
         if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:  # cameras put a preview into an MPO
             image.faults["animated"] = {}
@@ -98,6 +108,13 @@ def _decode(image: Image, content: bytes, size: int | None, ranges: Ranges) -> N
         square = rgb.crop((left, top, left + side, top + side))
         image.pixels = resized(np.asarray(square), size or side)
         image.coarse = int(image.pixels.max()) if coarse else None
+
+
+def _check_pixels(pixels: int) -> None:
+    """A file of a few bytes may declare millions of pixels."""
+    free = free_memory() if pixels > LARGE else None
+    if free is not None and pixels * BYTES_PER_PIXEL > free:
+        raise _TooLarge(free // BYTES_PER_PIXEL)
 
 
 def resized(square: np.ndarray, size: int) -> np.ndarray:

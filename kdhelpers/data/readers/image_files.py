@@ -75,7 +75,7 @@ def _decoded(
         return Built(built, decoded.ranges, digests)
 
     counts = {name: {each: len(images) for each, images in classes.items()} for name, classes in splits.items()}
-    return cached(cache, folder, every, image_size, found, build, repr(counts))
+    return cached(cache, folder, every, image_size, found, build, len(splits["train"]), repr(counts))
 
 
 def _no_split(folder: Path, whole: Split, *_) -> dict[str, Split]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kdhelpers import artifacts
 from kdhelpers.data.findings import Findings, shown
 from kdhelpers.data.readers.arrays import Raw, checked_split, official_splits
 from kdhelpers.data.readers.decoded_cache import Built, cached
@@ -15,6 +16,7 @@ from kdhelpers.data.readers.decoding import Item, decode
 from kdhelpers.data.readers.folders import class_name, natural
 from kdhelpers.data.readers.image_files import cut, report_copies
 
+MOST_CLASSES = 2**20
 NEEDED = "img or image, and fine_label or label are needed"
 
 
@@ -36,7 +38,8 @@ def read_parquet(folder: Path, image_size: int | None, cache: Path, found: Findi
         table.number(train.texts)
     found.stop_unless_complete()
     paths = [path for table in tables.values() for path in table.paths]
-    built = cached(cache, folder, paths, image_size, found, partial(_build, folder, tables, image_size))
+    build, classes = partial(_build, folder, tables, image_size), len(train.class_names)
+    built = cached(cache, folder, paths, image_size, found, build, classes)
     splits = official_splits(built.splits, folder)
     source = f"{shown(folder)}/*.parquet"
     return Raw(splits, train.class_names, source, *train.superclasses(), pixel_ranges=built.ranges)
@@ -65,6 +68,17 @@ def _build(folder: Path, tables: dict[str, "_Table"], image_size: int | None, fo
     return Built(built, decoded.ranges)
 
 
+def _names(schema) -> dict[str, list[str]]:
+    """Column -> the names of its labels, from Hugging Face's metadata, if these are texts."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        names = {column: facts.get("names") for column, facts in features.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    listed = {column: of for column, of in names.items() if isinstance(of, list)}
+    return {column: [shown(name) for name in of] for column, of in listed.items() if {*map(type, of)} == {str}}
+
+
 class _Table:
     """The parquet files of one split."""
 
@@ -79,6 +93,7 @@ class _Table:
         columns: dict[str, list] = {}
         for path in paths:
             try:
+                artifacts.check_file(path)
                 schema = parquet.read_schema(path)
                 if not self._find_columns(path, schema):
                     continue
@@ -107,9 +122,7 @@ class _Table:
                 self._found.add("columns", path, names=", ".join(schema.names), needed=NEEDED)
                 self.label = None
                 return False
-            features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
-            features = features.get("features", {})
-            self.names = {column: features.get(column, {}).get("names") for column in schema.names}
+            self.names = _names(schema)
         wanted = [name for name in (self.image, self.label, self.coarse) if name]
         for column in [name for name in wanted if name not in schema.names]:
             self._found.add("shards", path, column=column, first=self.paths[0].name)
@@ -141,8 +154,12 @@ class _Table:
 
     @property
     def class_names(self) -> list[str]:
-        numbered = [str(label) for label in range(int(self.labels.max(initial=0)) + 1)]
-        return self.texts or self.names.get(self.label) or numbered
+        highest = int(self.labels.max(initial=0))
+        if names := self.texts or self.names.get(self.label):
+            return names
+        if highest >= MOST_CLASSES:
+            raise ValueError(f"{self.paths[0]}: column {self.label} is {highest}: is out of range; number from 0")
+        return [str(label) for label in range(highest + 1)]
 
     def superclasses(self) -> tuple[list[int] | None, list[str] | None]:
         if not self.coarse or self.coarse_labels.dtype == object:

@@ -106,9 +106,9 @@ def _existing(source: str) -> Path:
     try:
         path = _locate(source)
     except ValueError as error:
-        raise ValueError(f"{source or 'nothing'}: {error}") from None
+        raise ValueError(f"{source or 'nothing'}: {error}; correct the path") from None
     if not path.is_dir() and not path.is_file():
-        raise ValueError(f"{path}: is neither a file nor a folder")
+        raise ValueError(f"{path}: is neither a file nor a folder; name one")
     return path
 
 
