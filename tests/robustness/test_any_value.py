@@ -1,4 +1,4 @@
-"""Any value in any place of a record, a description of weights, a profile and a notebook: read, or refused in one line."""
+"""Any value in any place of a record, a description of weights, a profile, a notebook: read, or refused in one line."""
 
 import json
 
