@@ -101,7 +101,7 @@ class _Supervised:
 
     def _mark(self) -> None:
         """The time from which an input counts."""
-        self.since, self.used = time.monotonic(), _processor_seconds(self.process)
+        self.since, (_, self.used) = time.monotonic(), _state(self.process)
 
     def follow(self, ready: bool) -> bool:
         """Take what the child has written. False when all inputs are done."""
@@ -120,8 +120,9 @@ class _Supervised:
 
     def _is_stuck(self) -> bool:
         """Whether it has computed or waited for too long."""
-        used = _processor_seconds(self.process) - self.used
-        return self.started and (used > SECONDS or time.monotonic() - self.since > SILENT)
+        state, used = _state(self.process)
+        sleeps = state == "S" and time.monotonic() - self.since > SILENT  # else it only has no processor
+        return self.started and (used - self.used > SECONDS or sleeps)
 
     def _take(self, line: dict) -> None:
         result, self.next = self.result, line["number"] + 1
@@ -152,11 +153,12 @@ class _Supervised:
         return False
 
 
-def _processor_seconds(process: int) -> float:
+def _state(process: int) -> tuple[str, float]:
+    """Whether it runs or sleeps (R, S, ...), and the seconds of the processor that it has used."""
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return 0.0
+        return fields[0], (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return "", 0.0
 
 
 def _innermost(trace: Path) -> str:

@@ -15,6 +15,7 @@ from kdhelpers.data.readers.decoded_cache import Built, cached
 from kdhelpers.data.readers.decoding import Item, decode
 from kdhelpers.data.readers.folders import class_name, natural
 from kdhelpers.data.readers.image_files import cut, report_copies
+from kdhelpers.messages import short
 
 MOST_CLASSES = 2**20
 NEEDED = "img or image, and fine_label or label are needed"
@@ -99,8 +100,8 @@ class _Table:
                     continue
                 wanted = [name for name in (self.label, self.coarse) if name]
                 read = parquet.read_table(path, columns=wanted)
-            except (OSError, ValueError) as error:  # pyarrow's own errors derive from these
-                found.add("parquet", path, reason=str(error).splitlines()[0])
+            except Exception as error:  # pyarrow raises OSError, ValueError, NotImplementedError, ...
+                found.add("parquet", path, reason=short(error, 200))
                 continue
             self._read.append(path)
             for name in wanted:
@@ -174,8 +175,8 @@ class _Table:
         for path in self._read:
             try:
                 cells = parquet.read_table(path, columns=[self.image])[self.image].to_pylist()
-            except (OSError, ValueError) as error:
-                found.add("parquet", path, reason=str(error).splitlines()[0])
+            except Exception as error:
+                found.add("parquet", path, reason=short(error, 200))
                 continue
             for row, cell in enumerate(cells):
                 content = cell.get("bytes") if isinstance(cell, dict) else cell
