@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -53,8 +55,11 @@ JOBS = [
 
 
 def run(threads: int = 1, losses: tuple[str, ...] = LOSSES, seeds: tuple[int, ...] = (0, 1)) -> list[dict]:
-    """A row for each loss and each of its checks."""
+    """A row for each loss and each of its checks; none where the machines cannot be made."""
     rows = []
+    if sys.platform != "linux" or os.geteuid() or not shutil.which("ip") or not find_spec("ray"):
+        note("cluster: needs Linux, root, the command ip, and Ray; left out")
+        return rows
     with tempfile.TemporaryDirectory() as folder:
         note("the suite on this machine ...")
         command, environment = suite_command(Path(folder) / "alone", seeds, "--workers", "1")

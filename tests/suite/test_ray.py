@@ -25,14 +25,21 @@ def started(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PYTHONPATH", str(stub), prepend=os.pathsep)
         patched.setenv("RAY_worker_niceness", "0")  # 15 by default, which waits for ever on a busy machine
-        try:
-            workers = RayWorkers("local")
-        except ConnectionError as error:
-            if str(error) != SLOW_START:
-                raise
+        workers = next(filter(None, (start() for _ in range(3))), None)
+        if not workers:
             pytest.skip(SLOW_START)
         yield workers
         ray.shutdown()
+
+
+def start():
+    """None if Ray took too long, as on a busy machine."""
+    try:
+        return RayWorkers("local")
+    except ConnectionError as error:
+        if str(error) != SLOW_START:
+            raise
+    return None
 
 
 @pytest.fixture
