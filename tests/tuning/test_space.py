@@ -79,6 +79,7 @@ def test_a_file_replaces_the_parts_that_it_names(tmp_path):
         ("every: {lr: 0.1}", "lr of lm = 0.1: is not a mapping"),
         ("every: {lr: {low: 0.1}}", "lr of lm = {'low': 0.1}: is not a range; write {low"),
         ("every: {lr: {low: 0.3, high: 0.1}}", "low = 0.3: must be below high = 0.1"),
+        ("every: {lr: {low: 0.1, high: 0.1}}", "low = 0.1: must be below high = 0.1"),
         ("every: {lr: {low: 0, high: 0.1, log: true}}", "low = 0: must be above 0 on a logarithmic scale"),
         ("every: {lr: {low: x, high: 0.1}}", "lr of lm: low = x: is not a finite number"),
         ("every: {lr: {low: 0.01, high: 200}}", "lr of lm = 200.0: lr = 200.0: .*less than or equal to 100"),
@@ -130,3 +131,23 @@ def test_suggestions_are_a_function_of_seed_number_and_history():
     history = [({"lr": lr, "k": 3, "mode": "a"}, 90 - abs(lr - 0.1)) for lr in (0.1, 0.11, 0.09, *[0.5] * 9, 7.0)]
     assert suggest(space, history, 0, 1) == suggest(space, history[:-1], 0, 1)  # 7.0 lies outside
     assert suggest(space, history, 0, 1) != first
+
+
+def test_a_value_has_three_digits_within_the_interval():
+    dimension = Dimension(0.12345, 0.6789)
+    assert [dimension.tidy(value) for value in (0.12345, 0.23456, 0.6789)] == [0.12345, 0.235, 0.6789]
+
+
+def test_around_a_start_of_zero_and_of_a_whole_number():
+    space = {"every": {"weight_decay": {"around": 10}, "batch_size": {"around": 8}}}
+    assert "weight_decay" not in space_of(run_of_method("lm", weight_decay=0.0), space)
+    assert space_of(run_of_method("lm", batch_size=60), space)["batch_size"] == Dimension(8, 480, log=True, whole=True)
+    with pytest.raises(ValueError, match="batch_size of lm = 1: "):
+        space_of(run_of_method("lm", batch_size=2), space)
+
+
+def test_later_suggestions_are_near_the_best_trials():
+    space = {"lr": Dimension(0.01, 1)}
+    history = [({"lr": lr / 20}, 100 - abs(lr - 18)) for lr in range(1, 21)]
+    suggested = sorted(suggest(space, history, 0, number)["lr"] for number in range(20, 29))
+    assert suggested[4] > 0.7
