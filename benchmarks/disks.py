@@ -19,7 +19,7 @@ from benchmarks.kills.harness import Prepared, prepared
 from benchmarks.kills.trap import denied, full, read_only
 from benchmarks.measure import note
 
-EVERY = 25  # one in so many steps of a case, from another one for each fault
+EVERY = 9  # one in so many steps of a case, from another one for each fault
 SIZES = (4, 40, 200, 440, 600)  # KiB; the cases leave up to 0.7 MB
 NAMES = {full: "full", read_only: "read-only", denied: "denied"}
 

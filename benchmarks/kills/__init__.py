@@ -31,7 +31,7 @@ from benchmarks.measure import note, row
 from kdhelpers.suite import warm
 
 SEED = 2026  # of the random moments
-RANDOM_KILLS = 5  # per case
+RANDOM_KILLS = 10  # per case
 SUITE_KILLS = 12
 AT_ONCE = 6  # tasks: most of their time they wait for children
 PAIRS = {  # key of a case -> what two of it at once must do

@@ -203,13 +203,13 @@ def cases(url: str, files: dict[str, bytes]) -> list[Case]:
 
     return [
         Case("training", "training with a checkpoint each epoch", _nothing, _train, 1, 6),
-        Case("lockstep", "lockstep: two students, one teacher and its cache", _teacher, _lockstep, 16),
-        Case("head", "student with a head, and its copy", _teacher, _headed, 10),
-        Case("again", "training again over a finished run", lambda: _train(2), _again, 7),
-        Case("tuning", "tuning: two trials", _nothing, _tune, 13),
-        Case("weights", "registering weights made elsewhere", _place_weights, _register, 4),
-        Case("gallery", "gallery: start page, pages, overviews", _place_records, write_gallery, 6),
-        Case("download", "download of 0.7 MB", _nothing, fetch, 2),
-        Case("suite", "suite of two jobs that train", lambda: write_suite(1), _suite, 20),
-        Case("data set", "data set: download, unpacking, decoded images", _nothing, fetch_data, 9),
+        Case("lockstep", "lockstep: two students, one teacher and its cache", _teacher, _lockstep, 4, 2),
+        Case("head", "student with a head, and its copy", _teacher, _headed, 4, 2),
+        Case("again", "training again over a finished run", lambda: _train(2), _again, 2, 2),
+        Case("tuning", "tuning: two trials", _nothing, _tune, 4, 2),
+        Case("weights", "registering weights made elsewhere", _place_weights, _register, 1, 2),
+        Case("gallery", "gallery: start page, pages, overviews", _place_records, write_gallery, 2, 2),
+        Case("download", "download of 0.7 MB", _nothing, fetch, 1),
+        Case("suite", "suite of two jobs that train", lambda: write_suite(1), _suite, 8, 2),
+        Case("data set", "data set: download, unpacking, decoded images", _nothing, fetch_data, 3),
     ]

@@ -58,13 +58,13 @@ def prepared(case: Case) -> Iterator[Prepared]:
     with TemporaryDirectory(prefix="kills-") as folder:
         template = Path(folder) / "template"
         template.mkdir()
-        _demand(run(case.prepare, template))
+        demand(run(case.prepare, template))
         with copy_of(template) as root:
-            ended = _demand(run(case.work, root))
+            ended = demand(run(case.work, root))
         yield Prepared(case, template, ended.bits, ended.steps, ended.seconds)
 
 
-def _demand(ended: Ended) -> Ended:
+def demand(ended: Ended) -> Ended:
     if ended.code or ended.after:
         raise AssertionError(f"without a kill: exit code {ended.code}, {ended.error or ended.after}")
     return ended

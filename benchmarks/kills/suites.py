@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import psutil
 
 from benchmarks.kills import processes, stored
 from benchmarks.kills.cases import write_suite
-from benchmarks.kills.harness import Tally
+from benchmarks.kills.harness import Tally, demand
 from kdhelpers.suite import run_suite, warm, workers
 from kdhelpers.suite.forked import fork
 from kdhelpers.suite.warm_process import WarmProcess
@@ -42,6 +43,7 @@ class Process:
         os.dup2(orders, 0)
         os.dup2(codes, 1)
         os.closerange(3, 256)
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115  a worker of multiprocessing has another one
         os.environ.update(environment)
         warm.main()
 
@@ -77,7 +79,7 @@ def kill_suites(template: Path, kills: int, draw: random.Random, note: Callable[
     tally = Tally()
     processes.run(lambda: write_suite(EPOCHS), template)
     with processes.copy_of(template) as root:
-        whole = processes.run(suite, root)
+        whole = demand(processes.run(suite, root))
     while tally.kills < kills:
         with processes.copy_of(template) as root:
             for _ in range(min(3, kills - tally.kills)):
