@@ -37,9 +37,7 @@ def test_each_line_of_the_lock_has_a_version_and_a_hash():
 def test_the_lock_satisfies_each_range(file: str, needed: Requirement):
     version = LOCKED.get(canonicalize_name(needed.name))
     assert version, f"{file} needs {needed}, which requirements.lock lacks: run `make lock`"
-    assert needed.specifier.contains(version, prereleases=True), (
-        f"{needed}: locked is {version}; run `make lock`"
-    )
+    assert needed.specifier.contains(version, prereleases=True), f"{needed}: locked is {version}; run `make lock`"
 
 
 def test_the_lock_has_what_its_packages_need():
