@@ -84,7 +84,8 @@ def kill_suites(template: Path, kills: int, draw: random.Random, note: Callable[
                 _kill_one(root, whole.seconds, tally, draw, note)
             ended = processes.run(suite, root)
         place = f"after {tally.kills} kills"
-        wrong = stored.differences(_kept(whole.bits), _kept(ended.bits or {})) if not ended.code else [ended.error]
+        wrong = [line for line in ended.output.splitlines() if ": failed " in line]  # with its reason
+        wrong += stored.differences(_kept(whole.bits), _kept(ended.bits)) if not ended.code else [ended.error]
         tally.faults += [f"{place}: {text}" for text in [*ended.before, *(ended.after or []), *wrong]]
     return tally
 

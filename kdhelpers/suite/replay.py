@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from kdhelpers.artifacts import load_json
+from kdhelpers.artifacts import load_json, lock
 from kdhelpers.suite.processes import adopt_orphans, end_children
 
 MARKER = "kdhelpers"  # in the executed copy's metadata: the notebook ran to its end
@@ -33,7 +33,8 @@ def replay(notebook: str, copy: str, parameters: dict, fingerprint: str) -> int:
 
     os.environ["KD_COMMAND"] = command(notebook, parameters)  # the records quote it
     try:
-        _execute(notebook, copy, parameters, fingerprint)
+        with lock(Path(copy).with_suffix(".lock")):  # this job of a killed suite writes its copy as it ends
+            _execute(notebook, copy, parameters, fingerprint)
     except PapermillExecutionError as error:
         return _failed(error.ename, error.evalue)
     except DeadKernelError as error:

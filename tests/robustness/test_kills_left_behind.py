@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from training_fixtures import QUICK, weights
 from kdhelpers import Run, artifacts, fit
 from kdhelpers.artifacts.files import TEMPORARY_SECONDS
 from kdhelpers.display.progress import Progress
-from kdhelpers.suite import rehearsal, report
+from kdhelpers.suite import rehearsal, replay, report
 from kdhelpers.training.checkpoint import Checkpoint
 
 
@@ -123,3 +124,15 @@ def test_a_page_of_a_notebook_is_renewed_though_the_clock_was_ahead_when_it_was_
     os.utime(source, (time.time(),) * 2)  # the clock is right again, and the notebook ran again
     report.convert_notebooks()
     assert made == ["a.html"] * 2
+
+
+def test_a_job_waits_for_the_same_job_of_a_suite_that_was_killed(tmp_path, monkeypatch):
+    """Else the earlier one, which writes its copy as it ends, may write over a finished copy."""
+    written, copy = threading.Event(), tmp_path / "a.running.ipynb"
+    monkeypatch.setattr(replay, "_execute", lambda *_: written.set())
+    with artifacts.lock(tmp_path / "a.running.lock"):
+        later = threading.Thread(target=replay.replay, args=("a.ipynb", str(copy), {}, ""))
+        later.start()
+        assert not written.wait(0.3)
+    later.join()
+    assert written.is_set()
