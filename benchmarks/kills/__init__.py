@@ -32,7 +32,7 @@ from kdhelpers.suite import warm
 
 SEED = 2026  # of the random moments
 RANDOM_KILLS = 5  # per case
-SUITE_KILLS = 6
+SUITE_KILLS = 12
 AT_ONCE = 6  # tasks: most of their time they wait for children
 PAIRS = {  # key of a case -> what two of it at once must do
     "training": {
