@@ -11,6 +11,7 @@ from kdhelpers.messages import short
 
 SHOWN = 3  # faults of a record that its message names
 WORDS = {"model_type": "is not a JSON object", "missing": "is missing"}  # in place of those of pydantic
+WORDS |= {"string_pattern_mismatch": "has characters that it must not have, such as control characters"}
 NAME = r"^[^/\\\x00-\x1f]+$"  # of a file, in its folder
 MOST_CLASSES, MOST_PIXELS = 2**20, 2**14  # of a network; of the side of its images
 # Without what a terminal or a page obeys: control characters and marks of direction.

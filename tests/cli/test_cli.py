@@ -59,8 +59,9 @@ def test_help_of_the_suite_names_the_profiles_without_torch(root: Path):
 def test_suite_takes_several_values_per_option(monkeypatch: pytest.MonkeyPatch, root: Path):
     options = {}
 
-    def run_suite(profile, only, seeds, workers, ray, force) -> bool:
+    def run_suite(profile, only, seeds, workers, ray, force, time_limit) -> bool:
         options.update(profile=profile, only=only, seeds=seeds, workers=workers, ray=ray, force=force)
+        assert time_limit is None
         return True
 
     monkeypatch.setattr(kdhelpers.suite, "run_suite", run_suite)

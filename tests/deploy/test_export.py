@@ -37,6 +37,8 @@ class Tiny(nn.Sequential):
 """
 QUICK = {"model": "resnet8", "batch_size": 32, "precision": "fp32", "lr": 0.1}
 
+OWN = {"dataset": "digits", "model": "resnet8", "role": "student"}
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -265,12 +267,12 @@ def test_unknown_weights_and_weights_without_description(root):
         ({"class_names": ["a"]}, "class_names: has 1 names for 10 classes"),
         ({"mean": [0.5]}, r"mean = \[0.5\]: list should have at least 3 items"),
         ({"std": [0.5, 0.0, 0.5]}, "std.1 = 0.0: input should be greater than 0"),
-        ({"run": {}}, "run.dataset = {}: field required"),
-        ({"teacher": "resnet20"}, "teacher = resnet20: input should be a valid dictionary"),
+        ({"run": {}}, "run.dataset: is missing"),
+        ({"teacher": "resnet20"}, "teacher = 'resnet20': is not a JSON object"),
         ({"notes": 5}, "notes = 5: input should be a valid list"),
-        ({"run": {"dataset": "digits", "split_seed": "x"}}, "run.split_seed = x: input should be a valid integer"),
-        ({"run": {"dataset": "digits", "method": 5}}, "run.method = 5: input should be a valid string"),
-        ({"head": "simkd"}, "head = simkd: input should be a valid dictionary"),
+        ({"run": OWN | {"split_seed": "x"}}, "run.split_seed = 'x': input should be a valid integer"),
+        ({"run": OWN | {"method": 5}}, "run.method = 5: input should be a valid string"),
+        ({"head": "simkd"}, "head = 'simkd': is not a JSON object"),
     ],
 )
 def test_a_damaged_description_is_named_with_its_field(wrong, fault, name, trained, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import yaml
 from pages import PAGES, README, ROOT, python_blocks, tables
 
 import kdhelpers
+from benchmarks import BENCHMARKS, LONG
 from benchmarks.gpu.command import parse as parse_gpu
 from kdhelpers import METHODS, gains, results
 from kdhelpers.cli.commands import main
@@ -74,7 +75,7 @@ def test_every_command_that_it_names_is_accepted(page):
             parse_gpu(rest.split())  # exits at an option that does not exist
             continue
         if module == "benchmarks":
-            assert name == "all" or (ROOT / "benchmarks" / f"{name}.py").is_file(), name
+            assert name in ("all", *BENCHMARKS, *LONG)
             continue
         assert name in main.commands, name
         options = {flag for option in main.commands[name].params for flag in option.opts}

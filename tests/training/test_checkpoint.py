@@ -32,7 +32,8 @@ def state(epoch, best=1):
     """As of a training that has done so many epochs; the values of its tensors are the epochs."""
     selected = {"epoch": best, "val_top1_pct": 50.0, "weights": {"w": torch.full((2,), float(best))}}
     network = {"w": torch.full((2,), float(epoch))}
-    return {"epochs_done": epoch, "history": [{"epoch": epoch}], "best": selected, "network": network}
+    parts = {"method": {}, "optimizer": {}, "scaler": {}, "precision": "fp32"}
+    return parts | {"epochs_done": epoch, "history": [{"epoch": epoch}], "best": selected, "network": network}
 
 
 def stored(path):
