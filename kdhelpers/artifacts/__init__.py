@@ -14,6 +14,7 @@ from kdhelpers.artifacts.files import (
 from kdhelpers.artifacts.hosted import set_folders
 from kdhelpers.artifacts.paths import (
     FOLDERS,
+    cannot_write,
     checkpoint_path,
     data_root,
     file_name,

@@ -63,12 +63,12 @@ def _replace(temporary: Path, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def rename(source: Path, target: Path) -> None:
-    """`os.replace` with an error that has the remedy."""
+def rename(source: Path, target: Path, variable: str = "KD_ROOT") -> None:
+    """`os.replace` with an error that has the remedy: another folder in the variable."""
     try:
-        os.replace(source, target)
+        _replace(source, target)
     except OSError as error:
-        raise cannot_write(target, error) from error
+        raise cannot_write(target, error, variable) from error
 
 
 def delete(path: Path) -> None:

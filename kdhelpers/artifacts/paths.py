@@ -41,9 +41,9 @@ def folder(kind: str) -> Path:
     return path
 
 
-def cannot_write(path: Path, error: OSError) -> OSError:
+def cannot_write(path: Path, error: OSError, variable: str = "KD_ROOT") -> OSError:
     reason = error.strerror or str(error)
-    return OSError(f"cannot write {path}: {reason}; free some space or set KD_ROOT to a folder that can be written")
+    return OSError(f"cannot write {path}: {reason}; free some space or set {variable} to a folder that can be written")
 
 
 def file_name(text: str) -> str:

@@ -1,7 +1,7 @@
 """The fields of a result record that its readers take, and their types: checked once, where a record is read."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -197,6 +197,13 @@ class _Description(_Part):
     notes: Texts = None
     origin: Options = None
     library: Options = None
+
+    @model_validator(mode="after")
+    def _classes_have_names(self) -> Self:
+        if self.num_classes and self.class_names is not None and len(self.class_names) != self.num_classes:
+            numbers = {"names": len(self.class_names), "classes": self.num_classes}
+            raise PydanticCustomError("count", "class_names: has {names} names for {classes} classes", numbers)
+        return self
 
 
 def check_record(path: Path, content: Any) -> None:

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from kdhelpers import artifacts
@@ -75,60 +74,17 @@ class Source:
         return replace(data, mean=tuple(self.facts["mean"]), std=tuple(self.facts["std"]))
 
 
-class _Run(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    dataset: str
-    method: str | None = None
-    optimizer: str | None = None
-    hyperparameters: dict[str, Any] | None = None
-    val_fraction: float | None = None
-    split_seed: int | None = None
-    unlabelled: str | None = None
-
-
-class _Description(BaseModel):
-    """The types of what a file and its card are made of."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    run: _Run
-    num_classes: int = Field(ge=1)
-    class_names: list[str]
-    image_size: int = Field(ge=1)
-    mean: list[float] = Field(min_length=3, max_length=3)
-    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=3, max_length=3)
-    teacher: dict[str, Any] | None = None
-    head: dict[str, Any] | None = None
-    notes: list[str] = []
-    test_top1_pct: float | None = None
-
-
-def _check(weights: Weights) -> None:
-    """Raises ValueError that names the first wrong field of the description."""
-    path = weights.path.with_suffix(".json")
-    try:
-        facts = _Description.model_validate(weights.description)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field, value = ".".join(map(str, first["loc"])), str(first["input"])[:40]
-        raise ValueError(f"{path}: {field} = {value}: {first['msg'].lower()}; restore the file") from None
-    if (names := len(facts.class_names)) != facts.num_classes:
-        raise ValueError(f"{path}: class_names: has {names} names for {facts.num_classes} classes; restore the file")
-
-
 def load_source(name: str) -> Source:
     """Raises as `find_weights` and `load_model` do, and ValueError for a damaged record and for weights without a
     complete description."""
     weights = find_weights(name)
-    needed = {"run", "num_classes", "class_names", "image_size", "mean", "std"}
-    if missing := needed - weights.description.keys():
-        fault = f"its description lacks {', '.join(sorted(missing))}" if weights.description else "has no description"
+    needed = ("run", "num_classes", "class_names", "image_size", "mean", "std")
+    if missing := [field for field in needed if weights.description.get(field) is None]:
+        fault = f"its description lacks {', '.join(missing)}" if weights.description else "has no description"
         raise ValueError(
             f"weights = {name}: {fault}; `python -m kdhelpers teachers --file {weights.path} --model ARCHITECTURE "
             "--dataset NAME` registers weights with one"
         )
-    _check(weights)
     record = artifacts.load_record(weights.path.stem) or {}
     return Source(weights, load_model(weights), weights.description, record)
 

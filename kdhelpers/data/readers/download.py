@@ -35,15 +35,8 @@ def download(url: str, path: Path, md5: str | None = None) -> Path:
         if md5 and (actual := _md5(partial)) != md5:
             partial.unlink()
             raise ValueError(f"{url}: md5 of the download is {actual}, not {md5}; try again later")
-        _name(partial, path)
+        artifacts.rename(partial, path, "KD_DATA")
     return path
-
-
-def _name(partial: Path, path: Path) -> None:
-    try:
-        os.replace(partial, path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
 
 
 def _md5(path: Path) -> str:
@@ -67,7 +60,7 @@ def _fetch_with_retries(url: str, partial: Path) -> None:
         except (ConnectionError, TimeoutError, http.client.HTTPException):
             pass  # the connection failed during the transfer
         except OSError as error:
-            raise _cannot_write(partial, error) from error
+            raise artifacts.cannot_write(partial, error, "KD_DATA") from error
         failures = 0 if _size(partial) > before else failures + 1
     raise ConnectionError(f"{url}: failed {ATTEMPTS} times without a new byte")
 
@@ -120,14 +113,9 @@ def unpack(archive: Path, root: Path) -> None:
     except OSError as error:
         if error.errno is None:  # it has a text for the user already
             raise
-        raise _cannot_write(root, error) from error
+        raise artifacts.cannot_write(root, error, "KD_DATA") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _cannot_write(path: Path, error: OSError) -> OSError:
-    reason = error.strerror or error
-    return OSError(f"cannot write {path}: {reason}; free some space there or correct its permissions, then try again")
 
 
 def _extract_all(archive: Path, folder: Path) -> None:
