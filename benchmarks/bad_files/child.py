@@ -185,7 +185,7 @@ def _be_child(reader: Reader, numbers: range, seed: int, folder: Path, pipe: int
 
 def _lines(reader: Reader, numbers: range, seed: int, folder: Path, said: io.StringIO) -> Iterator[dict]:
     root = folder / "root"
-    os.environ |= {"KD_ROOT": str(root), "KD_DATA": str(root / "data")}
+    os.environ |= {"KD_ROOT": str(root), "KD_DATA": str(root / "data"), "TORCHINDUCTOR_CACHE_DIR": str(root / "torch")}
     for each in (root / "data", folder / OUTSIDE):
         each.mkdir(parents=True)
     (folder / OUTSIDE / "secret.png").write_bytes(b"\x89PNG secret")

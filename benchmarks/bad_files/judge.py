@@ -57,7 +57,9 @@ def _resident(field: str = "VmRSS", reset: bool = False) -> int:
 def _asked_for_too_much(error: BaseException | None) -> str:
     """The text of a refusal by the system on the way to the error."""
     while error:
-        if isinstance(error, MemoryError) or re.search(
+        frames = traceback.extract_tb(error.__traceback__)
+        parser = bool(frames) and frames[-1].name == "parse"  # of Python: MemoryError means more levels than its stack
+        if (isinstance(error, MemoryError) and not parser) or re.search(
             "can't allocate memory|Unable to allocate|bad_alloc", str(error)
         ):
             return f"asked for too much: {type(error).__name__}: {error} {_place(error)}"

@@ -69,14 +69,7 @@ def _studies(root: Path) -> Sequence[Path]:
     study, paths = _study_of_two(), []
     study.check_stored()
     for key, number in study.order:
-        facts = {
-            "trial": {
-                "study": study.name,
-                "key": key,
-                "number": number,
-                "values": study._values("si", 0) if key == "si" else {"temperature": 2.0},
-            }
-        }
+        facts = {"trial": {"study": study.name, "key": key, "number": number, "values": study._values(key, 0)}}
         name = study.trial_name(key, number)
         content = {
             "schema": 1,

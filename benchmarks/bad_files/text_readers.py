@@ -43,7 +43,7 @@ def _read_profile(root: Path, path: Path) -> None:
     summary_of(path)
     jobs = load_profile(path, seeds=(0, 1))
     fingerprints(jobs)
-    load_profile(path, only=[jobs[-1].name])
+    load_profile(path, (0, 1), [jobs[-1].name])
 
 
 SPACE = {

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdhelpers.artifacts import rehearsed_root
 from kdhelpers.data.dataset import stratified
 from kdhelpers.device import pick_device
 from kdhelpers.evaluation.linear_probe import probe_accuracy_pct
@@ -133,8 +134,10 @@ def tsne(
     from sklearn.manifold import TSNE
 
     chosen, maps = _chosen(predictions, count, classes, seed), []
-    if not 0 < perplexity < len(chosen):
-        raise ValueError(f"perplexity = {perplexity}: must lie between 0 and {len(chosen)}, the number of images")
+    images = count if rehearsed_root() else len(chosen)
+    if not 0 < perplexity < images:
+        raise ValueError(f"perplexity = {perplexity}: must lie between 0 and {images}, the number of images")
+    perplexity = min(perplexity, len(chosen) - 1)  # a rehearsal has few images
     for name, network in predictions.items():
         unit = _unit(network.embeddings[chosen]).numpy()
         if not unit.var(0).max() > 1e-20:

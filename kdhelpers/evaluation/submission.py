@@ -112,7 +112,8 @@ def predict_stored(
     missing = {"image_size", "mean", "std"} - facts.keys()
     if missing or len(names) != classes:
         fault = f"lacks {', '.join(sorted(missing))}" if missing else f"names {len(names)} classes of {classes}"
-        raise ValueError(f"{model}: its description file {fault}; train it again, or remove the file")
+        sidecar = weights.path.with_suffix(".json")
+        raise ValueError(f"{sidecar}: {fault}; train {model} again, or remove the file")
     images = read_unlabelled(source, facts["image_size"], facts.get("pixel_ranges"))
     return predict(network, images, facts["mean"], facts["std"], names, tta)
 

@@ -1,4 +1,4 @@
-"""What a profile needs and this root lacks, data sets and teachers, and what a rehearsal takes in their place."""
+"""What a profile needs and this root lacks: data sets, teachers, ImageNet weights; what a rehearsal takes instead."""
 
 import shutil
 import urllib.request
@@ -10,7 +10,8 @@ import torch
 from kdhelpers import artifacts
 from kdhelpers.data import DATASETS
 from kdhelpers.data.load import is_stored
-from kdhelpers.models import is_network, rebuild_model
+from kdhelpers.models import MODELS, is_network, rebuild_model
+from kdhelpers.models.networks.torchvision_resnet import imagenet_file
 from kdhelpers.suite.profiles import Job
 from kdhelpers.zoo.benchmark import published_teachers
 
@@ -20,8 +21,8 @@ TIMEOUT = 5  # seconds after which a host does not answer
 
 
 def missing(jobs: Sequence[Job]) -> list[str]:
-    """A line for each data set and each teacher that the jobs need and that is not here, with the remedy."""
-    return [*_missing_data(jobs), *_missing_teachers(jobs)]
+    """A line, with the remedy, for each data set and each file of weights that the jobs need and that is not here."""
+    return [*_missing_data(jobs), *_missing_teachers(jobs), *_missing_imagenet_weights(jobs)]
 
 
 def _dataset(job: Job) -> str:
@@ -51,6 +52,16 @@ def _missing_teachers(jobs: Sequence[Job]) -> Iterator[str]:
             fetch = f"`python -m kdhelpers teachers {model}` fetches it; " * published
             train = f"`python -m kdhelpers train dataset={dataset} model={model} role=teacher` trains one"
             yield f"teacher {name}: is not stored, and no job of the profile trains it; {fetch}{train}"
+
+
+def _missing_imagenet_weights(jobs: Sequence[Job]) -> Iterator[str]:
+    """Those of torchvision's ResNets, from which a teacher starts."""
+    starts = dict.fromkeys(job.parameters.get("teacher") for job in jobs if job.parameters.get("pretrained"))
+    for name in (name for name in starts if name in MODELS and MODELS[name].pretrained):
+        url, path = imagenet_file(name)
+        if not path.is_file():
+            remedy = f"the suite downloads them from {url}" if _answers(url) else f"put {url} there by hand"
+            yield f"ImageNet weights of {name}: are not at {path}; {remedy}"
 
 
 def _teachers(jobs: Sequence[Job]) -> dict[str, tuple[str, str]]:

@@ -66,10 +66,12 @@ def plan_text(jobs: Sequence[Job], estimates: Mapping[str, Estimate], workers: i
     whole, free = plan(jobs, estimates, workers), shutil.disk_usage(root()).free
     if whole.unknown:
         return f"{whole.unknown} of {len(jobs)} jobs have no estimate of their time; --rehearse makes it"
+    failed = sum(estimates[name].state != "done" for name in {job.entry for job in jobs})
+    without = f"; {failed} jobs that did not work are not in it" * bool(failed)
     disk = f"{whole.bytes / 1e9:.1f} GB on the disk ({free / 1e9:.0f} GB are free)"
     return (
         f"estimate of the last rehearsal: {whole.trainings} trainings, {duration(whole.seconds)} by {workers} workers, "
-        f"{whole.memory_mib / 1024:.1f} GiB of memory for the largest one, {disk}"
+        f"{whole.memory_mib / 1024:.1f} GiB of memory for the largest one, {disk}{without}"
     )
 
 

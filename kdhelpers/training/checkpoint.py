@@ -115,7 +115,7 @@ def _is_state(state: Any) -> bool:
     """Whether it has the form of `Training.state()`; the tensors are checked when they are restored."""
     if not isinstance(state, dict) or not all(isinstance(state.get(part), kind) for part, kind in PARTS.items()):
         return False
-    best, rows = state.get("best"), state["history"]
+    best, rows = state.get("best", 0), state["history"]
     numbers = all(isinstance(row, dict) and all(isinstance(value, NUMBERS) for value in row.values()) for row in rows)
     return numbers and (best is None or (isinstance(best, dict) and type(best.get("epoch")) is int))
 

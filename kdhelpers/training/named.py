@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from kdhelpers.messages import short
 from kdhelpers.methods import METHODS
 from kdhelpers.models import MODELS, NODE_OPTIONS, check_network, default_options, is_external, option_names
 from kdhelpers.nearest import check_known, known_names
@@ -35,8 +36,9 @@ def run_of(values: Mapping[str, Any]) -> Run:
             field = next((field for field, known in options.items() if name in known), None)
             if field is None:
                 known = [*Run.model_fields, *(option for names in options.values() for option in names)]
-                own = f"; for the network itself: model_options={name}:{value}" * is_external(values.get("model"))
-                raise ValueError(f"{name} = {value}: unknown; {known_names(name, known)}{own}")
+                given = f"; for the network itself: model_options={short(name)}:{short(value)}"
+                own = given * is_external(values.get("model"))
+                raise ValueError(f"{short(name)} = {short(value)}: unknown; {known_names(name, known)}{own}")
             added.setdefault(field, {})[name] = _parsed(value)
     return Run(**fields | {field: _joined(field, fields, more) for field, more in added.items()})
 

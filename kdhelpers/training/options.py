@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from kdhelpers.messages import short
 from kdhelpers.nearest import known_names
 
 REQUIRED = inspect.Parameter.empty
@@ -38,7 +39,7 @@ def complete_options(target: Callable, given: Mapping[str, Any], what: str) -> d
     parameters, retired = _parameters(target), getattr(target, "retired", {})
     given = {name: value for name, value in given.items() if name not in retired or value != retired[name]}
     if unknown := sorted(set(given) - set(parameters)):
-        raise ValueError(f"{what}: unknown {', '.join(unknown)}; {known_names(unknown[0], parameters)}")
+        raise ValueError(f"{what}: unknown {short(', '.join(unknown))}; {known_names(unknown[0], parameters)}")
     if missing := [name for name, default in parameters.items() if default is REQUIRED and name not in given]:
         raise ValueError(f"{what}: {missing[0]} has no default; give a value")
     return _coerced(target, parameters | given, what)
@@ -64,6 +65,6 @@ def _coerced(target: Callable, values: Mapping[str, Any], what: str) -> dict[str
             adapter, is_json = TypeAdapter(hints[name]), isinstance(value, str) and value[:1] in ("[", "{")
             value = adapter.validate_json(value) if is_json else adapter.validate_python(value)
         except ValidationError as error:
-            raise ValueError(f"{what}: {name} = {value!r}: {error.errors()[0]['msg']}") from None
+            raise ValueError(f"{what}: {name} = {short(repr(value))}: {error.errors()[0]['msg']}") from None
         coerced[name] = list(value) if isinstance(value, tuple) else value  # as JSON gives it back
     return coerced

@@ -12,14 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kdhelpers import artifacts
 from kdhelpers.data import DATASETS, check_unlabelled, parse_recipe, unknown_dataset
+from kdhelpers.messages import short
 from kdhelpers.methods import METHODS, Method
 from kdhelpers.models import check_model, default_options
 from kdhelpers.nearest import check_known, known_names
 from kdhelpers.python_paths import is_python_path, mark, use_network
-from kdhelpers.training.optim import OPTIMIZERS, SCHEDULES, check_optimizer_options, learning_rate
+from kdhelpers.training.optim import OPTIMIZERS, SCHEDULES
 from kdhelpers.training.options import complete_options, named_values, option_defaults
 from kdhelpers.training.published import is_published, published_hyperparameters
+from kdhelpers.training.run_checks import check_parts
 
+SHOWN = 5  # problems that a message names
+LONGEST = 500  # characters of a text
 TRUE_WORDS = ("1", "true", "t", "yes", "y", "on")  # as pydantic reads a bool
 WEIGHT_NAMES = ("teacher", "start_from")  # the content of these weights counts, not their names
 PUBLISHED_EXAMPLE = 'write {"temperature": 2}, published, or a pair such as resnet56>resnet20, without blanks'
@@ -131,6 +135,11 @@ class Run(BaseModel):
         values = {name: field.default for name, field in cls.model_fields.items()} | dict(values)
         if isinstance(values["model_options"], str):
             values["model_options"] = named_values(values["model_options"], "model_options", '"base_channels:16"')
+        for name, value in values.items():
+            if isinstance(value, str) and len(value) > LONGEST:
+                raise ValueError(
+                    f"{short(name)} = {short(value)}: has {len(value):,} characters; take {LONGEST} at most"
+                )
         for name in ("teacher", "name", "start_from", "unlabelled", "image_size", "unlabelled_batch_size"):
             values[name] = None if values[name] in ("", 0, "0") else values[name]  # papermill passes "" or 0 for none
         for options, (field, registry) in OPTIONS.items():
@@ -152,67 +161,8 @@ class Run(BaseModel):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Run:
-        method = self.build_method()  # checks the ranges of its hyperparameters
-        check_optimizer_options(self.optimizer_options)
-        learning_rate(self.schedule, self.schedule_options, self.lr, 0, self.epochs or 1)
-        if method.needs_teacher and not self.teacher:
-            raise ValueError(
-                f"teacher: method {self.method} needs one; give the architecture of a trained one, "
-                "e.g. resnet20 (notebook 01_teacher trains it), or the name of its weights"
-            )
-        if self.teacher and not method.needs_teacher:
-            raise ValueError(f"teacher = {self.teacher}: method {self.method} uses none; leave it out")
-        if self.placebo and not method.needs_teacher:
-            raise ValueError(f"placebo = {self.placebo}: method {self.method} has no teacher; leave it out")
-        if method.uses_unlabelled and not self.unlabelled:
-            raise ValueError(
-                f"unlabelled: method {self.method} trains on images without labels; give test, train:16000, or a path"
-            )
-        if self.unlabelled_batch_size and not self.unlabelled:
-            raise ValueError(
-                f"unlabelled_batch_size = {self.unlabelled_batch_size}: has no effect without `unlabelled`; set "
-                "`unlabelled`, or remove it"
-            )
-        if self.selection == "best_val" and self.val_fraction == 0:
-            raise ValueError(
-                "val_fraction = 0: selection best_val needs held-out images; raise it or take selection last"
-            )
-        if self.start_from and self.pretrained:
-            raise ValueError(f"start_from = {self.start_from}: excludes pretrained = True; keep one of the two")
-        if not method.trains_classifier and self.selection == "best_val":
-            raise ValueError(
-                f"selection = best_val: {self.method} trains no classifier, so epochs have no accuracy; "
-                "take selection last"
-            )
-        if method.views > 1 and self.augmentation in ("none", "flip"):
-            raise ValueError(
-                f"augmentation = {self.augmentation}: gives {self.method} equal views of an image; it compares "
-                f'{method.views} different ones; name steps such as "crop flip"'
-            )
-        if method.needs_strong_view and (recipe := parse_recipe(self.augmentation)) == recipe.weak:
-            raise ValueError(
-                f"augmentation = {self.augmentation}: gives {self.method} two weak views; one must be strong; add "
-                'steps, as in "crop flip randaugment=2/10 cutout=8"'
-            )
-        if self.epochs == 0:
-            self._check_untrained()
-        elif method.stage_epochs >= self.epochs:
-            raise ValueError(
-                f"epochs = {self.epochs}: must be more than the {method.stage_epochs} of {self.method}'s first stage"
-            )
-        elif self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs = {self.warmup_epochs}: must be less than epochs = {self.epochs}")
+        check_parts(self)
         return self
-
-    def _check_untrained(self) -> None:
-        """Raises ValueError unless 0 epochs store the random weights that a teacher's training begins with."""
-        others = {"role": "teacher", "method": "si", "pretrained": False, "start_from": None}
-        for field, wanted in others.items():
-            if (value := getattr(self, field)) != wanted:
-                raise ValueError(
-                    f"epochs = 0: stores a teacher of random weights, which excludes {field} = {value}; train for an "
-                    f"epoch or more, or take {field} = {wanted}"
-                )
 
     @property
     def network_options(self) -> dict[str, Any]:
@@ -276,8 +226,9 @@ def _one_line(error: ValidationError) -> str:
     """Every problem of a pydantic error as `field = value: what is allowed`."""
     problems = []
     for problem in error.errors():
-        field, message = ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
+        field, message = short(".".join(map(str, problem["loc"]))), problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = f"unknown field; {known_names(field, Run.model_fields)}"
-        problems.append(f"{field} = {problem['input']!r}: {message}" if field else message)
-    return "Run: " + "; ".join(problems)
+        problems.append(f"{field} = {short(repr(problem['input']))}: {message}" if field else message)
+    more = [f"{len(problems) - SHOWN} more"] * (len(problems) > SHOWN)
+    return "Run: " + "; ".join([*problems[:SHOWN], *more])

@@ -15,6 +15,7 @@ from kdhelpers.artifacts import rehearsed_root
 from kdhelpers.data import Batch, Batches
 from kdhelpers.device import autocast, keep_freed_memory, memory_format, peak_memory_mib
 from kdhelpers.evaluation.validation import top1_and_loss
+from kdhelpers.messages import inform
 from kdhelpers.models import FeatureExtractor, HeadedNetwork, rebuild_model
 from kdhelpers.training.context import context_of
 from kdhelpers.training.epoch_log import EpochLog, faulty_term, total
@@ -27,6 +28,7 @@ from kdhelpers.weights.load import load_weights, start_from
 
 _OPTIONS = inspect.signature(DistributedDataParallel).parameters
 SYNC = "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers"  # before torch 2.14
+REHEARSED_RATE = 1e-3  # of the learning rate: after two steps at a high one the logits of a deep network are not finite
 
 
 def seed_everything(*parts: int | str) -> None:
@@ -76,8 +78,7 @@ class Training:
     def _build(self, teacher: Teacher | None, inputs: Inputs) -> DistillationModule:
         run = self.run
         seed_everything(run.seed, "weights")
-        options = {"image_size": self.data.image_size, **run.network_options}
-        self.network = rebuild_model(run.model, self.data.num_classes, **options)
+        self.network = self._network()
         if inputs.start:
             start_from(self.network, inputs.start)
         self.network.to(self.device, memory_format=memory_format(self.device))
@@ -91,6 +92,16 @@ class Training:
             self.model = HeadedNetwork(self.network, head)
             self.student = FeatureExtractor(self.model)
         return DistillationModule(self.student, self.method, teacher, run.placebo)
+
+    def _network(self) -> nn.Module:
+        run, size = self.run, self.data.image_size
+        try:
+            return rebuild_model(run.model, self.data.num_classes, image_size=size, **run.network_options)
+        except FileNotFoundError as error:
+            if not (run.pretrained and rehearsed_root()):
+                raise
+            inform(f"{error}; the rehearsal takes random weights")
+            return rebuild_model(run.model, self.data.num_classes, image_size=size, **run.model_options)
 
     @property
     def epoch(self) -> int:
@@ -115,7 +126,8 @@ class Training:
         run, steps = self.run, len(self.batches)
         now = self.epochs_done + len(self.log.sizes) / steps  # in epochs
         schedule = run.schedule, run.schedule_options
-        self.lr = learning_rate(*schedule, run.lr, now, run.epochs, run.warmup_epochs, 1 / steps)
+        peak = run.lr * REHEARSED_RATE if rehearsed_root() else run.lr
+        self.lr = learning_rate(*schedule, peak, now, run.epochs, run.warmup_epochs, 1 / steps)
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(self.lr)

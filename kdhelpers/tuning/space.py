@@ -49,6 +49,10 @@ class Dimension:
     def contains(self, value: Any) -> bool:
         return value in self.choices if self.choices else self.low <= value <= self.high
 
+    def takes(self, value: Any, start: Any) -> bool:
+        """Whether a trial may have the value: one of the dimension, or the start, which may lie outside."""
+        return value == start or ((bool(self.choices) or isinstance(value, int | float)) and self.contains(value))
+
     @property
     def ends(self) -> tuple:
         return self.choices or (self.low, self.high)

@@ -23,6 +23,7 @@ from kdhelpers.tuning.space import Dimension, Space, flat, read_space, space_of,
 
 FOLDER = "trials"  # in json_results/, so that no page or table of results reads them
 PARTS = ("run", "space")  # what is stored of each method
+DEFAULT = "the default"
 DIVERGED, INVALID = "FloatingPointError", "invalid setting"  # errors that belong to the setting
 COUNTED = (DIVERGED, INVALID)
 LONGEST = 80  # letters of a name: those of its files have a method, a seed and a number, too
@@ -65,9 +66,21 @@ class Study:
 
     def ended_record(self, key: str, number: int) -> dict | None:
         """The record of a trial, if it counts: it has finished, or its setting made it fail."""
-        record = artifacts.load_record(self.trial_name(key, number)) or {}
+        record = self._record(key, number) or {}
         by_setting = record.get("status") == "failed" and (record.get("error") or "").startswith(COUNTED)
         return record if record.get("status") == "finished" or by_setting else None
+
+    def _record(self, key: str, number: int) -> dict | None:
+        """What is stored of a trial. Raises ValueError for a file that is not of this trial."""
+        name, space, start = self.trial_name(key, number), self.spaces[key], flat(self.runs[key])
+        if not (record := artifacts.load_record(name)):
+            return None
+        trial, top1 = record.get("trial") or {}, (record.get("metrics") or {}).get("val_top1_pct")
+        values = trial.get("values", {})
+        fits = values.keys() == space.keys() and all(space[n].takes(value, start[n]) for n, value in values.items())
+        if not fits or trial["number"] != number or (record["status"] == "finished" and top1 is None):
+            raise ValueError(f"{artifacts.record_path(name)}: is not trial {number} of {key}; delete it to train it")
+        return record
 
     def ended(self, key: str) -> list[dict]:
         """The records of the method's trials that have ended, in order."""
@@ -99,7 +112,7 @@ class Study:
             stack.enter_context(artifacts.lock(self._lock(f"{key}-{number:03d}"), wait=False))
         except BlockingIOError:
             return None
-        stored = artifacts.load_record(self.trial_name(key, number))  # of a trial that was interrupted
+        stored = self._record(key, number)  # of a trial that was interrupted
         return Trial(self, key, number, stored["trial"]["values"] if stored else self._values(key, number))
 
     def _values(self, key: str, number: int) -> dict[str, Any]:
@@ -154,7 +167,8 @@ def _stored(path: Path) -> dict[str, dict]:
     """What `check_stored` wrote."""
     content = artifacts.load_json(path, f"delete {path.parent}, or take another --name")
     facts = list(content.values()) if isinstance(content, dict) else [None]
-    if not all(isinstance(each, dict) and all(isinstance(each.get(part), dict) for part in PARTS) for each in facts):
+    parts = [part for each in facts for part in (each.values() if isinstance(each, dict) else [None])]
+    if not all(isinstance(part, dict) for part in parts) or any(each.keys() != {*PARTS} for each in facts):
         raise ValueError(f"{path}: is not a study of this version; delete {path.parent}, or take another --name")
     return content
 
@@ -207,7 +221,7 @@ def _check(run: Run) -> None:
 def _difference(stored: Mapping, given: Mapping) -> str:
     """The first field that differs, with both values."""
     parts: Sequence[tuple[str, Any, Any]] = [
-        (name, stored[part].get(name), given[part].get(name))
+        (name, stored[part].get(name, DEFAULT), given[part].get(name, DEFAULT))
         for part in PARTS
         for name in sorted({*stored[part], *given[part]})
     ]
@@ -217,6 +231,6 @@ def _difference(stored: Mapping, given: Mapping) -> str:
 
 def _shown(value: Any) -> Any:
     """A dimension as it stands in study.json as `0.01 to 0.3 (log)`."""
-    with contextlib.suppress(TypeError):
+    with contextlib.suppress(TypeError, ValueError):
         return Dimension(**value).text()
-    return "the default" if value is None else short(value)
+    return short(value)

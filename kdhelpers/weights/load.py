@@ -161,7 +161,7 @@ def load_model(
     elif not num_classes:
         raise ValueError(f"{path}: has no description; give num_classes with model = {model}")
     if is_python_path(model):
-        require_given(model, path.with_suffix(".json").name)
+        require_given(model, str(path.with_suffix(".json")))
     image_size = image_size or description.get("image_size")
     with artifacts.reading(path.with_suffix(".json") if description else path, "correct it"):
         network = rebuild_model(model, num_classes, image_size=image_size, **options)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
 from suite_fixtures import job, make_root, profile
 from training_fixtures import QUICK
 
-from kdhelpers import Run, artifacts, describe_teacher, fit, infer, load_data
+from kdhelpers import Run, analysis, artifacts, describe_teacher, fit, infer, load_data
 from kdhelpers.deploy.network import draw
 from kdhelpers.suite import rehearse_suite, run_suite
 from kdhelpers.suite.profiles import load_profile
@@ -56,6 +57,17 @@ def test_few_images_of_each_class_are_predicted(rehearsed, monkeypatch):
     assert len(infer(model, data).labels) == len(data.test) == 360
 
 
+def test_a_rehearsal_has_a_thousandth_of_the_learning_rate(rehearsed, data):
+    assert fit(Run(**QUICK | {"lr": 10}), data).history[0]["lr"] <= 0.01
+
+
+def test_a_rehearsed_map_keeps_its_perplexity_within_the_few_images(rehearsed):
+    predictions = {"one": infer(fit(Run(**QUICK), load_data("digits")).model, load_data("digits"))}
+    assert set(analysis.tsne(predictions, count=300, classes=[0, 1], perplexity=30)["perplexity"]) < {*range(1, 30)}
+    with pytest.raises(ValueError, match="perplexity = 300: must lie between 0 and 300, the number of images"):
+        analysis.tsne(predictions, count=300, perplexity=300)
+
+
 def test_noise_stands_in_for_a_data_set_that_is_not_stored(rehearsed):
     data = load_data("cifar100")
     assert (len(data.train), len(data.val), len(data.test)) == (45_000, 5_000, 10_000)
@@ -90,6 +102,39 @@ def test_what_is_missing_is_named_with_its_remedy(tmp_path, monkeypatch):
         assert artifacts.load_tensors(artifacts.weights_path("teacher_resnet56_cifar100")).keys() == {"x"}
 
 
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """torchvision's file of ImageNet weights is not stored, and no host answers."""
+
+    def fail(*_arguments, **_options):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("kdhelpers.suite.stand_ins._answers", lambda url: False)
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    return tmp_path / "hub" / "checkpoints"
+
+
+def test_missing_imagenet_weights_are_named_once(offline):
+    jobs = [each for each in load_profile("paper") if each.parameters.get("pretrained")]
+    (line,) = missing(jobs)[-1:]
+    assert line.startswith(f"ImageNet weights of resnet101: are not at {offline}/resnet101-")
+    assert re.search(r"; put https://download\.pytorch\.org/models/resnet101-\w+\.pth there by hand$", line)
+    file = next(word for word in line.split() if word.startswith(str(offline))).rstrip(";")
+    offline.mkdir(parents=True)
+    (offline / file).touch()
+    assert not [line for line in missing(jobs) if "ImageNet" in line]
+
+
+def test_random_weights_stand_in_for_those_of_imagenet_in_a_rehearsal_alone(offline, root, data, monkeypatch, capsys):
+    run = Run(**QUICK | {"model": "resnet18", "model_options": {"stem": "imagenet"}}, pretrained=True, role="teacher")
+    with pytest.raises(FileNotFoundError, match="pretrained: resnet18: download failed"):
+        fit(run, data)
+    monkeypatch.setenv("KD_REHEARSAL", str(root))
+    assert fit(run, data).weights_path.is_file()
+    assert "no route to host" in capsys.readouterr().err
+
+
 def test_the_estimate_is_the_longest_chain_or_the_shared_work(tmp_path, monkeypatch):
     root = make_root(tmp_path, monkeypatch)
     entries = [job("first"), job("each", needs=["first"], seeds="each"), job("alone")]
@@ -114,6 +159,7 @@ def test_a_rehearsal_of_a_profile_keeps_nothing_but_its_estimate(tmp_path, monke
     lines = {line.split()[0]: line for line in printed.splitlines()[-6:]}
     assert [lines[name].split()[1] for name in ("works", "raises", "after")] == ["yes", "no", "blocked"]
     assert "ValueError: rate = 0.1: too fast" in printed
+    assert "; 2 jobs that did not work are not in it" in printed
     assert sorted(path.name for path in root.iterdir()) == ["notebooks"]
     assert [path.name for path in (root / "notebooks" / "executed").iterdir()] == ["tiny.rehearsal.json"]
     assert stored_estimates(name)["works"].state == "done"

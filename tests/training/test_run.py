@@ -167,3 +167,17 @@ def test_model_options_may_be_a_text():
     }.items():
         with pytest.raises(ValueError, match=says):
             Run(model="resnet18", model_options=text)
+
+
+def test_a_text_without_end_is_named_in_one_short_line():
+    for fields, name in (
+        ({"teacher": "x" * 5000}, "teacher"),
+        ({"y" * 5000: "x"}, "yyy"),
+        ({"lr": ["z" * 5000]}, "lr"),
+    ):
+        with pytest.raises(ValueError, match=f"Run: {name}.{{0,90}} = .{{0,90}}: ") as error:
+            Run(**fields)
+        assert len(str(error.value)) < 500
+    many = {f"field{number}": 1 for number in range(50)}
+    with pytest.raises(ValueError, match="45 more$"):
+        Run(**many)

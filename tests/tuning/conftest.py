@@ -3,14 +3,11 @@
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from tuning_fixtures import METHODS, SETTINGS
 
 from kdhelpers import Run, fit
 from kdhelpers.display.progress import Progress
 from kdhelpers.tuning import tune
-
-SETTINGS = {"dataset": "few", "model": "resnet8", "epochs": 1, "batch_size": 16, "augmentation": "none"}
-SETTINGS |= {"teacher": "resnet14", "val_fraction": 0.25}
-METHODS = "si; lm"
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import METHODS, SETTINGS
+from tuning_fixtures import METHODS, SETTINGS
 
 from kdhelpers import artifacts, results
 from kdhelpers.cli.commands import main
@@ -140,6 +140,33 @@ def test_settings_may_change_before_the_first_trial(root):
         pass
     with pytest.raises(ValueError, match=r"lr: 0.2 then, 0.3 now"), other.claim():
         pass
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"trial": None},
+        {"metrics": None},
+        {"metrics": {"val_top1_pct": None}},
+        {"number": 1},
+        {"values": {}},
+        {"values": {"lr": 0.05, "another": 1}},
+        {"lr": 1e9},
+        {"lr": "fast"},
+        {"lr": True},
+    ],
+)
+def test_a_record_of_another_form_is_not_taken_for_a_trial(wrong, study, trained):
+    study(1, "si")
+    path = artifacts.record_path("trials/resnet8_few/si-000")
+    record = artifacts.load_json(path)
+    for field, value in wrong.items():
+        holder = record["trial"]["values"] if field in record["trial"]["values"] else record["trial"]
+        holder = holder if field in holder else record
+        holder[field] = value
+    artifacts.save_json(path, record)
+    with pytest.raises(ValueError, match=r"si-000\.json: (is not trial 0 of si; delete it to train it|trial)"):
+        study(1, "si")
 
 
 def test_a_trial_belongs_to_one_process(root):

@@ -1,8 +1,8 @@
 """torchvision's ResNets (He et al. 2016, section 3), with a stem for 32 px or the stock one for 224 px."""
 
-import os
 import pickle
 from functools import partial
+from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor, nn
@@ -55,12 +55,17 @@ def _narrow(model: nn.Module, base_channels: int) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # torchvision's initialisation
 
 
-def imagenet_weights(name: str) -> dict[str, Tensor]:
-    """torchvision's first ImageNet weights, which published experiments use."""
+def imagenet_file(name: str) -> tuple[str, Path]:
+    """The URL of torchvision's first ImageNet weights, which published experiments use, and the file that has them."""
     from torchvision.models import get_model_weights
 
     url = next(iter(get_model_weights(name))).url
-    path = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
+    return url, Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(url).name)
+
+
+def imagenet_weights(name: str) -> dict[str, Tensor]:
+    """The tensors of `imagenet_file`, downloaded once."""
+    url, path = imagenet_file(name)
     try:
         return torch.hub.load_state_dict_from_url(url, check_hash=True, weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
