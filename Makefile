@@ -12,9 +12,10 @@ BIN := $(VENV)/bin
 suite: $(VENV)/suite.stamp
 	$(BIN)/python -m kdhelpers suite --profile $(PROFILE)
 
+# by four processes at most, each of which takes about 2 GB
 test: $(VENV)/dev.stamp
 	$(MAKE) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
