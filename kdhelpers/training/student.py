@@ -94,14 +94,18 @@ class Training:
         return DistillationModule(self.student, self.method, teacher, run.placebo)
 
     def _network(self) -> nn.Module:
-        run, size = self.run, self.data.image_size
+        run = self.run
+
+        def build(options: dict) -> nn.Module:
+            return rebuild_model(run.model, self.data.num_classes, **{"image_size": self.data.image_size, **options})
+
         try:
-            return rebuild_model(run.model, self.data.num_classes, image_size=size, **run.network_options)
+            return build(run.network_options)
         except FileNotFoundError as error:
             if not (run.pretrained and rehearsed_root()):
                 raise
             inform(f"{error}; the rehearsal takes random weights")
-            return rebuild_model(run.model, self.data.num_classes, image_size=size, **run.model_options)
+            return build(run.model_options)
 
     @property
     def epoch(self) -> int:
