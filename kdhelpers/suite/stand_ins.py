@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import torch
+from torch import nn
 
 from kdhelpers import artifacts
 from kdhelpers.data import DATASETS
@@ -17,6 +18,7 @@ from kdhelpers.zoo.benchmark import published_teachers
 
 EMBEDDED = "digits"  # its images are at hand, and its notebooks train a missing teacher
 GIVEN = ("teacher", "teachers", "start_from")  # parameters that name weights
+IMAGES, SIDE = 8, 32  # of the noise that a random teacher has seen
 TIMEOUT = 5  # seconds after which a host does not answer
 
 
@@ -94,7 +96,12 @@ def place_weights(jobs: Sequence[Job]) -> None:
 
 @torch.random.fork_rng(devices=[])
 def _store_random(name: str, model: str, classes: int) -> None:
-    path = artifacts.weights_path(name)
-    artifacts.save_tensors(path, rebuild_model(model, classes).state_dict())
+    path, network = artifacts.weights_path(name), rebuild_model(model, classes)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0  # one batch sets the statistics: without them the maps of a deep network are infinite
+    with torch.no_grad():
+        network(torch.randn(IMAGES, 3, SIDE, SIDE))
+    artifacts.save_tensors(path, network.state_dict())
     facts = {"name": name, "model": model, "model_options": {}, "num_classes": classes, "test_top1_pct": 100 / classes}
     artifacts.save_json(path.with_suffix(".json"), facts | {"sha256": artifacts.sha256(path), "notes": []})

@@ -10,12 +10,12 @@ import torch
 from suite_fixtures import job, make_root, profile
 from training_fixtures import QUICK
 
-from kdhelpers import Run, analysis, artifacts, describe_teacher, fit, infer, load_data
+from kdhelpers import Run, analysis, artifacts, describe_teacher, fit, infer, load_data, load_model
 from kdhelpers.deploy.network import draw
 from kdhelpers.suite import rehearse_suite, run_suite
 from kdhelpers.suite.profiles import load_profile
 from kdhelpers.suite.rehearsal import Estimate, plan, scratch_root, stored_estimates
-from kdhelpers.suite.stand_ins import missing, place_weights
+from kdhelpers.suite.stand_ins import _store_random, missing, place_weights
 
 
 @pytest.fixture
@@ -133,6 +133,13 @@ def test_random_weights_stand_in_for_those_of_imagenet_in_a_rehearsal_alone(offl
     monkeypatch.setenv("KD_REHEARSAL", str(root))
     assert fit(run, data).weights_path.is_file()
     assert "no route to host" in capsys.readouterr().err
+
+
+def test_a_random_teacher_of_great_depth_has_finite_maps(rehearsed):
+    _store_random("teacher_resnet110_cifar100", "resnet110", 100)
+    with torch.no_grad():
+        logits = load_model("teacher_resnet110_cifar100")(torch.randn(4, 3, 32, 32))
+    assert 0 < logits.abs().max() < 1e3
 
 
 def test_the_estimate_is_the_longest_chain_or_the_shared_work(tmp_path, monkeypatch):
