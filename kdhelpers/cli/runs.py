@@ -41,9 +41,9 @@ def suite(ray: str | None, force: bool, rehearse: bool, **options) -> None:
     from kdhelpers.suite import rehearse_suite, run_suite
     from kdhelpers.suite.report import convert_notebooks, write_report
 
-    if rehearse:
-        sys.exit(0 if rehearse_suite(**options) else 1)
     try:
+        if rehearse:
+            sys.exit(0 if rehearse_suite(**options) else 1)
         finished = run_suite(**options, ray=ray, force=force)
     except KeyboardInterrupt:
         click.echo("interrupted; finished jobs are kept, and the same command continues", err=True)

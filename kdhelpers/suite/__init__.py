@@ -32,7 +32,7 @@ def run_suite(
     from kdhelpers.suite.rehearsal import stored_estimates
     from kdhelpers.suite.schedule import Suite
     from kdhelpers.suite.stand_ins import missing
-    from kdhelpers.suite.terminal import Log, over_their_limit, plan_text
+    from kdhelpers.suite.terminal import Log, changed_since, over_their_limit, plan_text
     from kdhelpers.suite.workers import LocalWorkers
 
     jobs, path = limited(load_profile(profile, seeds, only), time_limit), profile_path(profile)
@@ -41,7 +41,9 @@ def run_suite(
     forced = frozenset(job.name for job in jobs if force and (not only or job.is_named(only)))
     estimates = stored_estimates(path.stem)
     click.echo(f"{path}: {len(jobs)} jobs, {pool.description}")
-    for line in (*missing(jobs), *over_their_limit(jobs, estimates), plan_text(jobs, estimates, pool.at_once)):
+    changed = changed_since(estimates, load_profile(profile, seeds[:1]), {job.entry for job in jobs})
+    limits = over_their_limit(jobs, estimates)
+    for line in (*missing(jobs), *limits, plan_text(jobs, estimates, pool.at_once), *changed):
         click.echo(line)
     log = Log(jobs, estimates, pool.at_once)
     try:

@@ -31,12 +31,17 @@ def copies_of(job: Job) -> Copies:
 
 
 def records_of(job: Job) -> list[dict]:
-    """The finished result records of this job's notebook; a job of the same name may use other data."""
+    """The finished result records of this job's notebook; a job of the same name may use other data.
+
+    A record from elsewhere may lack its run or its metrics.
+    """
     return [
         record
         for record in records()
         if record.get("notebook") == copies_of(job).link
         and record.get("status") == "finished"
+        and record.get("run")
+        and record.get("metrics")
         and job.parameters.get("dataset", record["run"].get("dataset")) == record["run"].get("dataset")
     ]
 

@@ -16,7 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from kdhelpers.artifacts import load_yaml, read_file
 from kdhelpers.messages import short
@@ -33,7 +33,15 @@ from kdhelpers.suite.notebooks import (
 )
 from kdhelpers.suite.times import seconds_of
 
+COPIES = (".running", ".failed")  # of a job's executed copies, see copies.py
 SOURCES = (".py", ".j2", ".css", ".csv", ".yaml")
+
+
+def _refuse_copy(name: str) -> str:
+    """The job `a` deletes `a.failed.ipynb` when it succeeds, which the job `a.failed` has written."""
+    if name.endswith(COPIES):
+        raise ValueError(f"name = {short(name)}: ends like a copy of another job; leave {Path(name).suffix} out")
+    return name
 
 
 class Entry(BaseModel):
@@ -41,7 +49,8 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # part of file names
+    # part of file names
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), AfterValidator(_refuse_copy)]
     notebook: str
     parameters: dict[str, Any] = {}
     needs: list[str] = []

@@ -75,8 +75,13 @@ class Plan:
 
 
 def plan(jobs: Sequence[Job], estimates: dict[str, Estimate], workers: int) -> Plan:
-    """At best all workers are busy to the end; at least the longest chain of jobs takes its time."""
+    """At best all workers are busy to the end; at least the longest chain of jobs takes its time.
+
+    Jobs that did not work are left out: what they took until then says nothing.
+    """
     known = [(job, estimates[job.entry]) for job in jobs if job.entry in estimates]
+    unknown = len(jobs) - len(known)
+    known = [(job, one) for job, one in known if one.state == "done"]
     takes = {job.name: one.seconds * job.seeds for job, one in known}
     ends: dict[str, float] = {}
     for job in in_order(jobs):
@@ -86,7 +91,7 @@ def plan(jobs: Sequence[Job], estimates: dict[str, Estimate], workers: int) -> P
         sum(one.trainings * job.seeds for job, one in known),
         max((one.memory_mib for _, one in known), default=0),
         sum(one.weights_bytes * job.seeds + one.cache_bytes for job, one in known),
-        len(jobs) - len(known),
+        unknown,
     )
 
 
@@ -123,9 +128,9 @@ def scratch_root() -> Iterator[None]:
 def _remove_left_behind() -> None:
     """The folders of rehearsals that were killed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError):  # of a rehearsal that runs, or of another user
-            with artifacts.lock(folder / LOCK, wait=False):
-                pass
+        if not (folder / LOCK).is_file():  # of a rehearsal that has just made it, and will lock it at once
+            continue
+        with suppress(OSError), artifacts.lock(folder / LOCK, wait=False):  # of one that runs, or of another user
             shutil.rmtree(folder, ignore_errors=True)
 
 

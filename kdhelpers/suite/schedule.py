@@ -78,6 +78,7 @@ class Suite:
         self.fingerprints = fingerprints(jobs)
         self.status = {job.name: Status(fingerprint=self.fingerprints[job.name]) for job in jobs}
         self.running: dict[str, Running] = {}
+        self.unchanged: dict[str, bool] = {}
 
     def run(self, workers: Workers) -> bool:
         with _only_one_suite():
@@ -104,7 +105,15 @@ class Suite:
         return {}
 
     def _is_unchanged(self, job: Job) -> bool:
-        """Whether it is done with these sources and parameters, its files exist, and all before it is unchanged."""
+        """Whether it is done with these sources and parameters, its files exist, and all before it is unchanged.
+
+        Each job is looked at once. Of n jobs, each after all above it, the last one has 2^n paths to the first ones.
+        """
+        if job.name not in self.unchanged:
+            self.unchanged[job.name] = self._is_kept(job)
+        return self.unchanged[job.name]
+
+    def _is_kept(self, job: Job) -> bool:
         before = self.earlier.get(job.name, {})
         return (
             job.name not in self.force

@@ -4,6 +4,7 @@ import shutil
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from http.client import HTTPException
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from kdhelpers.data import DATASETS
 from kdhelpers.data.load import is_stored
 from kdhelpers.models import MODELS, is_network, rebuild_model
 from kdhelpers.models.networks.torchvision_resnet import imagenet_file
+from kdhelpers.suite.notebooks import parameters_of
 from kdhelpers.suite.profiles import Job
 from kdhelpers.zoo.benchmark import published_teachers
 
@@ -42,7 +44,7 @@ def _missing_data(jobs: Sequence[Job]) -> Iterator[str]:
 
 
 def _answers(url: str) -> bool:
-    with suppress(OSError):
+    with suppress(OSError, HTTPException, ValueError):  # the others: an answer that is not HTTP, a faulty redirection
         return urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT).status < 400
     return False
 
@@ -72,14 +74,19 @@ def _teachers(jobs: Sequence[Job]) -> dict[str, tuple[str, str]]:
         artifacts.file_name(f"teacher_{given}_{_dataset(job)}" if is_network(given) else given): (given, _dataset(job))
         for job in jobs
         if job.notebook.stem != "01_teacher" and _dataset(job) != EMBEDDED
-        for parameter in GIVEN
-        for given in str(job.parameters.get(parameter, "")).split()
+        for given in " ".join(_given(job).values()).split()
     }
     derived = {
-        f"teacher_{job.parameters.get('teacher')}_{_dataset(job)}" for job in jobs if "01_teacher" in str(job.notebook)
+        f"teacher_{_given(job).get('teacher')}_{_dataset(job)}" for job in jobs if job.notebook.stem == "01_teacher"
     }
     trained = derived | {job.parameters.get("name") for job in jobs}
     return {name: facts for name, facts in taken.items() if name not in trained}
+
+
+def _given(job: Job) -> dict[str, str]:
+    """The parameters in GIVEN; what the job does not state is the default of its notebook."""
+    written = {name: text.strip("'\"") for name, text in parameters_of(job.notebook).items()} | job.parameters
+    return {name: str(written[name]) for name in GIVEN if name in written}
 
 
 def place_weights(jobs: Sequence[Job]) -> None:

@@ -9,7 +9,7 @@ from kdhelpers.artifacts import root
 from kdhelpers.display.text import MARK
 from kdhelpers.report.labels import record_label
 from kdhelpers.suite.copies import records_of
-from kdhelpers.suite.profiles import Job
+from kdhelpers.suite.profiles import Job, fingerprints
 from kdhelpers.suite.rehearsal import Estimate, plan
 from kdhelpers.suite.schedule import ENDED, FINISHED, Status
 from kdhelpers.suite.times import duration, limit_text
@@ -83,6 +83,16 @@ def over_their_limit(jobs: Sequence[Job], estimates: Mapping[str, Estimate]) -> 
         for job, seconds in known
         if job.time_limit and seconds > job.time_limit
     ]
+
+
+def changed_since(estimates: Mapping[str, Estimate], rehearsed: Sequence[Job], entries: set[str]) -> list[str]:
+    """A line if some of the entries are not those that were rehearsed. `rehearsed`: the whole profile, one seed."""
+    hashes = fingerprints([*rehearsed])
+    now = {job.entry: hashes[job.name] for job in rehearsed}
+    known = entries & estimates.keys()
+    changed = sum(estimates[entry].fingerprint != now.get(entry) for entry in known)
+    found = f"{changed} of {len(known)} jobs have other sources, parameters or seeds than when they were rehearsed"
+    return [f"{found}; --rehearse measures them again"] * bool(changed)
 
 
 def print_estimates(estimates: Mapping[str, Estimate]) -> None:

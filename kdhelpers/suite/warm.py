@@ -66,12 +66,25 @@ def _import() -> None:
 
 def _start(message: dict[str, Any], jobs: dict[int, tuple[int, int]]) -> None:
     stdin, wanted = os.pipe()
-    process = fork(lambda: _replay(stdin, message["environment"], message["log"]))
-    os.close(stdin)
+    try:
+        process = fork(lambda: _replay(stdin, message["environment"], message["log"]))
+    except OSError as error:  # no process or no memory is left: this job fails, the others go on
+        os.close(wanted)
+        _refuse(message, error)
+        return
+    finally:
+        os.close(stdin)
     with contextlib.suppress(BrokenPipeError):  # it died at once
         os.write(wanted, json.dumps(message["order"]).encode() + b"\n")
     jobs[process] = message["number"], wanted
     _tell(message["number"], process)
+
+
+def _refuse(message: dict[str, Any], error: OSError) -> None:
+    """End a job that was never started; its log has the reason."""
+    with contextlib.suppress(OSError), open(message["log"], "w") as log:
+        log.write(f"error: cannot start the job: {error.strerror}; end other programs, or lower --workers\n")
+    _tell(message["number"], os.getpid(), 1)
 
 
 def _replay(stdin: int, environment: dict[str, str], log: str) -> None:

@@ -65,7 +65,8 @@ class WarmProcess:
 
     def stop(self) -> None:
         """End the jobs and the process."""
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):  # it died with an order that it has not read
+            self.process.stdin.close()
         end_process(self.process)
 
 

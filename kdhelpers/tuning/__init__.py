@@ -6,6 +6,7 @@ here or in worker processes, `table` and `picture` show what came out, `profile`
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -38,7 +39,8 @@ def tune(
     study.check_stored()
     if ray or (workers or 1) > 1:
         pool = RayWorkers(ray, workers, WORKER) if ray else LocalWorkers(workers, WORKER)
-        train_in_workers(study, pool, {"study": given, "device": device})
+        found = {"space": str(Path(space).absolute())} if space else {}  # Ray's workers may have another folder
+        train_in_workers(study, pool, {"study": given | found, "device": device})
     else:
         train_open_trials(study, data, device)
     return study, len(data.val)

@@ -98,7 +98,7 @@ def train_in_workers(study: Study, pool: Any, order: dict) -> None:
     said = {place for place in study.order if study.ended_record(*place)}
     logs, handles = artifacts.folder("executed") / f"tune_{study.name}", []
     try:
-        while pool.free() and len(handles) < study.open_trials():
+        while pool.free() and len(handles) < min(pool.at_once, study.open_trials()):  # Ray queues any number
             handles.append(pool.start(Worker(), order, f"{logs}_{len(handles)}.log", ""))
         while handles:
             time.sleep(POLL_SECONDS)

@@ -43,6 +43,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "unknown key 'need'; known: name, notebook, parameters, needs, after, seeds, num_gpus, time_limit, matrix",
         ),
         ([job("../a")], "name: String should match pattern"),
+        ([job("a.failed")], "job 'a.failed': name = a.failed: ends like a copy of another job; leave .failed out"),
         ([{"notebook": "good"}], "job 1: name: Field required"),
         (["good"], "job 1: entry: Input should be a valid dictionary"),
         ([], "a profile is a list of jobs"),

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import tempfile
+import threading
 
 import pytest
 import torch
-from suite_fixtures import job, make_root, profile
+from suite_fixtures import job, make_root, profile, write_notebook
 from training_fixtures import QUICK
 
 from kdhelpers import Run, analysis, artifacts, describe_teacher, fit, infer, load_data, load_model
+from kdhelpers.cli.commands import main
 from kdhelpers.deploy.network import draw
 from kdhelpers.suite import rehearse_suite, run_suite
-from kdhelpers.suite.profiles import load_profile
-from kdhelpers.suite.rehearsal import Estimate, plan, scratch_root, stored_estimates
-from kdhelpers.suite.stand_ins import _store_random, missing, place_weights
+from kdhelpers.suite.profiles import fingerprints, load_profile
+from kdhelpers.suite.rehearsal import LOCK, PREFIX, Estimate, _remove_left_behind, plan, scratch_root, stored_estimates
+from kdhelpers.suite.stand_ins import _answers, _store_random, missing, place_weights
+from kdhelpers.suite.terminal import changed_since
 
 
 @pytest.fixture
@@ -188,3 +193,73 @@ def test_a_damaged_estimate_is_left_out(tmp_path, monkeypatch):
     for content in ("", "[]", json.dumps({"works": {"state": "done"}}), json.dumps({"works": 3})):
         path.write_text(content)
         assert stored_estimates("tiny") == {}
+
+
+def test_an_answer_that_is_not_http_is_no_answer():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            connection = server.accept()[0]
+            connection.recv(1000)
+            connection.sendall(b"a login page\r\n\r\n")
+            connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        assert not _answers(f"http://127.0.0.1:{server.getsockname()[1]}/x")
+
+
+def test_teachers_are_also_the_defaults_of_notebooks(tmp_path, monkeypatch):
+    monkeypatch.setattr("kdhelpers.suite.stand_ins._answers", lambda url: False)
+    root = make_root(tmp_path, monkeypatch)
+    for notebook in ("01_teacher", "takes"):
+        write_notebook(root / "notebooks", notebook, ["dataset: str = 'digits'\nteacher: str = 'resnet20'", "1"])
+    takes = job("takes", "takes", parameters={"dataset": "cifar100"})
+    [line] = [line for line in missing(load_profile(profile(root, takes))) if line.startswith("teacher ")]
+    assert line.startswith("teacher teacher_resnet20_cifar100: is not stored, ")
+    both = profile(root, takes, job("trains", "01_teacher", parameters={"dataset": "cifar100"}))
+    assert not [line for line in missing(load_profile(both)) if line.startswith("teacher ")]
+
+
+def test_jobs_that_did_not_work_are_not_in_the_sum(tmp_path, monkeypatch):
+    jobs = load_profile(profile(make_root(tmp_path, monkeypatch), job("works"), job("fails")))
+    estimates = {"works": Estimate("done", None, 60, 1, 5, 10), "fails": Estimate("failed", "why", 900, 3, 50, 100)}
+    whole = plan(jobs, estimates, workers=1)
+    assert (whole.seconds, whole.trainings, whole.memory_mib, whole.bytes, whole.unknown) == (60, 1, 5, 10, 0)
+
+
+def test_a_job_that_changed_since_its_rehearsal_is_said(tmp_path, monkeypatch):
+    root = make_root(tmp_path, monkeypatch)
+    jobs = load_profile(profile(root, job("same"), job("other")))
+    hashes = fingerprints(jobs)
+    estimates = {each.entry: Estimate("done", None, 60, 1, 0, 0, 0, hashes[each.name]) for each in jobs}
+    assert changed_since(estimates, jobs, {"same", "other"}) == []
+    now = load_profile(profile(root, job("same"), job("other", parameters={"seed": 5}), job("new")))
+    [line] = changed_since(estimates, now, {"same", "other", "new"})
+    assert line == (
+        "1 of 2 jobs have other sources, parameters or seeds than when they were rehearsed; --rehearse measures them "
+        "again"
+    )
+
+
+def test_the_folder_of_a_rehearsal_that_begins_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    begins, killed = tmp_path / f"{PREFIX}begins", tmp_path / f"{PREFIX}killed"
+    begins.mkdir()
+    with artifacts.lock(killed / LOCK):
+        _remove_left_behind()
+        assert killed.is_dir()
+    _remove_left_behind()
+    assert [path.name for path in tmp_path.iterdir()] == [begins.name]
+
+
+@pytest.mark.parametrize("words", [["suite"], ["suite", "--rehearse"]])
+def test_an_interrupted_suite_or_rehearsal_ends_with_130_and_says_how_to_continue(words, monkeypatch, capsys):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kdhelpers.suite.run_suite", interrupted)
+    monkeypatch.setattr("kdhelpers.suite.rehearse_suite", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 130
+    assert "the same command continues" in capsys.readouterr().err

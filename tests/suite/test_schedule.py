@@ -11,10 +11,14 @@ import pytest
 import torch
 from suite_fixtures import FakeWorkers, job, make_root, profile, state
 
+from kdhelpers import artifacts
 from kdhelpers.suite import run_suite
+from kdhelpers.suite import schedule as schedule_module
+from kdhelpers.suite.copies import copies_of
 from kdhelpers.suite.profiles import load_profile
 from kdhelpers.suite.ray_workers import RayWorkers
 from kdhelpers.suite.schedule import Suite
+from kdhelpers.suite.terminal import Log
 from kdhelpers.suite.workers import LocalWorkers, default_workers, job_environment, visible_gpus
 
 
@@ -102,6 +106,25 @@ def test_a_full_disk_stops_the_running_jobs(root: Path):
         suite.run(workers)
     assert len(workers.stopped) == 2
     assert suite.status["a"].state == "interrupted"
+
+
+def test_each_unchanged_job_is_looked_at_once(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each job is after all above it: there are two to the power of 9 paths from the last one."""
+    jobs = load_profile(profile(root, *[job(f"job{n}", after=["*"] if n else []) for n in range(10)]))
+    assert Suite("tiny", jobs).run(FakeWorkers([]))
+    read, looked = schedule_module.end_marker, []
+    monkeypatch.setattr(schedule_module, "end_marker", lambda copy: looked.append(copy) or read(copy))
+    assert Suite("tiny", jobs).run(FakeWorkers(again := []))
+    assert again == []
+    assert len(looked) == 10
+
+
+def test_a_record_without_a_run_is_of_no_job(root: Path):
+    jobs = load_profile(profile(root, job("a")))
+    record = {"schema": 1, "name": "x", "identity": "0", "status": "finished", "notebook": copies_of(jobs[0]).link}
+    artifacts.save_json(artifacts.record_path("x"), record)
+    assert Suite("tiny", jobs, changed=Log(jobs).changed).run(FakeWorkers([]))
+    assert state(root)["a"]["records"] == []
 
 
 # --- workers ----------------------------------------------------------------------------------------------------------

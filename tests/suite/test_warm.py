@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from suite_fixtures import gone, make_root, wait_for, write_notebook
 
+from kdhelpers.suite import warm as warm_module
+from kdhelpers.suite.copies import reason
 from kdhelpers.suite.replay import end_marker
 from kdhelpers.suite.warm_process import WarmProcess
 from kdhelpers.suite.workers import job_environment
@@ -86,4 +88,30 @@ def test_the_end_of_the_warm_process_ends_its_jobs(root: Path, warm: WarmProcess
     assert job.poll() is None
     os.kill(warm.process.pid, signal.SIGKILL)
     assert gone(kernel)
+    assert exit_code(job) == -signal.SIGKILL
+
+
+def test_a_job_that_cannot_be_forked_fails_alone_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The warm process goes on, and so do the jobs that it has started."""
+
+    def fork(_work):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    told, jobs, files = [], {}, set(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(warm_module, "fork", fork)
+    monkeypatch.setattr(warm_module, "_tell", lambda *facts: told.append(facts))
+    warm_module._start({"number": 3, "order": {}, "environment": {}, "log": str(tmp_path / "log")}, jobs)
+    assert told == [(3, os.getpid(), 1)]
+    assert jobs == {}
+    assert set(os.listdir("/proc/self/fd")) == files
+    remedy = "cannot start the job: Resource temporarily unavailable; end other programs, or lower --workers"
+    assert reason(tmp_path / "log", 1) == remedy
+
+
+def test_a_warm_process_that_died_with_an_unread_order_is_stopped(root: Path):
+    warm = WarmProcess(job_environment(""))
+    warm.process.kill()
+    warm.process.wait()
+    job = start(warm, root, "state")
+    warm.stop()
     assert exit_code(job) == -signal.SIGKILL

@@ -198,6 +198,34 @@ def test_workers_share_a_study_and_end_with_the_trials_of_one_process(study):
     assert len(commands) == 1
 
 
+def test_ray_gets_as_many_workers_as_run_at_once_and_the_whole_path_of_the_space(root, monkeypatch):
+    """Ray queues any number of tasks; each of those too many would start only to find nothing left to train."""
+    orders = []
+
+    class Ray:
+        def __init__(self, *_):
+            self.at_once = 2
+
+        def free(self):
+            return True
+
+        def start(self, _worker, order, *_rest):
+            orders.append(order)
+
+        def poll(self, _handle):
+            return 0
+
+        def stop(self, _handles):
+            pass
+
+    (root / "space.yaml").write_text("every: {lr: {around: 2}}")
+    monkeypatch.chdir(root)
+    monkeypatch.setattr("kdhelpers.suite.ray_workers.RayWorkers", Ray)
+    with pytest.raises(ChildProcessError, match="^10 trials have not ended"):
+        tune(SETTINGS, METHODS, 5, space="space.yaml", ray="auto")
+    assert [order["study"]["space"] for order in orders] == [str(root / "space.yaml")] * 2
+
+
 def test_a_diverged_trial_counts_and_has_its_reason(root, tmp_path):
     space = tmp_path / "space.yaml"
     space.write_text("every: {weight_decay: [5e-4, 100.0]}")
