@@ -38,6 +38,8 @@ def suite(ray: str | None, force: bool, rehearse: bool, **options) -> None:
     notebook, parameters and code are unchanged, so the same command continues an interrupted suite. A job that fails,
     dies or takes longer than its time limit blocks the jobs that need it, and no others. The exit code is then 1.
     """
+    if rehearse and (ray or force):
+        raise click.UsageError("--rehearse: runs on this machine and trains nothing; leave out --ray and --force")
     from kdhelpers.suite import rehearse_suite, run_suite
     from kdhelpers.suite.report import convert_notebooks, write_report
 

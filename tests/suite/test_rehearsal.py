@@ -10,6 +10,7 @@ import threading
 
 import pytest
 import torch
+from click.testing import CliRunner
 from suite_fixtures import job, make_root, profile, write_notebook
 from training_fixtures import QUICK
 
@@ -263,3 +264,10 @@ def test_an_interrupted_suite_or_rehearsal_ends_with_130_and_says_how_to_continu
         main(words)
     assert end.value.code == 130
     assert "the same command continues" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("other", [["--force"], ["--ray", "local"]])
+def test_a_rehearsal_with_options_of_a_suite_is_refused(other):
+    done = CliRunner().invoke(main, ["suite", "--rehearse", *other])
+    assert done.exit_code == 2
+    assert "--rehearse: runs on this machine and trains nothing; leave out --ray and --force" in done.output
