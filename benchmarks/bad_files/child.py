@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from benchmarks.bad_files.judge import OUTSIDE, judged, watch
+from benchmarks.bad_files.judge import OUTSIDE, SECRET, judged, watch
 from benchmarks.bad_files.mutate import damage
 from kdhelpers.data.readers import memory
 
@@ -188,7 +188,7 @@ def _lines(reader: Reader, numbers: range, seed: int, folder: Path, said: io.Str
     os.environ |= {"KD_ROOT": str(root), "KD_DATA": str(root / "data"), "TORCHINDUCTOR_CACHE_DIR": str(root / "torch")}
     for each in (root / "data", folder / OUTSIDE):
         each.mkdir(parents=True)
-    (folder / OUTSIDE / "secret.png").write_bytes(b"\x89PNG secret")
+    (folder / OUTSIDE / "secret.png").write_bytes(SECRET)
     os.chdir(root)
     whole = {path: path.read_bytes() for path in reader.prepare(root)}
     for path in whole:  # what this imports belongs to no input

@@ -23,6 +23,7 @@ TALKS = ("socket.connect", "socket.bind", "socket.getaddrinfo", "urllib.Request"
 WRITES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.symlink", "os.link", "shutil.rmtree", "os.chmod")
 CANARY = "kd_canary"  # a module that only a hostile file names
 OUTSIDE = "outside"  # a folder with a secret, next to that of the reader
+SECRET = b"\x89PNG secret"  # the content of a file there
 
 
 def judged(read: Callable[[], object], root: Path, said: io.StringIO, seen: Seen) -> dict:

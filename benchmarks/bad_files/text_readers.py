@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from benchmarks.bad_files.child import Reader
 from benchmarks.bad_files.image_readers import bomb
+from benchmarks.bad_files.judge import SECRET
 from benchmarks.bad_files.values import EXTREMES, forge_json, forge_yaml
 from kdhelpers import Run, artifacts
 from kdhelpers.evaluation.submission import check_output
@@ -123,7 +125,7 @@ def _read_notebook(root: Path, path: Path) -> None:
 def _read_executed(root: Path, path: Path) -> None:
     end_marker(root / "a.ipynb")
     page = notebook_page(root / "a.ipynb", root / "page.html").read_text()
-    if "Content-Security-Policy" not in page or "secret" in page.replace("outside/secret", ""):
+    if "Content-Security-Policy" not in page or b64encode(SECRET).decode() in page or "PNG secret" in page:
         raise AssertionError("a page without its policy, or with the content of another file")
 
 

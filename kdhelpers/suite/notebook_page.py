@@ -12,6 +12,7 @@ from kdhelpers.display.html import Markup, render
 from kdhelpers.suite.notebooks import notebooks_folder
 
 MARKER = '<meta name="generator" content="kdhelpers notebook">'
+BRACKETS = 1000  # of a Markdown cell: the time that its links take grows with the square of them
 REMOTE_PICTURE = re.compile(r"\[?!\[([^\]]*)\]\(https?:[^)]*\)(?:\]\(([^)]*)\))?")
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
@@ -29,6 +30,8 @@ def notebook_page(source: Path, target: Path) -> Path:
 def _page(title: str, notebook: Any) -> str:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
+            if (brackets := cell.source.count("[")) > BRACKETS:
+                raise ValueError(f"a Markdown cell has {brackets:,} brackets; split it, {BRACKETS:,} is the limit")
             cell.source = LINK.sub(_from_the_page, REMOTE_PICTURE.sub(_as_link, cell.source))
     body, _ = _exporter().from_notebook_node(notebook)
     return render(
