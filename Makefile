@@ -15,7 +15,7 @@ suite: $(VENV)/suite.stamp
 # by four processes at most, each of which takes about 2 GB
 test: $(VENV)/dev.stamp
 	$(MAKE) lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
