@@ -188,9 +188,9 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(trained, pi
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_size": None}, "its description file lacks image_size"),
-        ({"mean": None, "std": None}, "its description file lacks mean, std"),
-        ({"class_names": ["a"]}, "its description file names 1 classes of 10"),
+        ({"image_size": None}, ".json: lacks image_size; train"),
+        ({"mean": None, "std": None}, ".json: lacks mean, std; train"),
+        ({"class_names": ["a"]}, ".json: class_names: has 1 names for 10 classes"),
     ],
 )
 def test_a_description_that_lacks_something_is_named_before_any_work(trained, pickled, root, change, message):

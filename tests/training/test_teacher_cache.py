@@ -186,7 +186,8 @@ def test_a_half_written_table_is_believed_as_far_as_it_is_whole(data, asked, tor
     whole = rows.read_bytes(), keys.read_bytes()
     path, cut = (rows, 1003) if torn == "rows" else (keys, 101)
     path.write_bytes(path.read_bytes()[:-cut])
-    assert same(live, train(data))
+    again = train(data)  # the missing rows come from smaller batches, which some processors round otherwise
+    assert max((live[name].float() - again[name].float()).abs().max() for name in live) < 1e-4
     assert len(keys.read_bytes()) == len(whole[1])
     assert rows.stat().st_size == len(whole[0])
 
