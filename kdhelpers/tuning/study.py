@@ -72,9 +72,10 @@ class Study:
 
     def _record(self, key: str, number: int) -> dict | None:
         """What is stored of a trial. Raises ValueError for a file that is not of this trial."""
-        name, space, start = self.trial_name(key, number), self.spaces[key], flat(self.runs[key])
+        name = self.trial_name(key, number)
         if not (record := artifacts.load_record(name)):
             return None
+        space, start = self.spaces[key], flat(self.runs[key])
         trial, top1 = record.get("trial") or {}, (record.get("metrics") or {}).get("val_top1_pct")
         values = trial.get("values", {})
         fits = values.keys() == space.keys() and all(space[n].takes(value, start[n]) for n, value in values.items())

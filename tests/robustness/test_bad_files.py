@@ -59,7 +59,10 @@ def test_the_same_inputs_come_in_every_run():
         (lambda path: {}["x"], "error"),
         (lambda path: int("x"), "error"),
         (lambda path: print("\x1b[2J"), "output"),
-        (lambda path: (b"x" * (1 << 30)).count(b"y"), "memory"),  # a full machine drops pages of libraries meanwhile
+        (
+            lambda path: (b"x" * (1 << 30)).count(b"y"),
+            "memory",
+        ),  # far more than pages of libraries that a full machine may drop
         (lambda path: bytes(1 << 40), "memory"),
         (lambda path: os._exit(3), "crash"),
         (lambda path: ctypes.string_at(0), "crash"),
